@@ -1,0 +1,50 @@
+#include "base/cpu.h"
+
+#include <array>
+#include <utility>
+
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
+namespace tq {
+namespace {
+
+constexpr std::array<std::pair<Isa, std::string_view>, 5> kNames{{
+    {Isa::kGeneric, "generic"}, {Isa::kAvx2, "avx2"}, {Isa::kAvx512, "avx512"}, {Isa::kAvx512Bf16, "avx512bf16"}, {Isa::kNeon, "neon"}}};
+
+}  // namespace
+
+std::string_view isa_name(Isa isa) {
+  for (const auto& [value, name] : kNames)
+    if (value == isa) return name;
+  return "unknown";
+}
+
+std::optional<Isa> isa_from_name(std::string_view name) {
+  for (const auto& [value, text] : kNames)
+    if (text == name) return value;
+  return std::nullopt;
+}
+
+std::vector<Isa> supported_isas() {
+  std::vector<Isa> isas{Isa::kGeneric};
+#if defined(__x86_64__)
+  // Every processor with AVX2 and FMA has F16C too; clang 16 cannot ask for it.
+  if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))) return isas;
+  isas.push_back(Isa::kAvx2);
+  if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni")))
+    return isas;
+  isas.push_back(Isa::kAvx512);
+  if (__builtin_cpu_supports("avx512bf16")) isas.push_back(Isa::kAvx512Bf16);
+#elif defined(__aarch64__)
+  if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) isas.push_back(Isa::kNeon);
+#endif
+  return isas;
+}
+
+Isa best_isa() { return supported_isas().back(); }
+
+}  // namespace tq

@@ -1,0 +1,24 @@
+// Which instruction sets this processor offers, and the choice among the kernels built for them.
+#pragma once
+
+#include <optional>
+#include <string_view>
+#include <vector>
+
+namespace tq {
+
+// Ordered from least to best within one architecture.
+//   generic  portable C++
+//   avx2     AVX2 + FMA + F16C
+//   avx512   AVX-512 F/BW/DQ/VL + VNNI
+//   avx512bf16   the same + BF16 products (Zen 4, Sapphire Rapids)
+//   neon     ARMv8 with dot products (sdot)
+enum class Isa { kGeneric, kAvx2, kAvx512, kAvx512Bf16, kNeon };
+
+std::string_view isa_name(Isa isa);
+std::optional<Isa> isa_from_name(std::string_view name);
+// Every set this processor can run, least first; always begins with kGeneric.
+std::vector<Isa> supported_isas();
+Isa best_isa();
+
+}  // namespace tq

@@ -1,0 +1,126 @@
+#include "base/thread_pool.h"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include <sched.h>
+
+#include "base/check.h"
+
+namespace tq {
+namespace {
+
+// Waiting threads poll for about 50 us before they sleep: a decoded token has some 90 stages, and waking costs more than most of them.
+constexpr int kSpinRounds = 20000;
+
+void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+int available_processors() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+}  // namespace
+
+struct ThreadPool::State {
+  std::vector<std::thread> threads;
+  std::mutex mutex;
+  std::condition_variable wake;
+  std::atomic<uint64_t> generation{0};  // counts jobs; a change is the signal to start
+  std::atomic<int> sleepers{0};
+  std::atomic<int> running{0};  // workers that have not finished the present job
+  std::atomic<bool> stop{false};
+  std::atomic<bool> busy{false};
+
+  std::atomic<int64_t> next{0};
+  int64_t count = 0;
+  int64_t grain = 1;
+  const std::function<void(int64_t, int64_t, int)>* work = nullptr;
+
+  void drain(int thread) {
+    for (;;) {
+      const int64_t begin = next.fetch_add(grain, std::memory_order_relaxed);
+      if (begin >= count) return;
+      (*work)(begin, std::min(begin + grain, count), thread);
+    }
+  }
+
+  void wait_for_job(uint64_t seen) {
+    for (int round = 0; round < kSpinRounds; ++round) {
+      if (generation.load(std::memory_order_acquire) != seen) return;
+      relax();
+    }
+    std::unique_lock lock(mutex);
+    sleepers.fetch_add(1);
+    wake.wait(lock, [&] { return generation.load() != seen; });
+    sleepers.fetch_sub(1);
+  }
+
+  void worker(int thread) {
+    uint64_t seen = 0;
+    for (;;) {
+      wait_for_job(seen);
+      ++seen;
+      if (stop.load()) return;
+      drain(thread);
+      running.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  void announce() {
+    generation.fetch_add(1);
+    if (sleepers.load() > 0) {
+      std::lock_guard lock(mutex);  // a thread between its last look and its sleep holds the mutex
+      wake.notify_all();
+    }
+  }
+};
+
+ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
+  const int total = threads > 0 ? threads : available_processors();
+  for (int i = 1; i < total; ++i) state_->threads.emplace_back([state = state_.get(), i] { state->worker(i); });
+}
+
+ThreadPool::~ThreadPool() {
+  state_->stop = true;
+  state_->announce();
+  for (auto& thread : state_->threads) thread.join();
+}
+
+int ThreadPool::size() const { return static_cast<int>(state_->threads.size()) + 1; }
+
+void ThreadPool::run(int64_t count, int64_t grain, const std::function<void(int64_t, int64_t, int)>& work) {
+  if (count <= 0) return;
+  TQ_CHECK(grain > 0);
+  State& state = *state_;
+  TQ_CHECK(!state.busy.exchange(true));
+  state.count = count;
+  state.grain = grain;
+  state.work = &work;
+  state.next.store(0, std::memory_order_relaxed);
+  if (!state.threads.empty() && count > grain) {
+    state.running.store(static_cast<int>(state.threads.size()), std::memory_order_relaxed);
+    state.announce();
+    state.drain(0);
+    for (int round = 0; state.running.load(std::memory_order_acquire) > 0; ++round) {
+      if (round < kSpinRounds) relax();
+      else std::this_thread::yield();
+    }
+  } else {
+    state.drain(0);
+  }
+  state.busy.store(false);
+}
+
+}  // namespace tq
