@@ -1,0 +1,40 @@
+#include "base/thread_pool.h"
+
+#include <atomic>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+namespace tq {
+namespace {
+
+TEST(ThreadPool, CoversEveryIndexOnceForAnyThreadCountAndGrain) {
+  for (const int threads : {1, 2, 5}) {
+    ThreadPool pool(threads);
+    for (const int64_t grain : {1, 7, 1000}) {
+      std::vector<std::atomic<int>> hits(101);
+      pool.run(101, grain, [&](int64_t begin, int64_t end, int thread) {
+        EXPECT_GE(thread, 0);
+        EXPECT_LT(thread, pool.size());
+        EXPECT_EQ(begin % grain, 0);
+        for (int64_t i = begin; i < end; ++i) hits[static_cast<size_t>(i)]++;
+      });
+      for (const auto& hit : hits) EXPECT_EQ(hit.load(), 1);
+    }
+  }
+}
+
+TEST(ThreadPool, RunsNothingForAnEmptyRange) {
+  ThreadPool pool(2);
+  pool.run(0, 1, [](int64_t, int64_t, int) { FAIL(); });
+}
+
+TEST(ThreadPool, SurvivesManyShortRuns) {
+  ThreadPool pool(3);
+  std::atomic<int64_t> sum = 0;
+  for (int i = 0; i < 5000; ++i) pool.run(3, 1, [&](int64_t begin, int64_t end, int) { sum += end - begin; });
+  EXPECT_EQ(sum.load(), 15000);
+}
+
+}  // namespace
+}  // namespace tq
