@@ -1,0 +1,86 @@
+#include "codec/codec.h"
+
+#include <algorithm>
+#include <array>
+
+namespace tq {
+
+#define TQ_CODEC(accessor) const Codec& accessor();
+#include "codec/codecs.def"
+#undef TQ_CODEC
+
+namespace {
+
+// Where logical row r lies in a matrix whose heads of d rows are interleaved.
+int64_t stored_row(int64_t row, int64_t d) {
+  const int64_t head = row / d, inside = row % d;
+  const int64_t half = inside / (d / 2);
+  return head * d + 2 * (inside % (d / 2)) + half;
+}
+
+}  // namespace
+
+const TensorView* PackedTensor::part(std::string_view name) const {
+  const auto found = std::find_if(parts.begin(), parts.end(), [&](const Part& part) { return part.name == name; });
+  return found == parts.end() ? nullptr : &found->view;
+}
+
+uint64_t PackedTensor::bytes() const {
+  uint64_t total = 0;
+  for (const Part& part : parts)
+    if (part.name != "sign" && !part.name.starts_with("taps.")) total += part.view.bytes();
+  return total;
+}
+
+std::span<const Codec* const> codecs() {
+  static const std::array kCodecs = {
+#define TQ_CODEC(accessor) &accessor(),
+#include "codec/codecs.def"
+#undef TQ_CODEC
+  };
+  return kCodecs;
+}
+
+const Codec& codec_of(CodecId id) {
+  for (const Codec* codec : codecs())
+    if (codec->info().id == id) return *codec;
+  TQ_CHECK(!"a codec id that codecs.def lacks");
+  __builtin_unreachable();
+}
+
+void decode_rows(const PackedTensor& tensor, int64_t begin, int64_t count, float* out) {
+  TQ_CHECK(begin >= 0 && count >= 0 && begin + count <= tensor.rows());
+  const Codec& codec = codec_of(tensor.codec);
+  const int64_t columns = tensor.columns();
+  if (tensor.interleaved_head_dim == 0) {
+    codec.decode_rows(tensor, begin, count, out);
+  } else {
+    for (int64_t i = 0; i < count; ++i)
+      codec.decode_rows(tensor, stored_row(begin + i, tensor.interleaved_head_dim), 1, out + i * columns);
+  }
+  if (tensor.offset != 0.0f)
+    for (int64_t i = 0; i < count * columns; ++i) out[i] += tensor.offset;
+}
+
+Buffer<float> decode(const PackedTensor& tensor) {
+  auto out = Buffer<float>::uninitialized(static_cast<size_t>(element_count(tensor.shape)));
+  decode_rows(tensor, 0, tensor.rows(), out.data());
+  return out;
+}
+
+PackedTensor plain_tensor(TensorView view, std::shared_ptr<const void> owner) {
+  PackedTensor tensor;
+  tensor.shape = view.shape;
+  tensor.parts.push_back({"weight", std::move(view)});
+  tensor.owner = std::move(owner);
+  return tensor;
+}
+
+PackedTensor plain_tensor(Shape shape, Buffer<float> values) {
+  TQ_CHECK(static_cast<int64_t>(values.size()) == element_count(shape));
+  auto owner = std::make_shared<Buffer<float>>(std::move(values));
+  TensorView view{DType::kF32, std::move(shape), reinterpret_cast<const std::byte*>(owner->data())};
+  return plain_tensor(std::move(view), owner);
+}
+
+}  // namespace tq

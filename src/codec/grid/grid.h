@@ -1,0 +1,47 @@
+// The superposition trellis: w'[r, k] = s_r * sum_j c_j b_j(r, k), b_j the j-th newest bit (as +-1) of column k's string at row r.
+// W' = W diag(sign) Had is the matrix in the rotated basis of its input (design: the grid, sections 1 and 2).
+#pragma once
+
+#include <array>
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "codec/codec.h"
+#include "codec/grid/layout.h"
+
+namespace tq::grid {
+
+// The taps of one rate, c[0] the newest bit's. Empty: the rate is not used.
+using Taps = std::vector<float>;
+using TapsByRate = std::array<Taps, kMaxRate + 1>;
+
+// A stored matrix, opened for reading. Parts of a grid tensor [R, C]:
+//   "bits"       U8  [Layout::bytes()]
+//   "row_scale"  F16 [R]
+//   "rates"      U8  [ceil(R / 32)]
+//   "sign"       U8  [ceil(C / 8)]   bit i of byte j: column 8 j + i is negated; shared by all linears of a tap point
+//   "taps.K.L"   F32 [L]             for every rate K that occurs; shared by the file
+// A stack of experts [E, R, C] has parts of E times the size, one matrix after another.
+struct Matrix {
+  Layout layout;
+  const uint8_t* bits = nullptr;
+  const uint16_t* row_scale = nullptr;  // f16
+  const uint8_t* sign = nullptr;
+  TapsByRate taps;
+};
+
+// Trusts a validated tensor. expert: index into a stack, 0 otherwise.
+Matrix open(const PackedTensor& tensor, int64_t expert = 0);
+
+// The code of the file format: rows [begin, begin + count) of W' (rotated basis), out [count, C]. Scalar.
+void decode_rotated(const Matrix& matrix, int64_t begin, int64_t count, float* out);
+
+// The size of the blocks that the Hadamard transform works on: min(256, largest power of two that divides C).
+int64_t hadamard_block(int64_t columns);
+// In place on each of `count` rows [C]: x' = Had(sign * x), orthonormal, Sylvester order. sign: packed bits as above.
+void rotate(float* rows, int64_t count, int64_t columns, const uint8_t* sign);
+// The inverse: x = sign * Had(x').
+void unrotate(float* rows, int64_t count, int64_t columns, const uint8_t* sign);
+
+}  // namespace tq::grid
