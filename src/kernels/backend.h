@@ -1,0 +1,130 @@
+// Backend: the operations that the executor enqueues, one struct of arguments each. kernels/ref is the oracle of every one of them.
+// Row-major everywhere; T tokens, R rows (out), C columns (in).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+#include "base/thread_pool.h"
+#include "codec/codec.h"
+
+namespace tq {
+
+// How activations enter the product with a quantized matrix. kFloat is the slow and exact way, for evaluation and statistics.
+enum class Precision : uint8_t { kInt8, kFloat };
+
+// A weight that a backend is ready to multiply with. It may point into the PackedTensor's memory, which it keeps alive.
+class Matrix {
+ public:
+  Matrix(int64_t rows, int64_t columns) : rows_(rows), columns_(columns) {}
+  virtual ~Matrix() = default;
+  int64_t rows() const { return rows_; }
+  int64_t columns() const { return columns_; }
+  // Name of the kernel that multiplies it for so many tokens at once; for `tq inspect --plan`.
+  virtual std::string kernel(int64_t tokens) const = 0;
+  // Bytes of weights that one token's product reads.
+  virtual uint64_t bytes() const = 0;
+
+ private:
+  int64_t rows_, columns_;
+};
+
+// output[T, R] = input[T, C] · W[R, C]^T + bias[R]. All jobs read the same input (one tap point: q, k, v or gate, up), so that it is
+// rotated and rounded once.
+struct LinearJob {
+  const Matrix* matrix = nullptr;
+  const float* bias = nullptr;  // [R] or null
+  float* output = nullptr;      // [T, R]
+};
+struct LinearArgs {
+  const float* input = nullptr;  // [T, C]
+  int64_t tokens = 0;
+  std::span<const LinearJob> jobs;
+  Precision precision = Precision::kInt8;
+};
+
+// output = input / sqrt(mean(input^2) + epsilon) * (weight + offset), over the last dimension. output may be input.
+struct NormArgs {
+  const float* input = nullptr;   // [count, width]
+  const float* weight = nullptr;  // [width]
+  float* output = nullptr;        // [count, width]
+  int64_t count = 0, width = 0;
+  float epsilon = 0.0f, offset = 0.0f;
+};
+
+// Rotates dimensions (i, i + n) of each head by position * inv_freq[i], n = inv_freq.size(), in place.
+struct RotaryArgs {
+  float* values = nullptr;  // [T, heads, head_dim], rows `stride` floats apart
+  int64_t tokens = 0, heads = 0, head_dim = 0, stride = 0;
+  int64_t first_position = 0;
+  std::span<const float> inv_freq;
+  float magnitude = 1.0f;
+};
+
+enum class KvType : uint8_t { kF32, kF16, kQ8 };
+
+// Keys and values of one layer: for each, [kv_heads, capacity] rows of kv_row_bytes. kQ8: head_dim int8, then one float scale.
+struct KvView {
+  KvType type = KvType::kF16;
+  std::byte* key = nullptr;
+  std::byte* value = nullptr;
+  int64_t kv_heads = 0, capacity = 0, head_dim = 0;
+};
+int64_t kv_row_bytes(KvType type, int64_t head_dim);  // a multiple of 4
+std::string_view kv_type_name(KvType type);
+
+// Rounds key and value [T, kv_heads, head_dim] (rows `stride` floats apart) into positions [first_position, + T).
+struct KvStoreArgs {
+  const float* key = nullptr;
+  const float* value = nullptr;
+  int64_t tokens = 0, stride = 0, first_position = 0;
+  KvView kv;
+};
+
+// Causal attention: token t sees the stored positions [0, first_position + t], within the window.
+struct AttendArgs {
+  const float* query = nullptr;  // [T, heads, head_dim], rows `stride` floats apart
+  float* output = nullptr;       // [T, heads * head_dim]
+  int64_t tokens = 0, heads = 0, stride = 0, first_position = 0;
+  KvView kv;
+  int64_t window = 0;  // 0: all; else a token sees itself and window - 1 before it
+  float scale = 1.0f;
+  float softcap = 0.0f;  // 0: none; else scores become softcap * tanh(score / softcap)
+};
+
+enum class GateKind : uint8_t { kSilu, kGeluTanh, kGelu };
+
+// output[T, width] = activation(gate) * up; gate and up rows `stride` floats apart. output may not overlap them.
+struct GatedArgs {
+  GateKind kind = GateKind::kSilu;
+  const float* gate = nullptr;
+  const float* up = nullptr;
+  float* output = nullptr;
+  int64_t tokens = 0, width = 0, stride = 0;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string name() const = 0;  // "ref", "cpu (avx512)", …
+  // One matrix of the tensor: expert e of a stack [E, R, C], 0 otherwise. Errors: a codec or shape that it cannot multiply, by name.
+  virtual Result<std::unique_ptr<Matrix>> prepare(const PackedTensor& tensor, int64_t expert = 0) = 0;
+
+  virtual void linear(const LinearArgs& args) = 0;
+  virtual void norm(const NormArgs& args) = 0;
+  virtual void rotary(const RotaryArgs& args) = 0;
+  virtual void kv_store(const KvStoreArgs& args) = 0;
+  virtual void attend(const AttendArgs& args) = 0;
+  virtual void gated(const GatedArgs& args) = 0;
+  // sum[count] += addend[count]
+  virtual void add(float* sum, const float* addend, int64_t count) = 0;
+};
+
+// The scalar oracle: every matrix is decoded to float when it is prepared.
+std::unique_ptr<Backend> make_ref_backend(ThreadPool& threads);
+
+}  // namespace tq

@@ -1,0 +1,44 @@
+// One stored key or value row: its rounding and its reading, as every backend must do them (KvView in backend.h).
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/float16.h"
+#include "kernels/backend.h"
+
+namespace tq {
+
+// kQ8: scale = max |x| / 127, nearest even; the scale stands after the int8 (padded to 4).
+inline void store_kv_row(KvType type, const float* values, int64_t head_dim, std::byte* row) {
+  if (type == KvType::kF32) {
+    std::memcpy(row, values, static_cast<size_t>(head_dim) * sizeof(float));
+  } else if (type == KvType::kF16) {
+    auto* out = reinterpret_cast<uint16_t*>(row);
+    for (int64_t i = 0; i < head_dim; ++i) out[i] = float_to_f16(values[i]);
+  } else {
+    float largest = 0;
+    for (int64_t i = 0; i < head_dim; ++i) largest = std::max(largest, std::fabs(values[i]));
+    const float scale = largest / 127.0f, inverse = largest > 0 ? 127.0f / largest : 0.0f;
+    auto* out = reinterpret_cast<int8_t*>(row);
+    for (int64_t i = 0; i < head_dim; ++i) out[i] = static_cast<int8_t>(std::nearbyint(values[i] * inverse));
+    std::memcpy(row + (head_dim + 3) / 4 * 4, &scale, sizeof scale);
+  }
+}
+
+inline void load_kv_row(KvType type, const std::byte* row, int64_t head_dim, float* values) {
+  if (type == KvType::kF32) {
+    std::memcpy(values, row, static_cast<size_t>(head_dim) * sizeof(float));
+  } else if (type == KvType::kF16) {
+    const auto* in = reinterpret_cast<const uint16_t*>(row);
+    for (int64_t i = 0; i < head_dim; ++i) values[i] = f16_to_float(in[i]);
+  } else {
+    float scale = 0;
+    std::memcpy(&scale, row + (head_dim + 3) / 4 * 4, sizeof scale);
+    const auto* in = reinterpret_cast<const int8_t*>(row);
+    for (int64_t i = 0; i < head_dim; ++i) values[i] = scale * static_cast<float>(in[i]);
+  }
+}
+
+}  // namespace tq

@@ -1,0 +1,144 @@
+// The oracle behind the Backend interface: matrices decoded to float, operations of ref/ops.h.
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/kv_row.h"
+#include "kernels/ref/ops.h"
+
+namespace tq {
+namespace {
+
+class RefMatrix final : public Matrix {
+ public:
+  RefMatrix(int64_t rows, int64_t columns) : Matrix(rows, columns), values(static_cast<size_t>(rows * columns)) {}
+  std::string kernel(int64_t) const override { return "ref"; }
+  uint64_t bytes() const override { return values.size() * sizeof(float); }
+  Buffer<float> values;
+};
+
+// Gathers rows that lie `stride` apart into consecutive ones.
+std::vector<float> gather(const float* rows, int64_t count, int64_t width, int64_t stride) {
+  std::vector<float> out;
+  for (int64_t i = 0; i < count; ++i) out.insert(out.end(), rows + i * stride, rows + i * stride + width);
+  return out;
+}
+
+class RefBackend final : public Backend {
+ public:
+  explicit RefBackend(ThreadPool& threads) : threads_(threads) {}
+  std::string name() const override { return "ref"; }
+
+  Result<std::unique_ptr<Matrix>> prepare(const PackedTensor& tensor, int64_t expert) override {
+    const size_t dims = tensor.shape.size();
+    if (dims != 2 && dims != 3) return bad_input("a matrix was expected, the tensor's shape is {}", shape_text(tensor.shape));
+    const int64_t rows = tensor.shape[dims - 2];
+    auto matrix = std::make_unique<RefMatrix>(rows, tensor.columns());
+    threads_.run(rows, 16, [&](int64_t begin, int64_t end, int) {
+      decode_rows(tensor, expert * rows + begin, end - begin, matrix->values.data() + begin * tensor.columns());
+    });
+    return matrix;
+  }
+
+  void linear(const LinearArgs& args) override {
+    for (const LinearJob& job : args.jobs) {
+      const auto& matrix = static_cast<const RefMatrix&>(*job.matrix);
+      threads_.run(matrix.rows(), 16, [&](int64_t begin, int64_t end, int) {
+        std::vector<float> band(static_cast<size_t>(args.tokens * (end - begin)));
+        ref::matmul({.input = args.input,
+                     .weight = matrix.values.data() + begin * matrix.columns(),
+                     .bias = job.bias ? job.bias + begin : nullptr,
+                     .output = band.data(),
+                     .tokens = args.tokens,
+                     .rows = end - begin,
+                     .columns = matrix.columns()});
+        for (int64_t t = 0; t < args.tokens; ++t)
+          std::copy_n(band.data() + t * (end - begin), end - begin, job.output + t * matrix.rows() + begin);
+      });
+    }
+  }
+
+  void norm(const NormArgs& args) override {
+    ref::rms_norm({.input = args.input,
+                   .weight = args.weight,
+                   .output = args.output,
+                   .count = args.count,
+                   .width = args.width,
+                   .epsilon = args.epsilon,
+                   .offset = args.offset});
+  }
+
+  void rotary(const RotaryArgs& args) override {
+    for (int64_t t = 0; t < args.tokens; ++t)
+      ref::rope({.values = args.values + t * args.stride,
+                 .tokens = 1,
+                 .heads = args.heads,
+                 .head_dim = args.head_dim,
+                 .first_position = args.first_position + t,
+                 .inv_freq = args.inv_freq,
+                 .magnitude = args.magnitude});
+  }
+
+  void kv_store(const KvStoreArgs& args) override {
+    const KvView& kv = args.kv;
+    const int64_t row_bytes = kv_row_bytes(kv.type, kv.head_dim);
+    for (int64_t t = 0; t < args.tokens; ++t) {
+      for (int64_t h = 0; h < kv.kv_heads; ++h) {
+        const int64_t row = (h * kv.capacity + args.first_position + t) * row_bytes;
+        store_kv_row(kv.type, args.key + t * args.stride + h * kv.head_dim, kv.head_dim, kv.key + row);
+        store_kv_row(kv.type, args.value + t * args.stride + h * kv.head_dim, kv.head_dim, kv.value + row);
+      }
+    }
+  }
+
+  void attend(const AttendArgs& args) override {
+    const KvView& kv = args.kv;
+    const int64_t end = args.first_position + args.tokens;
+    std::vector<float> key(static_cast<size_t>(end * kv.kv_heads * kv.head_dim));
+    std::vector<float> value(key.size());
+    const int64_t row_bytes = kv_row_bytes(kv.type, kv.head_dim);
+    for (int64_t p = 0; p < end; ++p) {
+      for (int64_t h = 0; h < kv.kv_heads; ++h) {
+        const int64_t row = (h * kv.capacity + p) * row_bytes, out = (p * kv.kv_heads + h) * kv.head_dim;
+        load_kv_row(kv.type, kv.key + row, kv.head_dim, key.data() + out);
+        load_kv_row(kv.type, kv.value + row, kv.head_dim, value.data() + out);
+      }
+    }
+    const int64_t width = args.heads * kv.head_dim;
+    const std::vector<float> query = gather(args.query, args.tokens, width, args.stride);
+    threads_.run(args.tokens, 1, [&](int64_t begin, int64_t stop, int) {
+      ref::attention({.query = query.data() + begin * width,
+                      .key = key.data(),
+                      .value = value.data(),
+                      .output = args.output + begin * width,
+                      .tokens = stop - begin,
+                      .past = args.first_position + begin,
+                      .heads = args.heads,
+                      .kv_heads = kv.kv_heads,
+                      .head_dim = kv.head_dim,
+                      .window = args.window,
+                      .scale = args.scale,
+                      .softcap = args.softcap});
+    });
+  }
+
+  void gated(const GatedArgs& args) override {
+    for (int64_t t = 0; t < args.tokens; ++t) {
+      const auto width = static_cast<size_t>(args.width);
+      ref::gated(static_cast<ref::Gate>(args.kind), {args.gate + t * args.stride, width}, {args.up + t * args.stride, width},
+                 {args.output + t * args.width, width});
+    }
+  }
+
+  void add(float* sum, const float* addend, int64_t count) override {
+    for (int64_t i = 0; i < count; ++i) sum[i] += addend[i];
+  }
+
+ private:
+  ThreadPool& threads_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_ref_backend(ThreadPool& threads) { return std::make_unique<RefBackend>(threads); }
+
+}  // namespace tq
