@@ -55,8 +55,7 @@ void decode_rows(const PackedTensor& tensor, int64_t begin, int64_t count, float
   if (tensor.interleaved_head_dim == 0) {
     codec.decode_rows(tensor, begin, count, out);
   } else {
-    for (int64_t i = 0; i < count; ++i)
-      codec.decode_rows(tensor, stored_row(begin + i, tensor.interleaved_head_dim), 1, out + i * columns);
+    for (int64_t i = 0; i < count; ++i) codec.decode_rows(tensor, stored_row(begin + i, tensor.interleaved_head_dim), 1, out + i * columns);
   }
   if (tensor.offset != 0.0f)
     for (int64_t i = 0; i < count * columns; ++i) out[i] += tensor.offset;

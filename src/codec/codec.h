@@ -31,7 +31,7 @@ struct PackedTensor {
   // GGUF stores the query and key rows of Llama models with the two halves of a head interleaved: logical row
   // h * d + i + (d / 2) * s lies at h * d + 2 * i + s. Then this is d, the head dimension; otherwise 0. Decoding undoes it.
   int64_t interleaved_head_dim = 0;
-  float offset = 0.0f;  // added to every decoded element (Gemma's norms in GGUF carry + 1: -1 undoes it)
+  float offset = 0.0f;                // added to every decoded element (Gemma's norms in GGUF carry + 1: -1 undoes it)
   std::shared_ptr<const void> owner;  // keeps the memory of the parts alive
 
   const TensorView* part(std::string_view name) const;

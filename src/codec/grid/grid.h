@@ -4,6 +4,8 @@
 
 #include <array>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -22,7 +24,8 @@ using TapsByRate = std::array<Taps, kMaxRate + 1>;
 //   "rates"      U8  [ceil(R / 32)]
 //   "sign"       U8  [ceil(C / 8)]   bit i of byte j: column 8 j + i is negated; shared by all linears of a tap point
 //   "taps.K.L"   F32 [L]             for every rate K that occurs; shared by the file
-// A stack of experts [E, R, C] has parts of E times the size, one matrix after another.
+// A stack of experts [E, R, C] has one matrix after another in "bits", "row_scale" and "rates"; experts may differ in their rates, so
+// also in the size of their bits. "sign" and the taps are shared by the stack.
 struct Matrix {
   Layout layout;
   const uint8_t* bits = nullptr;
@@ -34,7 +37,12 @@ struct Matrix {
 // Trusts a validated tensor. expert: index into a stack, 0 otherwise.
 Matrix open(const PackedTensor& tensor, int64_t expert = 0);
 
+// The spelling of "taps.K.L". parse: false for every other name, and for a rate or window out of range.
+std::string taps_name(int rate, int window);
+bool parse_taps_name(std::string_view name, int& rate, int& window);
+
 // The code of the file format: rows [begin, begin + count) of W' (rotated basis), out [count, C]. Scalar.
+// The value is (((+-c_0) +- c_1) …) in float in the order of the taps, then times the scale.
 void decode_rotated(const Matrix& matrix, int64_t begin, int64_t count, float* out);
 
 // The size of the blocks that the Hadamard transform works on: min(256, largest power of two that divides C).

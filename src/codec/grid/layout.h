@@ -13,22 +13,22 @@
 
 namespace tq::grid {
 
-constexpr int64_t kLineRows = 128;    // plane rows of a line
-constexpr int64_t kLineColumns = 4;   // columns of a line
+constexpr int64_t kLineRows = 128;   // plane rows of a line
+constexpr int64_t kLineColumns = 4;  // columns of a line
 constexpr int64_t kLineBytes = 64;
-constexpr int64_t kRateRows = 32;     // rows that share a rate
-constexpr int kMinRate = 1;           // bits a weight
+constexpr int64_t kRateRows = 32;  // rows that share a rate
+constexpr int kMinRate = 1;        // bits a weight
 constexpr int kMaxRate = 8;
-constexpr int kMaxWindow = 24;        // taps
+constexpr int kMaxWindow = 24;  // taps
 
 struct Layout {
-  int64_t rows = 0;                // R
-  int64_t columns = 0;             // C
-  int64_t plane_rows = 0;          // P = sum of the rows' rates; the ring closes after them
-  int64_t padded_plane_rows = 0;   // a multiple of 128
-  int64_t padded_columns = 0;      // a multiple of 4
-  std::vector<uint8_t> rate;       // [R] K of each row
-  std::vector<int64_t> newest;     // [R] plane row of each row's newest bit: the sum of the rates up to and with it, less 1
+  int64_t rows = 0;               // R
+  int64_t columns = 0;            // C
+  int64_t plane_rows = 0;         // P = sum of the rows' rates; the ring closes after them
+  int64_t padded_plane_rows = 0;  // a multiple of 128
+  int64_t padded_columns = 0;     // a multiple of 4
+  std::vector<uint8_t> rate;      // [R] K of each row
+  std::vector<int64_t> newest;    // [R] plane row of each row's newest bit: the sum of the rates up to and with it, less 1
 
   // rates: [ceil(R / 32)], each in [kMinRate, kMaxRate].
   Layout(int64_t rows, int64_t columns, std::span<const uint8_t> rates);
