@@ -1,0 +1,332 @@
+#include "codec/grid/encoder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/check.h"
+#include "codec/grid/encoder_kernel.h"
+
+namespace tq::grid {
+namespace {
+
+constexpr float kUnreachable = 1e30f;
+constexpr int kExhaustiveBits = 12;  // rings up to this length that are shorter than a state are searched in full
+constexpr int64_t kMergeRows = 64;   // survivors this far back are taken as merged; the next trace back verifies it
+constexpr int64_t kBufferRows = 256;
+constexpr int64_t kNormaliseRows = 16;  // metrics grow by less than the squared clamp a row, so float keeps its precision
+
+const Kernel& kernel_of(Isa isa) {
+  switch (isa) {
+#if defined(__x86_64__)
+    case Isa::kAvx2: return avx2_kernel();
+    case Isa::kAvx512:
+    case Isa::kAvx512Bf16: return avx512_kernel();
+#endif
+    default: return generic_kernel();
+  }
+}
+
+// The sums +-taps[first] +- … +- taps[first + count - 1] of every pattern; bit i of the pattern is the sign of taps[first + i].
+std::vector<float> window_values(const Taps& taps, int first, int count) {
+  std::vector<float> values(size_t{1} << count);
+  values[0] = 0.0f;
+  for (int j = 0; j < count; ++j) {
+    const size_t half = size_t{1} << j;
+    const float tap = taps[static_cast<size_t>(first + j)];
+    for (size_t i = 0; i < half; ++i) {
+      values[i + half] = values[i] + tap;
+      values[i] -= tap;
+    }
+  }
+  return values;
+}
+
+struct RateTables {
+  Trellis trellis;
+  std::vector<float> older, newer, newer_lanes;
+};
+
+void build_tables(int rate, const Taps& taps, int lane_bits, RateTables& tables) {
+  const int window = static_cast<int>(taps.size()), state_bits = window - rate;
+  tables.newer = window_values(taps, 0, state_bits);
+  tables.older = window_values(taps, state_bits, rate);
+  tables.newer_lanes = tables.newer;
+  const int lanes = 1 << lane_bits;
+  if (state_bits >= lane_bits)
+    for (size_t base = 0; base < tables.newer.size(); base += static_cast<size_t>(lanes))
+      for (int lane = 0; lane < lanes; ++lane)
+        tables.newer_lanes[base + static_cast<size_t>(lane)] = tables.newer[base + static_cast<size_t>(lane_order(lane, rate, lane_bits))];
+  tables.trellis = {rate, state_bits, tables.older.data(), tables.newer.data(), tables.newer_lanes.data()};
+}
+
+// How many bits of history the string needs after each row, around the ring: S_r = max(L_{r+1} - K_{r+1}, S_{r+1} - K_{r+1}).
+std::vector<uint8_t> history_bits(const Layout& layout, const std::array<RateTables, kMaxRate + 1>& tables) {
+  const int64_t rows = layout.rows;
+  std::vector<uint8_t> bits(static_cast<size_t>(rows), 0);
+  for (int64_t i = 2 * rows - 1 + kMaxWindow; i >= 0; --i) {  // the second lap closes the ring; short rings need more laps
+    const size_t row = static_cast<size_t>(i % rows), next = static_cast<size_t>((i + 1) % rows);
+    const int rate = layout.rate[next];
+    bits[row] = static_cast<uint8_t>(std::max(tables[static_cast<size_t>(rate)].trellis.state_bits, std::max(bits[next] - rate, 0)));
+  }
+  return bits;
+}
+
+}  // namespace
+
+struct ColumnEncoder::State {
+  State(const Layout& layout_, const TapsByRate& taps_, Isa isa, int seam_rows_);
+
+  void prepare(const float* target_, const float* weight_);
+  // Viterbi over `steps` rows from `first_row` on, around the ring. start, end: the state or -1 for any. Leaves windows[step].
+  // state_at: the step after which the state is returned.
+  uint32_t run(int64_t first_row, int64_t steps, int64_t start, int64_t end, int64_t state_at);
+  bool try_run(int64_t first_row, int64_t steps, int64_t start, int64_t end);
+  uint32_t trace_back(int64_t first_row, int64_t from, int64_t to, uint32_t state);
+  void encode_short_ring(const float* weight, uint8_t* bits, float* value);
+  void write_bits(const float* weight, uint8_t* bits) const;
+
+  const Trellis& trellis(int64_t row) const { return tables[layout.rate[static_cast<size_t>(row)]].trellis; }
+  int history_before(int64_t row) const { return history[static_cast<size_t>(row == 0 ? layout.rows - 1 : row - 1)]; }
+  bool regular(int64_t row) const {
+    const int state_bits = trellis(row).state_bits;
+    return !zero[static_cast<size_t>(row)] && history_before(row) == state_bits && history[static_cast<size_t>(row)] == state_bits;
+  }
+  float* metrics(int64_t step) { return buffer.data() + static_cast<size_t>((step + 1) % buffer_rows) * row_floats; }
+  void forward_any(int64_t row, const float* before, float* after) const;
+  uint32_t trace_any(int64_t row, const float* before, uint32_t state) const;
+  void reserve(int64_t rows);
+
+  Layout layout;
+  TapsByRate taps;
+  const Kernel& kernel;
+  int64_t seam_rows;
+  std::array<RateTables, kMaxRate + 1> tables;
+  std::vector<uint8_t> history;  // [R] state bits after each row
+  int most_history = 0;
+  float clamp = 0.0f;
+
+  std::vector<float> target, root_weight;  // [R]
+  std::vector<uint8_t> zero;               // [R] rows that must have zero bits
+  Buffer<float> buffer;                    // metrics of the last buffer_rows steps
+  int64_t buffer_rows = 0;
+  size_t row_floats = 0;
+  std::vector<uint32_t> windows;  // [max(R, 2 seam_rows)] of the survivor: the state before and the row's bits
+  std::vector<uint32_t> states;   // the same: the state after
+};
+
+ColumnEncoder::State::State(const Layout& layout_, const TapsByRate& taps_, Isa isa, int seam_rows_)
+    : layout(layout_), taps(taps_), kernel(kernel_of(isa)), seam_rows(std::max(seam_rows_, kMaxWindow)) {
+  std::array<bool, kMaxRate + 1> used{};
+  for (const uint8_t rate : layout.rate) used[rate] = true;
+  for (int rate = kMinRate; rate <= kMaxRate; ++rate) {
+    const Taps& table = taps[static_cast<size_t>(rate)];
+    if (!used[static_cast<size_t>(rate)]) continue;
+    TQ_CHECK(static_cast<int>(table.size()) >= rate && static_cast<int>(table.size()) <= kMaxWindow);
+    build_tables(rate, table, kernel.lane_bits, tables[static_cast<size_t>(rate)]);
+    float sum = 0.0f;
+    for (const float tap : table) sum += std::fabs(tap);
+    clamp = std::max(clamp, 8.0f * sum);
+  }
+  history = history_bits(layout, tables);
+  most_history = *std::max_element(history.begin(), history.end());
+  row_floats = std::max(size_t{16}, size_t{1} << most_history);
+  const size_t rows = static_cast<size_t>(layout.rows), steps = std::max(rows, static_cast<size_t>(2 * seam_rows));
+  target.resize(rows), root_weight.resize(rows), zero.resize(rows);
+  windows.resize(steps), states.resize(steps);
+  reserve(kBufferRows);
+}
+
+void ColumnEncoder::State::reserve(int64_t rows) {
+  buffer_rows = std::min(rows, static_cast<int64_t>(windows.size()) + 1);
+  buffer = Buffer<float>(static_cast<size_t>(buffer_rows) * row_floats + 16);
+}
+
+void ColumnEncoder::State::prepare(const float* target_, const float* weight_) {
+  float largest = 0.0f;
+  const auto usable = [](float weight) { return std::isfinite(weight) && weight > 0.0f ? weight : 0.0f; };
+  for (int64_t r = 0; r < layout.rows; ++r) largest = std::max(largest, usable(weight_[r]));
+  for (int64_t r = 0; r < layout.rows; ++r) {
+    const size_t row = static_cast<size_t>(r);
+    zero[row] = weight_[r] < 0.0f;
+    root_weight[row] = largest > 0.0f ? std::sqrt(usable(weight_[r]) / largest) : 0.0f;
+    target[row] = std::fmin(std::fmax(target_[r], -clamp), clamp);
+  }
+}
+
+// Any row: rate, window or history differ from the next row's, or its bits are fixed. Scalar.
+void ColumnEncoder::State::forward_any(int64_t row, const float* before, float* after) const {
+  const Trellis& t = trellis(row);
+  const int out = history[static_cast<size_t>(row)];
+  const float rw = root_weight[static_cast<size_t>(row)], goal = target[static_cast<size_t>(row)];
+  const uint32_t choices = 1u << (history_before(row) + t.rate - out);
+  const uint32_t older_mask = (1u << t.rate) - 1, newer_mask = (1u << t.state_bits) - 1;
+  for (uint32_t state = 0; state < 1u << out; ++state) {
+    float best = kUnreachable;
+    for (uint32_t u = 0; u < choices; ++u) {
+      const uint32_t window = u << out | state;
+      if (zero[static_cast<size_t>(row)] && (window & older_mask) != 0) continue;
+      const float e = rw * (t.newer[window & newer_mask] - goal) + rw * t.older[window >> t.state_bits & older_mask];
+      best = std::min(best, (zero[static_cast<size_t>(row)] ? 0.0f : e * e) + before[window >> t.rate]);
+    }
+    after[state] = best;
+  }
+}
+
+uint32_t ColumnEncoder::State::trace_any(int64_t row, const float* before, uint32_t state) const {
+  const Trellis& t = trellis(row);
+  const int out = history[static_cast<size_t>(row)];
+  const float rw = root_weight[static_cast<size_t>(row)], goal = target[static_cast<size_t>(row)];
+  const uint32_t choices = 1u << (history_before(row) + t.rate - out);
+  const uint32_t older_mask = (1u << t.rate) - 1, newer_mask = (1u << t.state_bits) - 1;
+  float best = std::numeric_limits<float>::infinity();
+  uint32_t best_window = state;
+  for (uint32_t u = 0; u < choices; ++u) {
+    const uint32_t window = u << out | state;
+    if (zero[static_cast<size_t>(row)] && (window & older_mask) != 0) continue;
+    const float e = rw * (t.newer[window & newer_mask] - goal) + rw * t.older[window >> t.state_bits & older_mask];
+    const float cost = (zero[static_cast<size_t>(row)] ? 0.0f : e * e) + before[window >> t.rate];
+    if (cost < best) best = cost, best_window = window;
+  }
+  return best_window;
+}
+
+// Fills windows and states of the steps (to, from]; returns the state after step `to` (-1: before the first).
+uint32_t ColumnEncoder::State::trace_back(int64_t first_row, int64_t from, int64_t to, uint32_t state) {
+  for (int64_t step = from; step > to; --step) {
+    const int64_t row = (first_row + step) % layout.rows;
+    const float* before = metrics(step - 1);
+    const size_t r = static_cast<size_t>(row);
+    const uint32_t window =
+        regular(row) ? kernel.trace(trellis(row), target[r], root_weight[r], before, state) : trace_any(row, before, state);
+    states[static_cast<size_t>(step)] = state;
+    windows[static_cast<size_t>(step)] = window;
+    state = window >> layout.rate[r];
+  }
+  return state;
+}
+
+bool ColumnEncoder::State::try_run(int64_t first_row, int64_t steps, int64_t start, int64_t end) {
+  const size_t start_states = size_t{1} << history_before(first_row);
+  std::fill_n(metrics(-1), start_states, start < 0 ? 0.0f : kUnreachable);
+  if (start >= 0) metrics(-1)[start] = 0.0f;
+  int64_t settled = -1;  // the steps up to here were traced and taken as final
+  for (int64_t step = 0; step < steps; ++step) {
+    const int64_t row = (first_row + step) % layout.rows;
+    const size_t r = static_cast<size_t>(row), count = size_t{1} << history[r];
+    float* after = metrics(step);
+    if (regular(row)) kernel.forward(trellis(row), target[r], root_weight[r], metrics(step - 1), after);
+    else forward_any(row, metrics(step - 1), after);
+    if (count < 16) std::fill(after + count, after + 16, kUnreachable);
+    if (step % kNormaliseRows == kNormaliseRows - 1) kernel.normalise(after, static_cast<int64_t>(count));
+
+    const bool last = step == steps - 1;
+    if (!last && step - settled < buffer_rows - 1) continue;
+    uint32_t state = static_cast<uint32_t>(std::min_element(after, after + count) - after);
+    if (last && end >= 0) state = static_cast<uint32_t>(end);
+    const uint32_t met = trace_back(first_row, step, settled, state);
+    if (settled >= 0 && met != states[static_cast<size_t>(settled)]) return false;
+    if (settled < 0 && start >= 0) TQ_CHECK(static_cast<int64_t>(met) == start);
+    settled = step - kMergeRows;
+  }
+  return true;
+}
+
+uint32_t ColumnEncoder::State::run(int64_t first_row, int64_t steps, int64_t start, int64_t end, int64_t state_at) {
+  while (!try_run(first_row, steps, start, end)) reserve(2 * buffer_rows);  // a buffer of all steps always succeeds
+  return states[static_cast<size_t>(state_at)];
+}
+
+void ColumnEncoder::State::write_bits(const float* weight, uint8_t* bits) const {
+  for (int64_t row = 0; row < layout.rows; ++row) {
+    const size_t r = static_cast<size_t>(row);
+    for (int i = 0; i < layout.rate[r]; ++i)
+      bits[layout.newest[r] - i] = weight[row] < 0.0f ? 0 : static_cast<uint8_t>(windows[r] >> i & 1);
+  }
+}
+
+// A ring shorter than a state holds: its strings are few, or the search is not worth more than the open string's last rows.
+void ColumnEncoder::State::encode_short_ring(const float* weight, uint8_t* bits, float* value) {
+  const int64_t length = layout.plane_rows;
+  if (length > kExhaustiveBits) {
+    const int64_t before = (seam_rows + layout.rows - 1) / layout.rows * layout.rows;  // whole laps
+    run(0, std::min(before, static_cast<int64_t>(windows.size())), -1, -1, 0);
+    std::copy_n(windows.begin() + (before - layout.rows), layout.rows, windows.begin());
+    write_bits(weight, bits);
+    return;
+  }
+  std::vector<uint8_t> trial(static_cast<size_t>(length));
+  double best = std::numeric_limits<double>::infinity();
+  for (uint32_t string = 0; string < 1u << length; ++string) {
+    for (int64_t i = 0; i < length; ++i) trial[static_cast<size_t>(i)] = string >> i & 1;
+    double cost = 0.0;
+    ring_values(layout, taps, trial.data(), value);
+    for (int64_t row = 0; row < layout.rows; ++row) {
+      const size_t r = static_cast<size_t>(row);
+      const double e = static_cast<double>(root_weight[r]) * (static_cast<double>(value[row]) - static_cast<double>(target[r]));
+      cost += e * e;
+      for (int i = 0; i < layout.rate[r] && zero[r]; ++i)
+        if (trial[static_cast<size_t>(layout.newest[r] - i)]) cost = std::numeric_limits<double>::infinity();
+    }
+    if (cost < best || string == 0) best = cost, std::copy(trial.begin(), trial.end(), bits);
+  }
+}
+
+ColumnEncoder::ColumnEncoder(const Layout& layout, const TapsByRate& taps, Isa isa, int seam_rows)
+    : state_(std::make_unique<State>(layout, taps, isa, seam_rows)) {}
+ColumnEncoder::~ColumnEncoder() = default;
+ColumnEncoder::ColumnEncoder(ColumnEncoder&&) noexcept = default;
+
+void ColumnEncoder::encode(const float* target, const float* weight, uint8_t* bits, float* value) {
+  State& s = *state_;
+  s.prepare(target, weight);
+  if (s.layout.plane_rows < s.most_history) {
+    s.encode_short_ring(weight, bits, value);
+  } else {
+    const int64_t rows = s.layout.rows;
+    const int64_t before_seam = (rows - s.seam_rows % rows) % rows;
+    const uint32_t seam = s.run(before_seam, 2 * s.seam_rows, -1, -1, s.seam_rows - 1);
+    s.run(0, rows, seam, seam, 0);
+    s.write_bits(weight, bits);
+  }
+  ring_values(s.layout, s.taps, bits, value);
+}
+
+double ColumnEncoder::branches() const {
+  const Layout& layout = state_->layout;
+  double total = 0.0;
+  for (int64_t i = 0; i < layout.rows + 2 * state_->seam_rows; ++i)
+    total += std::exp2(static_cast<double>(state_->taps[layout.rate[static_cast<size_t>(i % layout.rows)]].size()));
+  return total;
+}
+
+void store_column(const Layout& layout, int64_t column, const uint8_t* bits, uint8_t* packed) {
+  for (int64_t p = 0; p < layout.plane_rows; ++p)
+    packed[layout.byte_of(p, column)] |= static_cast<uint8_t>((bits[p] & 1) << Layout::bit_of(p));
+}
+
+void load_column(const Layout& layout, int64_t column, const uint8_t* packed, uint8_t* bits) {
+  for (int64_t p = 0; p < layout.plane_rows; ++p) bits[p] = packed[layout.byte_of(p, column)] >> Layout::bit_of(p) & 1;
+}
+
+void ring_values(const Layout& layout, const TapsByRate& taps, const uint8_t* bits, float* value) {
+  // The last kMaxWindow bits before the first row; a short ring is wound several times.
+  uint32_t window = 0;
+  for (int64_t i = kMaxWindow; i > 0; --i) {
+    const int64_t p = ((-i) % layout.plane_rows + layout.plane_rows) % layout.plane_rows;
+    window = window << 1 | (bits[p] & 1);
+  }
+  int64_t p = 0;
+  for (int64_t r = 0; r < layout.rows; ++r) {
+    for (; p <= layout.newest[static_cast<size_t>(r)]; ++p) window = window << 1 | (bits[p] & 1);
+    float sum = 0.0f;
+    uint32_t rest = window;
+    for (const float tap : taps[layout.rate[static_cast<size_t>(r)]]) {
+      sum += rest & 1 ? tap : -tap;
+      rest >>= 1;
+    }
+    value[r] = sum;
+  }
+}
+
+}  // namespace tq::grid

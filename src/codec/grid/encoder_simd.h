@@ -1,0 +1,192 @@
+// The kernel's loops over a vector type V; included by one file per instruction set (see encoder_kernel.h for the mathematics).
+// V: lane_bits, Reg, load, store, set1, add, sub, mul, square_add(e, m) = e * e + m fused, min, reduce_min,
+//    repeat<K>(p) = 2^(lane_bits - K) floats at p, repeated; natural<K>(x) = lanes from lane_order back to ascending states;
+//    pick(p, shift, u) = p[(u + lane) >> shift] for u a multiple of the lanes (may read 15 floats further); equal_mask(a, b): bit = lane.
+// V may be the scalar: lane_bits = 0.
+#include "codec/grid/encoder_kernel.h"
+
+namespace tq::grid {
+namespace {
+
+template <int K>
+struct Scaled {
+  alignas(64) float older[1 << K < 16 ? 16 : 1 << K];
+};
+
+template <int K>
+void scale_older(const Trellis& trellis, float root_weight, Scaled<K>& scaled) {
+  for (int u = 0; u < 1 << K; ++u) scaled.older[u] = root_weight * trellis.older[u];
+}
+
+// Vectors wider than the 2^K states that share a predecessor. S >= lane_bits > K.
+template <typename V, int K>
+void forward_wide(const Trellis& trellis, float target, float root_weight, const float* before, float* after) {
+  Scaled<K> scaled;
+  scale_older<K>(trellis, root_weight, scaled);
+  typename V::Reg older[1 << K];
+  for (int u = 0; u < 1 << K; ++u) older[u] = V::set1(scaled.older[u]);
+  const int64_t states = int64_t{1} << trellis.state_bits, stride = states >> K;
+  const auto t = V::set1(target), rw = V::set1(root_weight);
+  for (int64_t s = 0; s < states; s += V::kLanes) {
+    const auto newer = V::mul(rw, V::sub(V::load(trellis.newer_lanes + s), t));
+    const float* from = before + (s >> K);
+    auto best = V::square_add(V::add(older[0], newer), V::template repeat<K>(from));
+    auto best1 = V::square_add(V::add(older[1], newer), V::template repeat<K>(from + stride));
+    for (int u = 2; u < 1 << K; u += 2) {
+      best = V::min(best, V::square_add(V::add(older[u], newer), V::template repeat<K>(from + u * stride)));
+      best1 = V::min(best1, V::square_add(V::add(older[u + 1], newer), V::template repeat<K>(from + (u + 1) * stride)));
+    }
+    V::store(after + s, V::template natural<K>(V::min(best, best1)));
+  }
+}
+
+// All lanes of a vector share their predecessors; N vectors at once do. K >= lane_bits, S >= lane_bits.
+template <typename V, int K, int N>
+void forward_narrow(const Trellis& trellis, float target, float root_weight, const float* before, float* after) {
+  Scaled<K> scaled;
+  scale_older<K>(trellis, root_weight, scaled);
+  const int S = trellis.state_bits;
+  const int64_t states = int64_t{1} << S;
+  const int up = S >= K ? S - K : 0, down = S >= K ? 0 : K - S;
+  const auto t = V::set1(target), rw = V::set1(root_weight);
+  for (int64_t s = 0; s < states; s += N * V::kLanes) {
+    const float* from = before + (s >> K);
+    typename V::Reg newer[N], best[N], best1[N];
+    for (int n = 0; n < N; ++n) {
+      newer[n] = V::mul(rw, V::sub(V::load(trellis.newer + s + n * V::kLanes), t));
+      best[n] = best1[n] = V::set1(3e38f);
+    }
+    for (int64_t u = 0; u < 1 << K; u += 2) {
+      const auto older = V::set1(scaled.older[u]), older1 = V::set1(scaled.older[u + 1]);
+      const auto m = V::set1(from[u << up >> down]), m1 = V::set1(from[(u + 1) << up >> down]);
+      for (int n = 0; n < N; ++n) {
+        best[n] = V::min(best[n], V::square_add(V::add(older, newer[n]), m));
+        best1[n] = V::min(best1[n], V::square_add(V::add(older1, newer[n]), m1));
+      }
+    }
+    for (int n = 0; n < N; ++n) V::store(after + s + n * V::kLanes, V::min(best[n], best1[n]));
+  }
+}
+
+// Fewer states than lanes: the lanes are the branches. S < lane_bits <= K, so the predecessor is u >> (K - S) whatever the new state is.
+template <typename V, int K>
+void forward_few(const Trellis& trellis, float target, float root_weight, const float* before, float* after) {
+  Scaled<K> scaled;
+  scale_older<K>(trellis, root_weight, scaled);
+  const int S = trellis.state_bits, states = 1 << S;
+  typename V::Reg newer[V::kLanes], best[V::kLanes];
+  for (int s = 0; s < states; ++s) {
+    newer[s] = V::set1(root_weight * (trellis.newer[s] - target));
+    best[s] = V::set1(3e38f);
+  }
+  for (int u = 0; u < 1 << K; u += V::kLanes) {
+    const auto older = V::load(scaled.older + u), m = V::pick(before, K - S, u);
+    for (int s = 0; s < states; ++s) best[s] = V::min(best[s], V::square_add(V::add(older, newer[s]), m));
+  }
+  for (int s = 0; s < states; ++s) after[s] = V::reduce_min(best[s]);
+}
+
+template <typename V, typename Scalar, int K>
+void forward_rate(const Trellis& trellis, float target, float root_weight, const float* before, float* after) {
+  if constexpr (K < V::kLaneBits) {
+    if (trellis.state_bits >= V::kLaneBits) return forward_wide<V, K>(trellis, target, root_weight, before, after);
+    return forward_narrow<Scalar, K, 1>(trellis, target, root_weight, before, after);
+  } else {
+    if (trellis.state_bits < V::kLaneBits) return forward_few<V, K>(trellis, target, root_weight, before, after);
+    const int vector_bits = trellis.state_bits < K ? trellis.state_bits - V::kLaneBits : K - V::kLaneBits;
+    if (vector_bits >= 2) return forward_narrow<V, K, 4>(trellis, target, root_weight, before, after);
+    if (vector_bits == 1) return forward_narrow<V, K, 2>(trellis, target, root_weight, before, after);
+    return forward_narrow<V, K, 1>(trellis, target, root_weight, before, after);
+  }
+}
+
+template <typename V, typename Scalar>
+void forward(const Trellis& trellis, float target, float root_weight, const float* before, float* after) {
+  switch (trellis.rate) {
+    case 1: return forward_rate<V, Scalar, 1>(trellis, target, root_weight, before, after);
+    case 2: return forward_rate<V, Scalar, 2>(trellis, target, root_weight, before, after);
+    case 3: return forward_rate<V, Scalar, 3>(trellis, target, root_weight, before, after);
+    case 4: return forward_rate<V, Scalar, 4>(trellis, target, root_weight, before, after);
+    case 5: return forward_rate<V, Scalar, 5>(trellis, target, root_weight, before, after);
+    case 6: return forward_rate<V, Scalar, 6>(trellis, target, root_weight, before, after);
+    case 7: return forward_rate<V, Scalar, 7>(trellis, target, root_weight, before, after);
+    default: return forward_rate<V, Scalar, 8>(trellis, target, root_weight, before, after);
+  }
+}
+
+template <typename Scalar>
+uint32_t trace_scalar(const Trellis& trellis, float target, float root_weight, const float* before, uint32_t state) {
+  const int S = trellis.state_bits, K = trellis.rate;
+  const float newer = root_weight * (trellis.newer[state] - target);
+  float best = 3e38f;
+  uint32_t best_window = state;
+  for (uint32_t u = 0; u < 1u << K; ++u) {
+    const uint32_t window = u << S | state;
+    const float cost = Scalar::square_add(root_weight * trellis.older[u] + newer, before[window >> K]);
+    if (cost < best) best = cost, best_window = window;
+  }
+  return best_window;
+}
+
+// Predecessors are in order when S <= K: whole vectors of branches at once.
+template <typename V, typename Scalar>
+uint32_t trace(const Trellis& trellis, float target, float root_weight, const float* before, uint32_t state) {
+  const int S = trellis.state_bits, K = trellis.rate;
+  if constexpr (V::kLaneBits > 0) {
+    if (K >= V::kLaneBits && S <= K) {
+      const auto newer = V::set1(root_weight * (trellis.newer[state] - target)), rw = V::set1(root_weight);
+      alignas(64) float costs[256];
+      auto best = V::set1(3e38f);
+      for (int u = 0; u < 1 << K; u += V::kLanes) {
+        const auto older = V::mul(rw, V::load(trellis.older + u));
+        const auto cost = V::square_add(V::add(older, newer), V::pick(before, K - S, u));
+        V::store(costs + u, cost);
+        best = V::min(best, cost);
+      }
+      const float least = V::reduce_min(best);
+      for (int u = 0; u < 1 << K; u += V::kLanes) {
+        const uint32_t equal = V::equal_mask(V::load(costs + u), V::set1(least));
+        if (equal) return (static_cast<uint32_t>(u) + static_cast<uint32_t>(__builtin_ctz(equal))) << S | state;
+      }
+    }
+  }
+  return trace_scalar<Scalar>(trellis, target, root_weight, before, state);
+}
+
+template <typename V, typename Scalar>
+void normalise(float* metrics, int64_t count) {
+  if (count < V::kLanes) {
+    float least = metrics[0];
+    for (int64_t i = 1; i < count; ++i) least = metrics[i] < least ? metrics[i] : least;
+    for (int64_t i = 0; i < count; ++i) metrics[i] -= least;
+    return;
+  }
+  auto best = V::load(metrics);
+  for (int64_t i = V::kLanes; i < count; i += V::kLanes) best = V::min(best, V::load(metrics + i));
+  const auto least = V::set1(V::reduce_min(best));
+  for (int64_t i = 0; i < count; i += V::kLanes) V::store(metrics + i, V::sub(V::load(metrics + i), least));
+}
+
+struct ScalarVector {
+  static constexpr int kLaneBits = 0, kLanes = 1;
+  using Reg = float;
+  static Reg load(const float* p) { return *p; }
+  static void store(float* p, Reg x) { *p = x; }
+  static Reg set1(float x) { return x; }
+  static Reg add(Reg a, Reg b) { return a + b; }
+  static Reg sub(Reg a, Reg b) { return a - b; }
+  static Reg mul(Reg a, Reg b) { return a * b; }
+  static Reg min(Reg a, Reg b) { return b < a ? b : a; }
+  static float reduce_min(Reg x) { return x; }
+  static Reg pick(const float* p, int shift, int u) { return p[u >> shift]; }
+  static Reg square_add(Reg e, Reg m) {
+#if defined(__FMA__) || defined(__aarch64__)
+    return __builtin_fmaf(e, e, m);
+#else
+    return static_cast<float>(static_cast<double>(e) * static_cast<double>(e) + static_cast<double>(m));
+#endif
+  }
+};
+
+}  // namespace
+}  // namespace tq::grid
