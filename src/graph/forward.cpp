@@ -1,0 +1,201 @@
+#include "graph/forward.h"
+
+#include <cmath>
+
+#include "graph/mixture.h"
+
+namespace tq {
+namespace {
+
+// Slots of the workspace.
+enum Slot : size_t { kNormed, kFused, kMixed, kResult, kGateUp, kActivated, kFinal };
+
+struct Step {
+  const ModelSpec& spec;
+  Backend& backend;
+  const ForwardArgs& args;
+  Workspace& workspace;
+
+  void tap(const std::string& name, const float* input, int64_t columns) const {
+    if (args.taps) (*args.taps)(name, input, args.tokens, columns, -1);
+  }
+  void norm(const Norm& norm, const std::vector<float>& weight, const float* input, int64_t count, float* output) const {
+    backend.norm({.input = input,
+                  .weight = weight.data(),
+                  .output = output,
+                  .count = count,
+                  .width = norm.width,
+                  .epsilon = norm.epsilon,
+                  .offset = spec.norm_offset});
+  }
+};
+
+// The three of q, k, v lie in one buffer [T, q + 2 kv] when fused, else in three; stride tells the distance of tokens.
+struct Heads {
+  float* query;
+  float* key;
+  float* value;
+  int64_t query_stride, key_stride;
+};
+
+Heads project_heads(const Step& step, const Attention& op, const BlockWeights& weights, const float* input) {
+  const int64_t tokens = step.args.tokens;
+  const int64_t query = op.heads * op.head_dim, key = op.kv_heads * op.head_dim;
+  float* out = step.workspace.floats(kFused, tokens * (query + 2 * key));
+  std::vector<LinearJob> jobs;
+  Heads heads{};
+  if (op.qkv.size() == 1) {
+    jobs = {weights.linears[0].job(out)};
+    heads = {out, out + query, out + query + key, query + 2 * key, query + 2 * key};
+  } else {
+    heads = {out, out + tokens * query, out + tokens * (query + key), query, key};
+    jobs = {weights.linears[0].job(heads.query), weights.linears[1].job(heads.key), weights.linears[2].job(heads.value)};
+  }
+  step.backend.linear({.input = input, .tokens = tokens, .jobs = jobs, .precision = step.args.precision});
+  return heads;
+}
+
+void norm_heads(const Step& step, const Norm& norm, const std::vector<float>& weight, float* values, int64_t heads, int64_t stride) {
+  if (stride == heads * norm.width) return step.norm(norm, weight, values, step.args.tokens * heads, values);
+  for (int64_t t = 0; t < step.args.tokens; ++t) step.norm(norm, weight, values + t * stride, heads, values + t * stride);
+}
+
+void rotate_heads(const Step& step, const Attention& op, const Heads& heads) {
+  const int64_t end = std::max(step.args.sequence_length, step.args.first_position + step.args.tokens);
+  const bool is_long = !op.rope.long_inv_freq.empty() && end > op.rope.original_context;
+  RotaryArgs args{.values = heads.query,
+                  .tokens = step.args.tokens,
+                  .heads = op.heads,
+                  .head_dim = op.head_dim,
+                  .stride = heads.query_stride,
+                  .first_position = step.args.first_position,
+                  .inv_freq = is_long ? op.rope.long_inv_freq : op.rope.inv_freq,
+                  .magnitude = op.rope.magnitude};
+  step.backend.rotary(args);
+  args.values = heads.key, args.heads = op.kv_heads, args.stride = heads.key_stride;
+  step.backend.rotary(args);
+}
+
+float* run_op(const Step& step, const Attention& op, const BlockWeights& weights, const float* input) {
+  const ForwardArgs& args = step.args;
+  step.tap(op.qkv[0].tap, input, step.spec.hidden);
+  const Heads heads = project_heads(step, op, weights, input);
+  if (op.query_norm) norm_heads(step, *op.query_norm, weights.query_norm, heads.query, op.heads, heads.query_stride);
+  if (op.key_norm) norm_heads(step, *op.key_norm, weights.key_norm, heads.key, op.kv_heads, heads.key_stride);
+  rotate_heads(step, op, heads);
+  step.backend.kv_store({.key = heads.key,
+                         .value = heads.value,
+                         .tokens = args.tokens,
+                         .stride = heads.key_stride,
+                         .first_position = args.first_position,
+                         .kv = args.kv});
+  const int64_t width = op.heads * op.head_dim;
+  float* mixed = step.workspace.floats(kMixed, args.tokens * width);
+  step.backend.attend({.query = heads.query,
+                       .output = mixed,
+                       .tokens = args.tokens,
+                       .heads = op.heads,
+                       .stride = heads.query_stride,
+                       .first_position = args.first_position,
+                       .kv = args.kv,
+                       .window = op.window,
+                       .scale = op.score_scale,
+                       .softcap = op.softcap});
+  step.tap(op.output.tap, mixed, width);
+  float* result = step.workspace.floats(kResult, args.tokens * step.spec.hidden);
+  const LinearJob job = weights.linears.back().job(result);
+  step.backend.linear({.input = mixed, .tokens = args.tokens, .jobs = {&job, 1}, .precision = args.precision});
+  return result;
+}
+
+float* run_op(const Step& step, const Mlp& op, const BlockWeights& weights, const float* input) {
+  const ForwardArgs& args = step.args;
+  const int64_t width = op.down.in;
+  step.tap(op.gate_up[0].tap, input, step.spec.hidden);
+  float* gate_up = step.workspace.floats(kGateUp, args.tokens * 2 * width);
+  const bool fused = op.gate_up.size() == 1;
+  float* up = fused ? gate_up + width : gate_up + args.tokens * width;
+  std::vector<LinearJob> jobs = {weights.linears[0].job(gate_up)};
+  if (!fused) jobs.push_back(weights.linears[1].job(up));
+  step.backend.linear({.input = input, .tokens = args.tokens, .jobs = jobs, .precision = args.precision});
+  float* activated = step.workspace.floats(kActivated, args.tokens * width);
+  step.backend.gated({.kind = static_cast<GateKind>(op.activation),
+                      .gate = gate_up,
+                      .up = up,
+                      .output = activated,
+                      .tokens = args.tokens,
+                      .width = width,
+                      .stride = fused ? 2 * width : width});
+  step.tap(op.down.tap, activated, width);
+  float* result = step.workspace.floats(kResult, args.tokens * step.spec.hidden);
+  const LinearJob job = weights.linears.back().job(result);
+  step.backend.linear({.input = activated, .tokens = args.tokens, .jobs = {&job, 1}, .precision = args.precision});
+  return result;
+}
+
+float* run_op(const Step& step, const Moe& op, const BlockWeights& weights, const float* input) {
+  float* result = step.workspace.floats(kResult, step.args.tokens * step.spec.hidden);
+  run_mixture(op, weights, step.backend,
+              {.input = input,
+               .output = result,
+               .tokens = step.args.tokens,
+               .hidden = step.spec.hidden,
+               .precision = step.args.precision,
+               .taps = step.args.taps});
+  return result;
+}
+
+}  // namespace
+
+float* Workspace::floats(size_t slot, int64_t count) {
+  if (slots_.size() <= slot) slots_.resize(slot + 1);
+  if (slots_[slot].size() < static_cast<size_t>(count)) slots_[slot] = Buffer<float>::uninitialized(static_cast<size_t>(count));
+  return slots_[slot].data();
+}
+
+void forward_layer(const ModelSpec& spec, int64_t layer, const LayerWeights& weights, Backend& backend, const ForwardArgs& args,
+                   Workspace& workspace) {
+  const Step step{spec, backend, args, workspace};
+  const auto& blocks = spec.layers[static_cast<size_t>(layer)];
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    float* normed = workspace.floats(kNormed, args.tokens * spec.hidden);
+    step.norm(blocks[i].pre, weights[i].pre, args.hidden, args.tokens, normed);
+    float* result = std::visit([&](const auto& op) { return run_op(step, op, weights[i], normed); }, blocks[i].op);
+    if (blocks[i].post) step.norm(*blocks[i].post, weights[i].post, result, args.tokens, result);
+    backend.add(args.hidden, result, args.tokens * spec.hidden);
+  }
+}
+
+void embed(const Model& model, std::span<const int32_t> tokens, ThreadPool& threads, float* hidden) {
+  const PackedTensor* table = model.find(model.spec.embedding + ".weight");
+  TQ_CHECK(table != nullptr);
+  const int64_t width = model.spec.hidden;
+  threads.run(static_cast<int64_t>(tokens.size()), 4, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) {
+      const int64_t token = tokens[static_cast<size_t>(t)];
+      TQ_CHECK(token >= 0 && token < model.spec.vocabulary);
+      decode_rows(*table, token, 1, hidden + t * width);
+      for (int64_t i = 0; i < width; ++i) hidden[t * width + i] *= model.spec.embed_scale;
+    }
+  });
+}
+
+void forward_head(const ModelSpec& spec, const HeadWeights& weights, Backend& backend, const HeadArgs& args, Workspace& workspace) {
+  float* normed = workspace.floats(kFinal, args.tokens * spec.hidden);
+  backend.norm({.input = args.hidden,
+                .weight = weights.norm.data(),
+                .output = normed,
+                .count = args.tokens,
+                .width = spec.hidden,
+                .epsilon = spec.final_norm.epsilon,
+                .offset = spec.norm_offset});
+  if (args.taps) (*args.taps)(spec.head.tap, normed, args.tokens, spec.hidden, -1);
+  if (!args.logits) return;
+  const LinearJob job = weights.linear.job(args.logits);
+  backend.linear({.input = normed, .tokens = args.tokens, .jobs = {&job, 1}, .precision = args.precision});
+  if (spec.final_softcap > 0)
+    for (int64_t i = 0; i < args.tokens * spec.vocabulary; ++i)
+      args.logits[i] = spec.final_softcap * std::tanh(args.logits[i] / spec.final_softcap);
+}
+
+}  // namespace tq

@@ -1,0 +1,51 @@
+// The forward pass: layer by layer over a stretch of one sequence. A walker of ModelSpec.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <string>
+
+#include "graph/kv_cache.h"
+#include "graph/weights.h"
+
+namespace tq {
+
+// Sees the input of the linears of a tap point: input [T, C]. For mixtures, the tokens routed to one expert (expert >= 0).
+using TapSink = std::function<void(const std::string& tap, const float* input, int64_t tokens, int64_t columns, int64_t expert)>;
+
+// Memory that a forward pass needs; grows once, then stays.
+class Workspace {
+ public:
+  // A region of `count` floats, one per slot; valid until the slot is asked for again.
+  float* floats(size_t slot, int64_t count);
+
+ private:
+  std::vector<Buffer<float>> slots_;
+};
+
+struct ForwardArgs {
+  float* hidden = nullptr;  // [T, H], updated in place
+  int64_t tokens = 0;
+  int64_t first_position = 0;   // positions before it are in the cache
+  KvView kv;                    // of this layer
+  int64_t sequence_length = 0;  // whole length that the sequence will have, for rope that depends on it (longrope); 0: first_position + T
+  Precision precision = Precision::kInt8;
+  const TapSink* taps = nullptr;
+};
+void forward_layer(const ModelSpec& spec, int64_t layer, const LayerWeights& weights, Backend& backend, const ForwardArgs& args,
+                   Workspace& workspace);
+
+// hidden[T, H] = embedding rows of the tokens, scaled. Every id must lie within the vocabulary.
+void embed(const Model& model, std::span<const int32_t> tokens, ThreadPool& threads, float* hidden);
+
+// logits[T, vocabulary] of hidden[T, H]; hidden is not changed.
+struct HeadArgs {
+  const float* hidden = nullptr;
+  int64_t tokens = 0;
+  float* logits = nullptr;
+  Precision precision = Precision::kInt8;
+  const TapSink* taps = nullptr;
+};
+void forward_head(const ModelSpec& spec, const HeadWeights& weights, Backend& backend, const HeadArgs& args, Workspace& workspace);
+
+}  // namespace tq

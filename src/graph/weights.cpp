@@ -1,0 +1,73 @@
+#include "graph/weights.h"
+
+namespace tq {
+namespace {
+
+Result<std::vector<float>> read_vector(const Model& model, const std::string& name) {
+  const PackedTensor* tensor = model.find(name);
+  if (!tensor) return bad_input("{}: tensor {} is missing", model.source, name);
+  std::vector<float> out(static_cast<size_t>(element_count(tensor->shape)));
+  decode_rows(*tensor, 0, tensor->rows(), out.data());
+  return out;
+}
+
+Result<BlockWeights> prepare_block(const Model& model, const Block& block, Backend& backend) {
+  BlockWeights weights;
+  TQ_ASSIGN(weights.pre, read_vector(model, block.pre.name + ".weight"));
+  if (block.post) {
+    TQ_ASSIGN(weights.post, read_vector(model, block.post->name + ".weight"));
+  }
+  if (const auto* attention = std::get_if<Attention>(&block.op)) {
+    if (attention->query_norm) {
+      TQ_ASSIGN(weights.query_norm, read_vector(model, attention->query_norm->name + ".weight"));
+    }
+    if (attention->key_norm) {
+      TQ_ASSIGN(weights.key_norm, read_vector(model, attention->key_norm->name + ".weight"));
+    }
+  }
+  for (const Linear* linear : linears(block)) {
+    if (linear->experts == 0) {
+      TQ_ASSIGN(LinearWeight weight, prepare_linear(model, *linear, backend));
+      weights.linears.push_back(std::move(weight));
+      continue;
+    }
+    weights.experts.resize(static_cast<size_t>(linear->experts));
+    for (int64_t e = 0; e < linear->experts; ++e) {
+      TQ_ASSIGN(LinearWeight weight, prepare_linear(model, *linear, backend, e));
+      weights.experts[static_cast<size_t>(e)].push_back(std::move(weight));
+    }
+  }
+  return weights;
+}
+
+}  // namespace
+
+Result<LinearWeight> prepare_linear(const Model& model, const Linear& linear, Backend& backend, int64_t expert) {
+  const PackedTensor* tensor = model.find(linear.name + ".weight");
+  if (!tensor) return bad_input("{}: tensor {}.weight is missing", model.source, linear.name);
+  LinearWeight weight;
+  TQ_ASSIGN(weight.matrix, backend.prepare(*tensor, expert));
+  if (linear.bias) {
+    TQ_ASSIGN(const std::vector<float> bias, read_vector(model, linear.name + ".bias"));
+    weight.bias.assign(bias.begin() + expert * linear.out, bias.begin() + (expert + 1) * linear.out);
+  }
+  return weight;
+}
+
+Result<LayerWeights> prepare_layer(const Model& model, int64_t layer, Backend& backend) {
+  LayerWeights weights;
+  for (const Block& block : model.spec.layers[static_cast<size_t>(layer)]) {
+    TQ_ASSIGN(BlockWeights prepared, prepare_block(model, block, backend));
+    weights.push_back(std::move(prepared));
+  }
+  return weights;
+}
+
+Result<HeadWeights> prepare_head(const Model& model, Backend& backend) {
+  HeadWeights head;
+  TQ_ASSIGN(head.norm, read_vector(model, model.spec.final_norm.name + ".weight"));
+  TQ_ASSIGN(head.linear, prepare_linear(model, model.spec.head, backend));
+  return head;
+}
+
+}  // namespace tq

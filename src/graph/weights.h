@@ -1,0 +1,39 @@
+// A model's weights, handed to a backend layer by layer. A walker of ModelSpec.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "artifact/model.h"
+#include "kernels/backend.h"
+
+namespace tq {
+
+struct LinearWeight {
+  std::unique_ptr<Matrix> matrix;
+  std::vector<float> bias;  // [R] or empty
+
+  LinearJob job(float* output) const { return {matrix.get(), bias.empty() ? nullptr : bias.data(), output}; }
+};
+
+struct BlockWeights {
+  std::vector<float> pre, post;                    // norms; post may be empty
+  std::vector<float> query_norm, key_norm;         // may be empty
+  std::vector<LinearWeight> linears;               // in the order of linears(block); without experts
+  std::vector<std::vector<LinearWeight>> experts;  // [E][gate…, down] of a mixture
+};
+
+using LayerWeights = std::vector<BlockWeights>;
+
+Result<LayerWeights> prepare_layer(const Model& model, int64_t layer, Backend& backend);
+
+struct HeadWeights {
+  std::vector<float> norm;
+  LinearWeight linear;
+};
+Result<HeadWeights> prepare_head(const Model& model, Backend& backend);
+
+Result<LinearWeight> prepare_linear(const Model& model, const Linear& linear, Backend& backend, int64_t expert = 0);
+
+}  // namespace tq
