@@ -54,6 +54,10 @@ void decode_rows(const PackedTensor& tensor, int64_t begin, int64_t count, float
   const int64_t columns = tensor.columns();
   if (tensor.interleaved_head_dim == 0) {
     codec.decode_rows(tensor, begin, count, out);
+  } else if (tensor.shape.size() == 1) {  // a bias: its elements are permuted as a matrix's rows are
+    std::vector<float> stored(static_cast<size_t>(columns));
+    codec.decode_rows(tensor, 0, 1, stored.data());
+    for (int64_t i = 0; i < columns; ++i) out[i] = stored[static_cast<size_t>(stored_row(i, tensor.interleaved_head_dim))];
   } else {
     for (int64_t i = 0; i < count; ++i) codec.decode_rows(tensor, stored_row(begin + i, tensor.interleaved_head_dim), 1, out + i * columns);
   }

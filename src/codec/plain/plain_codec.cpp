@@ -1,4 +1,7 @@
-// Elements as they are: the codec of every unquantized tensor. Part: "weight", of the tensor's shape.
+// Elements as they are: the codec of every unquantized tensor. Part: "weight", of the tensor's shape; a stack of experts [E, R, C] may
+// have E parts "weight" of [R, C] instead.
+#include <algorithm>
+
 #include "codec/codec.h"
 
 namespace tq {
@@ -9,15 +12,27 @@ class PlainCodec final : public Codec {
   CodecInfo info() const override { return {"plain", CodecId::kPlain, 1}; }
 
   Status validate(const PackedTensor& tensor, const std::string& where) const override {
-    const TensorView* weight = tensor.part("weight");
-    if (!weight) return bad_input("{}: the tensor has no data", where);
-    if (weight->shape != tensor.shape)
-      return bad_input("{}: the shape is {}, {} was expected", where, shape_text(weight->shape), shape_text(tensor.shape));
+    if (tensor.parts.empty()) return bad_input("{}: the tensor has no data", where);
+    Shape expected = tensor.shape;
+    if (tensor.parts.size() > 1) {
+      if (expected.size() != 3 || expected[0] != static_cast<int64_t>(tensor.parts.size()))
+        return bad_input("{}: {} parts make no {}", where, tensor.parts.size(), shape_text(tensor.shape));
+      expected.erase(expected.begin());
+    }
+    for (const auto& part : tensor.parts)
+      if (part.name != "weight" || part.view.shape != expected)
+        return bad_input("{}: the shape is {}, {} was expected", where, shape_text(part.view.shape), shape_text(expected));
     return {};
   }
 
   void decode_rows(const PackedTensor& tensor, int64_t begin, int64_t count, float* out) const override {
-    to_float(*tensor.part("weight"), begin * tensor.columns(), count * tensor.columns(), out);
+    const int64_t columns = tensor.columns();
+    const int64_t rows = tensor.rows() / static_cast<int64_t>(tensor.parts.size());  // of a part
+    while (count > 0) {
+      const int64_t first = begin % rows, here = std::min(count, rows - first);
+      to_float(tensor.parts[static_cast<size_t>(begin / rows)].view, first * columns, here * columns, out);
+      begin += here, count -= here, out += here * columns;
+    }
   }
 };
 

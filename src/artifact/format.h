@@ -1,0 +1,23 @@
+// Names and limits of the artifact format (docs/format.md).
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "base/json.h"
+
+namespace tq {
+
+constexpr int kFormatVersion = 1;
+constexpr std::string_view kQuantMethod = "turboquant";
+
+// Whether a config.json is that of an artifact of ours, of any version.
+bool is_artifact(const Json& config);
+
+// "model-00002-of-00003.safetensors"; one shard is "model.safetensors".
+std::string shard_name(size_t index, size_t count);
+
+// "taps.3.12": the tap table of a rate and window.
+std::string taps_name(int rate, int window);
+
+}  // namespace tq

@@ -1,0 +1,35 @@
+// Writes model directories: artifacts, and plain Hugging Face ones.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "artifact/model.h"
+#include "io/safetensors.h"
+
+namespace tq {
+
+// An array for a safetensors file whose bytes come when they are needed.
+struct PendingArray {
+  safetensors::TensorInfo info;
+  std::function<Status(const std::function<Status(std::span<const std::byte>)>& sink)> write;  // calls sink with pieces, in order
+};
+
+PendingArray pending(std::string name, TensorView view, std::shared_ptr<const void> owner);
+
+// Arrays in files of at most shard_bytes each (a larger array stands alone).
+using ShardPlan = std::vector<std::vector<PendingArray>>;
+ShardPlan plan_shards(std::vector<PendingArray> arrays, uint64_t shard_bytes);
+
+// Sizes of the weight files and their index as write_shards will write them.
+uint64_t shards_size(const ShardPlan& plan);
+// Writes the files (and the index, if there are several). Returns the hash of every file by name.
+Result<std::map<std::string, std::string>> write_shards(const std::string& directory, const ShardPlan& plan);
+
+// The directory that becomes `final` only when everything in it is complete: DIR.partial, renamed by publish().
+std::string partial_directory(const std::string& final_directory);
+Status publish(const std::string& final_directory);
+
+}  // namespace tq
