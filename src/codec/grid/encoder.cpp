@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "base/check.h"
@@ -11,9 +12,9 @@ namespace tq::grid {
 namespace {
 
 constexpr float kUnreachable = 1e30f;
-constexpr int kExhaustiveBits = 12;  // rings up to this length that are shorter than a state are searched in full
-constexpr int64_t kMergeRows = 64;   // survivors this far back are taken as merged; the next trace back verifies it
-constexpr int64_t kBufferRows = 256;
+constexpr int kExhaustiveBits = 12;     // rings up to this length that are shorter than a state are searched in full
+constexpr int64_t kTraceRows = 128;     // a trace back after so many rows
+constexpr int64_t kBufferRows = 512;    // metrics of so many rows at first; survivors may part for more than 300
 constexpr int64_t kNormaliseRows = 16;  // metrics grow by less than the squared clamp a row, so float keeps its precision
 
 const Kernel& kernel_of(Isa isa) {
@@ -44,7 +45,7 @@ std::vector<float> window_values(const Taps& taps, int first, int count) {
 
 struct RateTables {
   Trellis trellis;
-  std::vector<float> older, newer, newer_lanes;
+  std::vector<float> older, newer, newer_lanes, value, by_state;
 };
 
 void build_tables(int rate, const Taps& taps, int lane_bits, RateTables& tables) {
@@ -57,7 +58,13 @@ void build_tables(int rate, const Taps& taps, int lane_bits, RateTables& tables)
     for (size_t base = 0; base < tables.newer.size(); base += static_cast<size_t>(lanes))
       for (int lane = 0; lane < lanes; ++lane)
         tables.newer_lanes[base + static_cast<size_t>(lane)] = tables.newer[base + static_cast<size_t>(lane_order(lane, rate, lane_bits))];
-  tables.trellis = {rate, state_bits, tables.older.data(), tables.newer.data(), tables.newer_lanes.data()};
+  tables.trellis = {rate, state_bits, tables.older.data(), tables.newer.data(), tables.newer_lanes.data(), nullptr, nullptr};
+  if (!tables.trellis.whole()) return;
+  tables.value = tables.by_state = window_values(taps, 0, window);
+  for (size_t w = 0; w < tables.value.size(); ++w)
+    tables.by_state[(w & ((size_t{1} << state_bits) - 1)) << rate | w >> state_bits] = tables.value[w];
+  tables.trellis.value = tables.value.data();
+  tables.trellis.by_state = tables.by_state.data();
 }
 
 // How many bits of history the string needs after each row, around the ring: S_r = max(L_{r+1} - K_{r+1}, S_{r+1} - K_{r+1}).
@@ -82,16 +89,12 @@ struct ColumnEncoder::State {
   // state_at: the step after which the state is returned.
   uint32_t run(int64_t first_row, int64_t steps, int64_t start, int64_t end, int64_t state_at);
   bool try_run(int64_t first_row, int64_t steps, int64_t start, int64_t end);
-  uint32_t trace_back(int64_t first_row, int64_t from, int64_t to, uint32_t state);
-  void encode_short_ring(const float* weight, uint8_t* bits, float* value);
-  void write_bits(const float* weight, uint8_t* bits) const;
+  bool trace_back(int64_t first_row, int64_t from, int64_t traced, uint32_t state);
+  void encode_short_ring(uint8_t* bits, float* value);
+  void write_survivor(uint8_t* bits, float* value) const;
 
   const Trellis& trellis(int64_t row) const { return tables[layout.rate[static_cast<size_t>(row)]].trellis; }
   int history_before(int64_t row) const { return history[static_cast<size_t>(row == 0 ? layout.rows - 1 : row - 1)]; }
-  bool regular(int64_t row) const {
-    const int state_bits = trellis(row).state_bits;
-    return !zero[static_cast<size_t>(row)] && history_before(row) == state_bits && history[static_cast<size_t>(row)] == state_bits;
-  }
   float* metrics(int64_t step) { return buffer.data() + static_cast<size_t>((step + 1) % buffer_rows) * row_floats; }
   void forward_any(int64_t row, const float* before, float* after) const;
   uint32_t trace_any(int64_t row, const float* before, uint32_t state) const;
@@ -105,14 +108,17 @@ struct ColumnEncoder::State {
   std::vector<uint8_t> history;  // [R] state bits after each row
   int most_history = 0;
   float clamp = 0.0f;
+  std::array<std::array<float, 2 * kMaxRate>, kMaxRate + 1> signed_taps{};  // of the K oldest bits: -c, +c
 
-  std::vector<float> target, root_weight;  // [R]
-  std::vector<uint8_t> zero;               // [R] rows that must have zero bits
-  Buffer<float> buffer;                    // metrics of the last buffer_rows steps
+  std::vector<float> target, weight, root_weight;  // [R]
+  std::vector<uint8_t> zero;                       // [R] rows that must have zero bits
+  std::vector<uint8_t> even, regular;              // [R] the history before and after is the trellis's own; and the bits are free
+  Buffer<float> buffer;                            // metrics of the last buffer_rows steps
   int64_t buffer_rows = 0;
   size_t row_floats = 0;
   std::vector<uint32_t> windows;  // [max(R, 2 seam_rows)] of the survivor: the state before and the row's bits
   std::vector<uint32_t> states;   // the same: the state after
+  uint32_t met_start = 0;         // where the survivor of the last run started
 };
 
 ColumnEncoder::State::State(const Layout& layout_, const TapsByRate& taps_, Isa isa, int seam_rows_)
@@ -124,6 +130,11 @@ ColumnEncoder::State::State(const Layout& layout_, const TapsByRate& taps_, Isa 
     if (!used[static_cast<size_t>(rate)]) continue;
     TQ_CHECK(static_cast<int>(table.size()) >= rate && static_cast<int>(table.size()) <= kMaxWindow);
     build_tables(rate, table, kernel.lane_bits, tables[static_cast<size_t>(rate)]);
+    for (int i = 0; i < rate; ++i) {
+      const float tap = table[table.size() - static_cast<size_t>(rate - i)];
+      signed_taps[static_cast<size_t>(rate)][static_cast<size_t>(2 * i)] = -tap;
+      signed_taps[static_cast<size_t>(rate)][static_cast<size_t>(2 * i + 1)] = tap;
+    }
     float sum = 0.0f;
     for (const float tap : table) sum += std::fabs(tap);
     clamp = std::max(clamp, 8.0f * sum);
@@ -132,7 +143,10 @@ ColumnEncoder::State::State(const Layout& layout_, const TapsByRate& taps_, Isa 
   most_history = *std::max_element(history.begin(), history.end());
   row_floats = std::max(size_t{16}, size_t{1} << most_history);
   const size_t rows = static_cast<size_t>(layout.rows), steps = std::max(rows, static_cast<size_t>(2 * seam_rows));
-  target.resize(rows), root_weight.resize(rows), zero.resize(rows);
+  target.resize(rows), root_weight.resize(rows), weight.resize(rows, std::numeric_limits<float>::quiet_NaN()), zero.resize(rows),
+      even.resize(rows), regular.resize(rows);
+  for (int64_t r = 0; r < layout.rows; ++r)
+    even[static_cast<size_t>(r)] = history_before(r) == trellis(r).state_bits && history[static_cast<size_t>(r)] == trellis(r).state_bits;
   windows.resize(steps), states.resize(steps);
   reserve(kBufferRows);
 }
@@ -143,14 +157,20 @@ void ColumnEncoder::State::reserve(int64_t rows) {
 }
 
 void ColumnEncoder::State::prepare(const float* target_, const float* weight_) {
+  for (size_t r = 0; r < target.size(); ++r) {
+    const float above = target_[r] > -clamp ? target_[r] : -clamp;  // also for what is not a number
+    target[r] = above < clamp ? above : clamp;
+  }
+  // Most callers pass the same weights for every column.
+  if (std::memcmp(weight.data(), weight_, weight.size() * sizeof(float)) == 0) return;
+  std::copy_n(weight_, weight.size(), weight.begin());
   float largest = 0.0f;
-  const auto usable = [](float weight) { return std::isfinite(weight) && weight > 0.0f ? weight : 0.0f; };
-  for (int64_t r = 0; r < layout.rows; ++r) largest = std::max(largest, usable(weight_[r]));
-  for (int64_t r = 0; r < layout.rows; ++r) {
-    const size_t row = static_cast<size_t>(r);
-    zero[row] = weight_[r] < 0.0f;
-    root_weight[row] = largest > 0.0f ? std::sqrt(usable(weight_[r]) / largest) : 0.0f;
-    target[row] = std::fmin(std::fmax(target_[r], -clamp), clamp);
+  const auto usable = [](float w) { return std::isfinite(w) && w > 0.0f ? w : 0.0f; };
+  for (const float w : weight) largest = std::max(largest, usable(w));
+  for (size_t r = 0; r < weight.size(); ++r) {
+    zero[r] = weight[r] < 0.0f;
+    regular[r] = even[r] && !zero[r];
+    root_weight[r] = largest > 0.0f ? std::sqrt(usable(weight[r]) / largest) : 0.0f;
   }
 }
 
@@ -191,44 +211,44 @@ uint32_t ColumnEncoder::State::trace_any(int64_t row, const float* before, uint3
   return best_window;
 }
 
-// Fills windows and states of the steps (to, from]; returns the state after step `to` (-1: before the first).
-uint32_t ColumnEncoder::State::trace_back(int64_t first_row, int64_t from, int64_t to, uint32_t state) {
-  for (int64_t step = from; step > to; --step) {
-    const int64_t row = (first_row + step) % layout.rows;
+// Follows the survivor of `state` after step `from` until it meets the path of the trace before, which ended at step `traced`.
+// false: the metrics where they part are no longer in the buffer.
+bool ColumnEncoder::State::trace_back(int64_t first_row, int64_t from, int64_t traced, uint32_t state) {
+  const int64_t oldest = from - buffer_rows + 2;  // needs the metrics of the step before
+  int64_t row = (first_row + from) % layout.rows;
+  for (int64_t step = from; step >= 0; --step) {
+    const size_t i = static_cast<size_t>(step), r = static_cast<size_t>(row);
+    if (step <= traced && states[i] == state) return true;
+    if (step < oldest) return false;
     const float* before = metrics(step - 1);
-    const size_t r = static_cast<size_t>(row);
-    const uint32_t window =
-        regular(row) ? kernel.trace(trellis(row), target[r], root_weight[r], before, state) : trace_any(row, before, state);
-    states[static_cast<size_t>(step)] = state;
-    windows[static_cast<size_t>(step)] = window;
-    state = window >> layout.rate[r];
+    states[i] = state;
+    windows[i] = regular[r] ? kernel.trace(trellis(row), target[r], root_weight[r], before, state) : trace_any(row, before, state);
+    state = windows[i] >> layout.rate[r];
+    row = row == 0 ? layout.rows - 1 : row - 1;
   }
-  return state;
+  met_start = state;
+  return true;
 }
 
 bool ColumnEncoder::State::try_run(int64_t first_row, int64_t steps, int64_t start, int64_t end) {
   const size_t start_states = size_t{1} << history_before(first_row);
   std::fill_n(metrics(-1), start_states, start < 0 ? 0.0f : kUnreachable);
   if (start >= 0) metrics(-1)[start] = 0.0f;
-  int64_t settled = -1;  // the steps up to here were traced and taken as final
-  for (int64_t step = 0; step < steps; ++step) {
-    const int64_t row = (first_row + step) % layout.rows;
+  int64_t traced = -1, row = first_row;
+  for (int64_t step = 0; step < steps; ++step, row = row + 1 == layout.rows ? 0 : row + 1) {
     const size_t r = static_cast<size_t>(row), count = size_t{1} << history[r];
     float* after = metrics(step);
-    if (regular(row)) kernel.forward(trellis(row), target[r], root_weight[r], metrics(step - 1), after);
+    if (regular[r]) kernel.forward(trellis(row), target[r], root_weight[r], metrics(step - 1), after);
     else forward_any(row, metrics(step - 1), after);
-    if (count < 16) std::fill(after + count, after + 16, kUnreachable);
     if (step % kNormaliseRows == kNormaliseRows - 1) kernel.normalise(after, static_cast<int64_t>(count));
 
     const bool last = step == steps - 1;
-    if (!last && step - settled < buffer_rows - 1) continue;
-    uint32_t state = static_cast<uint32_t>(std::min_element(after, after + count) - after);
-    if (last && end >= 0) state = static_cast<uint32_t>(end);
-    const uint32_t met = trace_back(first_row, step, settled, state);
-    if (settled >= 0 && met != states[static_cast<size_t>(settled)]) return false;
-    if (settled < 0 && start >= 0) TQ_CHECK(static_cast<int64_t>(met) == start);
-    settled = step - kMergeRows;
+    if (!last && step - traced < kTraceRows) continue;
+    const auto best = static_cast<uint32_t>(std::min_element(after, after + count) - after);
+    if (!trace_back(first_row, step, traced, last && end >= 0 ? static_cast<uint32_t>(end) : best)) return false;
+    traced = step;
   }
+  TQ_CHECK(start < 0 || static_cast<int64_t>(met_start) == start);
   return true;
 }
 
@@ -237,22 +257,30 @@ uint32_t ColumnEncoder::State::run(int64_t first_row, int64_t steps, int64_t sta
   return states[static_cast<size_t>(state_at)];
 }
 
-void ColumnEncoder::State::write_bits(const float* weight, uint8_t* bits) const {
-  for (int64_t row = 0; row < layout.rows; ++row) {
-    const size_t r = static_cast<size_t>(row);
-    for (int i = 0; i < layout.rate[r]; ++i)
-      bits[layout.newest[r] - i] = weight[row] < 0.0f ? 0 : static_cast<uint8_t>(windows[r] >> i & 1);
+// The bits of windows, and their values: the sum of the newest S taps is a table, the others follow in order.
+void ColumnEncoder::State::write_survivor(uint8_t* bits, float* value) const {
+  for (size_t r = 0; r < target.size(); ++r) {
+    const Trellis& t = tables[layout.rate[r]].trellis;
+    const float* signed_tap = &signed_taps[layout.rate[r]][0];
+    uint32_t window = windows[r];
+    uint8_t* newest = bits + layout.newest[r];
+    float sum = t.newer[window & ((1u << t.state_bits) - 1)];
+    for (int i = 0; i < t.rate; ++i) {
+      newest[-i] = window >> i & 1;
+      sum += signed_tap[2 * i + (window >> (t.state_bits + i) & 1)];
+    }
+    value[r] = sum;
   }
 }
 
 // A ring shorter than a state holds: its strings are few, or the search is not worth more than the open string's last rows.
-void ColumnEncoder::State::encode_short_ring(const float* weight, uint8_t* bits, float* value) {
+void ColumnEncoder::State::encode_short_ring(uint8_t* bits, float* value) {
   const int64_t length = layout.plane_rows;
   if (length > kExhaustiveBits) {
     const int64_t before = (seam_rows + layout.rows - 1) / layout.rows * layout.rows;  // whole laps
     run(0, std::min(before, static_cast<int64_t>(windows.size())), -1, -1, 0);
     std::copy_n(windows.begin() + (before - layout.rows), layout.rows, windows.begin());
-    write_bits(weight, bits);
+    write_survivor(bits, value);
     return;
   }
   std::vector<uint8_t> trial(static_cast<size_t>(length));
@@ -281,15 +309,15 @@ void ColumnEncoder::encode(const float* target, const float* weight, uint8_t* bi
   State& s = *state_;
   s.prepare(target, weight);
   if (s.layout.plane_rows < s.most_history) {
-    s.encode_short_ring(weight, bits, value);
+    s.encode_short_ring(bits, value);
+    ring_values(s.layout, s.taps, bits, value);
   } else {
     const int64_t rows = s.layout.rows;
     const int64_t before_seam = (rows - s.seam_rows % rows) % rows;
     const uint32_t seam = s.run(before_seam, 2 * s.seam_rows, -1, -1, s.seam_rows - 1);
     s.run(0, rows, seam, seam, 0);
-    s.write_bits(weight, bits);
+    s.write_survivor(bits, value);
   }
-  ring_values(s.layout, s.taps, bits, value);
 }
 
 double ColumnEncoder::branches() const {

@@ -16,7 +16,7 @@ namespace tq::grid {
 class ColumnEncoder {
  public:
   // taps: a table of L >= K values for each rate that occurs. seam_rows below 24 count as 24. Keeps copies of what it needs.
-  // Workspace: 4 * 2^(L - K) bytes a row for 256 rows, more only if survivors fail to merge within 64 rows.
+  // Workspace: 4 * 2^(L - K) bytes a row for 512 rows; doubled when two survivors have not merged within that, up to all rows.
   ColumnEncoder(const Layout& layout, const TapsByRate& taps, Isa isa = best_isa(), int seam_rows = 48);
   ~ColumnEncoder();
   ColumnEncoder(ColumnEncoder&&) noexcept;

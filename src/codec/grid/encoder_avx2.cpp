@@ -16,7 +16,9 @@ struct Avx2 {
   static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm256_sub_ps(a, b); }
   static Reg mul(Reg a, Reg b) { return _mm256_mul_ps(a, b); }
-  static Reg min(Reg a, Reg b) { return _mm256_min_ps(a, b); }
+  // Costs are not negative, so they order as integers do; Zen has more ports for those.
+  static Reg min(Reg a, Reg b) { return _mm256_castsi256_ps(_mm256_min_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b))); }
+  static Reg mul_sub(Reg a, Reg b, Reg c) { return _mm256_fmsub_ps(a, b, c); }
   static Reg square_add(Reg e, Reg m) { return _mm256_fmadd_ps(e, e, m); }
   static float reduce_min(Reg x) {
     __m128 half = _mm_min_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
@@ -28,6 +30,13 @@ struct Avx2 {
     if (shift >= kLaneBits) return set1(p[u >> shift]);
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     return _mm256_permutevar8x32_ps(load(p + (u >> shift)), _mm256_srl_epi32(lane, _mm_cvtsi32_si128(shift)));
+  }
+  template <int S>
+  static void store_folded(float* p, Reg x) {
+    if constexpr (S < 3) x = min(x, _mm256_permute2f128_ps(x, x, 1));
+    if constexpr (S < 2) x = min(x, _mm256_permute_ps(x, 0x4e));
+    if constexpr (S < 1) x = min(x, _mm256_permute_ps(x, 0xb1));
+    store(p, x);
   }
   template <int K>
   static Reg repeat(const float* p) {

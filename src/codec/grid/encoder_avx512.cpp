@@ -16,7 +16,9 @@ struct Avx512 {
   static Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm512_sub_ps(a, b); }
   static Reg mul(Reg a, Reg b) { return _mm512_mul_ps(a, b); }
-  static Reg min(Reg a, Reg b) { return _mm512_min_ps(a, b); }
+  // Costs are not negative, so they order as integers do; Zen has more ports for those.
+  static Reg min(Reg a, Reg b) { return _mm512_castsi512_ps(_mm512_min_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b))); }
+  static Reg mul_sub(Reg a, Reg b, Reg c) { return _mm512_fmsub_ps(a, b, c); }
   static Reg square_add(Reg e, Reg m) { return _mm512_fmadd_ps(e, e, m); }
   static float reduce_min(Reg x) { return _mm512_reduce_min_ps(x); }
   static uint32_t equal_mask(Reg a, Reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
@@ -24,6 +26,14 @@ struct Avx512 {
     if (shift >= kLaneBits) return set1(p[u >> shift]);
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     return _mm512_permutexvar_ps(_mm512_srl_epi32(lane, _mm_cvtsi32_si128(shift)), load(p + (u >> shift)));
+  }
+  template <int S>
+  static void store_folded(float* p, Reg x) {
+    if constexpr (S < 4) x = min(x, _mm512_shuffle_f32x4(x, x, 0x4e));
+    if constexpr (S < 3) x = min(x, _mm512_shuffle_f32x4(x, x, 0xb1));
+    if constexpr (S < 2) x = min(x, _mm512_permute_ps(x, 0x4e));
+    if constexpr (S < 1) x = min(x, _mm512_permute_ps(x, 0xb1));
+    store(p, x);
   }
   template <int K>
   static Reg repeat(const float* p) {

@@ -2,18 +2,21 @@
 // compiled for their instruction set, so they must not share inline functions with the rest of the program.
 //
 // Names: K rate, L window, S = L - K state bits. A state is the newest S bits of the string, the newest in bit 0. A branch appends K bits:
-// its window W (L bits) has the new state s' in its low S bits and u, the K oldest bits, above; it comes from the state W >> K.
-// The value splits into older[u] + newer[s'], so the best way into s' is
-//   M'(s') = min over u of M(W >> K) + e^2,  e = root_weight * older[u] + root_weight * (newer[s'] - target).
+// its window W (L bits) has the new state s' in its low S bits and u, the K oldest bits, above; it comes from the state W >> K. The best
+// way into s' is M'(s') = min over u of M(W >> K) + e^2 with e = root_weight * (value[W] - target), computed in one of two ways:
+//   S >= kSplitBits or K < kSplitBits: value = older[u] + newer[s'], e = root_weight * older[u] + (root_weight * newer[s'] - offset);
+//   otherwise ("whole")  : e = root_weight * value[W] - offset;   offset = root_weight * target, the differences in brackets fused.
 // Which u it was is not kept: the trace back evaluates the 2^K branches of the one state it is at again.
 //
 // Every set computes the same floats: e^2 + M is fused, and the minimum does not depend on its order. (The generic set fuses in double;
-// its second rounding can differ once in 2^29 branches, and matters only if that decides between two paths.)
+// its second rounding can differ once in 2^29 operations, and matters only if that decides between two paths.)
 #pragma once
 
 #include <cstdint>
 
 namespace tq::grid {
+
+constexpr int kSplitBits = 4;
 
 struct Trellis {
   int rate = 0;
@@ -21,6 +24,10 @@ struct Trellis {
   const float* older = nullptr;        // [2^K]
   const float* newer = nullptr;        // [2^S]
   const float* newer_lanes = nullptr;  // [2^S] in the order of the kernel's lanes, see lane_order
+  const float* value = nullptr;        // [2^L], whole trellises only
+  const float* by_state = nullptr;     // [2^S][2^K] the same transposed
+
+  bool whole() const { return state_bits < kSplitBits && rate >= kSplitBits; }
 };
 
 struct Kernel {

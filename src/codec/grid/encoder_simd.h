@@ -1,5 +1,6 @@
 // The kernel's loops over a vector type V; included by one file per instruction set (see encoder_kernel.h for the mathematics).
-// V: lane_bits, Reg, load, store, set1, add, sub, mul, square_add(e, m) = e * e + m fused, min, reduce_min,
+// V: kLaneBits, Reg, load, store, set1, add, sub, mul, mul_sub(a, b, c) = a * b - c and square_add(e, m) = e * e + m fused,
+//    min and reduce_min of values that are not negative, store_folded<S>(p, x) = to p[i] the least of the lanes that are i modulo 2^S,
 //    repeat<K>(p) = 2^(lane_bits - K) floats at p, repeated; natural<K>(x) = lanes from lane_order back to ascending states;
 //    pick(p, shift, u) = p[(u + lane) >> shift] for u a multiple of the lanes (may read 15 floats further); equal_mask(a, b): bit = lane.
 // V may be the scalar: lane_bits = 0.
@@ -26,9 +27,9 @@ void forward_wide(const Trellis& trellis, float target, float root_weight, const
   typename V::Reg older[1 << K];
   for (int u = 0; u < 1 << K; ++u) older[u] = V::set1(scaled.older[u]);
   const int64_t states = int64_t{1} << trellis.state_bits, stride = states >> K;
-  const auto t = V::set1(target), rw = V::set1(root_weight);
+  const auto offset = V::set1(root_weight * target), rw = V::set1(root_weight);
   for (int64_t s = 0; s < states; s += V::kLanes) {
-    const auto newer = V::mul(rw, V::sub(V::load(trellis.newer_lanes + s), t));
+    const auto newer = V::mul_sub(rw, V::load(trellis.newer_lanes + s), offset);
     const float* from = before + (s >> K);
     auto best = V::square_add(V::add(older[0], newer), V::template repeat<K>(from));
     auto best1 = V::square_add(V::add(older[1], newer), V::template repeat<K>(from + stride));
@@ -48,12 +49,12 @@ void forward_narrow(const Trellis& trellis, float target, float root_weight, con
   const int S = trellis.state_bits;
   const int64_t states = int64_t{1} << S;
   const int up = S >= K ? S - K : 0, down = S >= K ? 0 : K - S;
-  const auto t = V::set1(target), rw = V::set1(root_weight);
+  const auto offset = V::set1(root_weight * target), rw = V::set1(root_weight);
   for (int64_t s = 0; s < states; s += N * V::kLanes) {
     const float* from = before + (s >> K);
     typename V::Reg newer[N], best[N], best1[N];
     for (int n = 0; n < N; ++n) {
-      newer[n] = V::mul(rw, V::sub(V::load(trellis.newer + s + n * V::kLanes), t));
+      newer[n] = V::mul_sub(rw, V::load(trellis.newer + s + n * V::kLanes), offset);
       best[n] = best1[n] = V::set1(3e38f);
     }
     for (int64_t u = 0; u < 1 << K; u += 2) {
@@ -68,35 +69,43 @@ void forward_narrow(const Trellis& trellis, float target, float root_weight, con
   }
 }
 
-// Fewer states than lanes: the lanes are the branches. S < lane_bits <= K, so the predecessor is u >> (K - S) whatever the new state is.
-template <typename V, int K>
-void forward_few(const Trellis& trellis, float target, float root_weight, const float* before, float* after) {
-  Scaled<K> scaled;
-  scale_older<K>(trellis, root_weight, scaled);
-  const int S = trellis.state_bits, states = 1 << S;
-  typename V::Reg newer[V::kLanes], best[V::kLanes];
-  for (int s = 0; s < states; ++s) {
-    newer[s] = V::set1(root_weight * (trellis.newer[s] - target));
-    best[s] = V::set1(3e38f);
-  }
-  for (int u = 0; u < 1 << K; u += V::kLanes) {
-    const auto older = V::load(scaled.older + u), m = V::pick(before, K - S, u);
-    for (int s = 0; s < states; ++s) best[s] = V::min(best[s], V::square_add(V::add(older, newer[s]), m));
-  }
-  for (int s = 0; s < states; ++s) after[s] = V::reduce_min(best[s]);
+// Few states: the vectors run over all windows in order. A vector of windows has one predecessor, since K >= lane_bits.
+template <typename V, int S>
+void forward_whole(const Trellis& trellis, float target, float root_weight, const float* before, float* after) {
+  constexpr int kStates = 1 << S, kVectors = kStates > V::kLanes ? kStates / V::kLanes : 1;  // of one u
+  constexpr int kChains = kVectors >= 4 ? 1 : 4 / kVectors;
+  const int K = trellis.rate;
+  const auto rw = V::set1(root_weight), offset = V::set1(root_weight * target);
+  typename V::Reg best[kChains * kVectors];
+  for (auto& b : best) b = V::set1(3e38f);
+  for (int64_t w = 0; w < int64_t{1} << (K + S); w += kChains * kVectors * V::kLanes)
+    for (int n = 0; n < kChains * kVectors; ++n) {
+      const int64_t window = w + n * V::kLanes;
+      const auto e = V::mul_sub(rw, V::load(trellis.value + window), offset);
+      best[n] = V::min(best[n], V::square_add(e, V::set1(before[window >> K])));
+    }
+  for (int chains = kChains / 2; chains > 0; chains /= 2)
+    for (int n = 0; n < chains * kVectors; ++n) best[n] = V::min(best[n], best[n + chains * kVectors]);
+  for (int n = 0; n < kVectors; ++n) V::template store_folded<S>(after + n * V::kLanes, best[n]);
 }
 
 template <typename V, typename Scalar, int K>
 void forward_rate(const Trellis& trellis, float target, float root_weight, const float* before, float* after) {
+  const int S = trellis.state_bits;
+  if constexpr (K >= kSplitBits) {
+    if (S == 0) return forward_whole<V, 0>(trellis, target, root_weight, before, after);
+    if (S == 1) return forward_whole<V, 1>(trellis, target, root_weight, before, after);
+    if (S == 2) return forward_whole<V, 2>(trellis, target, root_weight, before, after);
+    if (S == 3) return forward_whole<V, 3>(trellis, target, root_weight, before, after);
+  }
+  if (S < V::kLaneBits) return forward_narrow<Scalar, K, 1>(trellis, target, root_weight, before, after);
   if constexpr (K < V::kLaneBits) {
-    if (trellis.state_bits >= V::kLaneBits) return forward_wide<V, K>(trellis, target, root_weight, before, after);
-    return forward_narrow<Scalar, K, 1>(trellis, target, root_weight, before, after);
+    forward_wide<V, K>(trellis, target, root_weight, before, after);
   } else {
-    if (trellis.state_bits < V::kLaneBits) return forward_few<V, K>(trellis, target, root_weight, before, after);
-    const int vector_bits = trellis.state_bits < K ? trellis.state_bits - V::kLaneBits : K - V::kLaneBits;
+    const int vector_bits = S < K ? S - V::kLaneBits : K - V::kLaneBits;
     if (vector_bits >= 2) return forward_narrow<V, K, 4>(trellis, target, root_weight, before, after);
     if (vector_bits == 1) return forward_narrow<V, K, 2>(trellis, target, root_weight, before, after);
-    return forward_narrow<V, K, 1>(trellis, target, root_weight, before, after);
+    forward_narrow<V, K, 1>(trellis, target, root_weight, before, after);
   }
 }
 
@@ -117,12 +126,14 @@ void forward(const Trellis& trellis, float target, float root_weight, const floa
 template <typename Scalar>
 uint32_t trace_scalar(const Trellis& trellis, float target, float root_weight, const float* before, uint32_t state) {
   const int S = trellis.state_bits, K = trellis.rate;
-  const float newer = root_weight * (trellis.newer[state] - target);
+  const bool whole = trellis.whole();
+  const float offset = root_weight * target, newer = Scalar::mul_sub(root_weight, trellis.newer[state], offset);
   float best = 3e38f;
   uint32_t best_window = state;
   for (uint32_t u = 0; u < 1u << K; ++u) {
     const uint32_t window = u << S | state;
-    const float cost = Scalar::square_add(root_weight * trellis.older[u] + newer, before[window >> K]);
+    const float e = whole ? Scalar::mul_sub(root_weight, trellis.value[window], offset) : root_weight * trellis.older[u] + newer;
+    const float cost = Scalar::square_add(e, before[window >> K]);
     if (cost < best) best = cost, best_window = window;
   }
   return best_window;
@@ -132,25 +143,27 @@ uint32_t trace_scalar(const Trellis& trellis, float target, float root_weight, c
 template <typename V, typename Scalar>
 uint32_t trace(const Trellis& trellis, float target, float root_weight, const float* before, uint32_t state) {
   const int S = trellis.state_bits, K = trellis.rate;
+  if (V::kLaneBits == 0 || K < V::kLaneBits || S > K) return trace_scalar<Scalar>(trellis, target, root_weight, before, state);
   if constexpr (V::kLaneBits > 0) {
-    if (K >= V::kLaneBits && S <= K) {
-      const auto newer = V::set1(root_weight * (trellis.newer[state] - target)), rw = V::set1(root_weight);
-      alignas(64) float costs[256];
-      auto best = V::set1(3e38f);
-      for (int u = 0; u < 1 << K; u += V::kLanes) {
-        const auto older = V::mul(rw, V::load(trellis.older + u));
-        const auto cost = V::square_add(V::add(older, newer), V::pick(before, K - S, u));
-        V::store(costs + u, cost);
-        best = V::min(best, cost);
-      }
-      const float least = V::reduce_min(best);
-      for (int u = 0; u < 1 << K; u += V::kLanes) {
-        const uint32_t equal = V::equal_mask(V::load(costs + u), V::set1(least));
-        if (equal) return (static_cast<uint32_t>(u) + static_cast<uint32_t>(__builtin_ctz(equal))) << S | state;
-      }
+    const bool whole = trellis.whole();
+    const float* value = whole ? trellis.by_state + (int64_t{state} << K) : trellis.older;
+    const auto offset = V::set1(root_weight * target), rw = V::set1(root_weight);
+    const auto newer = V::mul_sub(rw, V::set1(trellis.newer[state]), offset);
+    alignas(64) float costs[256];
+    auto best = V::set1(3e38f);
+    for (int u = 0; u < 1 << K; u += V::kLanes) {
+      const auto e = whole ? V::mul_sub(rw, V::load(value + u), offset) : V::add(V::mul(rw, V::load(value + u)), newer);
+      const auto cost = V::square_add(e, V::pick(before, K - S, u));
+      V::store(costs + u, cost);
+      best = V::min(best, cost);
+    }
+    const auto least = V::set1(V::reduce_min(best));
+    for (int u = 0; u < 1 << K; u += V::kLanes) {
+      const uint32_t equal = V::equal_mask(V::load(costs + u), least);
+      if (equal) return (static_cast<uint32_t>(u) + static_cast<uint32_t>(__builtin_ctz(equal))) << S | state;
     }
   }
-  return trace_scalar<Scalar>(trellis, target, root_weight, before, state);
+  return state;  // not reached: some cost is the least
 }
 
 template <typename V, typename Scalar>
@@ -179,11 +192,17 @@ struct ScalarVector {
   static Reg min(Reg a, Reg b) { return b < a ? b : a; }
   static float reduce_min(Reg x) { return x; }
   static Reg pick(const float* p, int shift, int u) { return p[u >> shift]; }
-  static Reg square_add(Reg e, Reg m) {
+  template <int S>
+  static void store_folded(float* p, Reg x) {
+    *p = x;
+  }
+  static Reg mul_sub(Reg a, Reg b, Reg c) { return fused(a, b, -c); }
+  static Reg square_add(Reg e, Reg m) { return fused(e, e, m); }
+  static Reg fused(Reg a, Reg b, Reg c) {
 #if defined(__FMA__) || defined(__aarch64__)
-    return __builtin_fmaf(e, e, m);
+    return __builtin_fmaf(a, b, c);
 #else
-    return static_cast<float>(static_cast<double>(e) * static_cast<double>(e) + static_cast<double>(m));
+    return static_cast<float>(static_cast<double>(a) * static_cast<double>(b) + static_cast<double>(c));
 #endif
   }
 };
