@@ -30,7 +30,7 @@ std::string entry(const std::string& name, const std::string& dtype, const std::
 void read_all(const Archive& archive) {
   for (const Tensor& tensor : archive.tensors()) {
     std::vector<float> values(static_cast<size_t>(tensor.view.count()));
-    to_float(tensor.view, values.data());
+    if (!values.empty()) to_float(tensor.view, values.data());
   }
 }
 
@@ -43,7 +43,7 @@ TEST(Safetensors, FileOfThePyPiPackageReadsAsItWasMeant) {
   EXPECT_THAT(f32->shape, ElementsAre(2, 3));
   const auto floats = [&](const char* name) {
     std::vector<float> values(static_cast<size_t>(archive->find(name)->count()));
-    to_float(*archive->find(name), values.data());
+    if (!values.empty()) to_float(*archive->find(name), values.data());
     return values;
   };
   EXPECT_THAT(floats("f32"), ElementsAre(0, 0.5, 1, 1.5, 2, 2.5));
