@@ -1,0 +1,63 @@
+#include "quantize/calibration.h"
+
+#include <algorithm>
+
+#include "base/mapped_file.h"
+
+namespace tq {
+namespace {
+
+constexpr size_t kLargestText = size_t{256} << 20;
+
+// How many sequences each text gives: equal shares, what one lacks goes to the others.
+std::vector<int64_t> shares(const std::vector<int64_t>& available, int64_t wanted) {
+  std::vector<int64_t> taken(available.size(), 0);
+  while (wanted > 0) {
+    bool any = false;
+    for (size_t i = 0; i < available.size() && wanted > 0; ++i) {
+      if (taken[i] == available[i]) continue;
+      ++taken[i], --wanted, any = true;
+    }
+    if (!any) break;
+  }
+  return taken;
+}
+
+}  // namespace
+
+Result<std::vector<std::vector<TokenId>>> calibration_sequences(const Tokenizer& tokenizer, std::span<const CalibrationText> texts,
+                                                                int64_t sequence, int64_t tokens) {
+  const std::vector<TokenId> empty = tokenizer.encode("", false, true);  // a bos token, if texts begin with one
+  const auto body = sequence - static_cast<int64_t>(empty.size());
+  TQ_CHECK(body > 0);
+  std::vector<std::vector<TokenId>> ids;
+  std::vector<int64_t> available;
+  for (const CalibrationText& text : texts) {
+    ids.push_back(tokenizer.encode(text.text, false, false));
+    available.push_back(static_cast<int64_t>(ids.back().size()) / body);
+  }
+  const std::vector<int64_t> taken = shares(available, std::max<int64_t>(1, tokens / sequence));
+  std::vector<std::vector<TokenId>> out;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    for (int64_t n = 0; n < taken[i]; ++n) {
+      std::vector<TokenId> one = empty;
+      const int64_t begin = n * available[i] / taken[i] * body;
+      one.insert(one.end(), ids[i].begin() + begin, ids[i].begin() + begin + body);
+      out.push_back(std::move(one));
+    }
+  }
+  if (out.empty()) return bad_input("the calibration text has less than one sequence of {} tokens; give more of it", sequence);
+  return out;
+}
+
+Result<std::vector<CalibrationText>> read_calibration(const QuantizeOptions& options) {
+  if (options.calibration.empty()) return built_in_calibration();
+  std::vector<CalibrationText> texts;
+  for (const std::string& path : options.calibration) {
+    TQ_ASSIGN(std::string text, read_text_file(path, kLargestText));
+    texts.push_back({path, std::move(text)});
+  }
+  return texts;
+}
+
+}  // namespace tq

@@ -1,0 +1,32 @@
+// The tokens that the model's inputs are measured on.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quantize/options.h"
+#include "token/tokenizer.h"
+
+namespace tq {
+
+struct CalibrationText {
+  std::string name;
+  std::string text;
+};
+
+// The text that comes with the program: web pages, an encyclopedia, code, many languages, technical prose.
+std::vector<CalibrationText> built_in_calibration();
+
+// Sequences of `sequence` tokens, as many as the options ask for and the texts hold, the same number from every text as far as each
+// lasts, spread evenly over it. With a bos token, if the vocabulary adds one, at the front of each.
+// Errors: kBadInput when the texts hold less than one sequence.
+Result<std::vector<std::vector<TokenId>>> calibration_sequences(const Tokenizer& tokenizer, std::span<const CalibrationText> texts,
+                                                                int64_t sequence, int64_t tokens);
+
+// The files of the options, or the built-in text.
+Result<std::vector<CalibrationText>> read_calibration(const QuantizeOptions& options);
+
+}  // namespace tq

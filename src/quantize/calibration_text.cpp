@@ -1,0 +1,28 @@
+// The calibration text inside the program, so that it works from anywhere.
+#include "quantize/calibration.h"
+
+#define TQ_EMBED(symbol, file)                                                                        \
+  asm(".section .rodata\n.global tq_text_" #symbol "\ntq_text_" #symbol ":\n.incbin \"" TQ_CALIBRATION_DATA \
+      "/" file "\"\n.global tq_text_end_" #symbol "\ntq_text_end_" #symbol ":\n.byte 0\n.text\n");    \
+  extern "C" const char tq_text_##symbol[];                                                           \
+  extern "C" const char tq_text_end_##symbol[];
+
+TQ_EMBED(web, "web.txt")
+TQ_EMBED(encyclopedia, "encyclopedia.txt")
+TQ_EMBED(code, "code.txt")
+TQ_EMBED(languages, "languages.txt")
+TQ_EMBED(technical, "technical.txt")
+
+#undef TQ_EMBED
+
+namespace tq {
+
+std::vector<CalibrationText> built_in_calibration() {
+  return {{"web", {tq_text_web, tq_text_end_web}},
+          {"encyclopedia", {tq_text_encyclopedia, tq_text_end_encyclopedia}},
+          {"code", {tq_text_code, tq_text_end_code}},
+          {"languages", {tq_text_languages, tq_text_end_languages}},
+          {"technical", {tq_text_technical, tq_text_end_technical}}};
+}
+
+}  // namespace tq

@@ -1,0 +1,24 @@
+// The rounding objective of a tap point: the quadratic form of the error, and how a column's error is fed to the columns after it.
+#pragma once
+
+#include <cstdint>
+
+#include "tensor/tensor_view.h"
+
+namespace tq {
+
+struct Objective {
+  int64_t columns = 0;
+  Buffer<float> hessian;  // [C, C] in the rotated basis, damped
+  // [C, C], above the diagonal: with H = U U^T (U upper triangular), feedback[j, k] = U[j, k] / U[k, k]. Rounding columns in order,
+  // column k's target is w_k + sum_{j < k} (w_j - q_j) feedback[j, k]: LDLQ (Chee et al. 2023, section 4), the same as GPTQ's update.
+  Buffer<float> feedback;
+};
+
+// hessian: [C, C] in the original basis, both triangles; sign: [ceil(C / 8)] packed, the rotation of the tap point (codec/grid/grid.h).
+// damping is relative to the mean diagonal, and raised tenfold until the factorisation exists. A Hessian of zeros counts as I.
+Objective make_objective(Buffer<float> hessian, int64_t columns, const uint8_t* sign, double damping);
+// H = I: no feedback.
+Objective identity_objective(int64_t columns);
+
+}  // namespace tq

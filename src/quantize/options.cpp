@@ -1,0 +1,45 @@
+#include "quantize/options.h"
+
+#include <array>
+
+#include "codec/grid/taps.h"
+
+namespace tq {
+namespace {
+
+constexpr std::array<std::string_view, 3> kNames = {"fast", "normal", "best"};
+
+// [effort][K]. At high rates a longer window gains less than a tenth of a decibel.
+constexpr int kWindows[3][grid::kMaxRate + 1] = {
+    {0, 0, 10, 9, 10, 8, 8, 9, 9},
+    {0, 0, 12, 12, 12, 12, 10, 10, 10},
+    {0, 0, 14, 15, 16, 15, 12, 12, 12},
+};
+
+}  // namespace
+
+std::optional<Effort> effort_from_name(std::string_view name) {
+  for (size_t i = 0; i < kNames.size(); ++i)
+    if (kNames[i] == name) return static_cast<Effort>(i);
+  return std::nullopt;
+}
+
+std::string_view effort_name(Effort effort) { return kNames[static_cast<size_t>(effort)]; }
+
+int64_t calibration_tokens(const QuantizeOptions& options) {
+  constexpr int64_t kTokens[3] = {16 << 10, 48 << 10, 128 << 10};
+  return options.calibration_tokens > 0 ? options.calibration_tokens : kTokens[static_cast<size_t>(options.effort)];
+}
+
+int window_of(int rate, Effort effort) { return kWindows[static_cast<size_t>(effort)][rate]; }
+
+grid::TapsByRate taps_of(Effort effort) {
+  grid::TapsByRate taps;
+  for (int rate = 2; rate <= grid::kMaxRate; ++rate) {
+    taps[static_cast<size_t>(rate)] = grid::default_taps(rate, window_of(rate, effort));
+    TQ_CHECK(!taps[static_cast<size_t>(rate)].empty());
+  }
+  return taps;
+}
+
+}  // namespace tq

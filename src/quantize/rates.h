@@ -1,0 +1,21 @@
+// Which row range gets how many bits.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "model/spec.h"
+
+namespace tq {
+
+using Rates = std::vector<uint8_t>;  // [experts * ceil(R / 32)], K of each range of 32 rows
+
+// The same mean rate everywhere, the two neighbouring integers spread evenly over the ranges. What rounding leaves over is carried from
+// tensor to tensor, so that the mean over all never exceeds `bits`.
+std::vector<Rates> uniform_rates(std::span<const Linear* const> linears, double bits);
+
+Rates constant_rates(const Linear& linear, int rate);
+
+}  // namespace tq

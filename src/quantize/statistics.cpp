@@ -1,0 +1,43 @@
+#include "quantize/statistics.h"
+
+#include <algorithm>
+
+#include <cblas.h>
+
+namespace tq {
+namespace {
+
+constexpr int64_t kBand = 192;  // rows of H that one thread sums at a time
+
+}  // namespace
+
+SecondMoment::SecondMoment(int64_t columns) : columns_(columns), lower_(static_cast<size_t>(columns * columns)) {}
+
+void SecondMoment::add(const float* input, int64_t tokens, ThreadPool& threads) {
+  tokens_ += tokens;
+  const int64_t bands = (columns_ + kBand - 1) / kBand;
+  threads.run(bands, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t band = bands - 1 - i;  // the longest first
+      const int64_t first = band * kBand, last = std::min(columns_, first + kBand);
+      cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, static_cast<int>(last - first), static_cast<int>(last), static_cast<int>(tokens),
+                  1.0f, input + first, static_cast<int>(columns_), input, static_cast<int>(columns_), 1.0f,
+                  lower_.data() + first * columns_, static_cast<int>(columns_));
+    }
+  });
+}
+
+Buffer<float> SecondMoment::take() {
+  Buffer<float> out = std::move(lower_);
+  const float scale = tokens_ > 0 ? 1.0f / static_cast<float>(tokens_) : 0.0f;
+  for (int64_t i = 0; i < columns_; ++i) {
+    for (int64_t j = 0; j <= i; ++j) {
+      const auto at = static_cast<size_t>(i * columns_ + j);
+      out[at] *= scale;
+      out[static_cast<size_t>(j * columns_ + i)] = out[at];
+    }
+  }
+  return out;
+}
+
+}  // namespace tq
