@@ -25,7 +25,8 @@ struct Tensor {
 class Archive {
  public:
   // One file. Errors: kBadInput with what is wrong and what to do. As strict as the reference implementation, and beyond it:
-  // fields it ignores, control characters in names and types that TensorView lacks (F4, F8_E8M0, C64, …) are refused.
+  // fields it ignores, space before the header's '{', control characters in names and types that TensorView lacks (F4, F8_E8M0, C64, …) are
+  // refused.
   static Result<std::shared_ptr<const Archive>> open_file(const std::string& path);
   // model.safetensors of a model's directory, or else the shards of its model.safetensors.index.json.
   // Tensors of a shard that the index does not list are kept; a name in two shards is refused.

@@ -17,9 +17,9 @@ std::string text(std::string_view value) { return raw<uint64_t>(value.size()) + 
 // A file put together by hand. Keys and tensors are given as they are in the file.
 struct Draft {
   uint32_t version = 3;
-  std::vector<std::string> keys, tensors;
+  std::vector<std::string> keys = {}, tensors = {};
   std::string data = std::string(64, '\1');
-  std::optional<uint64_t> key_count, tensor_count;
+  std::optional<uint64_t> key_count = {}, tensor_count = {};
 
   std::vector<std::byte> bytes() const {
     std::string out =

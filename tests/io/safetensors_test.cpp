@@ -23,8 +23,10 @@ std::string problem(const std::string& json, size_t data_bytes = 0) {
   return archive.error().message;
 }
 
+const std::string kOpen = "{";
+
 std::string entry(const std::string& name, const std::string& dtype, const std::string& shape, const std::string& offsets) {
-  return "\"" + name + R"(":{"dtype":")" + dtype + R"(","shape":)" + shape + R"(,"data_offsets":)" + offsets + "}";
+  return fmt::format(R"("{}":{{"dtype":"{}","shape":{},"data_offsets":{}}})", name, dtype, shape, offsets);
 }
 
 void read_all(const Archive& archive) {
@@ -61,7 +63,7 @@ TEST(Safetensors, FileOfThePyPiPackageReadsAsItWasMeant) {
 
 TEST(Safetensors, TensorsComeInFileOrder) {
   const auto bytes = file_of(
-      "{" + entry("b", "U8", "[2]", "[1,3]") + "," + entry("a", "U8", "[1]", "[0,1]") + "," + entry("e", "U8", "[0]", "[1,1]") + "}", 3);
+      kOpen + entry("b", "U8", "[2]", "[1,3]") + "," + entry("a", "U8", "[1]", "[0,1]") + "," + entry("e", "U8", "[0]", "[1,1]") + "}", 3);
   const auto archive = Archive::parse(bytes, "x").value();
   std::vector<std::string> names;
   for (const Tensor& tensor : archive->tensors()) names.push_back(tensor.name);
@@ -102,50 +104,50 @@ TEST(Safetensors, HostileLengthsAreRefused) {
 }
 
 TEST(Safetensors, OffsetsTileTheData) {
-  EXPECT_EQ(problem("{" + entry("a", "F32", "[2]", "[0,8]") + "}", 8), "none");
-  EXPECT_THAT(problem("{" + entry("a", "F32", "[2]", "[0,8]") + "}", 9), HasSubstr("1 bytes behind"));
-  EXPECT_THAT(problem("{" + entry("a", "F32", "[2]", "[0,8]") + "}", 7), HasSubstr("the file has 7"));
-  EXPECT_THAT(problem("{" + entry("a", "F32", "[2]", "[4,12]") + "}", 12), HasSubstr("where 0 should begin"));
-  EXPECT_THAT(problem("{" + entry("a", "U8", "[2]", "[0,2]") + "," + entry("b", "U8", "[2]", "[1,3]") + "}", 3),
+  EXPECT_EQ(problem(kOpen + entry("a", "F32", "[2]", "[0,8]") + "}", 8), "none");
+  EXPECT_THAT(problem(kOpen + entry("a", "F32", "[2]", "[0,8]") + "}", 9), HasSubstr("1 bytes behind"));
+  EXPECT_THAT(problem(kOpen + entry("a", "F32", "[2]", "[0,8]") + "}", 7), HasSubstr("the file has 7"));
+  EXPECT_THAT(problem(kOpen + entry("a", "F32", "[2]", "[4,12]") + "}", 12), HasSubstr("where 0 should begin"));
+  EXPECT_THAT(problem(kOpen + entry("a", "U8", "[2]", "[0,2]") + "," + entry("b", "U8", "[2]", "[1,3]") + "}", 3),
               HasSubstr("where 2 should begin"));
-  EXPECT_THAT(problem("{" + entry("a", "U8", "[2]", "[0,2]") + "," + entry("b", "U8", "[2]", "[3,5]") + "}", 5),
+  EXPECT_THAT(problem(kOpen + entry("a", "U8", "[2]", "[0,2]") + "," + entry("b", "U8", "[2]", "[3,5]") + "}", 5),
               HasSubstr("where 2 should begin"));
-  EXPECT_THAT(problem("{" + entry("a", "U8", "[0]", "[0,-1]") + "}"), HasSubstr("negative"));
-  EXPECT_THAT(problem("{" + entry("a", "F32", "[3]", "[0,8]") + "}", 8), HasSubstr("has 8 bytes, its shape and type need 12"));
-  EXPECT_THAT(problem("{" + entry("a", "U8", "[1]", "[18446744073709551615,0]") + "}"), HasSubstr("should begin"));
+  EXPECT_THAT(problem(kOpen + entry("a", "U8", "[0]", "[0,-1]") + "}"), HasSubstr("negative"));
+  EXPECT_THAT(problem(kOpen + entry("a", "F32", "[3]", "[0,8]") + "}", 8), HasSubstr("has 8 bytes, its shape and type need 12"));
+  EXPECT_THAT(problem(kOpen + entry("a", "U8", "[1]", "[18446744073709551615,0]") + "}"), HasSubstr("should begin"));
 }
 
 TEST(Safetensors, ShapesCannotOverflow) {
   const std::string huge = "4611686018427387904";  // 2^62
-  EXPECT_THAT(problem("{" + entry("a", "F32", "[" + huge + ",4]", "[0,0]") + "}"), HasSubstr("impossible shape"));
-  EXPECT_THAT(problem("{" + entry("a", "U8", "[" + huge + "," + huge + ",0]", "[0,0]") + "}"), HasSubstr("impossible shape"));
-  EXPECT_THAT(problem("{" + entry("a", "U8", "[18446744073709551615]", "[0,0]") + "}"), HasSubstr("huge number"));
-  EXPECT_THAT(problem("{" + entry("a", "U8", "[1e3]", "[0,0]") + "}"), HasSubstr("a fraction"));
+  EXPECT_THAT(problem(kOpen + entry("a", "F32", "[" + huge + ",4]", "[0,0]") + "}"), HasSubstr("impossible shape"));
+  EXPECT_THAT(problem(kOpen + entry("a", "U8", "[" + huge + "," + huge + ",0]", "[0,0]") + "}"), HasSubstr("impossible shape"));
+  EXPECT_THAT(problem(kOpen + entry("a", "U8", "[18446744073709551615]", "[0,0]") + "}"), HasSubstr("huge number"));
+  EXPECT_THAT(problem(kOpen + entry("a", "U8", "[1e3]", "[0,0]") + "}"), HasSubstr("a fraction"));
 }
 
 TEST(Safetensors, UnknownTypesAreRefusedByName) {
   for (const char* type : {"F8_E8M0", "F4", "C64", "f32", "PICKLE"})
-    EXPECT_THAT(problem("{" + entry("a", type, "[0]", "[0,0]") + "}"),
+    EXPECT_THAT(problem(kOpen + entry("a", type, "[0]", "[0,0]") + "}"),
                 HasSubstr(std::string("type '") + type + "', which is not supported"));
 }
 
 TEST(Safetensors, HeadersOfAnotherShapeAreRefused) {
   const std::string a = entry("a", "U8", "[0]", "[0,0]");
-  EXPECT_THAT(problem("{" + a + "," + a + "}"), HasSubstr("'a' appears twice"));
+  EXPECT_THAT(problem(kOpen + a + "," + a + "}"), HasSubstr("'a' appears twice"));
   EXPECT_THAT(problem(R"({"a":{"dtype":"U8","dtype":"U8","shape":[0],"data_offsets":[0,0]}})"), HasSubstr("'dtype' appears twice"));
   EXPECT_THAT(problem(R"({"__metadata__":{"x":"1","x":"2"}})"), HasSubstr("'x' appears twice"));
   EXPECT_THAT(problem(R"({"__metadata__":{"x":1}})"), HasSubstr("a number is unexpected in __metadata__"));
   EXPECT_THAT(problem(R"({"a":{"dtype":"U8","shape":[0]}})"), HasSubstr("missing in the entry of tensor 'a'"));
-  EXPECT_THAT(problem("{" + entry("a", "U8", "[0]", "[0]") + "}"), HasSubstr("not two numbers"));
-  EXPECT_THAT(problem("{" + entry("a", "U8", "[0]", "[0,0,0]") + "}"), HasSubstr("unexpected"));
-  EXPECT_THAT(problem("{" + entry("a", "U8", "[[0]]", "[0,0]") + "}"), HasSubstr("an array is unexpected"));
+  EXPECT_THAT(problem(kOpen + entry("a", "U8", "[0]", "[0]") + "}"), HasSubstr("not two numbers"));
+  EXPECT_THAT(problem(kOpen + entry("a", "U8", "[0]", "[0,0,0]") + "}"), HasSubstr("unexpected"));
+  EXPECT_THAT(problem(kOpen + entry("a", "U8", "[[0]]", "[0,0]") + "}"), HasSubstr("an array is unexpected"));
   EXPECT_THAT(problem(R"({"a":[]})"), HasSubstr("an array is unexpected"));
   EXPECT_THAT(problem(R"({"a":{"strides":[0]}})"), HasSubstr("unknown field 'strides'"));
   EXPECT_THAT(problem(" {}"), HasSubstr("does not begin with '{'"));
   EXPECT_THAT(problem("{}x"), HasSubstr("not valid JSON"));
   EXPECT_THAT(problem(std::string("{}\0x", 4)), HasSubstr("not valid JSON at byte 2"));
   EXPECT_THAT(problem("{\"\xff\":{}}"), HasSubstr("not valid JSON"));
-  EXPECT_THAT(problem("{" + entry("\\u001b[2J", "U8", "[0]", "[0,0]") + "}"), HasSubstr("'?[2J' contains control"));
+  EXPECT_THAT(problem(kOpen + entry("\\u001b[2J", "U8", "[0]", "[0,0]") + "}"), HasSubstr("'?[2J' contains control"));
   EXPECT_THAT(problem("{\"a\":" + std::string(100'000, '[')), HasSubstr("an array is unexpected"));
 }
 
