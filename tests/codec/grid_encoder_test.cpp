@@ -214,11 +214,11 @@ TEST_P(GridEncoderIsas, AgreeBitForBit) {
 INSTANTIATE_TEST_SUITE_P(Trellises, GridEncoderIsas,
                          ::testing::Values(Trellises{1, 4}, Trellises{1, 8}, Trellises{2, 4}, Trellises{2, 5}, Trellises{2, 6},
                                            Trellises{2, 10}, Trellises{3, 5}, Trellises{3, 6}, Trellises{3, 9}, Trellises{3, 12},
-                                           Trellises{4, 4}, Trellises{4, 6}, Trellises{4, 7}, Trellises{4, 8}, Trellises{4, 12},
-                                           Trellises{5, 5}, Trellises{5, 8}, Trellises{5, 9}, Trellises{5, 12}, Trellises{6, 6},
-                                           Trellises{6, 8}, Trellises{6, 10}, Trellises{6, 12}, Trellises{7, 9}, Trellises{7, 10},
-                                           Trellises{7, 12}, Trellises{8, 8}, Trellises{8, 9}, Trellises{8, 10}, Trellises{8, 12},
-                                           Trellises{8, 13}));
+                                           Trellises{4, 4}, Trellises{4, 5}, Trellises{4, 6}, Trellises{4, 7}, Trellises{4, 8},
+                                           Trellises{4, 12}, Trellises{5, 5}, Trellises{5, 6}, Trellises{5, 8}, Trellises{5, 9},
+                                           Trellises{5, 12}, Trellises{6, 6}, Trellises{6, 8}, Trellises{6, 10}, Trellises{6, 12},
+                                           Trellises{7, 9}, Trellises{7, 10}, Trellises{7, 12}, Trellises{8, 8}, Trellises{8, 9},
+                                           Trellises{8, 10}, Trellises{8, 12}, Trellises{8, 13}));
 
 TEST(GridEncoder, DoesNotDependOnWhatTheObjectEncodedBefore) {
   const std::vector<uint8_t> rates(40, 3);

@@ -70,10 +70,10 @@ void forward_narrow(const Trellis& trellis, float target, float root_weight, con
 }
 
 // Few states: the vectors run over all windows in order. A vector of windows has one predecessor, since K >= lane_bits.
-template <typename V, int S>
+template <typename V, int S, int kMostChains>
 void forward_whole(const Trellis& trellis, float target, float root_weight, const float* before, float* after) {
   constexpr int kStates = 1 << S, kVectors = kStates > V::kLanes ? kStates / V::kLanes : 1;  // of one u
-  constexpr int kChains = kVectors >= 4 ? 1 : 4 / kVectors;
+  constexpr int kChains = kVectors >= kMostChains ? 1 : kMostChains / kVectors;
   const int K = trellis.rate;
   const auto rw = V::set1(root_weight), offset = V::set1(root_weight * target);
   typename V::Reg best[kChains * kVectors];
@@ -89,14 +89,22 @@ void forward_whole(const Trellis& trellis, float target, float root_weight, cons
   for (int n = 0; n < kVectors; ++n) V::template store_folded<S>(after + n * V::kLanes, best[n]);
 }
 
+template <typename V, int kMostChains>
+void forward_whole_of(const Trellis& trellis, float target, float root_weight, const float* before, float* after) {
+  switch (trellis.state_bits) {
+    case 0: return forward_whole<V, 0, kMostChains>(trellis, target, root_weight, before, after);
+    case 1: return forward_whole<V, 1, kMostChains>(trellis, target, root_weight, before, after);
+    case 2: return forward_whole<V, 2, kMostChains>(trellis, target, root_weight, before, after);
+    default: return forward_whole<V, 3, kMostChains>(trellis, target, root_weight, before, after);
+  }
+}
+
 template <typename V, typename Scalar, int K>
 void forward_rate(const Trellis& trellis, float target, float root_weight, const float* before, float* after) {
   const int S = trellis.state_bits;
   if constexpr (K >= kSplitBits) {
-    if (S == 0) return forward_whole<V, 0>(trellis, target, root_weight, before, after);
-    if (S == 1) return forward_whole<V, 1>(trellis, target, root_weight, before, after);
-    if (S == 2) return forward_whole<V, 2>(trellis, target, root_weight, before, after);
-    if (S == 3) return forward_whole<V, 3>(trellis, target, root_weight, before, after);
+    if (S < kSplitBits && K + S < 6) return forward_whole_of<V, 1>(trellis, target, root_weight, before, after);  // fewer than 4 vectors
+    if (S < kSplitBits) return forward_whole_of<V, 4>(trellis, target, root_weight, before, after);
   }
   if (S < V::kLaneBits) return forward_narrow<Scalar, K, 1>(trellis, target, root_weight, before, after);
   if constexpr (K < V::kLaneBits) {
