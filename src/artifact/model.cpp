@@ -45,6 +45,12 @@ const PackedTensor* Model::find(const std::string& name) const {
   return found == tensors.end() ? nullptr : &found->second;
 }
 
+std::vector<std::string> tensor_names(const ModelSpec& spec) {
+  std::vector<std::string> names;
+  for (const Wanted& wanted : wanted_tensors(spec)) names.push_back(wanted.name);
+  return names;
+}
+
 Status check_model(const Model& model) {
   for (const Wanted& wanted : wanted_tensors(model.spec)) {
     const PackedTensor* tensor = model.find(wanted.name);

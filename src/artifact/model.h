@@ -34,6 +34,9 @@ struct Model {
   const PackedTensor* find(const std::string& name) const;
 };
 
+// The names of all tensors that a model of this spec has, in order of use.
+std::vector<std::string> tensor_names(const ModelSpec& spec);
+
 // Every tensor that the spec asks for is there, has the shape it asks for and passes its codec's checks; no required one is missing.
 // Errors: kBadInput with the first that is not.
 Status check_model(const Model& model);

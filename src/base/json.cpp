@@ -1,7 +1,7 @@
 #include "base/json.h"
 
 #include <cmath>
-#include <set>
+#include <unordered_set>
 #include <vector>
 
 #include "base/mapped_file.h"
@@ -9,57 +9,82 @@
 namespace tq {
 namespace {
 
-// Refuses what the DOM parser would take silently, then hands the events on to it.
+// Builds the DOM and refuses what the library's own builder would take silently. Its builder also searches all earlier keys of an
+// object for each new one, which takes minutes for a vocabulary; here a set does that.
 class StrictSax {
  public:
-  StrictSax(Json& root, int max_depth) : dom_(root, false), max_depth_(max_depth) {}
+  StrictSax(Json& root, int max_depth) : root_(root), max_depth_(max_depth) {}
 
-  bool null() { return dom_.null(); }
-  bool boolean(bool value) { return dom_.boolean(value); }
-  bool number_integer(Json::number_integer_t value) { return dom_.number_integer(value); }
-  bool number_unsigned(Json::number_unsigned_t value) { return dom_.number_unsigned(value); }
-  bool number_float(Json::number_float_t value, const std::string& text) { return dom_.number_float(value, text); }
-  bool string(std::string& value) { return dom_.string(value); }
-  bool binary(Json::binary_t& value) { return dom_.binary(value); }
+  bool null() { return add(nullptr); }
+  bool boolean(bool value) { return add(value); }
+  bool number_integer(Json::number_integer_t value) { return add(value); }
+  bool number_unsigned(Json::number_unsigned_t value) { return add(value); }
+  bool number_float(Json::number_float_t value, const std::string&) { return add(value); }
+  bool string(std::string& value) { return add(std::move(value)); }
+  bool binary(Json::binary_t&) { return refuse("binary data"); }
   bool key(std::string& name) {
-    if (!keys_.back().insert(name).second) return refuse(fmt::format("key '{}' appears twice", name.substr(0, 80)));
-    return dom_.key(name);
+    if (!open_.back().keys.insert(name).second) return refuse(fmt::format("key '{}' appears twice", name.substr(0, 80)));
+    append_member(*open_.back().value, std::move(name), nullptr);
+    return true;
   }
-  bool start_object(size_t count) {
-    keys_.emplace_back();
-    return enter() && dom_.start_object(count);
-  }
-  bool end_object() {
-    keys_.pop_back();
-    --depth_;
-    return dom_.end_object();
-  }
-  bool start_array(size_t count) { return enter() && dom_.start_array(count); }
-  bool end_array() {
-    --depth_;
-    return dom_.end_array();
-  }
+  bool start_object(size_t) { return enter(Json::object()); }
+  bool end_object() { return leave(); }
+  bool start_array(size_t) { return enter(Json::array()); }
+  bool end_array() { return leave(); }
   bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception&) {
     return refuse(fmt::format("not valid JSON at byte {}", position));
   }
   const std::string& problem() const { return problem_; }
 
  private:
-  bool enter() { return ++depth_ <= max_depth_ || refuse(fmt::format("nested deeper than {} levels", max_depth_)); }
+  struct Open {
+    Json* value;  // the last element of its parent, which does not grow meanwhile
+    std::unordered_set<std::string> keys;
+  };
+
+  // Where the next value goes.
+  Json* place() {
+    if (open_.empty()) return &root_;
+    Json& parent = *open_.back().value;
+    if (parent.is_object()) return &parent.get_ref<Json::object_t&>().back().second;
+    parent.push_back(nullptr);
+    return &parent.back();
+  }
+  template <typename T>
+  bool add(T&& value) {
+    *place() = std::forward<T>(value);
+    return true;
+  }
+  bool enter(Json value) {
+    if (static_cast<int>(open_.size()) >= max_depth_) return refuse(fmt::format("nested deeper than {} levels", max_depth_));
+    Json* at = place();
+    *at = std::move(value);
+    open_.push_back({at, {}});
+    return true;
+  }
+  bool leave() {
+    open_.pop_back();
+    return true;
+  }
   bool refuse(std::string problem) {
     if (problem_.empty()) problem_ = std::move(problem);
     return false;
   }
-  nlohmann::detail::json_sax_dom_parser<Json> dom_;
-  std::vector<std::set<std::string>> keys_;
+
+  Json& root_;
+  std::vector<Open> open_;
   int max_depth_;
-  int depth_ = 0;
   std::string problem_;
 };
 
 }  // namespace
 
+void append_member(Json& object, std::string key, Json value) {
+  static_cast<std::vector<Json::object_t::value_type>&>(object.get_ref<Json::object_t&>()).emplace_back(std::move(key), std::move(value));
+}
+
 Result<Json> parse_json(std::string_view text, const std::string& where, int max_depth) {
+  if (text.find('\0') != std::string_view::npos) return bad_input("{}: a zero byte in JSON text", where);
   Json root;
   StrictSax sax(root, max_depth);
   if (!Json::sax_parse(text.begin(), text.end(), &sax))
@@ -90,7 +115,8 @@ Result<int64_t> JsonReader::integer(std::string_view key, int64_t min, int64_t m
     integer = static_cast<int64_t>(wide);
   } else if (value->is_number_integer()) {
     integer = value->get<int64_t>();
-  } else if (value->is_number_float() && std::abs(value->get<double>()) < 0x1p53 && std::nearbyint(value->get<double>()) == value->get<double>()) {
+  } else if (value->is_number_float() && std::abs(value->get<double>()) < 0x1p53 &&
+             std::nearbyint(value->get<double>()) == value->get<double>()) {
     integer = static_cast<int64_t>(value->get<double>());
   } else {
     return bad_input("{}: '{}' should be a whole number", where_, key);

@@ -18,6 +18,9 @@ using Json = nlohmann::ordered_json;
 Result<Json> parse_json(std::string_view text, const std::string& where, int max_depth = 64);
 Result<Json> read_json_file(const std::string& path, size_t max_bytes = size_t{256} << 20);
 
+// Adds a member whose key the object is known not to have, in constant time; object[key] = value searches all members first.
+void append_member(Json& object, std::string key, Json value);
+
 // Typed access with one-line errors. `where` names the file (and section).
 // A missing key and null are the same. Integers must fit; a float with an integral value is taken as an integer.
 class JsonReader {

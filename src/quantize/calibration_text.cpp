@@ -1,10 +1,10 @@
 // The calibration text inside the program, so that it works from anywhere.
 #include "quantize/calibration.h"
 
-#define TQ_EMBED(symbol, file)                                                                        \
-  asm(".section .rodata\n.global tq_text_" #symbol "\ntq_text_" #symbol ":\n.incbin \"" TQ_CALIBRATION_DATA \
-      "/" file "\"\n.global tq_text_end_" #symbol "\ntq_text_end_" #symbol ":\n.byte 0\n.text\n");    \
-  extern "C" const char tq_text_##symbol[];                                                           \
+#define TQ_EMBED(symbol, file)                                                                                       \
+  asm(".section .rodata\n.global tq_text_" #symbol "\ntq_text_" #symbol ":\n.incbin \"" TQ_CALIBRATION_DATA "/" file \
+      "\"\n.global tq_text_end_" #symbol "\ntq_text_end_" #symbol ":\n.byte 0\n.text\n");                            \
+  extern "C" const char tq_text_##symbol[];                                                                          \
   extern "C" const char tq_text_end_##symbol[];
 
 TQ_EMBED(web, "web.txt")

@@ -1,0 +1,87 @@
+#include "quantize/card.h"
+
+#include <filesystem>
+
+#include "artifact/format.h"
+#include "quantize/plan.h"
+
+namespace tq {
+namespace {
+
+constexpr std::string_view kProgram = "tq 0.1.0";
+
+// A fixed width keeps the promised size exact.
+std::string fixed(double value) { return fmt::format("{:.6e}", value); }
+
+std::string source_name(const Model& model) {
+  std::filesystem::path path(model.source);
+  if (!path.has_filename()) path = path.parent_path();
+  return path.filename().string();
+}
+
+Json quantization_config(const QuantizePlan& plan) {
+  return {{"quant_method", kQuantMethod}, {"format", kFormatVersion}, {"bits", plan.options.bits}, {"hadamard_block", 256}};
+}
+
+std::string config_text(const Model& model, const QuantizePlan& plan) {
+  Json config = model.config;
+  config["quantization_config"] = quantization_config(plan);
+  return config.dump(2) + "\n";
+}
+
+std::string bits_text(int bits) { return bits == 0 ? "as in the original" : fmt::format("{} bits", bits); }
+
+std::string card_text(const Model& model, const QuantizePlan& plan) {
+  const MeanBits bits = mean_bits(plan);
+  const QuantizeOptions& options = plan.options;
+  return fmt::format(
+      "---\nlibrary_name: turboquant\ntags:\n- turboquant\n---\n\n# {0}, {1} bits\n\n"
+      "A TurboQuant artifact of {0} ({2}).\n\n"
+      "| | |\n|---|---|\n| linears | {3:.3f} bits a weight, {4:.3f} with scales, signs and padding |\n| head | {5} |\n| embedding | {6} |\n"
+      "| effort | {7} |\n| calibration | {8} tokens |\n\n"
+      "Run it:\n\n    tq run DIRECTORY \"a prompt\"\n\nThe model's own licence applies.\n",
+      source_name(model), options.bits, describe(model), bits.code, bits.stored, bits_text(options.head_bits),
+      bits_text(model.spec.tied ? options.head_bits : options.embedding_bits), effort_name(options.effort), calibration_tokens(options));
+}
+
+}  // namespace
+
+std::string record_text(const Model& model, const QuantizePlan& plan, const std::map<std::string, std::string>& hashes,
+                        const std::map<std::string, double>& errors) {
+  const QuantizeOptions& options = plan.options;
+  Json windows = Json::object();
+  for (size_t rate = 0; rate < plan.taps.size(); ++rate)
+    if (!plan.taps[rate].empty()) windows[std::to_string(rate)] = plan.taps[rate].size();
+  Json record = {{"format", kFormatVersion},
+                 {"program", kProgram},
+                 {"source", source_name(model)},
+                 {"bits", options.bits},
+                 {"embedding_bits", options.embedding_bits},
+                 {"head_bits", options.head_bits},
+                 {"effort", effort_name(options.effort)},
+                 {"windows", windows},
+                 {"calibration_tokens", calibration_tokens(options)},
+                 {"calibration_sequence", options.sequence},
+                 {"damping", options.damping},
+                 {"seed", options.seed}};
+  Json tensors = Json::object();
+  for (const TensorPlan* tensor : plan.tensors()) {
+    const auto error = errors.find(tensor->linear.name);
+    tensors[tensor->linear.name] = fixed(error == errors.end() ? 0.0 : error->second);
+  }
+  record["relative_error"] = tensors;
+  Json files = Json::object();
+  for (const auto& [name, hash] : hashes) files[name] = hash;
+  record["files"] = files;
+  return record.dump(2) + "\n";
+}
+
+std::map<std::string, std::string> artifact_texts(const Model& model, const QuantizePlan& plan) {
+  std::map<std::string, std::string> texts;
+  for (const CarriedFile& file : model.files) texts[file.name] = file.text;
+  texts["config.json"] = config_text(model, plan);
+  texts["README.md"] = card_text(model, plan);
+  return texts;
+}
+
+}  // namespace tq

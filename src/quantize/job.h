@@ -1,0 +1,30 @@
+// The quantization job: statistics and rounding layer by layer, resumable, then one artifact.
+#pragma once
+
+#include <string>
+
+#include "base/context.h"
+#include "kernels/backend.h"
+#include "quantize/plan.h"
+
+namespace tq {
+
+struct QuantizeSummary {
+  uint64_t files_bytes = 0;  // of everything in the directory
+  MeanBits bits;
+  double seconds_statistics = 0, seconds_rounding = 0;
+  std::map<std::string, double> errors;  // tr(E H E^T) / tr(W H W^T) by tensor
+};
+
+// What the finished directory will hold, in bytes; exact.
+uint64_t planned_bytes(const Model& model, const QuantizePlan& plan);
+// Upper estimate of the memory beyond the mapped source, in bytes.
+uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int threads);
+
+// Writes the artifact at `directory`, which must not exist. Work is kept in DIRECTORY.partial: with resume, what an interrupted run
+// finished there is taken over, if it was made from the same source and options. The same bytes either way.
+// Errors: kUsage when the directory exists or the partial one is another job's, kInterrupted on context.stop, those of files.
+Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume, Backend& backend,
+                                 const Context& context);
+
+}  // namespace tq

@@ -1,0 +1,88 @@
+#include "quantize/job_folder.h"
+
+#include <sys/stat.h>
+
+#include <filesystem>
+
+#include "base/hash.h"
+#include "base/mapped_file.h"
+#include "base/output_file.h"
+
+namespace tq {
+namespace {
+
+namespace fs = std::filesystem;
+
+// What makes two runs the same job: the options, the plan's texts, and the source by its configuration, size and times of change.
+std::string job_identity(const Model& model, const QuantizePlan& plan) {
+  std::string text;
+  for (const auto& [name, content] : plan.texts) text += name + "\n" + content + "\n";
+  const QuantizeOptions& options = plan.options;
+  text += fmt::format("{} {} {} {} {} {} {} {} {}\n", options.bits, static_cast<int>(options.effort), options.embedding_bits,
+                      options.head_bits, calibration_tokens(options), options.sequence, options.damping, options.seed, options.shard_bytes);
+  for (const std::string& file : options.calibration) {
+    const auto read = read_text_file(file);
+    text += file + " " + (read ? hex64(hash64(std::as_bytes(std::span<const char>(*read)))) : "missing") + "\n";
+  }
+  struct stat status {};
+  if (stat(model.source.c_str(), &status) == 0)
+    text +=
+        fmt::format("{} {} {} {}\n", fs::absolute(model.source).string(), model.file_bytes, status.st_mtim.tv_sec, status.st_mtim.tv_nsec);
+  return hex64(hash64(std::as_bytes(std::span<const char>(text))));
+}
+
+Status make_directories(const std::string& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) return fail(ErrorCode::kFailed, "{}: cannot be created: {}", path, error.message());
+  return {};
+}
+
+}  // namespace
+
+Result<JobFolder> JobFolder::open(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume) {
+  std::error_code error;
+  if (fs::exists(directory, error)) return bad_usage("{}: already exists; choose another name or remove it", directory);
+  JobFolder folder(partial_directory(directory));
+  const std::string identity = job_identity(model, plan), identity_path = folder.path_ + "/job";
+  if (fs::exists(folder.path_, error)) {
+    if (!resume) return bad_usage("{}: an unfinished run is there; continue it with --resume, or remove it", folder.path_);
+    const auto found = fs::exists(identity_path, error) ? read_text_file(identity_path, 1024) : Result<std::string>(identity);
+    if (!found || *found != identity)
+      return bad_usage("{}: it belongs to a run with another source or other options; remove it or use those", folder.path_);
+  }
+  TQ_TRY(make_directories(folder.path_ + "/steps"));
+  TQ_TRY(write_file(identity_path, identity));
+  return folder;
+}
+
+bool JobFolder::has_step(const std::string& step) const {
+  std::error_code error;
+  return fs::is_regular_file(step_path(step), error);
+}
+
+Status JobFolder::save_step(const std::string& step, const std::vector<Array>& arrays, const std::map<std::string, std::string>& metadata) {
+  std::vector<safetensors::TensorInfo> infos;
+  for (const Array& array : arrays) infos.push_back(array.info);
+  std::vector<safetensors::TensorInfo> ordered = infos;
+  safetensors::order_for_alignment(ordered);
+  TQ_ASSIGN(safetensors::Writer writer, safetensors::Writer::create(step_path(step), ordered, metadata));
+  for (const auto& info : ordered)
+    for (const Array& array : arrays)
+      if (array.info.name == info.name) TQ_TRY(writer.append(array.bytes));
+  return writer.finish();
+}
+
+Result<std::shared_ptr<const safetensors::Archive>> JobFolder::open_step(const std::string& step) const {
+  return safetensors::Archive::open_file(step_path(step));
+}
+
+Status JobFolder::remove_steps() {
+  std::error_code error;
+  fs::remove_all(path_ + "/steps", error);
+  fs::remove(path_ + "/job", error);
+  if (error) return fail(ErrorCode::kFailed, "{}: cannot be removed: {}", path_, error.message());
+  return {};
+}
+
+}  // namespace tq
