@@ -1,0 +1,58 @@
+// Perplexity of a model, and its divergence from the original: both run window by window, no logits are stored.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/context.h"
+#include "eval/statistics.h"
+#include "graph/network.h"
+#include "token/tokenizer.h"
+
+namespace tq {
+
+// Which positions of a window count. Windows don't overlap.
+//   kAll         every token but the first of its window is predicted (the usual Hugging Face evaluation)
+//   kSecondHalf  the second half of each window, whose first token is replaced by bos if the vocabulary adds one (llama.cpp's perplexity)
+enum class Protocol : uint8_t { kAll, kSecondHalf };
+std::string_view protocol_name(Protocol protocol);
+std::optional<Protocol> protocol_from_name(std::string_view name);
+
+struct EvalText {
+  std::string name;
+  std::vector<TokenId> tokens;
+};
+
+struct EvalOptions {
+  int64_t window = 1024;
+  int64_t windows = 40;  // at most; from the front of the text
+  Protocol protocol = Protocol::kAll;
+};
+
+// One number per scored position, windows one after another; natural logarithms. A position's divergences are 0 without an original.
+struct Positions {
+  int64_t per_window = 0;
+  std::vector<double> loss;           // -log p(next token)
+  std::vector<double> loss_original;  // empty without an original
+  std::vector<double> kl;             // sum_v p log(p / q), p the original's; as the user's path computes q
+  std::vector<double> kl_float;       // the same with float activations in q; empty when the model has no other way
+  std::vector<double> same_top;       // 1 where both rank the same token first
+};
+
+struct TextResult {
+  std::string name;
+  int64_t window = 0, windows = 0, tokens = 0;
+  Mean loss, loss_original, loss_difference;  // paired, over windows
+  Mean kl, kl_float, top1;
+  double kl_median = 0, kl_99 = 0;  // of positions
+  Positions positions;
+};
+
+// original may be null: then only the loss is measured. with_float also measures the divergence with float activations.
+// Errors: kBadInput when the text is shorter than one window or the vocabularies differ; kInterrupted.
+Result<TextResult> evaluate(Network& network, Network* original, const EvalText& text, const EvalOptions& options, bool with_float,
+                            const Context& context);
+
+}  // namespace tq

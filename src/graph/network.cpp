@@ -1,0 +1,52 @@
+#include "graph/network.h"
+
+namespace tq {
+
+Result<Network> Network::create(const Model& model, Backend& backend, ThreadPool& threads) {
+  Network network(model, backend, threads);
+  for (int64_t i = 0; i < model.spec.layers_count(); ++i) {
+    TQ_ASSIGN(LayerWeights layer, prepare_layer(model, i, backend));
+    network.layers_.push_back(std::move(layer));
+  }
+  TQ_ASSIGN(network.head_, prepare_head(model, backend));
+  return network;
+}
+
+const float* Network::forward(const Args& args) {
+  const ModelSpec& spec = model_->spec;
+  const auto tokens = static_cast<int64_t>(args.tokens.size());
+  TQ_CHECK(args.cache && args.first_position + tokens <= args.cache->capacity());
+  const auto count = static_cast<size_t>(tokens * spec.hidden);
+  if (hidden_.size() < count) hidden_ = Buffer<float>::uninitialized(count);
+  embed(*model_, args.tokens, *threads_, hidden_.data());
+  for (int64_t i = 0; i < spec.layers_count(); ++i)
+    forward_layer(spec, i, layers_[static_cast<size_t>(i)], *backend_,
+                  {.hidden = hidden_.data(),
+                   .tokens = tokens,
+                   .first_position = args.first_position,
+                   .kv = args.cache->layer(i),
+                   .sequence_length = args.sequence_length,
+                   .precision = args.precision},
+                  workspace_);
+  return hidden_.data();
+}
+
+void Network::head(const float* hidden, int64_t tokens, float* logits, Precision precision) {
+  forward_head(model_->spec, head_, *backend_, {.hidden = hidden, .tokens = tokens, .logits = logits, .precision = precision}, workspace_);
+}
+
+uint64_t Network::bytes_per_token() const {
+  uint64_t total = head_.linear.matrix->bytes();
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    for (size_t b = 0; b < layers_[i].size(); ++b) {
+      for (const LinearWeight& weight : layers_[i][b].linears) total += weight.matrix->bytes();
+      const auto* moe = std::get_if<Moe>(&model_->spec.layers[i][b].op);
+      if (!moe) continue;
+      for (int64_t e = 0; e < moe->experts_per_token; ++e)
+        for (const LinearWeight& weight : layers_[i][b].experts[static_cast<size_t>(e)]) total += weight.matrix->bytes();
+    }
+  }
+  return total;
+}
+
+}  // namespace tq
