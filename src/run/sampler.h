@@ -1,0 +1,42 @@
+// Chooses the next token from logits.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/rng.h"
+#include "token/tokenizer.h"
+
+namespace tq {
+
+// The order is that of Hugging Face's generate: repetition penalty, temperature, top-k, top-p, min-p.
+struct SamplerOptions {
+  float temperature = 0.7f;         // 0: the most likely token
+  int64_t top_k = 0;                // 0: all
+  float top_p = 1.0f;               // the fewest tokens whose probabilities reach it
+  float min_p = 0.0f;               // relative to the most likely token's probability
+  float repetition_penalty = 1.0f;  // above 1: logits of tokens seen before shrink (Keskar et al. 2019)
+  uint64_t seed = 0;
+};
+
+class Sampler {
+ public:
+  explicit Sampler(const SamplerOptions& options) : options_(options), rng_(options.seed) {}
+  // logits [vocabulary] are changed. seen: the tokens of prompt and answer so far.
+  TokenId next(std::span<float> logits, std::span<const TokenId> seen);
+
+ private:
+  struct Candidate {
+    float logit;
+    TokenId token;
+  };
+  void penalize(std::span<float> logits, std::span<const TokenId> seen);
+  void keep_candidates(std::span<const float> logits);
+  SamplerOptions options_;
+  Rng rng_;
+  std::vector<Candidate> candidates_;
+  std::vector<uint8_t> is_seen_;
+};
+
+}  // namespace tq
