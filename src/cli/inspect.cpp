@@ -1,0 +1,123 @@
+#include <cmath>
+#include <map>
+
+#include "artifact/reader.h"
+#include "cli/command.h"
+#include "convert/import.h"
+#include "graph/network.h"
+#include "tensor/ggml_types.h"
+
+namespace tq::cli {
+namespace {
+
+struct Flags {
+  std::string model;
+  bool plan = false, verify = false, json = false;
+  ComputeFlags compute;
+};
+
+std::string codec_text(const PackedTensor& tensor) {
+  switch (tensor.codec) {
+    case CodecId::kPlain: return std::string(dtype_name(tensor.parts[0].view.dtype));
+    case CodecId::kGgml: return std::string(ggml_type(tensor.variant)->name);
+    case CodecId::kGrid: return "grid";
+  }
+  __builtin_unreachable();
+}
+
+// "3", or "3 and 4" with the share of rows.
+std::string rate_text(const PackedTensor& tensor) {
+  const TensorView* rates = tensor.codec == CodecId::kGrid ? tensor.part("rates") : nullptr;
+  if (!rates) return "";
+  double sum = 0;
+  for (int64_t i = 0; i < rates->count(); ++i) sum += rates->as<uint8_t>()[i];
+  return fmt::format("{:.3g}", sum / static_cast<double>(rates->count()));
+}
+
+double bits_of(const PackedTensor& tensor) {
+  return 8.0 * static_cast<double>(tensor.bytes()) / static_cast<double>(element_count(tensor.shape));
+}
+
+void print_tensors(const Model& model) {
+  fmt::print("{:<52} {:>16} {:>8} {:>6} {:>8} {:>12}\n", "tensor", "shape", "codec", "rate", "bits", "bytes");
+  for (const std::string& name : tensor_names(model.spec)) {
+    const PackedTensor& tensor = *model.find(name);
+    fmt::print("{:<52} {:>16} {:>8} {:>6} {:>8.3f} {:>12}\n", name, shape_text(tensor.shape), codec_text(tensor), rate_text(tensor),
+               bits_of(tensor), tensor.bytes());
+  }
+}
+
+void print_totals(const Model& model) {
+  const WeightCounts counts = count_weights(model.spec);
+  const StoredBytes bytes = stored_bytes(model);
+  fmt::print("{}: {}, {}\n", model.source, model.format, describe(model));
+  fmt::print("linears  {:>8.4f} bits a weight, {}\n", 8.0 * static_cast<double>(bytes.linears) / static_cast<double>(counts.linears),
+             bytes_text(static_cast<double>(bytes.linears)));
+  fmt::print("all      {:>8.4f} bits a weight, {}; weight files {} bytes ({:.4f} GB)\n",
+             8.0 * static_cast<double>(bytes.all) / static_cast<double>(counts.all), bytes_text(static_cast<double>(bytes.all)),
+             model.file_bytes, static_cast<double>(model.file_bytes) / 1e9);
+  fmt::print("in 16 bits it would take {}\n", bytes_text(2.0 * static_cast<double>(counts.all)));
+}
+
+Status print_plan(const Model& model, const Flags& flags) {
+  TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
+  fmt::print("kernels of {}:\n{:<52} {:<32} {}\n", session->backend().name(), "linear", "one token", "512 tokens");
+  std::vector<const Linear*> all = linears(model.spec);
+  all.push_back(&model.spec.head);
+  for (const Linear* linear : all) {
+    TQ_ASSIGN(const LinearWeight weight, prepare_linear(model, *linear, session->backend()));
+    fmt::print("{:<52} {:<32} {}\n", linear->name, weight.matrix->kernel(1), weight.matrix->kernel(512));
+  }
+  return {};
+}
+
+Json inspect_json(const Model& model) {
+  const WeightCounts counts = count_weights(model.spec);
+  const StoredBytes bytes = stored_bytes(model);
+  Json tensors = Json::array();
+  for (const std::string& name : tensor_names(model.spec)) {
+    const PackedTensor& tensor = *model.find(name);
+    tensors.push_back(
+        {{"name", name}, {"shape", tensor.shape}, {"codec", codec_text(tensor)}, {"bits", bits_of(tensor)}, {"bytes", tensor.bytes()}});
+  }
+  return {{"source", model.source},
+          {"format", model.format},
+          {"family", model.spec.family},
+          {"weights", counts.all},
+          {"weights_linears", counts.linears},
+          {"bytes", bytes.all},
+          {"bytes_linears", bytes.linears},
+          {"file_bytes", model.file_bytes},
+          {"tensors", tensors}};
+}
+
+Status act(const Flags& flags) {
+  TQ_ASSIGN(const Model model, load_model(flags.model));
+  if (flags.verify) {
+    TQ_TRY(verify_artifact(flags.model));
+    fmt::print("{}: every file is what was written\n", flags.model);
+  }
+  if (flags.json) {
+    fmt::print("{}\n", inspect_json(model).dump(2));
+    return {};
+  }
+  if (flags.plan) return print_plan(model, flags);
+  print_tensors(model);
+  print_totals(model);
+  return {};
+}
+
+}  // namespace
+
+Command add_inspect(CLI::App& root) {
+  CLI::App* app = root.add_subcommand("inspect", "Print what is in a model");
+  auto flags = std::make_shared<Flags>();
+  app->add_option("model", flags->model, "Artifact, Hugging Face directory or GGUF file")->required();
+  app->add_flag("--plan", flags->plan, "Print the kernels that would run");
+  app->add_flag("--verify", flags->verify, "Read every byte of an artifact and compare with its hashes");
+  app->add_flag("--json", flags->json, "Print facts as JSON");
+  add_compute_flags(*app, flags->compute);
+  return {app, [flags] { return act(*flags); }};
+}
+
+}  // namespace tq::cli

@@ -1,0 +1,153 @@
+#include "quantize/job.h"
+
+#include <sys/statvfs.h>
+
+#include "cli/command.h"
+#include "convert/import.h"
+
+namespace tq::cli {
+namespace {
+
+struct Flags {
+  std::string model, output, effort = "normal", embedding = "6", head = "6";
+  std::vector<std::string> calibration;
+  double bits = 0;
+  int64_t calibration_tokens = 0;
+  uint64_t seed = 0;
+  bool dry_run = false, resume = false, json = false;
+  ComputeFlags compute;
+};
+
+Result<int> table_bits(const std::string& text, const char* flag) {
+  if (text == "original") return 0;
+  if (text.size() == 1 && text[0] >= '2' && text[0] <= '8') return text[0] - '0';
+  return bad_usage("{} {}: give 2 to 8, or 'original'", flag, text);
+}
+
+Result<QuantizeOptions> options_of(const Flags& flags) {
+  QuantizeOptions options;
+  options.bits = flags.bits;
+  const std::optional<Effort> effort = effort_from_name(flags.effort);
+  if (!effort) return bad_usage("--effort {}: give fast, normal or best", flags.effort);
+  options.effort = *effort;
+  TQ_ASSIGN(options.embedding_bits, table_bits(flags.embedding, "--embedding"));
+  TQ_ASSIGN(options.head_bits, table_bits(flags.head, "--head"));
+  options.calibration = flags.calibration;
+  options.calibration_tokens = flags.calibration_tokens;
+  options.seed = flags.seed;
+  return options;
+}
+
+// What `du -b DIRECTORY` adds for the folder itself.
+uint64_t folder_entry_bytes(const std::string& output) {
+  std::string parent = output.substr(0, output.find_last_not_of('/') + 1);
+  const size_t slash = parent.rfind('/');
+  parent = slash == std::string::npos ? "." : slash == 0 ? "/" : parent.substr(0, slash);
+  struct statvfs status {};
+  return statvfs(parent.c_str(), &status) == 0 ? status.f_frsize : 4096;
+}
+
+double weights_times_branches(const QuantizePlan& plan) {
+  double branches = 0;
+  for (const TensorPlan* tensor : plan.tensors())
+    for (size_t i = 0; i < tensor->rates.size(); ++i) {
+      const auto rows = std::min<int64_t>(grid::kRateRows, tensor->linear.out - static_cast<int64_t>(i) * grid::kRateRows);
+      branches += static_cast<double>(rows * tensor->linear.in) * std::exp2(static_cast<double>(plan.taps[tensor->rates[i]].size()));
+    }
+  return branches;
+}
+
+void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags, int threads) {
+  const uint64_t bytes = planned_bytes(model, plan), entry = folder_entry_bytes(flags.output);
+  const MeanBits bits = mean_bits(plan);
+  const WeightCounts counts = count_weights(model.spec);
+  // Branches a second and thread of the encoder, and float operations of the statistics, on a Zen 4.
+  const double encode = weights_times_branches(plan) / (16e9 * threads);
+  const double tokens = static_cast<double>(calibration_tokens(plan.options));
+  double tap_flops = 0;
+  for (const auto& layer : plan.layers) {
+    std::map<std::string, double> taps;
+    for (const TensorPlan& tensor : layer) taps[tensor.linear.tap] = static_cast<double>(tensor.linear.in);
+    for (const auto& [name, columns] : taps) tap_flops += columns * columns;
+  }
+  const double statistics = tokens * (2.0 * static_cast<double>(counts.linears) + tap_flops) / (60e9 * threads);
+  const uint64_t memory = planned_memory(model, plan, threads);
+  if (flags.json) {
+    fmt::print("{}\n", Json{{"bytes", bytes},
+                            {"folder_entry_bytes", entry},
+                            {"bits_linears", bits.code},
+                            {"bits_linears_stored", bits.stored},
+                            {"bits_all", 8.0 * static_cast<double>(bytes) / static_cast<double>(counts.all)},
+                            {"memory_bytes", memory},
+                            {"seconds", encode + statistics}}
+                           .dump(2));
+    return;
+  }
+  fmt::print("{} -> {}\n", describe(model), flags.output);
+  fmt::print("  size     {} bytes ({}); with the folder's entry, as du -b counts: {}\n", bytes, bytes_text(static_cast<double>(bytes)),
+             bytes + entry);
+  fmt::print("  bits     {:.4f} a weight of the linears, {:.4f} stored, {:.3f} of all weights\n", bits.code, bits.stored,
+             8.0 * static_cast<double>(bytes) / static_cast<double>(counts.all));
+  fmt::print("  memory   about {} beyond the mapped source\n", bytes_text(static_cast<double>(memory)));
+  fmt::print("  time     about {:.0f} s with {} threads\n", encode + statistics, threads);
+}
+
+void print_summary(const QuantizeSummary& summary, const Flags& flags) {
+  if (flags.json) {
+    Json errors = Json::object();
+    for (const auto& [name, error] : summary.errors) errors[name] = error;
+    fmt::print("{}\n", Json{{"bytes", summary.files_bytes},
+                            {"bits_linears", summary.bits.code},
+                            {"bits_linears_stored", summary.bits.stored},
+                            {"seconds_statistics", summary.seconds_statistics},
+                            {"seconds_rounding", summary.seconds_rounding},
+                            {"relative_error", errors}}
+                           .dump(2));
+    return;
+  }
+  fmt::print("{}: {}, {:.3f} bits a weight of the linears; {:.0f} s of statistics, {:.0f} s of rounding\n", flags.output,
+             bytes_text(static_cast<double>(summary.files_bytes)), summary.bits.stored, summary.seconds_statistics,
+             summary.seconds_rounding);
+}
+
+Status act(const Flags& flags) {
+  TQ_ASSIGN(const QuantizeOptions options, options_of(flags));
+  TQ_ASSIGN(const Model model, load_model(flags.model));
+  TQ_ASSIGN(const QuantizePlan plan, make_plan(model, options));
+  TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
+  if (flags.dry_run) {
+    print_plan(model, plan, flags, session->threads().size());
+    return {};
+  }
+  auto result = quantize(model, plan, flags.output, flags.resume, session->backend(), session->context());
+  if (!result && result.error().code == ErrorCode::kInterrupted)
+    return fail(ErrorCode::kInterrupted, "stopped; the same command with --resume continues");
+  if (!result) return Unexpected(result.error());
+  print_summary(*result, flags);
+  return {};
+}
+
+}  // namespace
+
+Command add_quantize(CLI::App& root) {
+  CLI::App* app = root.add_subcommand("quantize", "Make a model smaller");
+  auto flags = std::make_shared<Flags>();
+  app->add_option("model", flags->model, "Hugging Face directory or GGUF file")->required();
+  app->add_option("-o,--output", flags->output, "Directory to write")->required();
+  app->add_option("-b,--bits", flags->bits, "Mean bits a weight of the linears, 2 to 8; fractions are fine")->required();
+  app->add_option("--effort", flags->effort, "fast, normal or best")->capture_default_str();
+  app->add_option("--embedding", flags->embedding, "Bits of the embedding, or 'original'; a tied one follows --head")
+      ->capture_default_str();
+  app->add_option("--head", flags->head, "Bits of the head, or 'original'")->capture_default_str();
+  app->add_option("--calibration", flags->calibration, "Text files to measure on instead of the built-in text");
+  app->add_option("--calibration-tokens", flags->calibration_tokens, "Tokens to measure on; 0 follows the effort")
+      ->check(CLI::NonNegativeNumber);
+  app->add_option("--seed", flags->seed, "Of the random rotation");
+  app->add_flag("--dry-run", flags->dry_run, "Print size, memory and time; write nothing");
+  app->add_flag("--resume", flags->resume, "Continue an interrupted run");
+  app->add_flag("--json", flags->json, "Print facts as JSON");
+  add_compute_flags(*app, flags->compute);
+  return {app, [flags] { return act(*flags); }};
+}
+
+}  // namespace tq::cli
