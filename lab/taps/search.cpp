@@ -1,6 +1,8 @@
 // Finds the taps of one rate and window: those with the least Viterbi error on an i.i.d. unit Gaussian. Prints two lines,
 //   taps K L c_0 … c_(L-1)
 //   snr K L FREE RING128 RING256 RING1024     dB on fresh samples; FREE: one ring of 16384 rows
+// --evaluations 0: only measures the last taps of --lines.
+// --lines FILE: lines of this form from earlier searches; the taps of the same rate and no longer window are starts too.
 // The same seed gives the same taps on any number of threads. Method: many random starts on few samples; evolution from the best of
 // them for a while; evolution from the best of those until the evaluations are used up; the winner is chosen on samples of its own.
 #include <malloc.h>
@@ -10,15 +12,17 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <map>
+#include <numbers>
 #include <numeric>
+#include <sstream>
 #include <string>
 
 #include "base/rng.h"
 #include "base/thread_pool.h"
 #include "cmaes.h"
 #include "codec/grid/encoder.h"
-#include "codec/grid/taps.h"
 
 namespace tq::lab {
 namespace {
@@ -30,6 +34,7 @@ struct Settings {
   int64_t evaluations = 4000;
   int threads = 0;
   int64_t samples = 8192;  // of one evaluation
+  std::string lines;
 };
 
 std::vector<float> gaussians(int64_t count, uint64_t seed) {
@@ -37,6 +42,46 @@ std::vector<float> gaussians(int64_t count, uint64_t seed) {
   std::vector<float> values(static_cast<size_t>(count));
   for (float& value : values) value = static_cast<float>(rng.gaussian());
   return values;
+}
+
+// x with P(X > x) = upper, for upper in (0, 0.5]: Newton's method on the logarithm of the tail.
+double gaussian_quantile(double upper) {
+  double x = std::sqrt(std::max(0.0, -2.0 * std::log(2.0 * upper)));
+  for (int i = 0; i < 50; ++i) {
+    const double tail = 0.5 * std::erfc(x / std::numbers::sqrt2), density = std::exp(-0.5 * x * x) / std::sqrt(2.0 * std::numbers::pi);
+    const double move = tail / density * std::log(tail / upper);
+    x += move;
+    if (std::fabs(move) < 1e-12) break;
+  }
+  return x;
+}
+
+// One sample of each of `count` equally likely intervals, in random order: at high rates the few samples beyond the largest value decide,
+// and their number must not be luck.
+std::vector<float> stratified_gaussians(int64_t count, uint64_t seed) {
+  Rng rng(seed);
+  std::vector<float> values(static_cast<size_t>(count));
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double p = (static_cast<double>(i) + std::max(rng.uniform(), 1e-3)) / static_cast<double>(count);
+    values[i] = static_cast<float>(p < 0.5 ? -gaussian_quantile(p) : gaussian_quantile(std::max(1.0 - p, 1e-12)));
+  }
+  for (size_t i = values.size(); i > 1; --i) std::swap(values[i - 1], values[rng.below(i)]);
+  return values;
+}
+
+// Taps of the rate and at most the window in a file of lines, longer windows last; filled up with zeros, which changes nothing.
+std::vector<Point> read_lines(const Settings& s) {
+  std::vector<Point> found;
+  std::ifstream file(s.lines);
+  for (std::string line; std::getline(file, line);) {
+    std::istringstream words(line);
+    std::string kind;
+    int rate = 0, window = 0;
+    if (!(words >> kind >> rate >> window) || kind != "taps" || rate != s.rate || window > s.window) continue;
+    Point& point = found.emplace_back(static_cast<size_t>(s.window), 0.0);
+    for (int i = 0; i < window; ++i) words >> point[static_cast<size_t>(i)];
+  }
+  return found;
 }
 
 // Mean squared error of columns of `rows` rows that cover the samples.
@@ -65,10 +110,14 @@ class Search {
   explicit Search(const Settings& settings)
       : s_(settings),
         pool_(settings.threads),
-        train_(gaussians(s_.samples, s_.seed * 4 + 1)),
-        judge_(gaussians(judge_count(), s_.seed * 4 + 2)) {}
+        train_(stratified_gaussians(s_.samples, s_.seed * 4 + 1)),
+        judge_(stratified_gaussians(4 * s_.samples, s_.seed * 4 + 2)),
+        known_(read_lines(s_)) {}
+
+  bool has_known() const { return !known_.empty(); }
 
   Point run() {
+    if (s_.evaluations == 0) return known_.back();
     std::vector<Point> starts = best_starts();
     std::vector<CmaEs> runs;
     const int64_t share = s_.evaluations * 2 / 5 / static_cast<int64_t>(starts.size());
@@ -82,8 +131,7 @@ class Search {
 
     std::vector<Point> finalists;
     for (const CmaEs& run : runs) finalists.push_back(run.best());
-    const grid::Taps& known = grid::default_taps(s_.rate, s_.window);
-    if (!known.empty()) finalists.emplace_back(known.begin(), known.end());
+    finalists.insert(finalists.end(), known_.begin(), known_.end());
     const std::vector<double> cost = evaluate(finalists, judge_);
     return rounded(finalists[static_cast<size_t>(std::min_element(cost.begin(), cost.end()) - cost.begin())]);
   }
@@ -105,7 +153,6 @@ class Search {
   static constexpr int kPopulation = 32;
   static constexpr size_t kRuns = 8;
 
-  int64_t judge_count() const { return 4 * s_.samples; }
   static double norm(const Point& p) { return std::sqrt(std::inner_product(p.begin(), p.end(), p.begin(), 0.0)); }
   // The table holds five digits behind the point; what is judged must be what is stored.
   static Point rounded(Point p) {
@@ -141,7 +188,7 @@ class Search {
     return taps;
   }
 
-  // The best of random starts on an eighth of the samples, and the known taps.
+  // The best of random starts on an eighth of the samples, and up to four known ones.
   std::vector<Point> best_starts() {
     Rng rng(s_.seed);
     const std::vector<float> few(train_.begin(), train_.begin() + s_.samples / 8);
@@ -153,14 +200,14 @@ class Search {
     std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return cost[a] < cost[b]; });
     std::vector<Point> best;
     for (size_t i = 0; i < kRuns; ++i) best.push_back(points[order[i]]);
-    const grid::Taps& known = grid::default_taps(s_.rate, s_.window);
-    if (!known.empty()) best.back().assign(known.begin(), known.end());
+    for (size_t i = 0; i < std::min(known_.size(), kRuns / 2); ++i) best[kRuns - 1 - i] = known_[known_.size() - 1 - i];
     return best;
   }
 
   Settings s_;
   ThreadPool pool_;
   std::vector<float> train_, judge_;
+  std::vector<Point> known_;
 };
 
 bool parse(int argc, char** argv, Settings& s) {
@@ -178,8 +225,10 @@ bool parse(int argc, char** argv, Settings& s) {
   s.evaluations = number("--evaluations", s.evaluations);
   s.threads = static_cast<int>(number("--threads", 0));
   s.samples = number("--samples", s.samples);
+  s.lines = flags["--lines"];
+  flags.erase("--lines");
   return argc % 2 == 1 && flags.empty() && s.rate >= 1 && s.rate <= grid::kMaxRate && s.window >= s.rate && s.window <= 20 &&
-         s.samples >= 1024 && s.evaluations >= 100;
+         s.samples >= 1024 && (s.evaluations >= 100 || s.evaluations == 0);
 }
 
 }  // namespace
@@ -189,13 +238,17 @@ int main(int argc, char** argv) {
   using namespace tq::lab;
   Settings settings;
   if (!parse(argc, argv, settings)) {
-    std::fprintf(stderr, "usage: tap_search --rate K --window L [--seed S] [--evaluations N] [--threads T] [--samples M]\n");
+    std::fprintf(stderr, "usage: tap_search --rate K --window L [--seed S] [--evaluations N] [--threads T] [--samples M] [--lines FILE]\n");
     return 2;
   }
   mallopt(M_MMAP_THRESHOLD, 1 << 30);  // the encoders' buffers come and go
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
   const auto start = std::chrono::steady_clock::now();
   Search search(settings);
+  if (settings.evaluations == 0 && !search.has_known()) {
+    std::fprintf(stderr, "tap_search: --lines names no taps of rate %d and window %d or less\n", settings.rate, settings.window);
+    return 2;
+  }
   const Point taps = search.run();
   std::printf("taps %d %d", settings.rate, settings.window);
   for (const double c : taps) std::printf(" %.5f", c);

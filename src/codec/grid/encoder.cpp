@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "base/check.h"
-#include "codec/grid/encoder_kernel.h"
+#include "codec/grid/encoder_tables.h"
 
 namespace tq::grid {
 namespace {
@@ -26,57 +26,6 @@ const Kernel& kernel_of(Isa isa) {
 #endif
     default: return generic_kernel();
   }
-}
-
-// The sums +-taps[first] +- … +- taps[first + count - 1] of every pattern; bit i of the pattern is the sign of taps[first + i].
-std::vector<float> window_values(const Taps& taps, int first, int count) {
-  std::vector<float> values(size_t{1} << count);
-  values[0] = 0.0f;
-  for (int j = 0; j < count; ++j) {
-    const size_t half = size_t{1} << j;
-    const float tap = taps[static_cast<size_t>(first + j)];
-    for (size_t i = 0; i < half; ++i) {
-      values[i + half] = values[i] + tap;
-      values[i] -= tap;
-    }
-  }
-  return values;
-}
-
-struct RateTables {
-  Trellis trellis;
-  std::vector<float> older, newer, newer_lanes, value, by_state;
-};
-
-void build_tables(int rate, const Taps& taps, int lane_bits, RateTables& tables) {
-  const int window = static_cast<int>(taps.size()), state_bits = window - rate;
-  tables.newer = window_values(taps, 0, state_bits);
-  tables.older = window_values(taps, state_bits, rate);
-  tables.newer_lanes = tables.newer;
-  const int lanes = 1 << lane_bits;
-  if (state_bits >= lane_bits)
-    for (size_t base = 0; base < tables.newer.size(); base += static_cast<size_t>(lanes))
-      for (int lane = 0; lane < lanes; ++lane)
-        tables.newer_lanes[base + static_cast<size_t>(lane)] = tables.newer[base + static_cast<size_t>(lane_order(lane, rate, lane_bits))];
-  tables.trellis = {rate, state_bits, tables.older.data(), tables.newer.data(), tables.newer_lanes.data(), nullptr, nullptr};
-  if (!tables.trellis.whole()) return;
-  tables.value = tables.by_state = window_values(taps, 0, window);
-  for (size_t w = 0; w < tables.value.size(); ++w)
-    tables.by_state[(w & ((size_t{1} << state_bits) - 1)) << rate | w >> state_bits] = tables.value[w];
-  tables.trellis.value = tables.value.data();
-  tables.trellis.by_state = tables.by_state.data();
-}
-
-// How many bits of history the string needs after each row, around the ring: S_r = max(L_{r+1} - K_{r+1}, S_{r+1} - K_{r+1}).
-std::vector<uint8_t> history_bits(const Layout& layout, const std::array<RateTables, kMaxRate + 1>& tables) {
-  const int64_t rows = layout.rows;
-  std::vector<uint8_t> bits(static_cast<size_t>(rows), 0);
-  for (int64_t i = 2 * rows - 1 + kMaxWindow; i >= 0; --i) {  // the second lap closes the ring; short rings need more laps
-    const size_t row = static_cast<size_t>(i % rows), next = static_cast<size_t>((i + 1) % rows);
-    const int rate = layout.rate[next];
-    bits[row] = static_cast<uint8_t>(std::max(tables[static_cast<size_t>(rate)].trellis.state_bits, std::max(bits[next] - rate, 0)));
-  }
-  return bits;
 }
 
 }  // namespace
@@ -104,7 +53,7 @@ struct ColumnEncoder::State {
   TapsByRate taps;
   const Kernel& kernel;
   int64_t seam_rows;
-  std::array<RateTables, kMaxRate + 1> tables;
+  TablesByRate tables;
   std::vector<uint8_t> history;  // [R] state bits after each row
   int most_history = 0;
   float clamp = 0.0f;
@@ -326,35 +275,6 @@ double ColumnEncoder::branches() const {
   for (int64_t i = 0; i < layout.rows + 2 * state_->seam_rows; ++i)
     total += std::exp2(static_cast<double>(state_->taps[layout.rate[static_cast<size_t>(i % layout.rows)]].size()));
   return total;
-}
-
-void store_column(const Layout& layout, int64_t column, const uint8_t* bits, uint8_t* packed) {
-  for (int64_t p = 0; p < layout.plane_rows; ++p)
-    packed[layout.byte_of(p, column)] |= static_cast<uint8_t>((bits[p] & 1) << Layout::bit_of(p));
-}
-
-void load_column(const Layout& layout, int64_t column, const uint8_t* packed, uint8_t* bits) {
-  for (int64_t p = 0; p < layout.plane_rows; ++p) bits[p] = packed[layout.byte_of(p, column)] >> Layout::bit_of(p) & 1;
-}
-
-void ring_values(const Layout& layout, const TapsByRate& taps, const uint8_t* bits, float* value) {
-  // The last kMaxWindow bits before the first row; a short ring is wound several times.
-  uint32_t window = 0;
-  for (int64_t i = kMaxWindow; i > 0; --i) {
-    const int64_t p = ((-i) % layout.plane_rows + layout.plane_rows) % layout.plane_rows;
-    window = window << 1 | (bits[p] & 1);
-  }
-  int64_t p = 0;
-  for (int64_t r = 0; r < layout.rows; ++r) {
-    for (; p <= layout.newest[static_cast<size_t>(r)]; ++p) window = window << 1 | (bits[p] & 1);
-    float sum = 0.0f;
-    uint32_t rest = window;
-    for (const float tap : taps[layout.rate[static_cast<size_t>(r)]]) {
-      sum += rest & 1 ? tap : -tap;
-      rest >>= 1;
-    }
-    value[r] = sum;
-  }
 }
 
 }  // namespace tq::grid

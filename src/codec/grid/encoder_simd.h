@@ -41,31 +41,36 @@ void forward_wide(const Trellis& trellis, float target, float root_weight, const
   }
 }
 
-// All lanes of a vector share their predecessors; N vectors at once do. K >= lane_bits, S >= lane_bits.
-template <typename V, int K, int N>
+// All lanes of a vector share their predecessors: N vectors of one predecessor and G predecessors at once. K >= lane_bits,
+// S >= lane_bits; the states are a multiple of G * N vectors, and those a multiple of 2^K if G > 1.
+// kMany: S >= K; otherwise u and u + 1 for even u have the same predecessor.
+template <typename V, int K, int N, int G, bool kMany>
 void forward_narrow(const Trellis& trellis, float target, float root_weight, const float* before, float* after) {
   Scaled<K> scaled;
   scale_older<K>(trellis, root_weight, scaled);
   const int S = trellis.state_bits;
   const int64_t states = int64_t{1} << S;
-  const int up = S >= K ? S - K : 0, down = S >= K ? 0 : K - S;
+  const int64_t stride = states >> K;
   const auto offset = V::set1(root_weight * target), rw = V::set1(root_weight);
-  for (int64_t s = 0; s < states; s += N * V::kLanes) {
+  for (int64_t s = 0; s < states; s += G * N * V::kLanes) {
     const float* from = before + (s >> K);
-    typename V::Reg newer[N], best[N], best1[N];
-    for (int n = 0; n < N; ++n) {
+    typename V::Reg newer[G * N], best[G * N], best1[G * N];
+    for (int n = 0; n < G * N; ++n) {
       newer[n] = V::mul_sub(rw, V::load(trellis.newer + s + n * V::kLanes), offset);
       best[n] = best1[n] = V::set1(3e38f);
     }
     for (int64_t u = 0; u < 1 << K; u += 2) {
       const auto older = V::set1(scaled.older[u]), older1 = V::set1(scaled.older[u + 1]);
-      const auto m = V::set1(from[u << up >> down]), m1 = V::set1(from[(u + 1) << up >> down]);
-      for (int n = 0; n < N; ++n) {
-        best[n] = V::min(best[n], V::square_add(V::add(older, newer[n]), m));
-        best1[n] = V::min(best1[n], V::square_add(V::add(older1, newer[n]), m1));
+      for (int g = 0; g < G; ++g) {
+        const auto m = V::set1(from[(kMany ? u * stride : u >> (K - S)) + g]);
+        const auto m1 = kMany ? V::set1(from[(u + 1) * stride + g]) : m;
+        for (int n = g * N; n < (g + 1) * N; ++n) {
+          best[n] = V::min(best[n], V::square_add(V::add(older, newer[n]), m));
+          best1[n] = V::min(best1[n], V::square_add(V::add(older1, newer[n]), m1));
+        }
       }
     }
-    for (int n = 0; n < N; ++n) V::store(after + s + n * V::kLanes, V::min(best[n], best1[n]));
+    for (int n = 0; n < G * N; ++n) V::store(after + s + n * V::kLanes, V::min(best[n], best1[n]));
   }
 }
 
@@ -106,14 +111,17 @@ void forward_rate(const Trellis& trellis, float target, float root_weight, const
     if (S < kSplitBits && K + S < 6) return forward_whole_of<V, 1>(trellis, target, root_weight, before, after);  // fewer than 4 vectors
     if (S < kSplitBits) return forward_whole_of<V, 4>(trellis, target, root_weight, before, after);
   }
-  if (S < V::kLaneBits) return forward_narrow<Scalar, K, 1>(trellis, target, root_weight, before, after);
+  if (S < V::kLaneBits && S < K) return forward_narrow<Scalar, K, 1, 1, false>(trellis, target, root_weight, before, after);
+  if (S < V::kLaneBits) return forward_narrow<Scalar, K, 1, 1, true>(trellis, target, root_weight, before, after);
   if constexpr (K < V::kLaneBits) {
     forward_wide<V, K>(trellis, target, root_weight, before, after);
   } else {
-    const int vector_bits = S < K ? S - V::kLaneBits : K - V::kLaneBits;
-    if (vector_bits >= 2) return forward_narrow<V, K, 4>(trellis, target, root_weight, before, after);
-    if (vector_bits == 1) return forward_narrow<V, K, 2>(trellis, target, root_weight, before, after);
-    forward_narrow<V, K, 1>(trellis, target, root_weight, before, after);
+    constexpr int kShared = K - V::kLaneBits >= 2 ? 4 : K - V::kLaneBits == 1 ? 2 : 1;  // vectors of one predecessor, 4 at most
+    if (S >= K + 2) return forward_narrow<V, K, kShared, 4 / kShared, true>(trellis, target, root_weight, before, after);
+    if (S >= K) return forward_narrow<V, K, kShared, 1, true>(trellis, target, root_weight, before, after);
+    if (S >= V::kLaneBits + 2) return forward_narrow<V, K, 4, 1, false>(trellis, target, root_weight, before, after);
+    if (S == V::kLaneBits + 1) return forward_narrow<V, K, 2, 1, false>(trellis, target, root_weight, before, after);
+    forward_narrow<V, K, 1, 1, false>(trellis, target, root_weight, before, after);
   }
 }
 
