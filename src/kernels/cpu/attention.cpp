@@ -1,0 +1,139 @@
+#include "kernels/cpu/attention.h"
+
+#include <algorithm>
+
+namespace tq::cpu {
+namespace {
+
+constexpr int64_t kQueryBlock = 48;  // queries whose scores exist at a time
+constexpr int64_t kFewTokens = 4;    // up to here keys are multiplied row by row
+
+float* grow(Buffer<float>& buffer, int64_t count) {
+  if (buffer.size() < static_cast<size_t>(count)) buffer = Buffer<float>::uninitialized(static_cast<size_t>(count));
+  return buffer.data();
+}
+
+int64_t row_at(const KvView& kv, int64_t head, int64_t position) {
+  return (head * kv.capacity + position) * kv_row_bytes(kv.type, kv.head_dim);
+}
+
+// The first position that a token sees.
+int64_t first_seen(const AttendArgs& args, int64_t position) {
+  return args.window > 0 ? std::max<int64_t>(0, position + 1 - args.window) : 0;
+}
+
+// One query over all it sees: a dot product a key, then the weighted sum of the values.
+void attend_one(const AttendArgs& args, const FloatKernels& kernels, int64_t token, int64_t head, float* scratch) {
+  const KvView& kv = args.kv;
+  const int64_t kv_head = head / (args.heads / kv.kv_heads), last = args.first_position + token, first = first_seen(args, last);
+  float* row = scratch;
+  float* scores = scratch + kv.head_dim;
+  const float* query = args.query + token * args.stride + head * kv.head_dim;
+  for (int64_t p = first; p <= last; ++p) {
+    kernels.load_kv(kv.type, kv.key + row_at(kv, kv_head, p), kv.head_dim, row);
+    scores[p - first] = kernels.dot(query, row, kv.head_dim);
+  }
+  kernels.softmax(scores, last - first + 1, args.scale, args.softcap);
+  float* output = args.output + (token * args.heads + head) * kv.head_dim;
+  std::fill_n(output, kv.head_dim, 0.0f);
+  for (int64_t p = first; p <= last; ++p) {
+    kernels.load_kv(kv.type, kv.value + row_at(kv, kv_head, p), kv.head_dim, row);
+    kernels.add_scaled(output, row, scores[p - first], kv.head_dim);
+  }
+}
+
+// Keys and values of one head, packed for the GEMM: keys as bands of positions, values as bands of dimensions.
+struct PackedHead {
+  const float* keys;    // [bands of positions][D, kBandRows]
+  const float* values;  // [bands of dimensions][positions, kBandRows]
+  int64_t positions;
+};
+
+PackedHead pack_head(const AttendArgs& args, const FloatKernels& kernels, int64_t kv_head, int64_t end, float* memory) {
+  const KvView& kv = args.kv;
+  const int64_t dim = kv.head_dim, key_bands = (end + kBandRows - 1) / kBandRows, value_bands = (dim + kBandRows - 1) / kBandRows;
+  float* keys = memory;
+  float* values = keys + key_bands * dim * kBandRows;
+  float* rows = values + value_bands * end * kBandRows;  // [kBandRows, D]
+  for (int64_t band = 0; band < key_bands; ++band) {
+    const int64_t first = band * kBandRows, count = std::min(kBandRows, end - first);
+    for (int64_t i = 0; i < count; ++i) kernels.load_kv(kv.type, kv.key + row_at(kv, kv_head, first + i), dim, rows + i * dim);
+    kernels.pack_band(rows, count, dim, dim, keys + band * dim * kBandRows);
+  }
+  for (int64_t p = 0; p < end; ++p) {
+    kernels.load_kv(kv.type, kv.value + row_at(kv, kv_head, p), dim, rows);
+    for (int64_t band = 0; band < value_bands; ++band) {
+      float* out = values + (band * end + p) * kBandRows;
+      const int64_t count = std::min(kBandRows, dim - band * kBandRows);
+      std::copy_n(rows + band * kBandRows, count, out);
+      std::fill(out + count, out + kBandRows, 0.0f);
+    }
+  }
+  return {keys, values, end};
+}
+
+int64_t packed_size(const AttendArgs& args, int64_t end) {
+  const int64_t dim = args.kv.head_dim, key_bands = (end + kBandRows - 1) / kBandRows, value_bands = (dim + kBandRows - 1) / kBandRows;
+  return key_bands * dim * kBandRows + value_bands * end * kBandRows + kBandRows * dim;
+}
+
+// Queries [begin, begin + count) of one head.
+void attend_block(const AttendArgs& args, const FloatKernels& kernels, const PackedHead& packed, int64_t head, int64_t begin, int64_t count,
+                  float* scores) {
+  const int64_t dim = args.kv.head_dim, end = args.first_position + begin + count;
+  const int64_t first_band = first_seen(args, args.first_position + begin) / kBandRows, width = packed.positions;
+  const float* queries = args.query + begin * args.stride + head * dim;
+  for (int64_t band = first_band; band * kBandRows < end; ++band)
+    kernels.gemm_band({.input = queries,
+                       .input_stride = args.stride,
+                       .packed = packed.keys + band * dim * kBandRows,
+                       .output = scores + band * kBandRows,
+                       .output_stride = width,
+                       .tokens = count,
+                       .columns = dim,
+                       .rows = std::min(kBandRows, width - band * kBandRows)});
+  const int64_t start = first_band * kBandRows;
+  for (int64_t t = 0; t < count; ++t) {
+    const int64_t last = args.first_position + begin + t, first = first_seen(args, last);
+    float* row = scores + t * width;
+    std::fill(row + start, row + first, 0.0f);
+    kernels.softmax(row + first, last - first + 1, args.scale, args.softcap);
+    std::fill(row + last + 1, row + end, 0.0f);
+  }
+  for (int64_t band = 0; band * kBandRows < dim; ++band)
+    kernels.gemm_band({.input = scores + start,
+                       .input_stride = width,
+                       .packed = packed.values + (band * packed.positions + start) * kBandRows,
+                       .output = args.output + begin * args.heads * dim + head * dim + band * kBandRows,
+                       .output_stride = args.heads * dim,
+                       .tokens = count,
+                       .columns = end - start,
+                       .rows = std::min(kBandRows, dim - band * kBandRows)});
+}
+
+}  // namespace
+
+void attend(const AttendArgs& args, const FloatKernels& kernels, ThreadPool& threads, AttendWorkspace& workspace) {
+  const KvView& kv = args.kv;
+  const int64_t end = args.first_position + args.tokens, group = args.heads / kv.kv_heads;
+  workspace.of_thread.resize(static_cast<size_t>(threads.size()));
+  if (args.tokens <= kFewTokens) {
+    threads.run(args.tokens * args.heads, 1, [&](int64_t begin, int64_t stop, int thread) {
+      float* scratch = grow(workspace.of_thread[static_cast<size_t>(thread)], kv.head_dim + end);
+      for (int64_t i = begin; i < stop; ++i) attend_one(args, kernels, i / args.heads, i % args.heads, scratch);
+    });
+    return;
+  }
+  const int64_t packed = packed_size(args, end);
+  threads.run(kv.kv_heads, 1, [&](int64_t begin, int64_t stop, int thread) {
+    float* memory = grow(workspace.of_thread[static_cast<size_t>(thread)], packed + kQueryBlock * end);
+    for (int64_t kv_head = begin; kv_head < stop; ++kv_head) {
+      const PackedHead head = pack_head(args, kernels, kv_head, end, memory);
+      for (int64_t g = 0; g < group; ++g)
+        for (int64_t t = 0; t < args.tokens; t += kQueryBlock)
+          attend_block(args, kernels, head, kv_head * group + g, t, std::min(kQueryBlock, args.tokens - t), memory + packed);
+    }
+  });
+}
+
+}  // namespace tq::cpu

@@ -1,0 +1,29 @@
+#include "kernels/cpu/matrix.h"
+
+#include "tensor/ggml_types.h"
+
+namespace tq::cpu {
+
+CpuMatrix::CpuMatrix(const PackedTensor& tensor, int64_t expert, Isa isa)
+    : Matrix(tensor.shape[tensor.shape.size() - 2], tensor.columns()), tensor_(tensor), first_row_(expert * rows()), isa_(isa) {
+  if (tensor.codec == CodecId::kGrid) planes_.emplace(grid::open(tensor_, expert));
+}
+
+std::string CpuMatrix::kernel(int64_t tokens) const {
+  if (planes_ && tokens <= kPlaneTokens)
+    return std::string(product_kernel_name(isa_)) + (planes_->wants_high_precision() ? ", 15 bits" : ", 8 bits");
+  return fmt::format("decoded bands, f32 {}", isa_name(isa_));
+}
+
+uint64_t CpuMatrix::bytes() const {
+  if (planes_) return planes_->bytes();
+  return tensor_.bytes() / static_cast<uint64_t>(tensor_.rows() / rows());
+}
+
+void CpuMatrix::decode(int64_t begin, int64_t count, float* out) const { decode_rows(tensor_, first_row_ + begin, count, out); }
+
+void CpuMatrix::decode_rotated(int64_t begin, int64_t count, float* out) const {
+  grid::decode_rotated(planes_->matrix(), begin, count, out);
+}
+
+}  // namespace tq::cpu

@@ -1,0 +1,36 @@
+// Matrices of the CPU backend: float ones, multiplied through decoded bands, and grid ones, multiplied packed.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/plane/plane_matrix.h"
+#include "kernels/cpu/simd/kernels.h"
+
+namespace tq::cpu {
+
+class CpuMatrix final : public Matrix {
+ public:
+  // expert e of a stack, else 0. The tensor is validated.
+  CpuMatrix(const PackedTensor& tensor, int64_t expert, Isa isa);
+
+  std::string kernel(int64_t tokens) const override;
+  uint64_t bytes() const override;
+  const PlaneMatrix* planes() const { return planes_ ? &*planes_ : nullptr; }
+  // Logical rows [begin, begin + count) in the basis that the product works in (the original one), [count, C].
+  void decode(int64_t begin, int64_t count, float* out) const;
+  // The same in the rotated basis of a grid matrix.
+  void decode_rotated(int64_t begin, int64_t count, float* out) const;
+
+ private:
+  PackedTensor tensor_;
+  int64_t first_row_;
+  Isa isa_;
+  std::optional<PlaneMatrix> planes_;
+};
+
+// Tokens up to which packed planes are multiplied directly.
+constexpr int64_t kPlaneTokens = 8;
+
+}  // namespace tq::cpu

@@ -1,0 +1,12 @@
+#if defined(__x86_64__)
+#define TQ_SIMD_WIDTH 16
+#define TQ_SIMD_TOKENS 12
+#include "kernels/cpu/simd/kernels_simd.h"
+
+namespace tq::cpu {
+
+const FloatKernels& float_kernels_avx512();
+const FloatKernels& float_kernels_avx512() { return kTable; }
+
+}  // namespace tq::cpu
+#endif
