@@ -1,0 +1,138 @@
+// Tokenizers from Hugging Face's tokenizer.json.
+#include "token/json_steps.h"
+#include "token/tokenizer_impl.h"
+
+namespace tq {
+namespace {
+
+constexpr int64_t kLargestId = int64_t{1} << 28;
+
+// Vocabularies are objects of 10^5 members: walked once, never searched.
+Status read_vocabulary(const Json& model, TokenizerImpl& impl) {
+  const auto vocabulary = model.find("vocab");
+  if (vocabulary == model.end() || !vocabulary->is_object()) return bad_input("{}: model.vocab should be an object", impl.where);
+  for (const auto& [token, value] : vocabulary->items()) {
+    if (!value.is_number_integer() || value.get<int64_t>() < 0 || value.get<int64_t>() >= kLargestId)
+      return bad_input("{}: the id of token '{}' makes no sense", impl.where, token.substr(0, 40));
+    const auto id = static_cast<size_t>(value.get<int64_t>());
+    if (id >= 16 * vocabulary->size() + 1024)
+      return bad_input("{}: token '{}' has the id {} in a vocabulary of {}", impl.where, token.substr(0, 40), id, vocabulary->size());
+    if (impl.tokens.size() <= id) impl.tokens.resize(id + 1);
+    impl.tokens[id] = token;
+  }
+  return {};
+}
+
+Status read_merges(const Json& model, TokenizerImpl& impl) {
+  const auto merges = model.find("merges");
+  if (merges == model.end() || !merges->is_array()) return bad_input("{}: model.merges should be a list", impl.where);
+  int32_t rank = 0;
+  for (const Json& merge : *merges) {
+    std::string left, right;
+    if (merge.is_string()) {
+      const auto& text = merge.get_ref<const std::string&>();
+      const size_t space = text.find(' ', 1);
+      if (space == std::string::npos) return bad_input("{}: merge {} has no two parts", impl.where, rank);
+      left = text.substr(0, space), right = text.substr(space + 1);
+    } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
+      left = merge[0].get<std::string>(), right = merge[1].get<std::string>();
+    } else {
+      return bad_input("{}: merge {} is neither a text nor a pair", impl.where, rank);
+    }
+    const auto a = impl.ids.find(left), b = impl.ids.find(right), ab = impl.ids.find(left + right);
+    if (a != impl.ids.end() && b != impl.ids.end() && ab != impl.ids.end())
+      impl.merges.emplace(pair_key(a->second, b->second), Merge{rank, ab->second});
+    ++rank;
+  }
+  return {};
+}
+
+Status read_model(const Json& json, TokenizerImpl& impl) {
+  const auto model = json.find("model");
+  if (model == json.end() || !model->is_object()) return bad_input("{}: there is no model", impl.where);
+  const JsonReader reader(*model, impl.where + " model");
+  TQ_ASSIGN(const std::string type, reader.string_or("type", model->contains("merges") ? "BPE" : "unknown"));
+  if (type != "BPE") return bad_input("{}: tokenizers of the type {} are not supported (BPE is)", impl.where, type);
+  for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
+    TQ_ASSIGN(const std::string text, reader.string_or(key, ""));
+    if (!text.empty()) return bad_input("{}: {} is not supported", impl.where, key);
+  }
+  TQ_ASSIGN(impl.byte_fallback, reader.boolean_or("byte_fallback", false));
+  TQ_ASSIGN(impl.fuse_unknown, reader.boolean_or("fuse_unk", false));
+  TQ_ASSIGN(impl.ignore_merges, reader.boolean_or("ignore_merges", false));
+  return read_vocabulary(*model, impl);
+}
+
+Status read_added(const Json& json, TokenizerImpl& impl) {
+  const auto added = json.find("added_tokens");
+  if (added == json.end() || added->is_null()) return {};
+  if (!added->is_array()) return bad_input("{}: added_tokens should be a list", impl.where);
+  for (const Json& entry : *added) {
+    const JsonReader reader(entry, impl.where + " added_tokens");
+    AddedToken token;
+    TQ_ASSIGN(token.content, reader.string("content"));
+    TQ_ASSIGN(const int64_t id, reader.integer("id", 0, static_cast<int64_t>(impl.tokens.size() + added->size()) * 16 + 1024));
+    TQ_ASSIGN(token.special, reader.boolean_or("special", false));
+    TQ_ASSIGN(token.strip_left, reader.boolean_or("lstrip", false));
+    TQ_ASSIGN(token.strip_right, reader.boolean_or("rstrip", false));
+    TQ_ASSIGN(token.single_word, reader.boolean_or("single_word", false));
+    token.id = static_cast<TokenId>(id);
+    if (impl.tokens.size() <= static_cast<size_t>(id)) impl.tokens.resize(static_cast<size_t>(id) + 1);
+    impl.tokens[static_cast<size_t>(id)] = token.content;
+    impl.added.push_back(std::move(token));
+  }
+  return {};
+}
+
+// A text, or an object with the field "content".
+std::string token_name(const Json& config, const char* key) {
+  const auto found = config.is_object() ? config.find(key) : config.end();
+  if (!config.is_object() || found == config.end()) return {};
+  if (found->is_string()) return found->get<std::string>();
+  if (found->is_object() && found->contains("content") && (*found)["content"].is_string()) return (*found)["content"].get<std::string>();
+  return {};
+}
+
+Status read_config(const Json& config, TokenizerImpl& impl) {
+  const auto id_of = [&](const char* key) -> TokenId {
+    const auto found = impl.ids.find(token_name(config, key));
+    return found == impl.ids.end() ? -1 : found->second;
+  };
+  impl.bos = id_of("bos_token"), impl.eos = id_of("eos_token"), impl.pad = id_of("pad_token");
+  if (impl.unknown < 0) impl.unknown = id_of("unk_token");
+  const JsonReader reader(config, impl.where + " tokenizer_config.json");
+  TQ_ASSIGN(const bool add_bos, reader.boolean_or("add_bos_token", false));
+  TQ_ASSIGN(const bool add_eos, reader.boolean_or("add_eos_token", false));
+  if (add_bos && impl.prefix.empty() && impl.bos >= 0) impl.prefix = {impl.bos};
+  if (add_eos && impl.suffix.empty() && impl.eos >= 0) impl.suffix = {impl.eos};
+  return {};
+}
+
+}  // namespace
+
+Result<Tokenizer> Tokenizer::from_json(const Json& json, const Json& config, const std::string& where) {
+  if (!json.is_object()) return bad_input("{}: an object was expected", where);
+  auto impl = std::make_shared<TokenizerImpl>();
+  impl->where = where;
+  TQ_TRY(read_model(json, *impl));
+  TQ_TRY(read_added(json, *impl));
+  for (size_t i = 0; i < impl->tokens.size(); ++i) impl->ids.emplace(impl->tokens[i], static_cast<TokenId>(i));
+  TQ_TRY(read_merges(json["model"], *impl));
+  const auto part = [&](const char* key) -> const Json& {
+    static const Json kNull;
+    const auto found = json.find(key);
+    return found == json.end() ? kNull : *found;
+  };
+  TQ_TRY(read_normalizer(part("normalizer"), *impl));
+  TQ_TRY(read_pre_tokenizer(part("pre_tokenizer"), *impl));
+  TQ_TRY(read_post_processor(part("post_processor"), *impl));
+  TQ_TRY(read_decoder(part("decoder"), *impl));
+  if (const std::string name = token_name(json["model"], "unk_token"); !name.empty())
+    if (const auto found = impl->ids.find(name); found != impl->ids.end()) impl->unknown = found->second;
+  TQ_TRY(read_config(config, *impl));
+  impl->source = json;
+  TQ_TRY(impl->finish());
+  return Tokenizer(std::move(impl));
+}
+
+}  // namespace tq

@@ -1,0 +1,60 @@
+#include "token/tokenizer.h"
+
+#include "token/tokenizer_impl.h"
+#include "token/utf8.h"
+
+namespace tq {
+
+std::vector<TokenId> Tokenizer::encode(std::string_view text, bool parse_special, bool add_special) const {
+  return impl_->encode(text, parse_special, add_special);
+}
+
+std::string Tokenizer::piece(TokenId id, bool skip_special) const {
+  const AddedToken* added = impl_->added_token(id);
+  return skip_special && added && added->special ? std::string() : impl_->bytes_of(id);
+}
+
+std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special) const {
+  StreamDecoder decoder(*this, skip_special);
+  std::string out;
+  for (const TokenId id : ids) out += decoder.push(id);
+  return out + decoder.finish();
+}
+
+int64_t Tokenizer::size() const { return static_cast<int64_t>(impl_->tokens.size()); }
+TokenId Tokenizer::bos() const { return impl_->bos; }
+TokenId Tokenizer::eos() const { return impl_->eos; }
+const std::vector<TokenId>& Tokenizer::end_of_turn() const { return impl_->end_of_turn; }
+
+std::optional<TokenId> Tokenizer::find(std::string_view token) const {
+  const auto found = impl_->ids.find(std::string(token));
+  return found == impl_->ids.end() ? std::nullopt : std::optional(found->second);
+}
+
+std::string Tokenizer::token_text(TokenId id) const {
+  return id >= 0 && id < size() ? impl_->tokens[static_cast<size_t>(id)] : std::string();
+}
+
+bool Tokenizer::is_special(TokenId id) const {
+  const AddedToken* added = impl_->added_token(id);
+  return added && added->special;
+}
+
+std::string StreamDecoder::push(TokenId id) {
+  std::string text = tokenizer_.piece(id, skip_special_);
+  if (is_first_ && !text.empty()) {
+    is_first_ = false;
+    if (tokenizer_.strips_leading_space() && text[0] == ' ') text.erase(0, 1);
+  }
+  pending_ += text;
+  const size_t keep = utf8_incomplete_tail(pending_);
+  std::string out = pending_.substr(0, pending_.size() - keep);
+  pending_.erase(0, out.size());
+  return out;
+}
+
+std::string StreamDecoder::finish() { return std::exchange(pending_, {}); }
+
+bool Tokenizer::strips_leading_space() const { return impl_->strip_leading_space; }
+
+}  // namespace tq

@@ -1,0 +1,90 @@
+// Text to token ids and back: byte-level BPE and SentencePiece BPE, from tokenizer.json, tokenizer.model or a GGUF vocabulary.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+#include "base/result.h"
+
+namespace tq {
+
+using TokenId = int32_t;
+
+enum class TokenKind : uint8_t { kNormal, kUnknown, kControl, kUserDefined, kUnused, kByte };
+
+// What a GGUF vocabulary says. Strings as in the file.
+struct VocabularySpec {
+  enum class Model : uint8_t { kByteBpe, kSpm };
+  Model model = Model::kByteBpe;
+  std::string pre;  // tokenizer.ggml.pre: the name of the pre-tokenizer
+  std::vector<std::string> tokens;
+  std::vector<float> scores;        // kSpm
+  std::vector<TokenKind> kinds;     // empty: all normal
+  std::vector<std::string> merges;  // kByteBpe: "a b", best first
+  TokenId bos = -1, eos = -1, unknown = -1, pad = -1;
+  std::vector<TokenId> end_of_turn;  // beyond eos
+  bool add_bos = false, add_eos = false;
+  bool add_space_prefix = false;          // kSpm
+  bool remove_extra_whitespaces = false;  // kSpm
+};
+
+class TokenizerImpl;
+
+// Immutable; copies share their state; safe to use from several threads.
+class Tokenizer {
+ public:
+  // tokenizer_config may be an empty object. Errors: kBadInput with what is missing, wrong or not supported, by name.
+  static Result<Tokenizer> from_json(const Json& tokenizer_json, const Json& tokenizer_config, const std::string& where);
+  static Result<Tokenizer> from_sentencepiece(std::span<const std::byte> tokenizer_model, const Json& tokenizer_config,
+                                              const std::string& where);
+  static Result<Tokenizer> from_vocabulary(VocabularySpec spec, const std::string& where);
+
+  // parse_special: control tokens written out in the text become themselves; else they are ordinary text (user-defined tokens always
+  // match). add_special: bos and eos as the vocabulary asks. Invalid UTF-8 is read as U+FFFD.
+  std::vector<TokenId> encode(std::string_view text, bool parse_special, bool add_special) const;
+  // Bytes that are no whole character stay as they are. Ids outside the vocabulary give nothing.
+  std::string decode(std::span<const TokenId> ids, bool skip_special) const;
+
+  int64_t size() const;
+  TokenId bos() const;  // -1: none
+  TokenId eos() const;
+  // Every id that ends an answer: eos, what the files name, and well-known end-of-turn tokens.
+  const std::vector<TokenId>& end_of_turn() const;
+  std::optional<TokenId> find(std::string_view token) const;  // as the vocabulary spells it
+  std::string token_text(TokenId id) const;                   // as the vocabulary spells it
+  bool is_special(TokenId id) const;
+
+  // In the format of Hugging Face's tokenizers, with the same behaviour.
+  Json to_tokenizer_json() const;
+  Json to_tokenizer_config() const;
+
+  // The bytes that an id stands for, without the treatment of the text's beginning.
+  std::string piece(TokenId id, bool skip_special) const;
+  bool strips_leading_space() const;  // decoding drops the space that encoding puts in front of a text
+
+ private:
+  explicit Tokenizer(std::shared_ptr<const TokenizerImpl> impl) : impl_(std::move(impl)) {}
+  std::shared_ptr<const TokenizerImpl> impl_;
+};
+
+// Decodes token by token; never emits part of a UTF-8 character. All pieces together are decode() of all tokens.
+class StreamDecoder {
+ public:
+  StreamDecoder(const Tokenizer& tokenizer, bool skip_special) : tokenizer_(tokenizer), skip_special_(skip_special) {}
+  std::string push(TokenId id);
+  std::string finish();  // what is left, be it whole or not
+
+ private:
+  Tokenizer tokenizer_;
+  bool skip_special_;
+  bool is_first_ = true;
+  std::string pending_;
+};
+
+}  // namespace tq

@@ -1,0 +1,80 @@
+#include "token/utf8.h"
+
+namespace tq {
+namespace {
+
+struct Scan {
+  size_t length;  // bytes that belong together
+  bool valid;
+  bool complete;  // false: the text ended within a character that was sound so far
+};
+
+// The second byte's range depends on the first (no overlong forms, no surrogates, nothing above U+10FFFF).
+Scan scan(std::string_view text, size_t at) {
+  const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };
+  const uint8_t first = byte(at);
+  if (first < 0x80) return {1, true, true};
+  const size_t wanted = first >= 0xc2 && first <= 0xdf ? 2 : first >= 0xe0 && first <= 0xef ? 3 : first >= 0xf0 && first <= 0xf4 ? 4 : 0;
+  if (wanted == 0) return {1, false, true};
+  for (size_t i = 1; i < wanted; ++i) {
+    if (at + i >= text.size()) return {i, false, false};
+    uint8_t low = 0x80, high = 0xbf;
+    if (i == 1) {
+      if (first == 0xe0) low = 0xa0;
+      if (first == 0xed) high = 0x9f;
+      if (first == 0xf0) low = 0x90;
+      if (first == 0xf4) high = 0x8f;
+    }
+    if (byte(at + i) < low || byte(at + i) > high) return {i, false, true};
+  }
+  return {wanted, true, true};
+}
+
+}  // namespace
+
+size_t utf8_length(std::string_view text, size_t at) {
+  const Scan one = scan(text, at);
+  return one.valid ? one.length : 0;
+}
+
+uint32_t utf8_decode(std::string_view text, size_t at) {
+  const auto byte = [&](size_t i) { return static_cast<uint32_t>(static_cast<uint8_t>(text[at + i])); };
+  const uint32_t first = byte(0);
+  if (first < 0x80) return first;
+  if (first < 0xe0) return (first & 31) << 6 | (byte(1) & 63);
+  if (first < 0xf0) return (first & 15) << 12 | (byte(1) & 63) << 6 | (byte(2) & 63);
+  return (first & 7) << 18 | (byte(1) & 63) << 12 | (byte(2) & 63) << 6 | (byte(3) & 63);
+}
+
+void utf8_append(std::string& out, uint32_t c) {
+  const auto put = [&](uint32_t byte) { out += static_cast<char>(byte); };
+  if (c < 0x80) return put(c);
+  if (c < 0x800) return put(0xc0 | c >> 6), put(0x80 | (c & 63));
+  if (c < 0x10000) return put(0xe0 | c >> 12), put(0x80 | (c >> 6 & 63)), put(0x80 | (c & 63));
+  put(0xf0 | c >> 18), put(0x80 | (c >> 12 & 63)), put(0x80 | (c >> 6 & 63)), put(0x80 | (c & 63));
+}
+
+std::string utf8_repair(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t at = 0; at < text.size();) {
+    const Scan one = scan(text, at);
+    if (one.valid) out.append(text, at, one.length);
+    else out += "\xef\xbf\xbd";
+    at += one.length;
+  }
+  return out;
+}
+
+size_t utf8_incomplete_tail(std::string_view text) {
+  for (size_t back = 1; back <= 3 && back <= text.size(); ++back) {
+    const auto byte = static_cast<uint8_t>(text[text.size() - back]);
+    if (byte < 0x80) return 0;
+    if (byte < 0xc0) continue;
+    const Scan one = scan(text, text.size() - back);
+    return one.complete ? 0 : back;
+  }
+  return 0;
+}
+
+}  // namespace tq
