@@ -174,12 +174,15 @@ uint32_t trace(const Trellis& trellis, float target, float root_weight, const fl
       best = V::min(best, cost);
     }
     const auto least = V::set1(V::reduce_min(best));
-    for (int u = 0; u < 1 << K; u += V::kLanes) {
+    uint32_t first = 0;  // from the last to the first without a branch: which vector holds it cannot be predicted
+    for (int u = (1 << K) - V::kLanes; u >= 0; u -= V::kLanes) {
       const uint32_t equal = V::equal_mask(V::load(costs + u), least);
-      if (equal) return (static_cast<uint32_t>(u) + static_cast<uint32_t>(__builtin_ctz(equal))) << S | state;
+      const uint32_t here = static_cast<uint32_t>(u) + static_cast<uint32_t>(__builtin_ctz(equal | 1u << (V::kLanes - 1)));
+      first = equal ? here : first;
     }
+    return first << S | state;
   }
-  return state;  // not reached: some cost is the least
+  return state;  // not reached
 }
 
 template <typename V, typename Scalar>
