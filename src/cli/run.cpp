@@ -7,13 +7,12 @@
 #include "cli/command.h"
 #include "convert/import.h"
 #include "run/engine.h"
-#include "token/chat_template.h"
 
 namespace tq::cli {
 namespace {
 
 struct Flags {
-  std::string model, prompt, file, system, kv = "f16";
+  std::string model, prompt, file, kv = "f16";
   std::vector<std::string> stop;
   int64_t context = 0, max_tokens = -1;
   SamplerOptions sampler;
@@ -36,21 +35,15 @@ Result<std::string> find_prompt(const Flags& flags) {
   return read_standard_input();
 }
 
-class Chat {
+// Continues texts; chat templates are not interpreted yet.
+class Continuation {
  public:
-  Chat(const Model& model, const Flags& flags, Network& network, Engine& engine)
+  Continuation(const Model& model, const Flags& flags, Network& network, Engine& engine)
       : model_(model), flags_(flags), network_(network), engine_(engine) {}
-
-  Status open() {
-    if (flags_.raw || model_.chat_template.empty()) return {};
-    TQ_ASSIGN(template_, ChatTemplate::parse(model_.chat_template, model_.source + " chat template"));
-    if (!flags_.system.empty()) messages_.push_back({{"role", "system"}, {"content", flags_.system}});
-    return {};
-  }
 
   Status answer(const std::string& text) {
     Request request;
-    TQ_ASSIGN(request.prompt, encode(text));
+    request.prompt = model_.tokenizer->encode(text, false, true);
     request.sampler = flags_.sampler;
     request.max_tokens = flags_.max_tokens;
     request.stop = flags_.stop;
@@ -65,28 +58,12 @@ class Chat {
         if (!flags_.json) fmt::print("{}", event.text), std::fflush(stdout);
       }
     }
-    messages_.push_back({{"role", "assistant"}, {"content", said}});
     report(engine_.stats(id), said);
     if (cancelled) return fail(ErrorCode::kInterrupted, "stopped");
     return {};
   }
 
  private:
-  Result<std::vector<TokenId>> encode(const std::string& text) {
-    if (!template_) return model_.tokenizer->encode(text, false, true);
-    messages_.push_back({{"role", "user"}, {"content", text}});
-    const auto special = [&](TokenId id) { return id >= 0 ? model_.tokenizer->token_text(id) : std::string(); };
-    TQ_ASSIGN(const std::string prompt, template_->render({.messages = messages_,
-                                                           .tools = nullptr,
-                                                           .add_generation_prompt = true,
-                                                           .extra = Json::object(),
-                                                           .bos_token = special(model_.tokenizer->bos()),
-                                                           .eos_token = special(model_.tokenizer->eos()),
-                                                           .now = static_cast<int64_t>(time(nullptr))}));
-    std::vector<TokenId> ids = model_.tokenizer->encode(prompt, true, false);
-    return ids;
-  }
-
   void report(const RequestStats& stats, const std::string& said) const {
     const auto rate = [](int64_t tokens, double seconds) { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0; };
     // The first token of the answer comes with the prompt.
@@ -113,11 +90,9 @@ class Chat {
   const Flags& flags_;
   Network& network_;
   Engine& engine_;
-  std::optional<ChatTemplate> template_;
-  Json messages_ = Json::array();
 };
 
-Status converse(Chat& chat) {
+Status converse(Continuation& chat) {
   fmt::print(stderr, "An empty line or Ctrl-D ends the conversation.\n");
   std::string line;
   while (true) {
@@ -140,8 +115,7 @@ Status act(const Flags& flags) {
             Engine::create(
                 network, *model.tokenizer,
                 {.context = flags.context, .kv_type = kv, .precision = flags.float_activations ? Precision::kFloat : Precision::kInt8}));
-  Chat chat(model, flags, network, engine);
-  TQ_TRY(chat.open());
+  Continuation chat(model, flags, network, engine);
   return prompt.empty() ? converse(chat) : chat.answer(prompt);
 }
 
@@ -153,8 +127,7 @@ Command add_run(CLI::App& root) {
   app->add_option("model", flags->model, "Artifact, Hugging Face directory or GGUF file")->required();
   app->add_option("prompt", flags->prompt, "The prompt; without one, standard input, or a conversation on a terminal");
   app->add_option("-f,--file", flags->file, "Read the prompt from a file; - is standard input");
-  app->add_option("--system", flags->system, "System message");
-  app->add_flag("--raw", flags->raw, "Continue the text; no chat template");
+  app->add_flag("--raw", flags->raw, "Continue the text without a chat template (the only way so far)");
   app->add_option("--ctx", flags->context, "Context in tokens; 0 is the model's own, at most 4096")->check(CLI::NonNegativeNumber);
   app->add_option("-n,--max-tokens", flags->max_tokens, "Tokens of the answer at most; negative: no limit");
   app->add_option("--temperature", flags->sampler.temperature, "0: always the most likely token")
