@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "codec/grid/grid.h"
+#include "quantize/blas.h"
 
 // LAPACK, as OpenBLAS brings it; lapacke.h would need another package for one function.
 extern "C" void spotrf_(const char* uplo, const int* n, float* a, const int* lda, int* info);
@@ -62,6 +63,7 @@ Objective identity_objective(int64_t columns) {
 }
 
 Objective make_objective(Buffer<float> hessian, int64_t columns, const uint8_t* sign, double damping) {
+  use_one_blas_thread();
   double trace = 0;
   for (int64_t i = 0; i < columns; ++i) trace += hessian[static_cast<size_t>(i * columns + i)];
   if (!(trace > 0)) return identity_objective(columns);

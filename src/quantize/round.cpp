@@ -3,10 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include <cblas.h>
-
 #include "base/float16.h"
 #include "codec/grid/encoder.h"
+#include "quantize/blas.h"
 
 namespace tq {
 namespace {
@@ -174,6 +173,7 @@ double refit_scales(const Objective& objective, Columns& columns, std::vector<fl
 }  // namespace
 
 Rounded round_to_grid(const RoundRequest& request) {
+  use_one_blas_thread();
   Columns columns = rotated_columns(request);
   std::vector<float> scale = initial_scales(columns);
   Rounded out;

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include <cblas.h>
+#include "quantize/blas.h"
 
 namespace tq {
 namespace {
@@ -14,6 +14,7 @@ constexpr int64_t kBand = 192;  // rows of H that one thread sums at a time
 SecondMoment::SecondMoment(int64_t columns) : columns_(columns), lower_(static_cast<size_t>(columns * columns)) {}
 
 void SecondMoment::add(const float* input, int64_t tokens, ThreadPool& threads) {
+  use_one_blas_thread();
   tokens_ += tokens;
   const int64_t bands = (columns_ + kBand - 1) / kBand;
   threads.run(bands, 1, [&](int64_t begin, int64_t end, int) {

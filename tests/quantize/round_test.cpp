@@ -2,10 +2,12 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/float16.h"
 #include "base/rng.h"
+#include "base/thread_pool.h"
 #include "quantize/options.h"
 #include "quantize/plan.h"
 
@@ -96,6 +98,21 @@ TEST(Round, ARowOfZerosStaysZero) {
   std::vector<float> row(kColumns);
   grid::decode_rotated(one.open(rounded), 5, 1, row.data());
   EXPECT_THAT(row, testing::Each(0.0f));
+}
+
+// Two threads at once, as the job does it.
+TEST(Round, ThreadsSideBySideGiveTheSameBits) {
+  const Case one;
+  const Objective objective = one.objective();
+  const Rounded alone = one.round(objective);
+  ThreadPool threads(2);
+  threads.run(64, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Objective own = one.objective();
+      EXPECT_TRUE(std::ranges::equal(own.feedback, objective.feedback));
+      EXPECT_TRUE(std::ranges::equal(one.round(own).bits, alone.bits));
+    }
+  });
 }
 
 TEST(Objective, FeedbackFactorsTheDampedHessian) {
