@@ -57,5 +57,6 @@ Command add_quantize(CLI::App& root);
 Command add_eval(CLI::App& root);
 Command add_inspect(CLI::App& root);
 Command add_convert(CLI::App& root);
+Command add_bench(CLI::App& root);
 
 }  // namespace tq::cli

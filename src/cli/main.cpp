@@ -22,8 +22,8 @@ int main(int argc, char** argv) {
   CLI::App app{"Makes language models 4-8 times smaller, and runs them.", "tq"};
   app.set_version_flag("--version", "tq 0.1.0");
   app.require_subcommand(1);
-  const cli::Command commands[] = {cli::add_quantize(app), cli::add_run(app), cli::add_eval(app), cli::add_inspect(app),
-                                   cli::add_convert(app)};
+  const cli::Command commands[] = {cli::add_quantize(app), cli::add_run(app),     cli::add_eval(app),
+                                   cli::add_inspect(app),  cli::add_convert(app), cli::add_bench(app)};
   for (const auto& [name, help] : kMissing) {
     CLI::App* missing = app.add_subcommand(name, std::string(help) + " (not yet)");
     missing->allow_extras();

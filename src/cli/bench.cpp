@@ -1,0 +1,113 @@
+#include "base/hash.h"
+#include "cli/build_id.h"
+#include "cli/command.h"
+#include "convert/import.h"
+#include "eval/random_model.h"
+#include "eval/speed.h"
+
+namespace tq::cli {
+namespace {
+
+struct Flags {
+  std::vector<std::string> models, bits = {"3", "4", "16"};
+  std::string random;
+  uint64_t seed = 0;
+  SpeedOptions speed;
+  bool json = false;
+  ComputeFlags compute;
+};
+
+double share(const SpeedResult& speed) { return speed.decode_bytes_per_second / speed.read_bytes_per_second; }
+
+Json speed_json(const Model& model, const SpeedResult& speed) {
+  const StoredBytes bytes = stored_bytes(model);
+  const WeightCounts counts = count_weights(model.spec);
+  return {{"model", model.source},
+          {"bits_linears", 8.0 * static_cast<double>(bytes.linears) / static_cast<double>(counts.linears)},
+          {"bytes", bytes.all},
+          {"prompt_tokens_per_second", speed.prompt_tokens_per_second},
+          {"decode_tokens_per_second", speed.decode_tokens_per_second},
+          {"bytes_per_token", speed.bytes_per_token},
+          {"decode_gigabytes_per_second", speed.decode_bytes_per_second / 1e9},
+          {"read_gigabytes_per_second", speed.read_bytes_per_second / 1e9},
+          {"decode_share_of_read", share(speed)},
+          {"logits_hash", hex64(speed.logits_hash)}};
+}
+
+void print_speed(const Model& model, const SpeedResult& speed) {
+  fmt::print("{:<36} {:>10} {:>9.1f} {:>9.1f} {:>7.1f} {:>7.1f} {:>6.0f} %  {}\n", model.source,
+             bytes_text(static_cast<double>(stored_bytes(model).all)), speed.prompt_tokens_per_second, speed.decode_tokens_per_second,
+             speed.decode_bytes_per_second / 1e9, speed.read_bytes_per_second / 1e9, 100 * share(speed), hex64(speed.logits_hash));
+}
+
+Status measure(const Model& model, const Flags& flags, Session& session, Json& results) {
+  TQ_ASSIGN(Network network, Network::create(model, session.backend(), session.threads()));
+  TQ_ASSIGN(const SpeedResult speed, measure_speed(network, flags.speed, session.context()));
+  results.push_back(speed_json(model, speed));
+  if (!flags.json) print_speed(model, speed);
+  return {};
+}
+
+Result<int> random_bits(const std::string& text) {
+  if (text == "16" || (text.size() == 1 && text[0] >= '2' && text[0] <= '8')) return std::stoi(text);
+  return bad_usage("--bits {}: give 2 to 8, or 16", text);
+}
+
+void print_head(const Json& facts, const SpeedOptions& speed) {
+  fmt::print("tq {}, {}, {}\n", facts["build"].get<std::string>(), facts["backend"].get<std::string>(),
+             facts["processor"].get<std::string>());
+  fmt::print("prompt of {} tokens, {} tokens decoded from an empty context, median of {}\n", speed.prompt_tokens, speed.answer_tokens,
+             speed.repetitions);
+  fmt::print("{:<36} {:>10} {:>9} {:>9} {:>7} {:>7} {:>8}  {}\n", "model", "size", "prompt/s", "decode/s", "GB/s", "read", "of it",
+             "logits");
+}
+
+Status act(const Flags& flags) {
+  if (flags.models.empty() == flags.random.empty())
+    return bad_usage("give a model, or --random {}", fmt::join(random_model_names(), " | "));
+  TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
+  Json facts = {{"program", "tq 0.1.0"},
+                {"build", build_id()},
+                {"backend", session->backend().name()},
+                {"processor", processor_name()},
+                {"threads", session->threads().size()},
+                {"prompt_tokens", flags.speed.prompt_tokens},
+                {"answer_tokens", flags.speed.answer_tokens},
+                {"repetitions", flags.speed.repetitions},
+                {"results", Json::array()}};
+  if (!flags.json) print_head(facts, flags.speed);
+  for (const std::string& path : flags.models) {
+    TQ_ASSIGN(const Model model, load_model(path));
+    TQ_TRY(measure(model, flags, *session, facts["results"]));
+  }
+  if (!flags.random.empty()) {
+    for (const std::string& text : flags.bits) {
+      TQ_ASSIGN(const int bits, random_bits(text));
+      TQ_ASSIGN(const Model model, make_random_model({.name = flags.random, .bits = bits, .seed = flags.seed}, session->threads()));
+      TQ_TRY(measure(model, flags, *session, facts["results"]));
+    }
+  }
+  if (flags.json) fmt::print("{}\n", facts.dump(2));
+  return {};
+}
+
+}  // namespace
+
+Command add_bench(CLI::App& root) {
+  CLI::App* app = root.add_subcommand("bench", "Measure how fast models run here");
+  auto flags = std::make_shared<Flags>();
+  app->add_option("model", flags->models, "Artifacts, Hugging Face directories or GGUF files");
+  app->add_option("--random", flags->random, "Shapes of a known model with random weights instead: llama-1b, llama-8b");
+  app->add_option("--bits", flags->bits, "Of the random weights: 2 to 8, or 16 (F16), with commas")->delimiter(',')->capture_default_str();
+  app->add_option("--seed", flags->seed, "Of the random weights");
+  app->add_option("--prompt", flags->speed.prompt_tokens, "Tokens of the prompt")->check(CLI::Range(1, 1 << 20))->capture_default_str();
+  app->add_option("-n,--tokens", flags->speed.answer_tokens, "Tokens to decode")->check(CLI::Range(1, 1 << 20))->capture_default_str();
+  app->add_option("--repeat", flags->speed.repetitions, "Repetitions, of which the median counts")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  app->add_flag("--json", flags->json, "Print facts as JSON");
+  add_compute_flags(*app, flags->compute);
+  return {app, [flags] { return act(*flags); }};
+}
+
+}  // namespace tq::cli
