@@ -1,10 +1,13 @@
 #include "artifact/reader.h"
 
-#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <map>
 
 #include "artifact/carried_files.h"
 #include "base/hash.h"
 #include "base/mapped_file.h"
+#include "codec/grid/layout.h"
 #include "io/safetensors.h"
 #include "model/family.h"
 
@@ -13,64 +16,146 @@ namespace {
 
 using safetensors::Archive;
 
-Status check_version(const Json& config, const std::string& where) {
+// The largest block of the input rotation, which format 1 fixes.
+constexpr int64_t kHadamardBlock = 256;
+constexpr int kMinFileRate = 2;  // the codec knows 1 too; files have no such rows
+
+Status check_settings(const Json& config, const std::string& where) {
   const JsonReader settings(config["quantization_config"], where + " quantization_config");
   TQ_ASSIGN(const int64_t version, settings.integer("format", 1, 1 << 20));
   if (version > kFormatVersion)
     return bad_input("{}: it has format {}, this program reads up to {}; get a newer tq", where, version, kFormatVersion);
+  TQ_TRY(settings.integer("hadamard_block", kHadamardBlock, kHadamardBlock));
   return {};
 }
 
-// The parts of the grid tensor whose bits are `name`.bits.
-Result<PackedTensor> grid_tensor(const Archive& archive, const Linear& linear, const std::string& where) {
+// A part of a grid tensor: one dimension, and an address that suits its type.
+Result<PackedTensor::Part> grid_part(const Archive& archive, const std::string& prefix, const char* part, const std::string& where) {
+  const TensorView* view = archive.find(prefix + "." + part);
+  if (!view) return bad_input("{}: tensor {}.{} is missing", where, prefix, part);
+  if (view->shape.size() != 1)
+    return bad_input("{}: tensor {}.{} has the shape {}, one dimension was expected", where, prefix, part, shape_text(view->shape));
+  if (reinterpret_cast<uintptr_t>(view->data) % dtype_size(view->dtype) != 0)
+    return bad_input("{}: tensor {}.{} lies at an odd place for its type; quantize the model again", where, prefix, part);
+  return PackedTensor::Part{part, *view};
+}
+
+Status check_rates(const TensorView& rates, const std::string& where) {
+  if (rates.dtype != DType::kU8) return {};  // the codec's message
+  for (int64_t i = 0; i < rates.count(); ++i)
+    if (const uint8_t rate = rates.as<uint8_t>()[i]; rate < kMinFileRate || rate > grid::kMaxRate)
+      return bad_input("{}: range {} of rows has {} bits a weight, {} to {} were expected", where, i, rate, kMinFileRate, grid::kMaxRate);
+  return {};
+}
+
+// The tables of taps, which every grid tensor of the artifact shares.
+Result<std::vector<PackedTensor::Part>> read_taps(const Archive& archive, const std::string& where) {
+  std::vector<PackedTensor::Part> taps;
+  for (const auto& each : archive.tensors()) {
+    if (!each.name.starts_with("taps.")) continue;
+    TQ_ASSIGN(PackedTensor::Part part, grid_part(archive, "taps", each.name.c_str() + 5, where));
+    part.name = each.name;
+    taps.push_back(std::move(part));
+  }
+  return taps;
+}
+
+// The grid tensor whose bits are `name`.bits.
+Result<PackedTensor> grid_tensor(const Archive& archive, const Linear& linear, const std::vector<PackedTensor::Part>& taps,
+                                 const std::string& where) {
   PackedTensor tensor;
   tensor.codec = CodecId::kGrid;
   tensor.shape = {linear.out, linear.in};
   if (linear.experts > 0) tensor.shape.insert(tensor.shape.begin(), linear.experts);
-  for (const char* part : {"bits", "row_scale", "rates"}) {
-    const TensorView* view = archive.find(linear.name + "." + part);
-    if (!view) return bad_input("{}: tensor {}.{} is missing", where, linear.name, part);
-    tensor.parts.push_back({part, *view});
+  for (const char* name : {"bits", "row_scale", "rates"}) {
+    TQ_ASSIGN(PackedTensor::Part part, grid_part(archive, linear.name, name, where));
+    tensor.parts.push_back(std::move(part));
   }
-  const TensorView* sign = archive.find(linear.tap + ".sign");
-  if (!sign) return bad_input("{}: tensor {}.sign is missing", where, linear.tap);
-  tensor.parts.push_back({"sign", *sign});
-  for (const auto& each : archive.tensors())
-    if (each.name.starts_with("taps.")) tensor.parts.push_back({each.name, each.view});
+  TQ_TRY(check_rates(tensor.parts.back().view, where + ": tensor " + linear.name + ".rates"));
+  TQ_ASSIGN(PackedTensor::Part sign, grid_part(archive, linear.tap, "sign", where));
+  tensor.parts.push_back(std::move(sign));
+  tensor.parts.insert(tensor.parts.end(), taps.begin(), taps.end());
   return tensor;
 }
 
-Status add_linear(const std::shared_ptr<const Archive>& archive, const Linear& linear, Model& model) {
-  if (!archive->find(linear.name + ".bits") || model.find(linear.name + ".weight")) return {};
-  TQ_ASSIGN(PackedTensor tensor, grid_tensor(*archive, linear, model.source));
-  tensor.owner = archive;
-  model.tensors.emplace(linear.name + ".weight", std::move(tensor));
+bool is_floating(DType type) {
+  return type == DType::kF64 || type == DType::kF32 || type == DType::kF16 || type == DType::kBF16 || type == DType::kF8E4M3 ||
+         type == DType::kF8E5M2;
+}
+
+// Every ".weight" and ".bias" as it is.
+Status add_plain(const std::shared_ptr<const Archive>& archive, Model& model) {
+  for (const auto& tensor : archive->tensors()) {
+    if (!tensor.name.ends_with(".weight") && !tensor.name.ends_with(".bias")) continue;
+    if (!is_floating(tensor.view.dtype))
+      return bad_input("{}: tensor {} is {}, a floating type was expected", model.source, tensor.name, dtype_name(tensor.view.dtype));
+    model.tensors.emplace(tensor.name, plain_tensor(tensor.view, archive));
+  }
+  return {};
+}
+
+// All linears that can have bits, by name; of the embedding and a head tied to it the head, whose rotation it has.
+std::map<std::string, Linear> possible_linears(const ModelSpec& spec) {
+  std::map<std::string, Linear> out;
+  for (const Linear* linear : linears(spec)) out.emplace(linear->name, *linear);
+  out.emplace(spec.head.name, spec.head);
+  out.emplace(spec.embedding,
+              Linear{.name = spec.embedding, .in = spec.hidden, .out = spec.vocabulary, .bias = false, .tap = spec.embedding});
+  return out;
+}
+
+// Every ".bits" with what belongs to it.
+Status add_grid(const std::shared_ptr<const Archive>& archive, Model& model) {
+  constexpr std::string_view kBits = ".bits";
+  const std::map<std::string, Linear> possible = possible_linears(model.spec);
+  TQ_ASSIGN(const std::vector<PackedTensor::Part> taps, read_taps(*archive, model.source));
+  for (const auto& each : archive->tensors()) {
+    if (!each.name.ends_with(kBits)) continue;
+    const auto linear = possible.find(each.name.substr(0, each.name.size() - kBits.size()));
+    if (linear == possible.end()) return bad_input("{}: tensor {}: the model of config.json has no such linear", model.source, each.name);
+    TQ_ASSIGN(PackedTensor tensor, grid_tensor(*archive, linear->second, taps, model.source));
+    tensor.owner = archive;
+    if (!model.tensors.emplace(linear->first + ".weight", std::move(tensor)).second)
+      return bad_input("{}: {} is there twice, as .bits and as .weight", model.source, linear->first);
+  }
+  return {};
+}
+
+// The hash that the record has for a file of the artifact, compared with its content.
+Status verify_file(const std::string& directory, const std::string& name, const Json& expected, const std::string& where) {
+  if (name.find_first_of("/\\") != std::string::npos || !expected.is_string())
+    return bad_input("{}: 'files' has the entry '{}', which makes no sense", where, name);
+  TQ_ASSIGN(const std::shared_ptr<const MappedFile> file, MappedFile::open(directory + "/" + name));
+  if (hex64(hash64(file->bytes())) != expected.get<std::string>())
+    return bad_input("{}/{}: its content is not what was written; copy the artifact again", directory, name);
   return {};
 }
 
 }  // namespace
 
-Result<Model> read_artifact(const std::string& directory) {
+Result<Model> artifact_model(Json config, const std::shared_ptr<const safetensors::Archive>& archive, const std::string& source) {
   Model model;
-  model.source = directory;
+  model.source = source;
   model.format = "TurboQuant";
-  TQ_ASSIGN(model.config, read_json_file(directory + "/config.json"));
-  const std::string where = directory + "/config.json";
-  if (!is_artifact(model.config)) return bad_input("{}: not a TurboQuant artifact", directory);
-  TQ_TRY(check_version(model.config, where));
+  model.config = std::move(config);
+  const std::string where = source + "/config.json";
+  if (!is_artifact(model.config)) return bad_input("{}: not a TurboQuant artifact", source);
+  TQ_TRY(check_settings(model.config, where));
   TQ_ASSIGN(model.spec, parse_config(model.config, where));
-  TQ_ASSIGN(const std::shared_ptr<const Archive> archive, Archive::open_directory(directory));
   model.file_bytes = archive->file_bytes();
-  for (const auto& tensor : archive->tensors())
-    if (tensor.name.ends_with(".weight") || tensor.name.ends_with(".bias"))
-      model.tensors.emplace(tensor.name, plain_tensor(tensor.view, archive));
-  for (const Linear* linear : linears(model.spec)) TQ_TRY(add_linear(archive, *linear, model));
-  TQ_TRY(add_linear(archive, model.spec.head, model));
-  const Linear embedding{
-      .name = model.spec.embedding, .in = model.spec.hidden, .out = model.spec.vocabulary, .bias = false, .tap = model.spec.embedding};
-  TQ_TRY(add_linear(archive, embedding, model));
-  TQ_TRY(read_carried_files(directory, model));
+  TQ_TRY(add_plain(archive, model));
+  TQ_TRY(add_grid(archive, model));
   TQ_TRY(check_model(model));
+  return model;
+}
+
+Result<Model> read_artifact(const std::string& directory) {
+  TQ_ASSIGN(Json config, read_json_file(directory + "/config.json"));
+  if (!is_artifact(config)) return bad_input("{}: not a TurboQuant artifact", directory);
+  TQ_TRY(check_settings(config, directory + "/config.json"));
+  TQ_ASSIGN(const std::shared_ptr<const Archive> archive, Archive::open_directory(directory));
+  TQ_ASSIGN(Model model, artifact_model(std::move(config), archive, directory));
+  TQ_TRY(read_carried_files(directory, model));
   return model;
 }
 
@@ -79,12 +164,13 @@ Status verify_artifact(const std::string& directory) {
   TQ_ASSIGN(const Json record, read_json_file(where));
   const auto files = record.find("files");
   if (files == record.end() || !files->is_object()) return bad_input("{}: no list of files in it", where);
-  for (const auto& [name, expected] : files->items()) {
-    if (name.find('/') != std::string::npos || !expected.is_string()) return bad_input("{}: the entry '{}' makes no sense", where, name);
-    TQ_ASSIGN(const std::shared_ptr<const MappedFile> file, MappedFile::open(directory + "/" + name));
-    if (hex64(hash64(file->bytes())) != expected.get<std::string>())
-      return bad_input("{}/{}: its content is not what was written; copy the artifact again", directory, name);
-  }
+  TQ_ASSIGN(const std::shared_ptr<const Archive> archive, Archive::open_directory(directory));
+  std::vector<std::string> needed;
+  for (const std::string& path : archive->files()) needed.push_back(std::filesystem::path(path).filename().string());
+  if (needed[0] != "model.safetensors") needed.emplace_back("model.safetensors.index.json");
+  for (const std::string& name : needed)
+    if (!files->contains(name)) return bad_input("{}: 'files' has no hash of {}", where, name);
+  for (const auto& [name, expected] : files->items()) TQ_TRY(verify_file(directory, name, expected, where));
   return {};
 }
 

@@ -1,10 +1,12 @@
 // Reads artifacts.
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "artifact/format.h"
 #include "artifact/model.h"
+#include "io/safetensors.h"
 
 namespace tq {
 
@@ -12,7 +14,11 @@ namespace tq {
 // Errors: kBadInput with what is wrong and where.
 Result<Model> read_artifact(const std::string& directory);
 
-// Reads every byte and compares with the hashes of turboquant.json. Errors: kBadInput with the first file that differs or is missing.
+// The same of a parsed config.json and opened weight files; without tokenizer and carried files. source: for messages.
+Result<Model> artifact_model(Json config, const std::shared_ptr<const safetensors::Archive>& archive, const std::string& source);
+
+// Reads every byte of the weight files and compares with the hashes of turboquant.json. Errors: kBadInput with the first file that differs,
+// is missing or has no hash.
 Status verify_artifact(const std::string& directory);
 
 }  // namespace tq

@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""Makes tests/data/artifact/format-1: tiny artifacts, and what the reference decoder (docs/reference/decode.py) reads from them.
+
+    python3 scripts/oracles/golden_artifacts.py TQ NAME…   TQ: the program; NAME: of the cases below, all without one
+
+Needs numpy. A format version's files are made once and stay for ever: run it to add a case, not to refresh old ones.
+"""
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "docs" / "reference"))
+import decode  # noqa: E402
+
+TARGET = ROOT / "tests" / "data" / "artifact" / f"format-{decode.FORMAT}"
+
+BASE = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 2,
+        "num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 20, "vocab_size": 261, "max_position_embeddings": 64,
+        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": True}
+
+# name: (changes of the configuration, element type of the source, arguments of tq quantize)
+CASES = {
+    "llama-tied-3.25": ({}, "BF16", ["--bits", "3.25", "--effort", "fast"]),
+    "llama-untied-2.5": ({"hidden_size": 72, "num_key_value_heads": 5, "attention_bias": True, "mlp_bias": True, "vocab_size": 263,
+                          "tie_word_embeddings": False}, "F16",
+                         ["--bits", "2.5", "--effort", "normal", "--embedding", "4", "--head", "7", "--seed", "1"]),
+    "llama-original-4": ({"hidden_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32, "intermediate_size": 96,
+                          "num_hidden_layers": 1, "tie_word_embeddings": False}, "F32",
+                         ["--bits", "4", "--effort", "best", "--embedding", "original", "--head", "original"]),
+    "qwen3-5.5": ({"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "num_hidden_layers": 1}, "BF16",
+                  ["--bits", "5.5", "--effort", "normal", "--head", "8"]),
+    "gemma3-2": ({"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "tie_word_embeddings": None, "head_dim": 36,
+                  "num_attention_heads": 3, "hidden_size": 66}, "F16", ["--bits", "2", "--effort", "best", "--head", "3"]),
+}
+
+
+def byte_characters():
+    """GPT-2's printable stand-ins for the 256 bytes."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in plain]
+    return {**{b: chr(b) for b in plain}, **{b: chr(256 + i) for i, b in enumerate(others)}}
+
+
+def write_tokenizer(directory, size):
+    characters = byte_characters()
+    vocabulary = {characters[b]: b for b in range(256)}
+    added = [{"id": i, "content": f"<special {i}>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+              "special": True} for i in range(256, size)]
+    vocabulary.update({entry["content"]: entry["id"] for entry in added})
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    tokenizer = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None,
+                 "pre_tokenizer": byte_level, "post_processor": None, "decoder": byte_level,
+                 "model": {"type": "BPE", "vocab": vocabulary, "merges": []}}
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False))
+
+
+def tensor_shapes(config):
+    h, i, d = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+    q, kv = config["num_attention_heads"] * d, config["num_key_value_heads"] * d
+    kind = config["model_type"]
+    shapes = {"model.embed_tokens.weight": (config["vocab_size"], h), "model.norm.weight": (h,)}
+    if config.get("tie_word_embeddings") is False:
+        shapes["lm_head.weight"] = (config["vocab_size"], h)
+    for layer in range(config["num_hidden_layers"]):
+        p = f"model.layers.{layer}."
+        linears = {"self_attn.q_proj": (q, h), "self_attn.k_proj": (kv, h), "self_attn.v_proj": (kv, h), "self_attn.o_proj": (h, q),
+                   "mlp.gate_proj": (i, h), "mlp.up_proj": (i, h), "mlp.down_proj": (h, i)}
+        for name, shape in linears.items():
+            shapes[p + name + ".weight"] = shape
+            if config.get("attention_bias" if "attn" in name else "mlp_bias"):
+                shapes[p + name + ".bias"] = shape[:1]
+        norms = ["input_layernorm", "post_attention_layernorm"]
+        if kind == "gemma3_text":
+            norms += ["pre_feedforward_layernorm", "post_feedforward_layernorm"]
+        shapes.update({f"{p}{norm}.weight": (h,) for norm in norms})
+        if kind != "llama":
+            shapes.update({f"{p}self_attn.{norm}.weight": (d,) for norm in ("q_norm", "k_norm")})
+    return shapes
+
+
+def random_values(name, shape, rng):
+    if "norm" in name:
+        return (1 + 0.1 * rng.standard_normal(shape)).astype(np.float32)
+    values = rng.standard_normal(shape) * rng.uniform(0.5, 1.5, shape[:1] + (1,) * (len(shape) - 1)) / np.sqrt(shape[-1])
+    if name.endswith("layers.0.self_attn.q_proj.weight"):
+        values[7] = 0  # a row of zeros: its scale is 0
+    return values.astype(np.float32)
+
+
+def to_bytes(values, dtype):
+    if dtype == "BF16":
+        bits = values.view(np.uint32).astype(np.uint64)
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes()
+    return values.astype({"F32": "<f4", "F16": "<f2"}[dtype]).tobytes()
+
+
+def write_safetensors(path, tensors):
+    """tensors: {name: (dtype, shape, bytes)}"""
+    header, offset = {"__metadata__": {"format": "pt"}}, 0
+    for name, (dtype, shape, data) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + len(data)]}
+        offset += len(data)
+    text = json.dumps(header).encode()
+    text += b" " * (-(len(text) + 8) % 64)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(data for _, _, data in tensors.values()))
+
+
+def write_model(directory, config, dtype, seed):
+    rng = np.random.Generator(np.random.PCG64(seed))
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_tokenizer(directory, config["vocab_size"])
+    tensors = {}
+    for name, shape in tensor_shapes(config).items():
+        tensors[name] = (dtype, shape, to_bytes(random_values(name, shape, rng), dtype))
+    write_safetensors(directory / "model.safetensors", tensors)
+
+
+def make(program, name, seed, folder):
+    changes, dtype, arguments = CASES[name]
+    config = {key: value for key, value in {**BASE, **changes}.items() if value is not None}
+    write_model(folder / name, config, dtype, seed)
+    target = TARGET / name
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run([program, "quantize", str(folder / name), "-o", str(target), "--calibration-tokens", "2048", *arguments], check=True)
+    artifact = decode.Artifact(str(target))
+    expected = {tensor: decode.summary(artifact.decode(tensor)) for tensor in artifact.names()}
+    lines = ",\n".join(f" {json.dumps(tensor)}: {json.dumps(value)}" for tensor, value in expected.items())
+    (TARGET / f"{name}.expected.json").write_text("{\n" + lines + "\n}\n")
+    print(f"{name}: {sum(entry.stat().st_size for entry in target.iterdir())} bytes")
+
+
+def main():
+    program, names = os.path.abspath(sys.argv[1]), sys.argv[2:] or list(CASES)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            make(program, name, list(CASES).index(name), pathlib.Path(folder))
+
+
+if __name__ == "__main__":
+    main()
