@@ -17,12 +17,9 @@ struct Flags {
 };
 
 std::string codec_text(const PackedTensor& tensor) {
-  switch (tensor.codec) {
-    case CodecId::kPlain: return std::string(dtype_name(tensor.parts[0].view.dtype));
-    case CodecId::kGgml: return std::string(ggml_type(tensor.variant)->name);
-    case CodecId::kGrid: return "grid";
-  }
-  __builtin_unreachable();
+  if (tensor.codec == CodecId::kPlain) return std::string(dtype_name(tensor.parts[0].view.dtype));
+  if (tensor.codec == CodecId::kGgml) return std::string(ggml_type(tensor.variant)->name);
+  return std::string(codec_of(tensor.codec).info().name);
 }
 
 // "3", or "3 and 4" with the share of rows.
