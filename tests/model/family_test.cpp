@@ -62,6 +62,19 @@ TEST(ParseConfig, RefusesEveryMissingOrAbsurdDimension) {
   EXPECT_FALSE(parse_config(config, "c").has_value());
 }
 
+TEST(ParseConfig, RefusesHeadsThatWouldFillTheMemory) {
+  Json config = small("LlamaForCausalLM");
+  config["num_hidden_layers"] = 4096;
+  config["num_attention_heads"] = config["num_key_value_heads"] = 1;
+  config["head_dim"] = 65536;
+  EXPECT_FALSE(parse_config(config, "c").has_value());
+  config.erase("head_dim");
+  config["hidden_size"] = 1 << 24;
+  const auto spec = parse_config(config, "c");
+  ASSERT_FALSE(spec.has_value());
+  EXPECT_THAT(spec.error().message, HasSubstr("too wide"));
+}
+
 TEST(ParseConfig, GemmaAlternatesWindowsAndRopeBases) {
   Json config = small("Gemma3ForCausalLM");
   config["num_hidden_layers"] = 7;

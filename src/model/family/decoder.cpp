@@ -7,6 +7,7 @@ namespace {
 
 constexpr int64_t kMaxWidth = int64_t{1} << 24;
 constexpr int64_t kMaxLayers = 4096;
+constexpr int64_t kMaxHeadDim = 4096;  // every layer keeps frequencies for half of it
 
 std::string layer_prefix(int64_t layer) { return fmt::format("model.layers.{}.", layer); }
 
@@ -22,9 +23,10 @@ Result<DecoderDims> read_dims(const JsonReader& config, const DecoderTraits& tra
   TQ_ASSIGN(dims.heads, config.integer("num_attention_heads", 1, kMaxWidth));
   TQ_ASSIGN(dims.kv_heads, config.integer_or("num_key_value_heads", dims.heads, 1, dims.heads));
   const int64_t fallback = traits.default_head_dim > 0 ? traits.default_head_dim : dims.hidden / dims.heads;
-  TQ_ASSIGN(dims.head_dim, config.integer_or("head_dim", fallback, 1, 1 << 16));
+  TQ_ASSIGN(dims.head_dim, config.integer_or("head_dim", fallback, 1, kMaxHeadDim));
   if (dims.heads % dims.kv_heads != 0)
     return bad_input("{}: {} attention heads do not divide among {} key-value heads", config.where(), dims.heads, dims.kv_heads);
+  if (dims.head_dim > kMaxHeadDim) return bad_input("{}: heads of {} dimensions are too wide", config.where(), dims.head_dim);
   if (dims.head_dim % 2 != 0) return bad_input("{}: head_dim {} is odd", config.where(), dims.head_dim);
   TQ_ASSIGN(const double epsilon, config.number_or("rms_norm_eps", 1e-6));
   dims.epsilon = static_cast<float>(epsilon);
