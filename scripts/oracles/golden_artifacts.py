@@ -123,6 +123,62 @@ def write_model(directory, config, dtype, seed):
     write_safetensors(directory / "model.safetensors", tensors)
 
 
+# Written here, bit for bit at random: what tq quantize does not make. Stacks of experts, every rate, a ring shorter than its window.
+RANDOM = {"mixture-random-bits": {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "hidden_size": 20,
+                                  "intermediate_size": 44, "moe_intermediate_size": 36, "num_experts": 3, "num_experts_per_tok": 2,
+                                  "num_hidden_layers": 1, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 10,
+                                  "vocab_size": 101, "max_position_embeddings": 64, "rms_norm_eps": 1e-6, "tie_word_embeddings": False}}
+WINDOWS = {2: 24, 3: 12, 4: 4, 5: 17, 6: 6, 7: 11, 8: 8}
+
+
+def random_linear(name, shape, fixed_rate, rng):
+    experts, rows, columns = (1,) * (3 - len(shape)) + shape
+    rates = rng.integers(2, 9, (experts, -(-rows // 32))).astype(np.uint8)
+    if fixed_rate:
+        rates[:] = fixed_rate
+    size = sum(decode.line_bytes(rates[e], rows, columns)[1] for e in range(experts))
+    bits = rng.integers(0, 256, size).astype(np.uint8)  # the padding too: readers ignore it
+    scales = rng.uniform(-2, 2, experts * rows).astype("<f2")
+    scales[0] = 6e-7  # subnormal
+    return {name + ".bits": ("U8", bits.shape, bits.tobytes()), name + ".row_scale": ("F16", scales.shape, scales.tobytes()),
+            name + ".rates": ("U8", (rates.size,), rates.tobytes())}
+
+
+def random_arrays(config, linears, rng):
+    h, layer = config["hidden_size"], "model.layers.0."
+    arrays = {f"taps.{k}.{w}": ("F32", (w,), rng.standard_normal(w).astype("<f4").tobytes()) for k, w in WINDOWS.items()}
+    for norm, size in (("model.norm", h), (layer + "input_layernorm", h), (layer + "post_attention_layernorm", h),
+                       (layer + "self_attn.q_norm", 10), (layer + "self_attn.k_norm", 10)):
+        arrays[norm + ".weight"] = ("BF16", (size,), to_bytes(rng.standard_normal(size).astype(np.float32), "BF16"))
+    arrays[layer + "mlp.gate.weight"] = ("F64", (3, h), rng.standard_normal((3, h)).astype("<f8").tobytes())
+    for name, (shape, tap) in linears.items():
+        if "mlp." in name and "experts" not in name or "qkv" in name or "block_sparse" in name:
+            continue
+        arrays.update(random_linear(name, shape, 2 if "v_proj" in name else 0, rng))
+        arrays[tap + ".sign"] = ("U8", (-(-shape[-1] // 8),), rng.integers(0, 256, -(-shape[-1] // 8)).astype(np.uint8).tobytes())
+    return dict(sorted(arrays.items(), key=lambda item: -decode.DTYPES[item[1][0]]))
+
+
+def make_random(name, seed):
+    rng = np.random.Generator(np.random.PCG64(seed))
+    target = TARGET / name
+    target.mkdir(parents=True, exist_ok=True)
+    settings = {"quant_method": "turboquant", "format": decode.FORMAT, "hadamard_block": decode.HADAMARD_BLOCK}
+    (target / "config.json").write_text(json.dumps({**RANDOM[name], "quantization_config": settings}, indent=2) + "\n")
+    linears = decode.Config(str(target)).linears()
+    write_safetensors(target / "model.safetensors", random_arrays(RANDOM[name], linears, rng))
+    hashed = decode.xxh3(np.fromfile(target / "model.safetensors", np.uint8))
+    (target / "turboquant.json").write_text(json.dumps({"format": decode.FORMAT, "files": {"model.safetensors": hashed}}, indent=2) + "\n")
+
+
+def write_expected(name):
+    artifact = decode.Artifact(str(TARGET / name))
+    expected = {tensor: decode.summary(artifact.decode(tensor)) for tensor in artifact.names()}
+    lines = ",\n".join(f" {json.dumps(tensor)}: {json.dumps(value)}" for tensor, value in expected.items())
+    (TARGET / f"{name}.expected.json").write_text("{\n" + lines + "\n}\n")
+    print(f"{name}: {sum(entry.stat().st_size for entry in (TARGET / name).iterdir())} bytes")
+
+
 def make(program, name, seed, folder):
     changes, dtype, arguments = CASES[name]
     config = {key: value for key, value in {**BASE, **changes}.items() if value is not None}
@@ -131,18 +187,17 @@ def make(program, name, seed, folder):
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run([program, "quantize", str(folder / name), "-o", str(target), "--calibration-tokens", "2048", *arguments], check=True)
-    artifact = decode.Artifact(str(target))
-    expected = {tensor: decode.summary(artifact.decode(tensor)) for tensor in artifact.names()}
-    lines = ",\n".join(f" {json.dumps(tensor)}: {json.dumps(value)}" for tensor, value in expected.items())
-    (TARGET / f"{name}.expected.json").write_text("{\n" + lines + "\n}\n")
-    print(f"{name}: {sum(entry.stat().st_size for entry in target.iterdir())} bytes")
 
 
 def main():
-    program, names = os.path.abspath(sys.argv[1]), sys.argv[2:] or list(CASES)
+    program, names = os.path.abspath(sys.argv[1]), sys.argv[2:] or [*CASES, *RANDOM]
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
-            make(program, name, list(CASES).index(name), pathlib.Path(folder))
+            if name in RANDOM:
+                make_random(name, 100)
+            else:
+                make(program, name, list(CASES).index(name), pathlib.Path(folder))
+            write_expected(name)
 
 
 if __name__ == "__main__":
