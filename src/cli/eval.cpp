@@ -5,37 +5,44 @@
 #include "cli/command.h"
 #include "convert/import.h"
 #include "eval/divergence.h"
+#include "eval/report/report.h"
 
 namespace tq::cli {
 namespace {
 
 struct Flags {
-  std::string model, against, tasks = "kl,ppl", protocol = "huggingface";
+  std::vector<std::string> models;
+  std::string against, tasks = "kl,ppl", protocol = "huggingface", report;
   std::vector<std::string> texts;
   int64_t window = 1024, windows = 40;
   bool json = false, skip_float = false;
   ComputeFlags compute;
 };
 
+constexpr size_t kPositionParts = 16;
+
 Json mean_json(const Mean& mean) { return {{"mean", mean.mean}, {"stderr", mean.standard_error}}; }
 
-// The standard error of exp(x), to first order.
-Json ppl_json(const Mean& loss) {
-  const double ppl = std::exp(loss.mean);
-  return {{"mean", ppl}, {"stderr", ppl * loss.standard_error}};
+// exp(x) under `name`, and its standard error to first order.
+void add_exp(Json& out, const std::string& name, const Mean& mean) {
+  out[name] = std::exp(mean.mean);
+  out[name + "_stderr"] = std::exp(mean.mean) * mean.standard_error;
 }
 
 Json text_json(const TextResult& result) {
   Json out = {{"name", result.name}, {"window", result.window}, {"windows", result.windows}, {"tokens", result.tokens}};
-  out["ppl"] = ppl_json(result.loss);
-  if (result.positions.loss_original.empty()) return out;
-  out["kl"] = mean_json(result.kl);
+  const bool with_original = !result.positions.loss_original.empty();
+  if (with_original) out["kl"] = mean_json(result.kl);
+  add_exp(out, "ppl", result.loss);
+  if (!with_original) return out;
+  add_exp(out, "ppl_original", result.loss_original);
+  add_exp(out, "ppl_ratio", result.loss_difference);
+  out["top1"] = result.top1.mean;
+  out["top1_stderr"] = result.top1.standard_error;
   if (!result.positions.kl_float.empty()) out["kl_float_activations"] = mean_json(result.kl_float);
   out["kl_median"] = result.kl_median;
   out["kl_99"] = result.kl_99;
-  out["ppl_original"] = ppl_json(result.loss_original);
-  out["ppl_ratio"] = ppl_json(result.loss_difference);
-  out["top1"] = mean_json(result.top1);
+  out["kl_by_position"] = report::by_position(result.positions.kl, result.positions.per_window, kPositionParts);
   return out;
 }
 
@@ -73,47 +80,78 @@ bool has_grid(const Model& model) {
   return false;
 }
 
-Status check_tasks(const std::string& tasks) {
-  std::string rest = tasks + ",";
+Status check_flags(const Flags& flags) {
+  std::string rest = flags.tasks + ",";
   while (!rest.empty()) {
     const std::string task = rest.substr(0, rest.find(','));
     rest.erase(0, task.size() + 1);
     if (task != "kl" && task != "ppl") return bad_usage("--tasks {}: kl and ppl exist", task);
   }
+  if (flags.tasks == "kl" && flags.against.empty()) return bad_usage("the task kl needs --against ORIGINAL");
   return {};
 }
 
+std::string protocol_text(Protocol protocol) {
+  return protocol == Protocol::kAll ? "protocol huggingface: every token of a window but the first is scored"
+                                    : "protocol llama.cpp: the second half of every window is scored, after a first token bos if the "
+                                      "vocabulary adds one";
+}
+
+struct Original {
+  Model model;
+  std::optional<Network> network;
+};
+
+// One model on every text. With a report, its facts and figures are added to it.
+Result<Json> measure(const std::string& path, Original* original, const Flags& flags, Protocol protocol, Session& session,
+                     report::Report& report) {
+  TQ_ASSIGN(const Model model, load_model(path));
+  if (!model.tokenizer) return bad_input("{}: it has no tokenizer, so that no text can be run through it", path);
+  TQ_ASSIGN(Network network, Network::create(model, session.backend(), session.threads()));
+  const EvalOptions options{.window = flags.window, .windows = flags.windows, .protocol = protocol};
+  const bool with_float = !flags.skip_float && original && has_grid(model);
+  report::Subject subject;
+  if (!flags.report.empty()) subject.model = report::gather_facts(model);
+  Json out = {{"model", path}};
+  if (original) out["original"] = flags.against;
+  out["protocol"] = flags.protocol;
+  out["backend"] = session.backend().name();
+  out["texts"] = Json::array();
+  for (const std::string& name : flags.texts) {
+    TQ_ASSIGN(const EvalText text, read_text(name, *model.tokenizer, protocol));
+    TQ_ASSIGN(TextResult result, evaluate(network, original ? &*original->network : nullptr, text, options, with_float, session.context()));
+    out["texts"].push_back(text_json(result));
+    if (!flags.json) print_text(result);
+    if (!flags.report.empty()) subject.texts.push_back(std::move(result));
+  }
+  report.subjects.push_back(std::move(subject));
+  return out;
+}
+
 Status act(const Flags& flags) {
-  TQ_TRY(check_tasks(flags.tasks));
+  TQ_TRY(check_flags(flags));
   const std::optional<Protocol> protocol = protocol_from_name(flags.protocol);
   if (!protocol) return bad_usage("--protocol {}: give huggingface or llama.cpp", flags.protocol);
-  if (flags.tasks.find("kl") != std::string::npos && flags.against.empty() && flags.tasks != "kl,ppl")
-    return bad_usage("the task kl needs --against ORIGINAL");
-  TQ_ASSIGN(const Model model, load_model(flags.model));
-  if (!model.tokenizer) return bad_input("{}: it has no tokenizer", flags.model);
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
-  TQ_ASSIGN(Network network, Network::create(model, session->backend(), session->threads()));
-  std::optional<Model> original_model;
-  std::optional<Network> original;
+  report::Report report{.original = {}, .subjects = {}, .protocol = protocol_text(*protocol)};
+  std::optional<Original> original;
   if (!flags.against.empty()) {
-    TQ_ASSIGN(original_model, load_model(flags.against));
-    TQ_ASSIGN(original, Network::create(*original_model, session->backend(), session->threads()));
+    original.emplace();
+    TQ_ASSIGN(original->model, load_model(flags.against));
+    TQ_ASSIGN(original->network, Network::create(original->model, session->backend(), session->threads()));
+    if (!flags.report.empty()) report.original = report::gather_facts(original->model);
   }
-  const EvalOptions options{.window = flags.window, .windows = flags.windows, .protocol = *protocol};
-  const bool with_float = !flags.skip_float && original && has_grid(model);
-  Json json = {{"model", flags.model}, {"protocol", flags.protocol}, {"backend", session->backend().name()}, {"texts", Json::array()}};
-  if (!flags.against.empty()) json["original"] = flags.against;
-  if (!flags.json)
-    fmt::print(
-        "protocol {}: {}\n", flags.protocol,
-        *protocol == Protocol::kAll ? "every token of a window but the first is scored" : "the second half of every window is scored");
-  for (const std::string& path : flags.texts) {
-    TQ_ASSIGN(const EvalText text, read_text(path, *model.tokenizer, *protocol));
-    TQ_ASSIGN(const TextResult result, evaluate(network, original ? &*original : nullptr, text, options, with_float, session->context()));
-    json["texts"].push_back(text_json(result));
-    if (!flags.json) print_text(result);
+  if (!flags.json) fmt::print("{}\n", report.protocol);
+  Json results = Json::array();
+  for (const std::string& path : flags.models) {
+    if (!flags.json && flags.models.size() > 1) fmt::print("\n{}\n", path);
+    TQ_ASSIGN(Json result, measure(path, original ? &*original : nullptr, flags, *protocol, *session, report));
+    results.push_back(std::move(result));
   }
-  if (flags.json) fmt::print("{}\n", json.dump(2));
+  if (!flags.report.empty()) TQ_TRY(write_file(flags.report, report::page(report)));
+  // One model: its object. Several: a list of such objects.
+  if (flags.json) fmt::print("{}\n", (results.size() == 1 ? results[0] : Json{{"models", results}}).dump(2));
+  else if (!flags.report.empty()) fmt::print("report: {}\n", flags.report);
   return {};
 }
 
@@ -122,7 +160,7 @@ Status act(const Flags& flags) {
 Command add_eval(CLI::App& root) {
   CLI::App* app = root.add_subcommand("eval", "Measure perplexity, and the divergence from the original");
   auto flags = std::make_shared<Flags>();
-  app->add_option("model", flags->model, "Artifact, Hugging Face directory or GGUF file")->required();
+  app->add_option("model", flags->models, "Artifacts, Hugging Face directories or GGUF files")->required();
   app->add_option("--against", flags->against, "The original model");
   app->add_option("--tasks", flags->tasks, "kl, ppl")->capture_default_str();
   app->add_option("--text", flags->texts, "Text files")->required();
@@ -132,6 +170,7 @@ Command add_eval(CLI::App& root) {
       ->capture_default_str();
   app->add_option("--protocol", flags->protocol, "huggingface or llama.cpp")->capture_default_str();
   app->add_flag("--skip-float", flags->skip_float, "Leave out the divergence with float activations");
+  app->add_option("--report", flags->report, "Write an HTML page with pictures");
   app->add_flag("--json", flags->json, "Print facts as JSON");
   add_compute_flags(*app, flags->compute);
   return {app, [flags] { return act(*flags); }};

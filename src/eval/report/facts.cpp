@@ -1,0 +1,79 @@
+#include "eval/report/facts.h"
+
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+
+namespace tq::report {
+namespace {
+
+std::string kind_name(Role role) {
+  switch (role) {
+    case Role::kQuery: return "query";
+    case Role::kKey: return "key";
+    case Role::kValue: return "value";
+    case Role::kFusedQkv: return "qkv";
+    case Role::kOutput: return "output";
+    case Role::kGate: return "gate";
+    case Role::kUp: return "up";
+    case Role::kFusedGateUp: return "gate+up";
+    case Role::kDown: return "down";
+    case Role::kRouter: return "router";
+    case Role::kHead: return "head";
+  }
+  __builtin_unreachable();
+}
+
+double mean_rate(const PackedTensor& tensor) {
+  const TensorView* rates = tensor.codec == CodecId::kGrid ? tensor.part("rates") : nullptr;
+  if (!rates || rates->count() == 0) return 0;
+  double sum = 0;
+  for (int64_t i = 0; i < rates->count(); ++i) sum += rates->as<uint8_t>()[i];
+  return sum / static_cast<double>(rates->count());
+}
+
+// relative_error of turboquant.json; an empty object for every other model, and for a file that cannot be read.
+Json errors_of(const Model& model) {
+  const auto record = read_json_file(model.source + "/turboquant.json");
+  if (!record || !record->is_object()) return Json::object();
+  const auto found = record->find("relative_error");
+  return found != record->end() && found->is_object() ? *found : Json::object();
+}
+
+TensorFacts tensor_facts(const Model& model, const Linear& linear, int64_t layer, const Json& errors) {
+  TensorFacts facts{.name = linear.name, .kind = kind_name(linear.role), .layer = layer};
+  if (const PackedTensor* tensor = model.find(linear.name + ".weight")) facts.bits = mean_rate(*tensor);
+  const auto found = errors.find(linear.name);
+  if (found != errors.end() && found->is_string()) {
+    const double error = std::strtod(found->get_ref<const std::string&>().c_str(), nullptr);
+    if (std::isfinite(error) && error >= 0) facts.relative_error = error;
+  }
+  return facts;
+}
+
+std::string last_part(const std::string& path) {
+  std::filesystem::path parts(path);
+  if (!parts.has_filename()) parts = parts.parent_path();
+  return parts.filename().string();
+}
+
+}  // namespace
+
+ModelFacts gather_facts(const Model& model) {
+  const WeightCounts counts = count_weights(model.spec);
+  const StoredBytes bytes = stored_bytes(model);
+  ModelFacts facts{.name = last_part(model.source), .description = describe(model), .format = model.format};
+  facts.layers = model.spec.layers_count();
+  facts.file_bytes = model.file_bytes;
+  facts.bytes_in_16_bits = 2 * static_cast<uint64_t>(counts.all);
+  facts.bits_linears = 8.0 * static_cast<double>(bytes.linears) / static_cast<double>(counts.linears);
+  facts.bits_all = 8.0 * static_cast<double>(bytes.all) / static_cast<double>(counts.all);
+  const Json errors = errors_of(model);
+  for (size_t i = 0; i < model.spec.layers.size(); ++i)
+    for (const Block& block : model.spec.layers[i])
+      for (const Linear* linear : linears(block)) facts.tensors.push_back(tensor_facts(model, *linear, static_cast<int64_t>(i), errors));
+  facts.tensors.push_back(tensor_facts(model, model.spec.head, -1, errors));
+  return facts;
+}
+
+}  // namespace tq::report

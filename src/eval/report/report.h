@@ -1,0 +1,28 @@
+// One self-contained HTML page about one or several models and what they lost against their original.
+#pragma once
+
+#include <optional>
+
+#include "eval/divergence.h"
+#include "eval/report/facts.h"
+
+namespace tq::report {
+
+struct Subject {
+  ModelFacts model;
+  std::vector<TextResult> texts;  // empty: nothing was measured
+};
+
+struct Report {
+  std::optional<ModelFacts> original;
+  std::vector<Subject> subjects;  // at least one; all measured on the same texts
+  std::string protocol;           // in words; empty when nothing was measured
+};
+
+// No scripts, no fonts and no pictures from elsewhere; readable in light and dark. The same report gives the same bytes.
+std::string page(const Report& report);
+
+// Means of `values` (windows of per_window positions, one after another) over equal parts of the window, at most `parts` of them.
+std::vector<double> by_position(const std::vector<double>& values, int64_t per_window, size_t parts);
+
+}  // namespace tq::report
