@@ -8,8 +8,8 @@ namespace tq {
 
 }  // namespace tq
 
-#define TQ_CHECK(condition)                                                  \
-  do {                                                                       \
-    if (!(condition)) [[unlikely]]                                           \
-      ::tq::check_failed(#condition, __FILE__, __LINE__);                    \
+#define TQ_CHECK(condition)                               \
+  do {                                                    \
+    if (!(condition)) [[unlikely]]                        \
+      ::tq::check_failed(#condition, __FILE__, __LINE__); \
   } while (false)

@@ -11,8 +11,8 @@
 namespace tq {
 namespace {
 
-constexpr std::array<std::pair<Isa, std::string_view>, 5> kNames{{
-    {Isa::kGeneric, "generic"}, {Isa::kAvx2, "avx2"}, {Isa::kAvx512, "avx512"}, {Isa::kAvx512Bf16, "avx512bf16"}, {Isa::kNeon, "neon"}}};
+constexpr std::array<std::pair<Isa, std::string_view>, 5> kNames{
+    {{Isa::kGeneric, "generic"}, {Isa::kAvx2, "avx2"}, {Isa::kAvx512, "avx512"}, {Isa::kAvx512Bf16, "avx512bf16"}, {Isa::kNeon, "neon"}}};
 
 }  // namespace
 

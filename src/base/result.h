@@ -51,17 +51,17 @@ template <typename... Args>
 #define TQ_CONCAT(a, b) TQ_CONCAT_INNER(a, b)
 
 // TQ_TRY(expression): returns its error from the enclosing function, if it has one.
-#define TQ_TRY(...)                                                          \
-  do {                                                                       \
-    auto tq_status = (__VA_ARGS__);                                          \
-    if (!tq_status) [[unlikely]]                                             \
-      return ::tq::Unexpected(std::move(tq_status).error());                 \
+#define TQ_TRY(...)                                          \
+  do {                                                       \
+    auto tq_status = (__VA_ARGS__);                          \
+    if (!tq_status) [[unlikely]]                             \
+      return ::tq::Unexpected(std::move(tq_status).error()); \
   } while (false)
 
 // TQ_ASSIGN(declaration, expression): the same, and binds the value otherwise.
 #define TQ_ASSIGN(declaration, ...) TQ_ASSIGN_NAMED(TQ_CONCAT(tq_result_, __LINE__), declaration, __VA_ARGS__)
-#define TQ_ASSIGN_NAMED(name, declaration, ...)                              \
-  auto name = (__VA_ARGS__);                                                 \
-  if (!name) [[unlikely]]                                                    \
-    return ::tq::Unexpected(std::move(name).error());                        \
+#define TQ_ASSIGN_NAMED(name, declaration, ...)       \
+  auto name = (__VA_ARGS__);                          \
+  if (!name) [[unlikely]]                             \
+    return ::tq::Unexpected(std::move(name).error()); \
   declaration = std::move(*name)

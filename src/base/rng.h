@@ -23,7 +23,7 @@ class Rng {
   // Uniform in [0, 1), 53 bits.
   double uniform() { return static_cast<double>(bits() >> 11) * 0x1p-53; }
   // Uniform in [0, n), n > 0. The bias is below n / 2^64.
-  uint64_t below(uint64_t n) { return static_cast<uint64_t>((static_cast<unsigned __int128>(bits()) * n) >> 64); }
+  uint64_t below(uint64_t n) { return static_cast<uint64_t>((static_cast<Wide>(bits()) * n) >> 64); }
   // Standard normal (Box and Muller 1958); one of the pair is thrown away, so that the state is one counter.
   double gaussian() {
     const double radius = std::sqrt(-2.0 * std::log(1.0 - uniform()));
@@ -31,6 +31,7 @@ class Rng {
   }
 
  private:
+  __extension__ using Wide = unsigned __int128;
   uint64_t state_;
 };
 

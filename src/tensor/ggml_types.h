@@ -10,7 +10,7 @@ namespace tq {
 struct GgmlType {
   uint32_t id = 0;  // as in a GGUF file
   std::string_view name;
-  int64_t block_size = 0;   // elements
+  int64_t block_size = 0;  // elements
   int64_t block_bytes = 0;
 };
 

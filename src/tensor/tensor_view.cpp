@@ -55,7 +55,9 @@ void to_float(const TensorView& view, int64_t begin, int64_t count, float* out) 
     case DType::kBF16: return convert<uint16_t>(in, count, out, bf16_to_float);
     case DType::kI32: return convert_cast<int32_t>(in, count, out);
     case DType::kU32: return convert_cast<uint32_t>(in, count, out);
-    case DType::kF32: if (count > 0) std::memcpy(out, in, static_cast<size_t>(count) * 4); return;
+    case DType::kF32:
+      if (count > 0) std::memcpy(out, in, static_cast<size_t>(count) * 4);
+      return;
     case DType::kF64: return convert_cast<double>(in, count, out);
     case DType::kI64: return convert_cast<int64_t>(in, count, out);
     case DType::kU64: return convert_cast<uint64_t>(in, count, out);
