@@ -112,11 +112,22 @@ std::string divergence_by_position(const Report& report) {
   return out + "</section>\n";
 }
 
+bool any_float(const Report& report) {
+  for (const Subject& subject : report.subjects)
+    for (const TextResult& text : subject.texts)
+      if (!text.positions.kl_float.empty()) return true;
+  return false;
+}
+
 std::string text_table(const Report& report) {
-  const bool with_original = any_divergence(report);
+  const bool with_original = any_divergence(report), with_float = any_float(report);
   std::string out =
       "<section>" + heading("Figures", report.protocol) + "<table><tr><th>model, text</th><th>windows</th><th>perplexity</th>";
-  if (with_original) out += "<th>original’s</th><th>KL</th><th>KL, float activations</th><th>same first token</th>";
+  if (with_original) {
+    out += "<th>original’s</th><th>KL</th>";
+    if (with_float) out += "<th>KL, float activations</th>";
+    out += "<th>same first token</th>";
+  }
   out += "</tr>\n";
   for (const Subject& subject : report.subjects) {
     for (const TextResult& text : subject.texts) {
@@ -124,8 +135,10 @@ std::string text_table(const Report& report) {
                          text.windows, text.window, std::exp(text.loss.mean));
       if (with_original) {
         const std::string exact = text.positions.kl_float.empty() ? "–" : fmt::format("{:.4f}", text.kl_float.mean);
-        out += fmt::format("<td>{:.3f}</td><td>{:.4f} ± {:.4f}</td><td>{}</td><td>{:.2f} %</td>", std::exp(text.loss_original.mean),
-                           text.kl.mean, text.kl.standard_error, exact, 100 * text.top1.mean);
+        out +=
+            fmt::format("<td>{:.3f}</td><td>{:.4f} ± {:.4f}</td>", std::exp(text.loss_original.mean), text.kl.mean, text.kl.standard_error);
+        if (with_float) out += fmt::format("<td>{}</td>", exact);
+        out += fmt::format("<td>{:.2f} %</td>", 100 * text.top1.mean);
       }
       out += "</tr>\n";
     }

@@ -32,10 +32,10 @@ svg text.on-dark { fill:var(--dark-ink); font-size:11px; } svg text.on-light { f
 .s4{fill:var(--s4);stroke:var(--s4)} .s5{fill:var(--s5);stroke:var(--s5)} .s6{fill:var(--s6);stroke:var(--s6)} .s7{fill:var(--s7);stroke:var(--s7)}
 .base{fill:var(--base)} rect,circle{stroke:none !important}
 .h0{fill:var(--h0)} .h1{fill:var(--h1)} .h2{fill:var(--h2)} .h3{fill:var(--h3)} .h4{fill:var(--h4)} .h5{fill:var(--h5)} .h6{fill:var(--h6)}
-.legend { display:flex; flex-wrap:wrap; gap:.2rem 1.1rem; font-size:.88rem; margin:.4rem 0 .6rem; } .legend span { display:inline-flex; align-items:center; gap:.4rem; }
-.mark { width:.75rem; height:.75rem; }
+.legend { display:flex; flex-wrap:wrap; gap:.2rem 1.1rem; font-size:.88rem; margin:.4rem 0 .6rem; } .legend span { display:inline-flex; align-items:center; }
+.mark { width:.75rem; height:.75rem; margin-right:.4rem; }
 table { border-collapse:collapse; width:100%; font-size:.92rem; font-variant-numeric:tabular-nums; }
-th, td { text-align:right; padding:.35rem .6rem; border-bottom:1px solid var(--rule); white-space:nowrap; } th { color:var(--dim); font-weight:600; }
+th, td { text-align:right; padding:.35rem .6rem; border-bottom:1px solid var(--rule); white-space:nowrap; } th { color:var(--dim); font-weight:600; white-space:normal; vertical-align:bottom; }
 th:first-child, td:first-child { text-align:left; } tr:last-child td { border-bottom:0; }
 details { margin-top:.6rem; } summary { cursor:pointer; color:var(--dim); }
 )css";
