@@ -1,4 +1,6 @@
 // tq: makes language models small and runs them.
+#include <algorithm>
+
 #include "cli/command.h"
 
 namespace {
@@ -13,6 +15,17 @@ constexpr std::pair<const char*, const char*> kMissing[] = {{"pull", "Download a
 int fail_with(const tq::Error& error) {
   fmt::print(stderr, "tq: {}\n", error.message);
   return static_cast<int>(error.code);
+}
+
+// One line for what CLI11 says; help and version are no errors.
+int end_of_parsing(const CLI::App& app, const CLI::ParseError& error) {
+  if (error.get_exit_code() == 0) return app.exit(error);
+  std::string command = "tq", message = error.what();
+  const std::vector<std::string> unknown = app.remaining();
+  if (app.get_subcommands().empty() && !unknown.empty()) message = fmt::format("{}: there is no such command", unknown.front());
+  for (const CLI::App* used : app.get_subcommands()) command += " " + used->get_name();
+  std::replace(message.begin(), message.end(), '\n', ' ');
+  return fail_with({tq::ErrorCode::kUsage, fmt::format("{}; {} --help tells more", message, command)});
 }
 
 }  // namespace
@@ -31,8 +44,7 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    const int status = app.exit(error);
-    return status == 0 ? 0 : static_cast<int>(ErrorCode::kUsage);
+    return end_of_parsing(app, error);
   }
   for (const auto& [name, help] : kMissing)
     if (app.got_subcommand(name))

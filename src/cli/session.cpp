@@ -69,6 +69,7 @@ void watch_interrupts() {
   action.sa_handler = on_signal;
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  signal(SIGXFSZ, SIG_IGN);  // a file over the user's limit is an error of write(), like a full disk
 }
 
 void add_compute_flags(CLI::App& app, ComputeFlags& flags) {

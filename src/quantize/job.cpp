@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 
 #include "artifact/format.h"
@@ -99,6 +100,11 @@ class Job {
       }
     });
     if (context_.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
+    for (size_t i = 0; i < tensors.size(); ++i)  // tr(W H W^T) is finite only if the weights and everything before them are
+      if (!std::isfinite(rounded[i].energy))
+        return bad_input(
+            "{}: {}.weight, or a weight before it, holds a value that is no finite number; the file is damaged, fetch it again",
+            model_.source, tensors[i].linear.name);
     TQ_TRY(save(step, tensors, rounded, taps));
     summary_.seconds_rounding += seconds_since(start);
     return {};
@@ -249,7 +255,12 @@ Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, c
     return summary;
   }
   TQ_ASSIGN(JobFolder folder, JobFolder::open(model, plan, directory, resume));
-  return Job(model, plan, backend, context, std::move(folder)).run(directory);
+  auto result = Job(model, plan, backend, context, std::move(folder)).run(directory);
+  std::error_code ignored;
+  const std::string partial = partial_directory(directory);
+  if (!result && result.error().code != ErrorCode::kInterrupted && std::filesystem::is_empty(partial + "/steps", ignored))
+    std::filesystem::remove_all(partial, ignored);  // nothing in it is worth a --resume
+  return result;
 }
 
 }  // namespace tq

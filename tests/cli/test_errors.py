@@ -1,0 +1,154 @@
+"""What bad input gets: one line, the exit status of its kind, nothing left behind."""
+
+import json
+import resource
+import shutil
+import struct
+import time
+import unittest
+
+from tiny_model import DATA, QUANTIZE, ProgramTest, run
+
+
+class Errors(ProgramTest):
+    layers = 1
+
+    def changed_model(self, name):
+        """A copy of the model to damage."""
+        folder = self.folder / name
+        shutil.copytree(self.model, folder)
+        return folder
+
+    def quantize_fails(self, status, model, *flags, says="", **keywords):
+        folder = self.folder / "outputs"
+        folder.mkdir()
+        try:
+            self.fails(status, "quantize", model, "-o", folder / "out", "--bits", "3", *QUANTIZE, *flags, says=says, **keywords)
+            left = [path.name for path in folder.iterdir()]
+            self.assertIn(left, ([], ["out.partial"]) if keywords else ([],))  # work is kept when the disk is full
+        finally:
+            shutil.rmtree(folder)
+
+    def test_help_is_instant_and_succeeds(self):
+        durations = []
+        for _ in range(5):
+            start = time.monotonic()
+            result = self.succeeds("--help")
+            durations.append(time.monotonic() - start)
+        self.assertIn("quantize", result.stdout)
+        self.assertLess(min(durations), 0.05)
+        self.assertIn("--bits", self.succeeds("quantize", "--help").stdout)
+
+    def test_version(self):
+        self.assertRegex(self.succeeds("--version").stdout, r"^tq \d+\.\d+\.\d+\n$")
+
+    def test_wrong_usage_is_status_2(self):
+        self.fails(2)
+        self.fails(2, "inspect")
+        self.fails(2, "inspect", self.model, "--no-such-flag", says="--no-such-flag")
+        self.fails(2, "no-such-command", says="no-such-command")
+        self.fails(2, "quantize", self.model, "-o", self.folder / "out", says="bits")
+        self.fails(2, "quantize", self.model, "-o", self.folder / "out", "--bits", "many", says="bits")
+        self.fails(2, "run", self.model, "hello", "--isa", "sse9", says="sse9")
+        self.fails(2, "convert", self.model, "-o", self.folder / "out", "--dtype", "f12", says="f12")
+
+    def test_wrong_values_are_status_2(self):
+        for flags in (["--bits", "1.5"], ["--bits", "9"], ["--bits", "nan"], ["--effort", "huge"], ["--head", "9"], ["--threads", "-1"]):
+            self.fails(2, "quantize", self.model, "-o", self.folder / "out", *([] if "--bits" in flags else ["--bits", "3"]), *flags)
+
+    def test_commands_that_do_not_exist_yet_are_status_2(self):
+        for command in ("pull", "serve", "export", "finetune", "push"):
+            self.fails(2, command, "x", "--to", "gguf", says="does not exist yet")
+
+    def test_a_missing_model_is_status_3(self):
+        self.fails(3, "inspect", self.folder / "nowhere", says="nowhere")
+        empty = self.folder / "empty"
+        empty.mkdir()
+        self.fails(3, "inspect", empty, says="config.json")
+        self.fails(3, "run", self.folder / "nowhere", "hello", says="nowhere")
+
+    def test_an_unknown_architecture_is_status_3(self):
+        folder = self.changed_model("unknown")
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"architectures": ["PerceptronForCausalLM"]}))
+        self.quantize_fails(3, folder, says="PerceptronForCausalLM")
+
+    def test_a_configuration_that_is_no_json_is_status_3(self):
+        folder = self.changed_model("syntax")
+        (folder / "config.json").write_text('{"architectures": ["Llama')
+        self.quantize_fails(3, folder, says="config.json")
+
+    def test_a_missing_tokenizer_is_status_3(self):
+        folder = self.changed_model("mute")
+        (folder / "tokenizer.json").unlink()
+        self.quantize_fails(3, folder, says="tokenizer")
+        self.fails(3, "run", folder, "hello", says="tokenizer")
+
+    def test_truncated_weights_are_status_3(self):
+        folder = self.changed_model("cut")
+        weights = (folder / "model.safetensors").read_bytes()
+        for length in (0, 7, 100, len(weights) // 2, len(weights) - 1):
+            (folder / "model.safetensors").write_bytes(weights[:length])
+            self.quantize_fails(3, folder, says="model.safetensors")
+        (folder / "model.safetensors").unlink()
+        self.quantize_fails(3, folder, says="cut")
+
+    def test_a_header_of_any_size_is_status_3(self):
+        folder = self.changed_model("header")
+        weights = (folder / "model.safetensors").read_bytes()
+        for size in (0, 1 << 40, 1 << 63, (1 << 64) - 1):
+            (folder / "model.safetensors").write_bytes(struct.pack("<Q", size) + weights[8:])
+            self.quantize_fails(3, folder, says="model.safetensors")
+
+    def test_a_weight_that_is_no_number_is_status_3(self):
+        folder = self.changed_model("nan")
+        weights = bytearray((folder / "model.safetensors").read_bytes())
+        weights[-2:] = b"\xc0\x7f"  # of the head, which comes last
+        (folder / "model.safetensors").write_bytes(weights)
+        output = self.folder / "unsound"
+        result = run("quantize", folder, "-o", output, "--bits", "3", *QUANTIZE)
+        self.assertEqual(result.returncode, 3, result.stderr)
+        self.assertIn("lm_head", result.stderr.splitlines()[-1])
+        self.assertFalse(output.exists())
+
+    def test_a_truncated_gguf_file_is_status_3(self):
+        gguf = (DATA / "io" / "pypi.gguf").read_bytes()
+        for length in (0, 3, 20, len(gguf) // 2, len(gguf) - 1):
+            path = self.folder / "cut.gguf"
+            path.write_bytes(gguf[:length])
+            self.fails(3, "inspect", path, says="cut.gguf")
+            path.unlink()
+
+    def test_calibration_text_that_is_too_short_is_status_3(self):
+        text = self.folder / "short.txt"
+        text.write_text("Too short.")
+        self.quantize_fails(3, self.model, "--calibration", text, says="text")
+        text.unlink()
+        self.quantize_fails(3, self.model, "--calibration", self.folder / "missing.txt", says="missing.txt")
+
+    def test_an_output_that_exists_is_status_2_and_stays(self):
+        folder = self.folder / "taken"
+        folder.mkdir()
+        (folder / "diary").write_text("dear")
+        self.fails(2, "quantize", self.model, "-o", folder, "--bits", "3", *QUANTIZE, says="taken")
+        self.assertEqual((folder / "diary").read_text(), "dear")
+        shutil.rmtree(folder)
+
+    def test_a_full_disk_is_status_4(self):
+        def limit():  # files grow no further, as on a full disk
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+
+        self.quantize_fails(4, self.model, says="space", preexec_fn=limit)
+
+    def test_an_output_nobody_may_write_fails_with_one_line(self):
+        path = self.folder / "file"
+        path.write_text("")
+        self.fails(1, "quantize", self.model, "-o", path / "out", "--bits", "3", *QUANTIZE, says="file")
+        path.unlink()
+
+    def test_facts_are_json(self):
+        self.assertEqual(json.loads(self.succeeds("inspect", self.model, "--json").stdout)["family"], "llama")
+
+
+if __name__ == "__main__":
+    unittest.main()
