@@ -50,7 +50,7 @@ class Writer {
       else if (c == '\t') quoted += "\\t";
       else if (c == '\f') quoted += "\\f";
       else if (c == '\b') quoted += "\\b";
-      else if (c < 0x20 || (style_.ensure_ascii && c >= 0x7f && c < 0x10000 && c != 0x7f)) quoted += fmt::format("\\u{:04x}", c);
+      else if (c < 0x20 || (style_.ensure_ascii && c >= 0x7f && c < 0x10000)) quoted += fmt::format("\\u{:04x}", c);
       else if (style_.ensure_ascii && c >= 0x10000) quoted += surrogates(c - 0x10000);
       else quoted += text.substr(at, char_bytes(text, at));
     }

@@ -55,6 +55,8 @@ std::string unescape(std::string_view text, int line) {
       for (int k = 0; k < 2 && i + 1 < text.size() && text[i + 1] >= '0' && text[i + 1] <= '7'; ++k)
         code = code * 8 + static_cast<uint32_t>(text[++i] - '0');
       utf8_append(out, code);
+    } else if (c == 'N') {
+      throw Problem{"an escape by name in a string", line};
     } else if (c != '\n') {
       (out += '\\') += c;
     }
