@@ -29,6 +29,14 @@ struct Frame {
   }
 };
 
+// At most `most` bytes, cut at a whole character; the tip has the rest.
+std::string shortened(const std::string& label, size_t most) {
+  if (label.size() <= most) return label;
+  size_t end = most - 1;
+  while (end > 0 && (static_cast<unsigned char>(label[end]) & 0xc0) == 0x80) --end;
+  return label.substr(0, end) + "…";
+}
+
 }  // namespace
 
 std::string series_style(size_t index) { return fmt::format("s{}", index % 8); }
@@ -42,7 +50,7 @@ std::string bar_chart(const std::vector<Bar>& bars, const std::string& descripti
   double y = 4;
   for (const Bar& bar : bars) {
     const double middle = y + 11, end = kLeft + scale * bar.value;
-    svg.text(kLeft - 10, middle + 4, bar.label, "", Svg::Anchor::kEnd);
+    svg.text(kLeft - 10, middle + 4, shortened(bar.label, 28), "", Svg::Anchor::kEnd);
     svg.rect(kLeft, y, std::max(2.0, end - kLeft), 22, bar.style, bar.label + ": " + bar.note, 3);
     double note_at = end;
     if (bar.error > 0) {

@@ -68,35 +68,39 @@ std::string sizes(const Report& report) {
          bar_chart(bars, "Bars of the sizes of the weight files") + "</section>\n";
 }
 
+// Which colour is which model; nothing when there is one.
+std::string model_legend(const Report& report) {
+  std::vector<std::pair<std::string, std::string>> names;
+  for (size_t i = 0; i < report.subjects.size(); ++i) names.emplace_back(series_style(i), report.subjects[i].model.name);
+  return names.size() > 1 ? legend(names) : "";
+}
+
 std::string divergence_by_text(const Report& report) {
+  std::string out = "<section>" + heading("KL divergence by text",
+                                          "Mean of sum p log(p / q) over positions, p the original's probabilities; 0 is no loss. "
+                                          "Whiskers: standard error over windows.");
   std::vector<Bar> bars;
-  const size_t texts = report.subjects[0].texts.size();
-  for (size_t t = 0; t < texts; ++t) {
+  for (size_t t = 0; t < report.subjects[0].texts.size(); ++t) {
     for (size_t i = 0; i < report.subjects.size(); ++i) {
       const Subject& subject = report.subjects[i];
       if (t >= subject.texts.size()) continue;
       const TextResult& text = subject.texts[t];
-      bars.push_back({.label = report.subjects.size() == 1 ? text.name : text.name + ", " + subject.model.name,
+      // Several models: the colour tells them apart, as in the other pictures.
+      bars.push_back({.label = text.name,
                       .note = fmt::format("{:.4f} ± {:.4f}", text.kl.mean, text.kl.standard_error),
                       .value = text.kl.mean,
                       .error = text.kl.standard_error,
                       .style = series_style(i)});
     }
   }
-  return "<section>" +
-         heading("KL divergence by text",
-                 "Mean of sum p log(p / q) over positions, p the original's probabilities; 0 is no loss. "
-                 "Whiskers: standard error over windows.") +
-         bar_chart(bars, "Bars of the divergence for each text") + "</section>\n";
+  return out + model_legend(report) + bar_chart(bars, "Bars of the divergence for each text") + "</section>\n";
 }
 
 std::string divergence_by_position(const Report& report) {
   std::string out =
       "<section>" + heading("KL divergence by position in the window",
                             "How much context the model has seen when it predicts; a curve that rises would mean that errors add up.");
-  std::vector<std::pair<std::string, std::string>> names;
-  for (size_t i = 0; i < report.subjects.size(); ++i) names.emplace_back(series_style(i), report.subjects[i].model.name);
-  if (names.size() > 1) out += legend(names);
+  out += model_legend(report);
   for (size_t t = 0; t < report.subjects[0].texts.size(); ++t) {
     std::vector<Series> series;
     const TextResult& text = report.subjects[0].texts[t];
@@ -131,7 +135,7 @@ std::string text_table(const Report& report) {
   out += "</tr>\n";
   for (const Subject& subject : report.subjects) {
     for (const TextResult& text : subject.texts) {
-      out += fmt::format("<tr><td>{}, {}</td><td>{} × {}</td><td>{:.3f}</td>", escaped(subject.model.name), escaped(text.name),
+      out += fmt::format("<tr><td>{}<br>{}</td><td>{} × {}</td><td>{:.3f}</td>", escaped(subject.model.name), escaped(text.name),
                          text.windows, text.window, std::exp(text.loss.mean));
       if (with_original) {
         const std::string exact = text.positions.kl_float.empty() ? "–" : fmt::format("{:.4f}", text.kl_float.mean);
