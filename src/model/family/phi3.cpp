@@ -8,7 +8,12 @@ Result<ModelSpec> parse_phi3(const JsonReader& config) {
   DecoderTraits traits{.fused = true};
   TQ_ASSIGN(traits.activation, read_activation(config, "silu"));
   TQ_ASSIGN(const DecoderDims dims, read_dims(config, traits, &spec));
-  TQ_ASSIGN(const double part, config.number_or("partial_rotary_factor", 1.0));
+  // transformers v5 keeps it among the rope's parameters.
+  static const Json kNothing = Json::object();
+  const Json* rope_parameters = config.find("rope_parameters");
+  const JsonReader parameters(rope_parameters ? *rope_parameters : kNothing, config.where() + " rope_parameters");
+  TQ_ASSIGN(const double old_part, config.number_or("partial_rotary_factor", 1.0));
+  TQ_ASSIGN(const double part, parameters.number_or("partial_rotary_factor", old_part));
   if (!(part > 0 && part <= 1)) return bad_input("{}: 'partial_rotary_factor' should lie in (0, 1]", config.where());
   const auto rotary = static_cast<int64_t>(static_cast<double>(dims.head_dim) * part);
   TQ_ASSIGN(const Rope rope, parse_rope(config, {.rotary_dim = rotary, .default_theta = 10000.0, .context = spec.context}));

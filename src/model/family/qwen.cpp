@@ -22,7 +22,9 @@ Result<ModelSpec> parse_qwen(const JsonReader& config, DecoderTraits traits, boo
   TQ_ASSIGN(const Rope rope, parse_rope(config, {.rotary_dim = dims.head_dim, .default_theta = 10000.0, .context = spec.context}));
   MoeTraits moe{.normalize_weights = false, .prefix = "mlp"};
   if (experts) {
-    TQ_ASSIGN(moe.experts, config.integer_or("num_experts", 128, 1, 4096));
+    // transformers v5 writes Mixtral's name of the number.
+    TQ_ASSIGN(const int64_t local_experts, config.integer_or("num_local_experts", 128, 1, 4096));
+    TQ_ASSIGN(moe.experts, config.integer_or("num_experts", local_experts, 1, 4096));
     TQ_ASSIGN(moe.experts_per_token, config.integer_or("num_experts_per_tok", 8, 1, moe.experts));
     TQ_ASSIGN(moe.intermediate, config.integer("moe_intermediate_size", 1, int64_t{1} << 24));
     TQ_ASSIGN(moe.normalize_weights, config.boolean_or("norm_topk_prob", false));

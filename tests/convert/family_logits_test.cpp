@@ -1,0 +1,72 @@
+// Every family against the logits that transformers gives the same files.
+#include <gmock/gmock.h>
+
+#include "convert/export_hf.h"
+#include "convert/family_fixture.h"
+#include "kernels/cpu/cpu_backend.h"
+
+namespace tq {
+namespace {
+
+using namespace families_test;
+using ::testing::HasSubstr;
+
+constexpr double kLimit = 2e-4;  // of the largest logit, as both round in float32
+
+class FamilyLogits : public testing::TestWithParam<std::string> {
+ protected:
+  Model read(const Json& config, DType dtype, uint64_t shard_bytes, const std::string& name) {
+    write_hf(fixture_.weights, config, dtype, shard_bytes, directory_ / name);
+    auto model = load_model(directory_ / name);
+    EXPECT_TRUE(model.has_value()) << (model ? "" : model.error().message);
+    return model ? std::move(*model) : Model{};
+  }
+
+  ThreadPool threads_{2};
+  Fixture fixture_ = load_fixture(GetParam());
+  TemporaryDirectory directory_;
+  std::unique_ptr<Backend> ref_ = make_ref_backend(threads_);
+};
+
+TEST_P(FamilyLogits, AreThoseOfTransformersAtOnceAndTokenByToken) {
+  const Model model = read(fixture_.json["config"], DType::kF32, 1 << 30, "v5");
+  EXPECT_LT(error(run(model, fixture_, *ref_, threads_, 48), fixture_.logits), kLimit);
+  EXPECT_LT(error(run(model, fixture_, *ref_, threads_, 1), fixture_.logits), kLimit);
+  EXPECT_LT(error(run(model, fixture_, *ref_, threads_, 7), fixture_.logits), kLimit);
+}
+
+TEST_P(FamilyLogits, HoldOnEveryInstructionSet) {
+  const Model model = read(fixture_.json["config"], DType::kF32, 1 << 30, "v5");
+  for (const Isa isa : supported_isas()) {
+    const auto cpu = make_cpu_backend(threads_, isa);
+    for (const int64_t step : {48, 1, 11})
+      EXPECT_LT(error(run(model, fixture_, *cpu, threads_, step), fixture_.logits), kLimit) << isa_name(isa) << " " << step;
+  }
+}
+
+TEST_P(FamilyLogits, DoNotDependOnSpellingShardsOrTypeOfTheFiles) {
+  const Json& v4 = fixture_.json["config_v4"];
+  ASSERT_TRUE(v4.is_object());
+  EXPECT_LT(error(run(read(v4, DType::kBF16, 100000, "bf16"), fixture_, *ref_, threads_, 48), fixture_.logits), kLimit);
+  EXPECT_TRUE(std::filesystem::exists(directory_ / "bf16/model.safetensors.index.json"));
+  EXPECT_LT(error(run(read(v4, DType::kF16, 1 << 30, "f16"), fixture_, *ref_, threads_, 48), fixture_.logits), kLimit);
+}
+
+TEST_P(FamilyLogits, SurviveAnExport) {
+  const Model model = read(fixture_.json["config"], DType::kF32, 1 << 30, "v5");
+  Listener listener;
+  const Context context{.threads = threads_, .listener = listener};
+  ASSERT_TRUE(export_hf(model, DType::kF32, directory_ / "out", context));
+  const auto again = load_model(directory_ / "out");
+  ASSERT_TRUE(again.has_value()) << again.error().message;
+  EXPECT_EQ(run(*again, fixture_, *ref_, threads_, 48), run(model, fixture_, *ref_, threads_, 48));
+  ASSERT_TRUE(export_hf(model, DType::kBF16, directory_ / "half", context));
+  const auto half = load_model(directory_ / "half");
+  ASSERT_TRUE(half.has_value()) << half.error().message;
+  EXPECT_LT(error(run(*half, fixture_, *ref_, threads_, 48), fixture_.logits), kLimit);
+}
+
+INSTANTIATE_TEST_SUITE_P(Every, FamilyLogits, testing::ValuesIn(names()), [](const auto& each) { return each.param; });
+
+}  // namespace
+}  // namespace tq
