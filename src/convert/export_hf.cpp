@@ -1,5 +1,8 @@
 #include "convert/export_hf.h"
 
+#include <algorithm>
+#include <atomic>
+#include <cmath>
 #include <filesystem>
 
 #include "artifact/writer.h"
@@ -15,19 +18,24 @@ constexpr uint64_t kShardBytes = uint64_t{4} << 30;
 
 using Sink = std::function<Status(std::span<const std::byte>)>;
 
-Status write_rows(const PackedTensor& tensor, int64_t begin, int64_t end, DType dtype, const Sink& sink, ThreadPool& threads) {
+Status write_rows(const std::string& name, const PackedTensor& tensor, int64_t begin, int64_t end, DType dtype, const Sink& sink,
+                  ThreadPool& threads) {
   const int64_t columns = tensor.columns(), band = std::max<int64_t>(1, (1 << 20) / std::max<int64_t>(1, columns));
   std::vector<float> values(static_cast<size_t>(band * columns));
   std::vector<uint16_t> halves(values.size());
+  std::atomic<bool> is_finite = true;
   for (int64_t row = begin; row < end; row += band) {
     const int64_t count = std::min(band, end - row);
     threads.run(count, std::max<int64_t>(1, count / 64), [&](int64_t first, int64_t last, int) {
       decode_rows(tensor, row + first, last - first, values.data() + first * columns);
+      if (!std::all_of(values.begin() + first * columns, values.begin() + last * columns, [](float x) { return std::isfinite(x); }))
+        is_finite = false;
       for (int64_t i = first * columns; i < last * columns; ++i) {
         const auto at = static_cast<size_t>(i);
         halves[at] = dtype == DType::kBF16 ? float_to_bf16(values[at]) : float_to_f16(values[at]);
       }
     });
+    if (!is_finite) return bad_input("tensor {} holds values that are no finite numbers; fetch or convert the model again", name);
     const auto n = static_cast<size_t>(count * columns);
     TQ_TRY(dtype == DType::kF32 ? sink(std::as_bytes(std::span<const float>(values.data(), n)))
                                 : sink(std::as_bytes(std::span<const uint16_t>(halves.data(), n))));
@@ -38,16 +46,17 @@ Status write_rows(const PackedTensor& tensor, int64_t begin, int64_t end, DType 
 // A stack of experts is written expert by expert, as transformers names them.
 std::vector<PendingArray> arrays_of(const std::string& name, const PackedTensor& tensor, DType dtype, ThreadPool& threads) {
   if (tensor.shape.size() != 3)
-    return {{{name, dtype, tensor.shape},
-             [&tensor, dtype, &threads](const Sink& sink) { return write_rows(tensor, 0, tensor.rows(), dtype, sink, threads); }}};
+    return {{{name, dtype, tensor.shape}, [name, &tensor, dtype, &threads](const Sink& sink) {
+               return write_rows(name, tensor, 0, tensor.rows(), dtype, sink, threads);
+             }}};
   std::vector<PendingArray> arrays;
   const std::string stem = name.substr(0, name.find(".experts.") + 9), rest = name.substr(stem.size());
   const int64_t rows = tensor.shape[1];
   for (int64_t e = 0; e < tensor.shape[0]; ++e)
-    arrays.push_back(
-        {{fmt::format("{}{}.{}", stem, e, rest), dtype, {rows, tensor.shape[2]}}, [&tensor, dtype, e, rows, &threads](const Sink& sink) {
-           return write_rows(tensor, e * rows, (e + 1) * rows, dtype, sink, threads);
-         }});
+    arrays.push_back({{fmt::format("{}{}.{}", stem, e, rest), dtype, {rows, tensor.shape[2]}},
+                      [name, &tensor, dtype, e, rows, &threads](const Sink& sink) {
+                        return write_rows(name, tensor, e * rows, (e + 1) * rows, dtype, sink, threads);
+                      }});
   return arrays;
 }
 

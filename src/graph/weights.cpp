@@ -1,5 +1,8 @@
 #include "graph/weights.h"
 
+#include <algorithm>
+#include <cmath>
+
 namespace tq {
 namespace {
 
@@ -8,6 +11,8 @@ Result<std::vector<float>> read_vector(const Model& model, const std::string& na
   if (!tensor) return bad_input("{}: tensor {} is missing", model.source, name);
   std::vector<float> out(static_cast<size_t>(element_count(tensor->shape)));
   decode_rows(*tensor, 0, tensor->rows(), out.data());
+  if (!std::all_of(out.begin(), out.end(), [](float x) { return std::isfinite(x); }))
+    return bad_input("{}: tensor {} holds values that are no finite numbers; fetch or convert the model again", model.source, name);
   return out;
 }
 

@@ -66,6 +66,30 @@ TEST_P(FamilyLogits, SurviveAnExport) {
   EXPECT_LT(error(run(*half, fixture_, *ref_, threads_, 48), fixture_.logits), kLimit);
 }
 
+TEST(NotFinite, IsRefusedByRunAndByExportWithTheTensorsName) {
+  ThreadPool threads(2);
+  const auto ref = make_ref_backend(threads);
+  Listener listener;
+  const Fixture fixture = load_fixture("llama2");
+  for (const char* name : {"model.norm.weight", "model.layers.1.mlp.up_proj.weight"}) {
+    std::vector<Weight> weights = fixture.weights;
+    for (Weight& weight : weights)
+      if (weight.name == name) weight.values[5] = std::nanf("");
+    TemporaryDirectory directory;
+    write_hf(weights, fixture.json["config"], DType::kF32, 1 << 30, directory / "model");
+    const auto model = load_model(directory / "model");
+    ASSERT_TRUE(model.has_value()) << model.error().message;
+    const Status exported = export_hf(*model, DType::kBF16, directory / "out", {.threads = threads, .listener = listener});
+    ASSERT_FALSE(exported.has_value());
+    EXPECT_THAT(exported.error().message, HasSubstr(name));
+    EXPECT_FALSE(std::filesystem::exists(directory / "out"));
+    if (std::string(name).find("norm") == std::string::npos) continue;  // matrices are not scanned before they run
+    const auto network = Network::create(*model, *ref, threads);
+    ASSERT_FALSE(network.has_value());
+    EXPECT_THAT(network.error().message, HasSubstr(name));
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Every, FamilyLogits, testing::ValuesIn(names()), [](const auto& each) { return each.param; });
 
 }  // namespace
