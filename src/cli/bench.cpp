@@ -41,7 +41,7 @@ void print_speed(const Model& model, const SpeedResult& speed) {
 }
 
 Status measure(const Model& model, const Flags& flags, Session& session, Json& results) {
-  TQ_ASSIGN(Network network, Network::create(model, session.backend(), session.threads()));
+  TQ_ASSIGN(Network network, Network::create(model, session.backend()));
   TQ_ASSIGN(const SpeedResult speed, measure_speed(network, flags.speed, session.context()));
   results.push_back(speed_json(model, speed));
   if (!flags.json) print_speed(model, speed);

@@ -107,7 +107,7 @@ Result<Json> measure(const std::string& path, Original* original, const Flags& f
                      report::Report& report) {
   TQ_ASSIGN(const Model model, load_model(path));
   if (!model.tokenizer) return bad_input("{}: it has no tokenizer, so that no text can be run through it", path);
-  TQ_ASSIGN(Network network, Network::create(model, session.backend(), session.threads()));
+  TQ_ASSIGN(Network network, Network::create(model, session.backend()));
   const EvalOptions options{.window = flags.window, .windows = flags.windows, .protocol = protocol};
   const bool with_float = !flags.skip_float && original && has_grid(model);
   report::Subject subject;
@@ -138,7 +138,7 @@ Status act(const Flags& flags) {
   if (!flags.against.empty()) {
     original.emplace();
     TQ_ASSIGN(original->model, load_model(flags.against));
-    TQ_ASSIGN(original->network, Network::create(original->model, session->backend(), session->threads()));
+    TQ_ASSIGN(original->network, Network::create(original->model, session->backend()));
     if (!flags.report.empty()) report.original = report::gather_facts(original->model);
   }
   if (!flags.json) fmt::print("{}\n", report.protocol);

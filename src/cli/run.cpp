@@ -108,7 +108,7 @@ Status act(const Flags& flags) {
   TQ_ASSIGN(const Model model, load_model(flags.model));
   if (!model.tokenizer) return bad_input("{}: it has no tokenizer", flags.model);
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
-  TQ_ASSIGN(Network network, Network::create(model, session->backend(), session->threads()));
+  TQ_ASSIGN(Network network, Network::create(model, session->backend()));
   const KvType kv = flags.kv == "q8" ? KvType::kQ8 : flags.kv == "f32" ? KvType::kF32 : KvType::kF16;
   if (flags.context > model.spec.context) return bad_usage("--ctx {}: the model was made for {} tokens", flags.context, model.spec.context);
   TQ_ASSIGN(Engine engine,

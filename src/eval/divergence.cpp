@@ -60,12 +60,19 @@ class Evaluation {
       : network_(network), original_(original), options_(options), with_float_(with_float && original), context_(context) {}
 
   Status prepare() {
-    const auto create = [&](Network& network) { return KvCache::create(network.model().spec, KvType::kF16, options_.window); };
+    const auto create = [&](Network& network) {
+      return KvCache::create(network.backend(), network.model().spec, KvType::kF16, options_.window);
+    };
     TQ_ASSIGN(KvCache cache, create(network_));
     caches_.push_back(std::move(cache));
     if (original_) {
       TQ_ASSIGN(KvCache other, create(*original_));
       caches_.push_back(std::move(other));
+    }
+    for (size_t i = 0; i < std::size(states_); ++i) {
+      Network& network = i == 1 && original_ ? *original_ : network_;
+      const int64_t count = options_.window * network.model().spec.hidden;
+      TQ_ASSIGN(states_[i], network.backend().allocate(static_cast<uint64_t>(count) * sizeof(float)));
     }
     const int64_t vocabulary = network_.model().spec.vocabulary;
     for (Buffer<float>& logits : logits_) logits = Buffer<float>::uninitialized(static_cast<size_t>(kChunk * vocabulary));
@@ -75,27 +82,27 @@ class Evaluation {
   void run(const Window& window, Positions& out) {
     const int64_t first = window.first_scored, count = options_.window - 1 - first;
     out.per_window = count;
-    const std::vector<float> own = states(network_, caches_[0], window, Precision::kInt8);
-    const std::vector<float> other = original_ ? states(*original_, caches_[1], window, Precision::kInt8) : std::vector<float>{};
-    const std::vector<float> exact = with_float_ ? states(network_, caches_[0], window, Precision::kFloat) : std::vector<float>{};
+    keep_states(network_, caches_[0], window, Precision::kInt8, states_[0]);
+    if (original_) keep_states(*original_, caches_[1], window, Precision::kInt8, states_[1]);
+    if (with_float_) keep_states(network_, caches_[0], window, Precision::kFloat, states_[2]);
     for (int64_t at = 0; at < count; at += kChunk) {
       const int64_t here = std::min(kChunk, count - at);
-      head(network_, own, first + at, here, logits_[0], Precision::kInt8);
-      if (original_) head(*original_, other, first + at, here, logits_[1], Precision::kInt8);
-      if (with_float_) head(network_, exact, first + at, here, logits_[2], Precision::kFloat);
+      head(network_, states_[0], first + at, here, logits_[0], Precision::kInt8);
+      if (original_) head(*original_, states_[1], first + at, here, logits_[1], Precision::kInt8);
+      if (with_float_) head(network_, states_[2], first + at, here, logits_[2], Precision::kFloat);
       score(window, first + at, here, out);
     }
   }
 
  private:
-  std::vector<float> states(Network& network, KvCache& cache, const Window& window, Precision precision) const {
+  // The hidden states of a window, where the next pass does not overwrite them.
+  static void keep_states(Network& network, KvCache& cache, const Window& window, Precision precision, Memory& states) {
     const float* hidden = network.forward({.tokens = window.tokens, .cache = &cache, .precision = precision});
-    return {hidden, hidden + options_.window * network.model().spec.hidden};
+    network.backend().copy(states.as<float>(), hidden, states.bytes());
   }
 
-  static void head(Network& network, const std::vector<float>& states, int64_t position, int64_t count, Buffer<float>& logits,
-                   Precision precision) {
-    network.head(states.data() + position * network.model().spec.hidden, count, logits.data(), precision);
+  static void head(Network& network, const Memory& states, int64_t position, int64_t count, Buffer<float>& logits, Precision precision) {
+    network.head(states.as<float>() + position * network.model().spec.hidden, count, logits.data(), precision);
   }
 
   // Positions [first, first + count) of the window, whose logits are in logits_.
@@ -133,6 +140,7 @@ class Evaluation {
   bool with_float_;
   const Context& context_;
   std::vector<KvCache> caches_;
+  Memory states_[3];  // of the model, of the original, of the model with float activations
   Buffer<float> logits_[3];
 };
 

@@ -97,7 +97,7 @@ Result<SpeedResult> measure_speed(Network& network, const SpeedOptions& options,
   if (options.prompt_tokens < 1 || options.answer_tokens < 1 || options.repetitions < 1)
     return bad_usage("prompt, answer and repetitions must be at least 1");
   if (longest > spec.context) return bad_usage("{} tokens: {} was made for {}", longest, network.model().source, spec.context);
-  TQ_ASSIGN(KvCache cache, KvCache::create(spec, KvType::kF16, longest));
+  TQ_ASSIGN(KvCache cache, KvCache::create(network.backend(), spec, KvType::kF16, longest));
   Run run(network, options, cache);
   ReadLoop read(context.threads);
   SpeedResult result;

@@ -1,14 +1,12 @@
 #include "graph/forward.h"
 
-#include <cmath>
-
 #include "graph/mixture.h"
 
 namespace tq {
 namespace {
 
 // Slots of the workspace.
-enum Slot : size_t { kNormed, kFused, kMixed, kResult, kGateUp, kActivated, kFinal };
+enum Slot : size_t { kNormed, kFused, kMixed, kResult, kGateUp, kActivated, kFinal, kMixture };
 
 struct Step {
   const ModelSpec& spec;
@@ -17,9 +15,9 @@ struct Step {
   Workspace& workspace;
 
   void tap(const std::string& name, const float* input, int64_t columns) const {
-    if (args.taps) (*args.taps)(name, input, args.tokens, columns, -1);
+    show_tap(args.taps, backend, name, input, args.tokens, columns);
   }
-  void norm(const Norm& norm, const std::vector<float>& weight, const float* input, int64_t count, float* output) const {
+  void norm(const Norm& norm, const DeviceVector& weight, const float* input, int64_t count, float* output) const {
     backend.norm({.input = input,
                   .weight = weight.data(),
                   .output = output,
@@ -55,7 +53,7 @@ Heads project_heads(const Step& step, const Attention& op, const BlockWeights& w
   return heads;
 }
 
-void norm_heads(const Step& step, const Norm& norm, const std::vector<float>& weight, float* values, int64_t heads, int64_t stride) {
+void norm_heads(const Step& step, const Norm& norm, const DeviceVector& weight, float* values, int64_t heads, int64_t stride) {
   if (stride == heads * norm.width) return step.norm(norm, weight, values, step.args.tokens * heads, values);
   for (int64_t t = 0; t < step.args.tokens; ++t) step.norm(norm, weight, values + t * stride, heads, values + t * stride);
 }
@@ -141,16 +139,32 @@ float* run_op(const Step& step, const Moe& op, const BlockWeights& weights, cons
                .tokens = step.args.tokens,
                .hidden = step.spec.hidden,
                .precision = step.args.precision,
-               .taps = step.args.taps});
+               .taps = step.args.taps},
+              step.workspace, kMixture);
   return result;
 }
 
 }  // namespace
 
+void show_tap(const TapSink* taps, Backend& backend, const std::string& tap, const float* input, int64_t tokens, int64_t columns,
+              int64_t expert) {
+  if (!taps) return;
+  if (backend.is_host()) return (*taps)(tap, input, tokens, columns, expert);
+  Buffer<float> seen = Buffer<float>::uninitialized(static_cast<size_t>(tokens * columns));
+  backend.download(seen.data(), input, seen.size() * sizeof(float));
+  (*taps)(tap, seen.data(), tokens, columns, expert);
+}
+
 float* Workspace::floats(size_t slot, int64_t count) {
   if (slots_.size() <= slot) slots_.resize(slot + 1);
-  if (slots_[slot].size() < static_cast<size_t>(count)) slots_[slot] = Buffer<float>::uninitialized(static_cast<size_t>(count));
-  return slots_[slot].data();
+  const uint64_t bytes = static_cast<uint64_t>(count) * sizeof(float);
+  if (slots_[slot].bytes() < bytes) {
+    slots_[slot] = Memory();  // before its successor
+    auto memory = backend_->allocate(bytes);
+    TQ_CHECK(memory.has_value());
+    slots_[slot] = std::move(*memory);
+  }
+  return slots_[slot].as<float>();
 }
 
 void forward_layer(const ModelSpec& spec, int64_t layer, const LayerWeights& weights, Backend& backend, const ForwardArgs& args,
@@ -166,18 +180,11 @@ void forward_layer(const ModelSpec& spec, int64_t layer, const LayerWeights& wei
   }
 }
 
-void embed(const Model& model, std::span<const int32_t> tokens, ThreadPool& threads, float* hidden) {
+void embed(const Model& model, std::span<const int32_t> tokens, Backend& backend, float* hidden) {
   const PackedTensor* table = model.find(model.spec.embedding + ".weight");
   TQ_CHECK(table != nullptr);
-  const int64_t width = model.spec.hidden;
-  threads.run(static_cast<int64_t>(tokens.size()), 4, [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t) {
-      const int64_t token = tokens[static_cast<size_t>(t)];
-      TQ_CHECK(token >= 0 && token < model.spec.vocabulary);
-      decode_rows(*table, token, 1, hidden + t * width);
-      for (int64_t i = 0; i < width; ++i) hidden[t * width + i] *= model.spec.embed_scale;
-    }
-  });
+  for (const int32_t token : tokens) TQ_CHECK(token >= 0 && token < model.spec.vocabulary);
+  backend.embed({.table = table, .tokens = tokens, .scale = model.spec.embed_scale, .output = hidden});
 }
 
 void forward_head(const ModelSpec& spec, const HeadWeights& weights, Backend& backend, const HeadArgs& args, Workspace& workspace) {
@@ -189,13 +196,11 @@ void forward_head(const ModelSpec& spec, const HeadWeights& weights, Backend& ba
                 .width = spec.hidden,
                 .epsilon = spec.final_norm.epsilon,
                 .offset = spec.norm_offset});
-  if (args.taps) (*args.taps)(spec.head.tap, normed, args.tokens, spec.hidden, -1);
+  show_tap(args.taps, backend, spec.head.tap, normed, args.tokens, spec.hidden);
   if (!args.logits) return;
   const LinearJob job = weights.linear.job(args.logits);
   backend.linear({.input = normed, .tokens = args.tokens, .jobs = {&job, 1}, .precision = args.precision});
-  if (spec.final_softcap > 0)
-    for (int64_t i = 0; i < args.tokens * spec.vocabulary; ++i)
-      args.logits[i] = spec.final_softcap * std::tanh(args.logits[i] / spec.final_softcap);
+  if (spec.final_softcap > 0) backend.softcap(args.logits, args.tokens * spec.vocabulary, spec.final_softcap);
 }
 
 }  // namespace tq

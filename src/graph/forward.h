@@ -10,17 +10,23 @@
 
 namespace tq {
 
-// Sees the input of the linears of a tap point: input [T, C]. For mixtures, the tokens routed to one expert (expert >= 0).
+// Sees the input of the linears of a tap point: input [T, C], in the host's memory. For mixtures, the tokens routed to one expert (expert
+// >= 0).
 using TapSink = std::function<void(const std::string& tap, const float* input, int64_t tokens, int64_t columns, int64_t expert)>;
 
-// Memory that a forward pass needs; grows once, then stays.
+void show_tap(const TapSink* taps, Backend& backend, const std::string& tap, const float* input, int64_t tokens, int64_t columns,
+              int64_t expert = -1);
+
+// Memory of the backend that a forward pass needs; grows once, then stays.
 class Workspace {
  public:
+  explicit Workspace(Backend& backend) : backend_(&backend) {}
   // A region of `count` floats, one per slot; valid until the slot is asked for again.
   float* floats(size_t slot, int64_t count);
 
  private:
-  std::vector<Buffer<float>> slots_;
+  Backend* backend_;
+  std::vector<Memory> slots_;
 };
 
 struct ForwardArgs {
@@ -36,7 +42,7 @@ void forward_layer(const ModelSpec& spec, int64_t layer, const LayerWeights& wei
                    Workspace& workspace);
 
 // hidden[T, H] = embedding rows of the tokens, scaled. Every id must lie within the vocabulary.
-void embed(const Model& model, std::span<const int32_t> tokens, ThreadPool& threads, float* hidden);
+void embed(const Model& model, std::span<const int32_t> tokens, Backend& backend, float* hidden);
 
 // logits[T, vocabulary] of hidden[T, H]; hidden is not changed.
 struct HeadArgs {

@@ -1,7 +1,5 @@
 #include "graph/kv_cache.h"
 
-#include <sys/mman.h>
-
 namespace tq {
 namespace {
 
@@ -28,9 +26,8 @@ uint64_t kv_cache_bytes(const ModelSpec& spec, KvType type, int64_t capacity) {
   return total;
 }
 
-void KvCache::Unmap::operator()(std::byte* data) const { munmap(data, bytes); }
-
-Result<KvCache> KvCache::create(const ModelSpec& spec, KvType type, int64_t capacity, int64_t first_layer, int64_t last_layer) {
+Result<KvCache> KvCache::create(Backend& backend, const ModelSpec& spec, KvType type, int64_t capacity, int64_t first_layer,
+                                int64_t last_layer) {
   TQ_CHECK(capacity > 0 && first_layer >= 0 && last_layer <= spec.layers_count());
   KvCache cache;
   cache.capacity_ = capacity;
@@ -38,12 +35,12 @@ Result<KvCache> KvCache::create(const ModelSpec& spec, KvType type, int64_t capa
   uint64_t total = kAlign;
   for (int64_t i = first_layer; i < last_layer; ++i)
     total += 2 * side_bytes(attention_of(spec.layers[static_cast<size_t>(i)]), type, capacity);
-  void* memory = mmap(nullptr, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED)
+  auto memory = backend.allocate(total);
+  if (!memory)
     return fail(ErrorCode::kNoResource, "no {:.2f} GB of memory for the keys and values of {} tokens; ask for a shorter context",
                 static_cast<double>(total) / 1e9, capacity);
-  cache.memory_ = {static_cast<std::byte*>(memory), Unmap{total}};
-  std::byte* next = cache.memory_.get();
+  cache.memory_ = std::move(*memory);
+  std::byte* next = cache.memory_.as<std::byte>();
   for (int64_t i = first_layer; i < last_layer; ++i) {
     const Attention& attention = attention_of(spec.layers[static_cast<size_t>(i)]);
     const uint64_t side = side_bytes(attention, type, capacity);

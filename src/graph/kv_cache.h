@@ -11,23 +11,20 @@ uint64_t kv_cache_bytes(const ModelSpec& spec, KvType type, int64_t capacity);
 
 class KvCache {
  public:
-  // Layers [first_layer, last_layer); memory is touched only as positions are stored.
+  // Layers [first_layer, last_layer), in the backend's memory; the host's is touched only as positions are stored.
   // Errors: kNoResource when the machine refuses the memory.
-  static Result<KvCache> create(const ModelSpec& spec, KvType type, int64_t capacity, int64_t first_layer, int64_t last_layer);
-  static Result<KvCache> create(const ModelSpec& spec, KvType type, int64_t capacity) {
-    return create(spec, type, capacity, 0, spec.layers_count());
+  static Result<KvCache> create(Backend& backend, const ModelSpec& spec, KvType type, int64_t capacity, int64_t first_layer,
+                                int64_t last_layer);
+  static Result<KvCache> create(Backend& backend, const ModelSpec& spec, KvType type, int64_t capacity) {
+    return create(backend, spec, type, capacity, 0, spec.layers_count());
   }
 
   int64_t capacity() const { return capacity_; }
   KvView layer(int64_t layer) const { return views_[static_cast<size_t>(layer - first_layer_)]; }
 
  private:
-  struct Unmap {
-    size_t bytes;
-    void operator()(std::byte* data) const;
-  };
   KvCache() = default;
-  std::unique_ptr<std::byte, Unmap> memory_{nullptr, Unmap{0}};
+  Memory memory_;
   std::vector<KvView> views_;  // a view per layer
   int64_t capacity_ = 0, first_layer_ = 0;
 };

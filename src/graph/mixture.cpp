@@ -7,15 +7,18 @@
 namespace tq {
 namespace {
 
-struct Route {
-  int64_t token;
-  float weight;
+// The tokens of one expert and what its answer counts for each.
+struct Routes {
+  std::vector<int32_t> token;
+  std::vector<float> weight;
 };
 
+enum Slot : size_t { kScores, kTokens, kWeights, kInput, kGate, kUp, kActivated, kResult };
+
 // Softmax over the experts, the best few of each token; ties go to the lower expert.
-std::vector<std::vector<Route>> route(const Moe& op, const std::vector<float>& scores, int64_t tokens) {
+std::vector<Routes> route(const Moe& op, const std::vector<float>& scores, int64_t tokens) {
   const int64_t experts = op.router.out;
-  std::vector<std::vector<Route>> routes(static_cast<size_t>(experts));
+  std::vector<Routes> routes(static_cast<size_t>(experts));
   std::vector<int64_t> order(static_cast<size_t>(experts));
   for (int64_t t = 0; t < tokens; ++t) {
     const float* row = scores.data() + t * experts;
@@ -29,51 +32,77 @@ std::vector<std::vector<Route>> route(const Moe& op, const std::vector<float>& s
     for (int64_t i = 0; i < op.experts_per_token; ++i) {
       const int64_t e = order[static_cast<size_t>(i)];
       const double weight = std::exp(row[e] - largest) / (op.normalize_weights ? chosen : all);
-      routes[static_cast<size_t>(e)].push_back({t, static_cast<float>(weight)});
+      routes[static_cast<size_t>(e)].token.push_back(static_cast<int32_t>(t));
+      routes[static_cast<size_t>(e)].weight.push_back(static_cast<float>(weight));
     }
   }
   return routes;
 }
 
-void run_expert(const Moe& op, const std::vector<LinearWeight>& expert, int64_t index, const std::vector<Route>& routes, Backend& backend,
+// Where a mixture works: a backend, and slots of a workspace.
+struct Room {
+  Backend& backend;
+  Workspace& workspace;
+  size_t first_slot;
+
+  float* floats(Slot slot, int64_t count) const { return workspace.floats(first_slot + slot, count); }
+  template <typename T>
+  const T* upload(Slot slot, const std::vector<T>& values) const {
+    static_assert(sizeof(T) == sizeof(float));
+    float* memory = floats(slot, static_cast<int64_t>(values.size()));
+    backend.upload(memory, values.data(), values.size() * sizeof(T));
+    return reinterpret_cast<const T*>(memory);
+  }
+};
+
+void run_expert(const Moe& op, const std::vector<LinearWeight>& expert, int64_t index, const Routes& routes, const Room& room,
                 const MixtureArgs& args) {
-  const auto tokens = static_cast<int64_t>(routes.size());
+  Backend& backend = room.backend;
+  const auto tokens = static_cast<int64_t>(routes.token.size());
   const int64_t width = op.down.in;
-  std::vector<float> input(static_cast<size_t>(tokens * args.hidden)), result(input.size());
-  std::vector<float> gate(static_cast<size_t>(tokens * width)), up(gate.size()), activated(gate.size());
-  for (int64_t i = 0; i < tokens; ++i)
-    std::copy_n(args.input + routes[static_cast<size_t>(i)].token * args.hidden, args.hidden, input.data() + i * args.hidden);
-  if (args.taps) (*args.taps)(op.gate_up[0].tap, input.data(), tokens, args.hidden, index);
-  const LinearJob in[] = {expert[0].job(gate.data()), expert[1].job(up.data())};
-  backend.linear({.input = input.data(), .tokens = tokens, .jobs = in, .precision = args.precision});
+  const int32_t* rows = room.upload(kTokens, routes.token);
+  float* input = room.floats(kInput, tokens * args.hidden);
+  float* gate = room.floats(kGate, tokens * width);
+  float* up = room.floats(kUp, tokens * width);
+  float* activated = room.floats(kActivated, tokens * width);
+  float* result = room.floats(kResult, tokens * args.hidden);
+  backend.gather({.input = args.input, .row = rows, .output = input, .count = tokens, .width = args.hidden});
+  show_tap(args.taps, backend, op.gate_up[0].tap, input, tokens, args.hidden, index);
+  const LinearJob in[] = {expert[0].job(gate), expert[1].job(up)};
+  backend.linear({.input = input, .tokens = tokens, .jobs = in, .precision = args.precision});
   backend.gated({.kind = static_cast<GateKind>(op.activation),
-                 .gate = gate.data(),
-                 .up = up.data(),
-                 .output = activated.data(),
+                 .gate = gate,
+                 .up = up,
+                 .output = activated,
                  .tokens = tokens,
                  .width = width,
                  .stride = width});
-  if (args.taps) (*args.taps)(op.down.tap, activated.data(), tokens, width, index);
-  const LinearJob out = expert[2].job(result.data());
-  backend.linear({.input = activated.data(), .tokens = tokens, .jobs = {&out, 1}, .precision = args.precision});
-  for (int64_t i = 0; i < tokens; ++i) {
-    const auto [token, weight] = routes[static_cast<size_t>(i)];
-    for (int64_t k = 0; k < args.hidden; ++k)
-      args.output[token * args.hidden + k] += weight * result[static_cast<size_t>(i * args.hidden + k)];
-  }
+  show_tap(args.taps, backend, op.down.tap, activated, tokens, width, index);
+  const LinearJob out = expert[2].job(result);
+  backend.linear({.input = activated, .tokens = tokens, .jobs = {&out, 1}, .precision = args.precision});
+  backend.scatter_add({.input = result,
+                       .row = rows,
+                       .weight = room.upload(kWeights, routes.weight),
+                       .output = args.output,
+                       .count = tokens,
+                       .width = args.hidden});
 }
 
 }  // namespace
 
-void run_mixture(const Moe& op, const BlockWeights& weights, Backend& backend, const MixtureArgs& args) {
-  std::vector<float> scores(static_cast<size_t>(args.tokens * op.router.out));
-  if (args.taps) (*args.taps)(op.router.tap, args.input, args.tokens, args.hidden, -1);
-  const LinearJob job = weights.linears[0].job(scores.data());
+void run_mixture(const Moe& op, const BlockWeights& weights, Backend& backend, const MixtureArgs& args, Workspace& workspace,
+                 size_t first_slot) {
+  const Room room{backend, workspace, first_slot};
+  float* scores = room.floats(kScores, args.tokens * op.router.out);
+  show_tap(args.taps, backend, op.router.tap, args.input, args.tokens, args.hidden);
+  const LinearJob job = weights.linears[0].job(scores);
   backend.linear({.input = args.input, .tokens = args.tokens, .jobs = {&job, 1}, .precision = args.precision});
-  const auto routes = route(op, scores, args.tokens);
-  std::fill_n(args.output, args.tokens * args.hidden, 0.0f);
+  std::vector<float> seen(static_cast<size_t>(args.tokens * op.router.out));
+  backend.download(seen.data(), scores, seen.size() * sizeof(float));
+  const auto routes = route(op, seen, args.tokens);
+  backend.zero(args.output, args.tokens * args.hidden);
   for (size_t e = 0; e < routes.size(); ++e)
-    if (!routes[e].empty()) run_expert(op, weights.experts[e], static_cast<int64_t>(e), routes[e], backend, args);
+    if (!routes[e].token.empty()) run_expert(op, weights.experts[e], static_cast<int64_t>(e), routes[e], room, args);
 }
 
 }  // namespace tq

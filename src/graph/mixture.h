@@ -12,6 +12,8 @@ struct MixtureArgs {
   Precision precision = Precision::kInt8;
   const TapSink* taps = nullptr;
 };
-void run_mixture(const Moe& op, const BlockWeights& weights, Backend& backend, const MixtureArgs& args);
+// Takes the slots of the workspace from `first_slot` on. Routes on the host, so it waits for the scores.
+void run_mixture(const Moe& op, const BlockWeights& weights, Backend& backend, const MixtureArgs& args, Workspace& workspace,
+                 size_t first_slot);
 
 }  // namespace tq

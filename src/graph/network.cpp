@@ -1,9 +1,15 @@
 #include "graph/network.h"
 
 namespace tq {
+namespace {
 
-Result<Network> Network::create(const Model& model, Backend& backend, ThreadPool& threads) {
-  Network network(model, backend, threads);
+// Slots of the workspace, behind those of the layers.
+enum Slot : size_t { kHidden = 32, kLogits };
+
+}  // namespace
+
+Result<Network> Network::create(const Model& model, Backend& backend) {
+  Network network(model, backend);
   for (int64_t i = 0; i < model.spec.layers_count(); ++i) {
     TQ_ASSIGN(LayerWeights layer, prepare_layer(model, i, backend));
     network.layers_.push_back(std::move(layer));
@@ -16,23 +22,27 @@ const float* Network::forward(const Args& args) {
   const ModelSpec& spec = model_->spec;
   const auto tokens = static_cast<int64_t>(args.tokens.size());
   TQ_CHECK(args.cache && args.first_position + tokens <= args.cache->capacity());
-  const auto count = static_cast<size_t>(tokens * spec.hidden);
-  if (hidden_.size() < count) hidden_ = Buffer<float>::uninitialized(count);
-  embed(*model_, args.tokens, *threads_, hidden_.data());
-  for (int64_t i = 0; i < spec.layers_count(); ++i)
-    forward_layer(spec, i, layers_[static_cast<size_t>(i)], *backend_,
-                  {.hidden = hidden_.data(),
-                   .tokens = tokens,
-                   .first_position = args.first_position,
-                   .kv = args.cache->layer(i),
-                   .sequence_length = args.sequence_length,
-                   .precision = args.precision},
-                  workspace_);
-  return hidden_.data();
+  float* hidden = workspace_.floats(kHidden, tokens * spec.hidden);
+  backend_->pass({.tokens = args.tokens, .first_position = args.first_position}, [&] {
+    embed(*model_, args.tokens, *backend_, hidden);
+    for (int64_t i = 0; i < spec.layers_count(); ++i)
+      forward_layer(spec, i, layers_[static_cast<size_t>(i)], *backend_,
+                    {.hidden = hidden,
+                     .tokens = tokens,
+                     .first_position = args.first_position,
+                     .kv = args.cache->layer(i),
+                     .sequence_length = args.sequence_length,
+                     .precision = args.precision},
+                    workspace_);
+  });
+  return hidden;
 }
 
 void Network::head(const float* hidden, int64_t tokens, float* logits, Precision precision) {
-  forward_head(model_->spec, head_, *backend_, {.hidden = hidden, .tokens = tokens, .logits = logits, .precision = precision}, workspace_);
+  const int64_t count = tokens * model_->spec.vocabulary;
+  float* own = backend_->is_host() ? logits : workspace_.floats(kLogits, count);
+  forward_head(model_->spec, head_, *backend_, {.hidden = hidden, .tokens = tokens, .logits = own, .precision = precision}, workspace_);
+  if (own != logits) backend_->download(logits, own, static_cast<uint64_t>(count) * sizeof(float));
 }
 
 uint64_t Network::bytes_per_token() const {

@@ -8,7 +8,7 @@ namespace tq {
 class Network {
  public:
   // The model and the backend must outlive it. Errors: a tensor that the backend cannot multiply, by name.
-  static Result<Network> create(const Model& model, Backend& backend, ThreadPool& threads);
+  static Result<Network> create(const Model& model, Backend& backend);
 
   struct Args {
     std::span<const int32_t> tokens;  // [T]
@@ -17,26 +17,25 @@ class Network {
     KvCache* cache = nullptr;
     Precision precision = Precision::kInt8;
   };
-  // The hidden states after the last layer, [T, H]; valid until the next call.
+  // The hidden states after the last layer, [T, H], in the backend's memory; valid until the next call.
   const float* forward(const Args& args);
-  // logits[T, vocabulary] of hidden states [T, H]
+  // logits[T, vocabulary], in the host's memory, of hidden states [T, H] in the backend's.
   void head(const float* hidden, int64_t tokens, float* logits, Precision precision = Precision::kInt8);
 
   const Model& model() const { return *model_; }
+  Backend& backend() const { return *backend_; }
   // Bytes of weights that producing one token reads.
   uint64_t bytes_per_token() const;
   const std::vector<LayerWeights>& layers() const { return layers_; }
   const HeadWeights& head_weights() const { return head_; }
 
  private:
-  Network(const Model& model, Backend& backend, ThreadPool& threads) : model_(&model), backend_(&backend), threads_(&threads) {}
+  Network(const Model& model, Backend& backend) : model_(&model), backend_(&backend), workspace_(backend) {}
   const Model* model_;
   Backend* backend_;
-  ThreadPool* threads_;
   std::vector<LayerWeights> layers_;
   HeadWeights head_;
   Workspace workspace_;
-  Buffer<float> hidden_;
 };
 
 }  // namespace tq

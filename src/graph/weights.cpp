@@ -16,18 +16,23 @@ Result<std::vector<float>> read_vector(const Model& model, const std::string& na
   return out;
 }
 
+Result<DeviceVector> read_device_vector(const Model& model, const std::string& name, Backend& backend) {
+  TQ_ASSIGN(const std::vector<float> values, read_vector(model, name));
+  return DeviceVector::create(values, backend);
+}
+
 Result<BlockWeights> prepare_block(const Model& model, const Block& block, Backend& backend) {
   BlockWeights weights;
-  TQ_ASSIGN(weights.pre, read_vector(model, block.pre.name + ".weight"));
+  TQ_ASSIGN(weights.pre, read_device_vector(model, block.pre.name + ".weight", backend));
   if (block.post) {
-    TQ_ASSIGN(weights.post, read_vector(model, block.post->name + ".weight"));
+    TQ_ASSIGN(weights.post, read_device_vector(model, block.post->name + ".weight", backend));
   }
   if (const auto* attention = std::get_if<Attention>(&block.op)) {
     if (attention->query_norm) {
-      TQ_ASSIGN(weights.query_norm, read_vector(model, attention->query_norm->name + ".weight"));
+      TQ_ASSIGN(weights.query_norm, read_device_vector(model, attention->query_norm->name + ".weight", backend));
     }
     if (attention->key_norm) {
-      TQ_ASSIGN(weights.key_norm, read_vector(model, attention->key_norm->name + ".weight"));
+      TQ_ASSIGN(weights.key_norm, read_device_vector(model, attention->key_norm->name + ".weight", backend));
     }
   }
   for (const Linear* linear : linears(block)) {
@@ -47,6 +52,13 @@ Result<BlockWeights> prepare_block(const Model& model, const Block& block, Backe
 
 }  // namespace
 
+Result<DeviceVector> DeviceVector::create(std::span<const float> values, Backend& backend) {
+  DeviceVector vector;
+  TQ_ASSIGN(vector.memory_, backend.allocate(values.size_bytes()));
+  backend.upload(vector.memory_.as<float>(), values.data(), values.size_bytes());
+  return vector;
+}
+
 Result<LinearWeight> prepare_linear(const Model& model, const Linear& linear, Backend& backend, int64_t expert) {
   const PackedTensor* tensor = model.find(linear.name + ".weight");
   if (!tensor) return bad_input("{}: tensor {}.weight is missing", model.source, linear.name);
@@ -54,7 +66,8 @@ Result<LinearWeight> prepare_linear(const Model& model, const Linear& linear, Ba
   TQ_ASSIGN(weight.matrix, backend.prepare(*tensor, expert));
   if (linear.bias) {
     TQ_ASSIGN(const std::vector<float> bias, read_vector(model, linear.name + ".bias"));
-    weight.bias.assign(bias.begin() + expert * linear.out, bias.begin() + (expert + 1) * linear.out);
+    const auto own = std::span(bias).subspan(static_cast<size_t>(expert * linear.out), static_cast<size_t>(linear.out));
+    TQ_ASSIGN(weight.bias, DeviceVector::create(own, backend));
   }
   return weight;
 }
@@ -70,7 +83,7 @@ Result<LayerWeights> prepare_layer(const Model& model, int64_t layer, Backend& b
 
 Result<HeadWeights> prepare_head(const Model& model, Backend& backend) {
   HeadWeights head;
-  TQ_ASSIGN(head.norm, read_vector(model, model.spec.final_norm.name + ".weight"));
+  TQ_ASSIGN(head.norm, read_device_vector(model, model.spec.final_norm.name + ".weight", backend));
   TQ_ASSIGN(head.linear, prepare_linear(model, model.spec.head, backend));
   return head;
 }

@@ -10,16 +10,30 @@
 
 namespace tq {
 
+// A vector in the backend's memory.
+class DeviceVector {
+ public:
+  DeviceVector() = default;
+  static Result<DeviceVector> create(std::span<const float> values, Backend& backend);
+  const float* data() const { return memory_.as<float>(); }
+  float* data() { return memory_.as<float>(); }
+  size_t size() const { return memory_.bytes() / sizeof(float); }
+  bool empty() const { return memory_.empty(); }
+
+ private:
+  Memory memory_;
+};
+
 struct LinearWeight {
   std::unique_ptr<Matrix> matrix;
-  std::vector<float> bias;  // [R] or empty
+  DeviceVector bias;  // [R] or empty
 
   LinearJob job(float* output) const { return {matrix.get(), bias.empty() ? nullptr : bias.data(), output}; }
 };
 
 struct BlockWeights {
-  std::vector<float> pre, post;                    // norms; post may be empty
-  std::vector<float> query_norm, key_norm;         // may be empty
+  DeviceVector pre, post;                          // norms; post may be empty
+  DeviceVector query_norm, key_norm;               // may be empty
   std::vector<LinearWeight> linears;               // in the order of linears(block); without experts
   std::vector<std::vector<LinearWeight>> experts;  // [E][gate…, down] of a mixture
 };
@@ -29,7 +43,7 @@ using LayerWeights = std::vector<BlockWeights>;
 Result<LayerWeights> prepare_layer(const Model& model, int64_t layer, Backend& backend);
 
 struct HeadWeights {
-  std::vector<float> norm;
+  DeviceVector norm;
   LinearWeight linear;
 };
 Result<HeadWeights> prepare_head(const Model& model, Backend& backend);

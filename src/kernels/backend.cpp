@@ -1,5 +1,11 @@
 #include "kernels/backend.h"
 
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
 namespace tq {
 
 int64_t kv_row_bytes(KvType type, int64_t head_dim) {
@@ -18,6 +24,45 @@ std::string_view kv_type_name(KvType type) {
     case KvType::kQ8: return "q8";
   }
   __builtin_unreachable();
+}
+
+Result<Memory> Backend::allocate(uint64_t bytes) {
+  if (bytes == 0) return Memory();
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED)
+    return fail(ErrorCode::kNoResource, "the machine has no {:.2f} GB of memory left", static_cast<double>(bytes) / 1e9);
+  return Memory(static_cast<std::byte*>(memory), bytes, [bytes](std::byte* data) { munmap(data, bytes); });
+}
+
+void Backend::upload(void* to, const void* host, uint64_t bytes) { copy(to, host, bytes); }
+void Backend::download(void* host, const void* from, uint64_t bytes) { copy(host, from, bytes); }
+void Backend::copy(void* to, const void* from, uint64_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
+
+void Backend::softcap(float* values, int64_t count, float cap) {
+  for (int64_t i = 0; i < count; ++i) values[i] = cap * std::tanh(values[i] / cap);
+}
+
+void Backend::zero(float* values, int64_t count) { std::fill_n(values, count, 0.0f); }
+
+void Backend::gather(const RowsArgs& args) {
+  for (int64_t i = 0; i < args.count; ++i) std::copy_n(args.input + args.row[i] * args.width, args.width, args.output + i * args.width);
+}
+
+void Backend::scatter_add(const RowsArgs& args) {
+  for (int64_t i = 0; i < args.count; ++i)
+    for (int64_t k = 0; k < args.width; ++k) args.output[args.row[i] * args.width + k] += args.weight[i] * args.input[i * args.width + k];
+}
+
+void embed_rows(const EmbedArgs& args, ThreadPool& threads) {
+  const int64_t width = args.table->columns();
+  threads.run(static_cast<int64_t>(args.tokens.size()), 4, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) {
+      decode_rows(*args.table, args.tokens[static_cast<size_t>(t)], 1, args.output + t * width);
+      for (int64_t i = 0; i < width; ++i) args.output[t * width + i] *= args.scale;
+    }
+  });
 }
 
 }  // namespace tq

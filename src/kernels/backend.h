@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -13,6 +14,24 @@
 #include "codec/codec.h"
 
 namespace tq {
+
+// Memory where a backend's operations read and write: every pointer in the structs below that is not said to be the host's points into it.
+class Memory {
+ public:
+  using Free = std::function<void(std::byte*)>;
+  Memory() = default;
+  Memory(std::byte* data, uint64_t bytes, Free free) : data_(data, std::move(free)), bytes_(bytes) {}
+  uint64_t bytes() const { return bytes_; }
+  bool empty() const { return bytes_ == 0; }
+  template <typename T>
+  T* as() const {
+    return reinterpret_cast<T*>(data_.get());
+  }
+
+ private:
+  std::unique_ptr<std::byte, Free> data_;
+  uint64_t bytes_ = 0;
+};
 
 // How activations enter the product with a quantized matrix. kFloat is the slow and exact way, for evaluation and statistics.
 enum class Precision : uint8_t { kInt8, kFloat };
@@ -107,6 +126,32 @@ struct GatedArgs {
   int64_t tokens = 0, width = 0, stride = 0;
 };
 
+// output[T, width] = scale * rows `tokens` of the table [rows, width]. Every token lies within the table.
+struct EmbedArgs {
+  const PackedTensor* table = nullptr;  // the host's
+  std::span<const int32_t> tokens;      // the host's
+  float scale = 1.0f;
+  float* output = nullptr;
+};
+
+// Rows [width] of a matrix by number: gather is output[i] = input[row[i]], scatter_add is output[row[i]] += weight[i] * input[i].
+struct RowsArgs {
+  const float* input = nullptr;
+  const int32_t* row = nullptr;   // [count]
+  const float* weight = nullptr;  // [count]; scatter_add only
+  float* output = nullptr;
+  int64_t count = 0, width = 0;
+};
+
+// What a pass over the layers depends on that changes from token to token. Passes of equal `recording` enqueue the same operations but for
+// these tokens and this position, so that a device may repeat what it recorded; 0: never the same.
+struct PassArgs {
+  std::span<const int32_t> tokens;
+  int64_t first_position = 0;
+  uint64_t recording = 0;
+};
+
+// Operations only enqueue; results are the caller's after download() or synchronize(). A backend is used by one thread at a time.
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -114,6 +159,18 @@ class Backend {
   // One matrix of the tensor: expert e of a stack [E, R, C], 0 otherwise. Errors: a codec or shape that it cannot multiply, by name.
   virtual Result<std::unique_ptr<Matrix>> prepare(const PackedTensor& tensor, int64_t expert = 0) = 0;
 
+  // Whether its memory is the host's, so that operations' results may be read where they lie. The defaults below serve such backends.
+  virtual bool is_host() const { return true; }
+  // 64-byte aligned. Large regions of the host take no memory before they are touched. Errors: kNoResource.
+  virtual Result<Memory> allocate(uint64_t bytes);
+  virtual void upload(void* to, const void* host, uint64_t bytes);
+  virtual void download(void* host, const void* from, uint64_t bytes);
+  virtual void copy(void* to, const void* from, uint64_t bytes);
+  virtual void synchronize() {}
+  // Runs `enqueue`, or repeats what was recorded of it.
+  virtual void pass(const PassArgs& args, const std::function<void()>& enqueue) { (void)args, enqueue(); }
+
+  virtual void embed(const EmbedArgs& args) = 0;
   virtual void linear(const LinearArgs& args) = 0;
   virtual void norm(const NormArgs& args) = 0;
   virtual void rotary(const RotaryArgs& args) = 0;
@@ -122,7 +179,15 @@ class Backend {
   virtual void gated(const GatedArgs& args) = 0;
   // sum[count] += addend[count]
   virtual void add(float* sum, const float* addend, int64_t count) = 0;
+  // values[count] = cap * tanh(values / cap)
+  virtual void softcap(float* values, int64_t count, float cap);
+  virtual void zero(float* values, int64_t count);
+  virtual void gather(const RowsArgs& args);
+  virtual void scatter_add(const RowsArgs& args);
 };
+
+// embed() of a backend whose memory is the host's.
+void embed_rows(const EmbedArgs& args, ThreadPool& threads);
 
 // The scalar oracle: every matrix is decoded to float when it is prepared.
 std::unique_ptr<Backend> make_ref_backend(ThreadPool& threads);

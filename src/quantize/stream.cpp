@@ -15,18 +15,18 @@ TapSink sink_of(Moments& moments, ThreadPool& threads) {
 }  // namespace
 
 Stream::Stream(const Model& model, Backend& backend, const Context& context, std::span<const std::vector<TokenId>> sequences)
-    : model_(model), backend_(backend), context_(context), sequences_(static_cast<int64_t>(sequences.size())) {
+    : model_(model), backend_(backend), context_(context), sequences_(static_cast<int64_t>(sequences.size())), workspace_(backend) {
   TQ_CHECK(!sequences.empty());
   length_ = static_cast<int64_t>(sequences[0].size());
   hidden_ = Buffer<float>::uninitialized(static_cast<size_t>(sequences_ * length_ * model.spec.hidden));
   for (int64_t i = 0; i < sequences_; ++i)
-    embed(model, sequences[static_cast<size_t>(i)], context.threads, hidden_.data() + i * length_ * model.spec.hidden);
+    embed(model, sequences[static_cast<size_t>(i)], backend, hidden_.data() + i * length_ * model.spec.hidden);
 }
 
 Status Stream::advance(Moments* moments) {
   TQ_CHECK(layer_ < model_.spec.layers_count());
   TQ_ASSIGN(const LayerWeights weights, prepare_layer(model_, layer_, backend_));
-  TQ_ASSIGN(const KvCache cache, KvCache::create(model_.spec, KvType::kF32, length_, layer_, layer_ + 1));
+  TQ_ASSIGN(const KvCache cache, KvCache::create(backend_, model_.spec, KvType::kF32, length_, layer_, layer_ + 1));
   const TapSink sink = moments ? sink_of(*moments, context_.threads) : TapSink{};
   for (int64_t i = 0; i < sequences_; ++i) {
     if (context_.stopped()) return fail(ErrorCode::kInterrupted, "stopped");

@@ -42,7 +42,7 @@ size_t held_back(const std::string& text, const std::vector<std::string>& stops)
 Result<Engine> Engine::create(Network& network, const Tokenizer& tokenizer, const EngineOptions& options) {
   const ModelSpec& spec = network.model().spec;
   const int64_t context = options.context > 0 ? options.context : std::min(spec.context, kDefaultContext);
-  TQ_ASSIGN(KvCache cache, KvCache::create(spec, options.kv_type, context));
+  TQ_ASSIGN(KvCache cache, KvCache::create(network.backend(), spec, options.kv_type, context));
   return Engine(network, tokenizer, options, std::move(cache));
 }
 

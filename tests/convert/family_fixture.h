@@ -111,16 +111,16 @@ inline void write_hf(const std::vector<Weight>& weights, const Json& config, DTy
 }
 
 // Logits at the fixture's positions. step: how many tokens go through the model at once.
-inline std::vector<float> run(const Model& model, const Fixture& fixture, Backend& backend, ThreadPool& threads, int64_t step) {
+inline std::vector<float> run(const Model& model, const Fixture& fixture, Backend& backend, int64_t step) {
   if (model.spec.layers.empty()) return {};
-  auto network = Network::create(model, backend, threads);
+  auto network = Network::create(model, backend);
   if (!network) {
     ADD_FAILURE() << network.error().message;
     return {};
   }
   const auto count = static_cast<int64_t>(fixture.tokens.size());
   const int64_t vocabulary = model.spec.vocabulary, hidden = model.spec.hidden;
-  auto cache = KvCache::create(model.spec, KvType::kF32, count);
+  auto cache = KvCache::create(backend, model.spec, KvType::kF32, count);
   std::vector<float> logits(static_cast<size_t>(count * vocabulary));
   for (int64_t begin = 0; begin < count; begin += step) {
     const int64_t here = std::min(step, count - begin);

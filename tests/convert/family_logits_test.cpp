@@ -30,9 +30,9 @@ class FamilyLogits : public testing::TestWithParam<std::string> {
 
 TEST_P(FamilyLogits, AreThoseOfTransformersAtOnceAndTokenByToken) {
   const Model model = read(fixture_.json["config"], DType::kF32, 1 << 30, "v5");
-  EXPECT_LT(error(run(model, fixture_, *ref_, threads_, 48), fixture_.logits), kLimit);
-  EXPECT_LT(error(run(model, fixture_, *ref_, threads_, 1), fixture_.logits), kLimit);
-  EXPECT_LT(error(run(model, fixture_, *ref_, threads_, 7), fixture_.logits), kLimit);
+  EXPECT_LT(error(run(model, fixture_, *ref_, 48), fixture_.logits), kLimit);
+  EXPECT_LT(error(run(model, fixture_, *ref_, 1), fixture_.logits), kLimit);
+  EXPECT_LT(error(run(model, fixture_, *ref_, 7), fixture_.logits), kLimit);
 }
 
 TEST_P(FamilyLogits, HoldOnEveryInstructionSet) {
@@ -40,16 +40,16 @@ TEST_P(FamilyLogits, HoldOnEveryInstructionSet) {
   for (const Isa isa : supported_isas()) {
     const auto cpu = make_cpu_backend(threads_, isa);
     for (const int64_t step : {48, 1, 11})
-      EXPECT_LT(error(run(model, fixture_, *cpu, threads_, step), fixture_.logits), kLimit) << isa_name(isa) << " " << step;
+      EXPECT_LT(error(run(model, fixture_, *cpu, step), fixture_.logits), kLimit) << isa_name(isa) << " " << step;
   }
 }
 
 TEST_P(FamilyLogits, DoNotDependOnSpellingShardsOrTypeOfTheFiles) {
   const Json& v4 = fixture_.json["config_v4"];
   ASSERT_TRUE(v4.is_object());
-  EXPECT_LT(error(run(read(v4, DType::kBF16, 100000, "bf16"), fixture_, *ref_, threads_, 48), fixture_.logits), kLimit);
+  EXPECT_LT(error(run(read(v4, DType::kBF16, 100000, "bf16"), fixture_, *ref_, 48), fixture_.logits), kLimit);
   EXPECT_TRUE(std::filesystem::exists(directory_ / "bf16/model.safetensors.index.json"));
-  EXPECT_LT(error(run(read(v4, DType::kF16, 1 << 30, "f16"), fixture_, *ref_, threads_, 48), fixture_.logits), kLimit);
+  EXPECT_LT(error(run(read(v4, DType::kF16, 1 << 30, "f16"), fixture_, *ref_, 48), fixture_.logits), kLimit);
 }
 
 TEST_P(FamilyLogits, SurviveAnExport) {
@@ -59,11 +59,11 @@ TEST_P(FamilyLogits, SurviveAnExport) {
   ASSERT_TRUE(export_hf(model, DType::kF32, directory_ / "out", context));
   const auto again = load_model(directory_ / "out");
   ASSERT_TRUE(again.has_value()) << again.error().message;
-  EXPECT_EQ(run(*again, fixture_, *ref_, threads_, 48), run(model, fixture_, *ref_, threads_, 48));
+  EXPECT_EQ(run(*again, fixture_, *ref_, 48), run(model, fixture_, *ref_, 48));
   ASSERT_TRUE(export_hf(model, DType::kBF16, directory_ / "half", context));
   const auto half = load_model(directory_ / "half");
   ASSERT_TRUE(half.has_value()) << half.error().message;
-  EXPECT_LT(error(run(*half, fixture_, *ref_, threads_, 48), fixture_.logits), kLimit);
+  EXPECT_LT(error(run(*half, fixture_, *ref_, 48), fixture_.logits), kLimit);
 }
 
 TEST(NotFinite, IsRefusedByRunAndByExportWithTheTensorsName) {
@@ -84,7 +84,7 @@ TEST(NotFinite, IsRefusedByRunAndByExportWithTheTensorsName) {
     EXPECT_THAT(exported.error().message, HasSubstr(name));
     EXPECT_FALSE(std::filesystem::exists(directory / "out"));
     if (std::string(name).find("norm") == std::string::npos) continue;  // matrices are not scanned before they run
-    const auto network = Network::create(*model, *ref, threads);
+    const auto network = Network::create(*model, *ref);
     ASSERT_FALSE(network.has_value());
     EXPECT_THAT(network.error().message, HasSubstr(name));
   }

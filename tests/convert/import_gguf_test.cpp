@@ -135,7 +135,7 @@ TEST_P(ImportGguf, GivesTheLogitsOfTheHuggingFaceDirectory) {
   ASSERT_TRUE(model.has_value()) << model.error().message;
   ThreadPool threads(2);
   const auto ref = make_ref_backend(threads);
-  EXPECT_LT(error(run(*model, fixture, *ref, threads, 48), fixture.logits), 2e-4);
+  EXPECT_LT(error(run(*model, fixture, *ref, 48), fixture.logits), 2e-4);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, ImportGguf,

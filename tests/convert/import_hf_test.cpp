@@ -53,7 +53,7 @@ TEST(ImportHf, ReadsSeparateAndFusedExpertsAlike) {
     write_hf(fused, fixture.json["config"], DType::kBF16, 1 << 30, directory / "fused");
     const auto model = load_model(directory / "fused");
     ASSERT_TRUE(model.has_value()) << model.error().message;
-    EXPECT_LT(error(run(*model, fixture, *ref, threads, 48), fixture.logits), 2e-4) << name;
+    EXPECT_LT(error(run(*model, fixture, *ref, 48), fixture.logits), 2e-4) << name;
   }
 }
 

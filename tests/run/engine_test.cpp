@@ -23,7 +23,7 @@ struct Machine {
       : model(read(name)),
         threads(thread_count),
         backend(make_cpu_backend(threads, best_isa())),
-        network(Network::create(model, *backend, threads).value()),
+        network(Network::create(model, *backend).value()),
         engine(Engine::create(network, *model.tokenizer, {.precision = precision}).value()) {}
 
   Request request(const std::string& text) const {

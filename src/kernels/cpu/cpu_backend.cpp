@@ -25,6 +25,8 @@ class CpuBackend final : public Backend {
     return std::make_unique<CpuMatrix>(tensor, expert, isa_);
   }
 
+  void embed(const EmbedArgs& args) override { embed_rows(args, threads_); }
+
   void linear(const LinearArgs& args) override {
     std::vector<PlaneJob> planes;
     bool high_precision = false;

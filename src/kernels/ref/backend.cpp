@@ -17,7 +17,7 @@ class RefMatrix final : public Matrix {
 };
 
 // Gathers rows that lie `stride` apart into consecutive ones.
-std::vector<float> gather(const float* rows, int64_t count, int64_t width, int64_t stride) {
+std::vector<float> consecutive(const float* rows, int64_t count, int64_t width, int64_t stride) {
   std::vector<float> out;
   for (int64_t i = 0; i < count; ++i) out.insert(out.end(), rows + i * stride, rows + i * stride + width);
   return out;
@@ -38,6 +38,8 @@ class RefBackend final : public Backend {
     });
     return matrix;
   }
+
+  void embed(const EmbedArgs& args) override { embed_rows(args, threads_); }
 
   void linear(const LinearArgs& args) override {
     for (const LinearJob& job : args.jobs) {
@@ -104,7 +106,7 @@ class RefBackend final : public Backend {
       }
     }
     const int64_t width = args.heads * kv.head_dim;
-    const std::vector<float> query = gather(args.query, args.tokens, width, args.stride);
+    const std::vector<float> query = consecutive(args.query, args.tokens, width, args.stride);
     threads_.run(args.tokens, 1, [&](int64_t begin, int64_t stop, int) {
       ref::attention({.query = query.data() + begin * width,
                       .key = key.data(),
