@@ -29,16 +29,20 @@ class CpuBackend final : public Backend {
 
   void linear(const LinearArgs& args) override {
     std::vector<PlaneJob> planes;
+    std::vector<RowJob> rows;
     bool high_precision = false;
     for (const LinearJob& job : args.jobs) {
       const auto& matrix = static_cast<const CpuMatrix&>(*job.matrix);
       if (matrix.planes() && args.precision == Precision::kInt8 && args.tokens <= kPlaneTokens) {
         planes.push_back({matrix.planes(), job.bias, job.output});
         high_precision |= matrix.planes()->wants_high_precision();
+      } else if (multiplies_stored(matrix, args)) {
+        rows.push_back({matrix.stored(), job.bias, job.output});
       } else {
         multiply_decoded(matrix, job, args);
       }
     }
+    if (!rows.empty()) row_linear(rows, args.input, args.tokens, isa_, threads_, row_workspace_);
     if (planes.empty()) return;
     plane_input_.set(args.input, args.tokens, planes[0].matrix->columns(), planes[0].matrix->sign(), high_precision, threads_);
     plane_linear(planes, plane_input_, isa_, threads_, plane_workspace_);
@@ -102,6 +106,11 @@ class CpuBackend final : public Backend {
   void add(float* sum, const float* addend, int64_t count) override { kernels_.add_scaled(sum, addend, 1.0f, count); }
 
  private:
+  // Blocks round the activations, so that not under kFloat.
+  static bool multiplies_stored(const CpuMatrix& matrix, const LinearArgs& args) {
+    return matrix.stored() && args.tokens <= kRowTokens && (args.precision == Precision::kInt8 || !is_blocks(matrix.stored()->format));
+  }
+
   static void rotate_head(float* head, int64_t half, const float* cosine, const float* sine) {
     for (int64_t i = 0; i < half; ++i) {
       const float low = head[i], high = head[i + half];
@@ -172,6 +181,7 @@ class CpuBackend final : public Backend {
   const FloatKernels& kernels_;
   PlaneInput plane_input_;
   PlaneWorkspace plane_workspace_;
+  RowWorkspace row_workspace_;
   AttendWorkspace attend_workspace_;
   std::vector<Buffer<float>> bands_;
   Buffer<float> rotated_;

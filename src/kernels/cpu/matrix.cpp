@@ -7,11 +7,14 @@ namespace tq::cpu {
 CpuMatrix::CpuMatrix(const PackedTensor& tensor, int64_t expert, Isa isa)
     : Matrix(tensor.shape[tensor.shape.size() - 2], tensor.columns()), tensor_(tensor), first_row_(expert * rows()), isa_(isa) {
   if (tensor.codec == CodecId::kGrid) planes_.emplace(grid::open(tensor_, expert));
+  else stored_ = row_matrix(tensor_, expert);
 }
 
 std::string CpuMatrix::kernel(int64_t tokens) const {
   if (planes_ && tokens <= kPlaneTokens)
     return std::string(product_kernel_name(isa_)) + (planes_->wants_high_precision() ? ", 15 bits" : ", 8 bits");
+  if (stored_ && tokens <= kRowTokens)
+    return fmt::format("rows {} {}{}", stored_->name(), isa_name(isa_), is_blocks(stored_->format) ? ", 16 bits" : "");
   return fmt::format("decoded bands, f32 {}", isa_name(isa_));
 }
 
@@ -20,7 +23,12 @@ uint64_t CpuMatrix::bytes() const {
   return tensor_.bytes() / static_cast<uint64_t>(tensor_.rows() / rows());
 }
 
-void CpuMatrix::decode(int64_t begin, int64_t count, float* out) const { decode_rows(tensor_, first_row_ + begin, count, out); }
+void CpuMatrix::decode(int64_t begin, int64_t count, float* out) const {
+  if (!stored_) return decode_rows(tensor_, first_row_ + begin, count, out);
+  const RowKernels& kernels = row_kernels(isa_);
+  for (int64_t i = 0; i < count; ++i, out += columns())
+    kernels.decode(stored_->format, stored_->data + stored_->stored_row(begin + i) * stored_->row_bytes, columns(), out);
+}
 
 void CpuMatrix::decode_rotated(int64_t begin, int64_t count, float* out) const {
   grid::decode_rotated(planes_->matrix(), begin, count, out);

@@ -1,4 +1,4 @@
-// Matrices of the CPU backend: float ones, multiplied through decoded bands, and grid ones, multiplied packed.
+// Matrices of the CPU backend: those multiplied as they are stored, grid ones multiplied packed, and the rest through decoded bands.
 #pragma once
 
 #include <memory>
@@ -6,6 +6,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cpu/plane/plane_matrix.h"
+#include "kernels/cpu/rows/row_matrix.h"
 #include "kernels/cpu/simd/kernels.h"
 
 namespace tq::cpu {
@@ -18,6 +19,7 @@ class CpuMatrix final : public Matrix {
   std::string kernel(int64_t tokens) const override;
   uint64_t bytes() const override;
   const PlaneMatrix* planes() const { return planes_ ? &*planes_ : nullptr; }
+  const RowMatrix* stored() const { return stored_ ? &*stored_ : nullptr; }
   // Logical rows [begin, begin + count) in the basis that the product works in (the original one), [count, C].
   void decode(int64_t begin, int64_t count, float* out) const;
   // The same in the rotated basis of a grid matrix.
@@ -28,6 +30,7 @@ class CpuMatrix final : public Matrix {
   int64_t first_row_;
   Isa isa_;
   std::optional<PlaneMatrix> planes_;
+  std::optional<RowMatrix> stored_;
 };
 
 // Tokens up to which packed planes are multiplied directly.

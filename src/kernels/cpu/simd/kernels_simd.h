@@ -7,38 +7,15 @@
 #include <cstring>
 
 #include "kernels/cpu/simd/kernels.h"
+#include "kernels/cpu/simd/vectors_simd.h"
 #include "kernels/kv_row.h"
 
 namespace tq::cpu {
 namespace {
 
-constexpr int64_t kWidth = TQ_SIMD_WIDTH;
 constexpr int kTokens = TQ_SIMD_TOKENS;
 constexpr int64_t kVectors = kBandRows / kWidth;        // of a packed row
 constexpr int64_t kPass = kVectors < 2 ? kVectors : 2;  // vectors that one pass keeps in registers
-
-using Vector = float __attribute__((vector_size(TQ_SIMD_WIDTH * 4)));
-using IntVector = int32_t __attribute__((vector_size(TQ_SIMD_WIDTH * 4)));
-
-inline Vector load(const float* data) {
-  Vector v;
-  std::memcpy(&v, data, sizeof v);
-  return v;
-}
-inline void store(float* data, Vector v) { std::memcpy(data, &v, sizeof v); }
-inline Vector splat(float x) { return Vector{} + x; }
-inline float sum_lanes(Vector v) {
-  float sum = 0;
-  for (int64_t i = 0; i < kWidth; ++i) sum += v[i];
-  return sum;
-}
-inline float largest_lane(Vector v) {
-  float largest = v[0];
-  for (int64_t i = 1; i < kWidth; ++i) largest = std::max(largest, v[i]);
-  return largest;
-}
-inline Vector max_of(Vector a, Vector b) { return a > b ? a : b; }
-inline Vector min_of(Vector a, Vector b) { return a < b ? a : b; }
 
 // exp with a relative error below 2e-7: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2] (degree 6, Taylor coefficients refitted by Cephes).
 // Arguments are clamped to the range of normal results.

@@ -1,0 +1,11 @@
+#if defined(__x86_64__)
+#define TQ_SIMD_WIDTH 8
+#include "kernels/cpu/rows/rows_simd.h"
+
+namespace tq::cpu {
+
+const RowKernels& row_kernels_avx2();
+const RowKernels& row_kernels_avx2() { return kRowTable; }
+
+}  // namespace tq::cpu
+#endif
