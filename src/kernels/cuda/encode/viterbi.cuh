@@ -1,0 +1,211 @@
+// Viterbi runs of the superposition trellis: one thread block a run, eight neighbouring states a thread (design: docs/grid.md).
+#pragma once
+
+#include "kernels/cuda/encode/trellis.h"
+
+namespace tq::cuda {
+
+constexpr float kUnreachable = 1e30f;
+
+struct ViterbiArgs {
+  const Run* runs;           // [blocks]
+  const float* target;       // [rows] in units of the row's scale
+  const float* root_weight;  // [rows]; negative: the row's bits are zero and cost nothing
+  const uint8_t* rate;       // [rows]
+  TrellisTables tables;
+  uint8_t* symbols;     // [rows] the K bits of each row, oldest first
+  uint32_t* decisions;  // [blocks, kMostSteps, threads] or twice that when wide
+  bool fixed_ends;      // both ends at the states that the symbols beside the run say; else any
+};
+
+// What the threads of a block share. Dynamic shared memory: metrics 2 x [2^M]; behind the forward pass the same bytes hold decisions.
+struct RunRows {
+  float target[kMostSteps], root_weight[kMostSteps];
+  uint8_t rate[kMostSteps], symbol[kMostSteps];
+  float older[512];
+  uint32_t best[32];
+  int best_state[32];
+};
+
+template <int kStateBits>
+struct Viterbi {
+  static constexpr int kStates = 1 << kStateBits;
+  static constexpr int kThreads = kStates / kStatesPerThread;
+  static constexpr int kWarps = kThreads / 32;
+  static constexpr int kBufferWords = 2 * kStates;
+
+  // after[s] = min over u of before[u, s] + (root (newer[s] + older[u] - target))^2. The choice u replaces the last K bits of a metric:
+  // metrics are not negative, so that they compare as integers, and what the bits are worth is 2^-20 of the metric at K = 3.
+  template <int kRate>
+  static __device__ __forceinline__ uint2 step(const float* before, float* after, const float (&newer)[kStatesPerThread],
+                                               const float* older, float target, float root_weight) {
+    constexpr int kChoices = 1 << kRate;
+    const bool is_zero = root_weight < 0.0f;
+    const float root = fmaxf(root_weight, 0.0f);
+    float distance[kStatesPerThread];
+    uint32_t best[kStatesPerThread];
+#pragma unroll
+    for (int i = 0; i < kStatesPerThread; ++i) {
+      distance[i] = root * (newer[i] - target);
+      best[i] = 0x7fffffffu;
+    }
+    const int first = static_cast<int>(threadIdx.x) * kStatesPerThread;
+#pragma unroll(kRate <= 4 ? kChoices : 8)
+    for (int u = 0; u < kChoices; ++u) {
+      const float choice = root * older[u];
+#pragma unroll
+      for (int i = 0; i < kStatesPerThread; ++i) {
+        const float metric = before[(u << (kStateBits - kRate)) + (first >> kRate) + (i >> kRate)];  // 8 divides first
+        const float error = distance[i] + choice;
+        const uint32_t candidate =
+            (__float_as_uint(fmaf(error, error, metric)) & ~static_cast<uint32_t>(kChoices - 1)) | static_cast<uint32_t>(u);
+        best[i] = min(best[i], candidate);
+      }
+    }
+    uint2 decision = {0, 0};
+#pragma unroll
+    for (int i = 0; i < kStatesPerThread; ++i) {
+      const uint32_t u = best[i] & (kChoices - 1);
+      if constexpr (kRate <= 4) decision.x |= u << 4 * i;
+      else (i < 4 ? decision.x : decision.y) |= u << 8 * (i % 4);
+      float metric = __uint_as_float(best[i] & ~static_cast<uint32_t>(kChoices - 1));
+      if (is_zero && ((first + i) & (kChoices - 1)) != 0) metric = kUnreachable;
+      after[first + i] = metric;
+    }
+    return decision;
+  }
+
+  static __device__ __forceinline__ uint2 step_any(int rate, const float* before, float* after, const float (&newer)[kStatesPerThread],
+                                                   const float* older, float target, float root_weight) {
+    switch (rate) {
+      case 2: return step<2>(before, after, newer, older + 4, target, root_weight);
+      case 3: return step<3>(before, after, newer, older + 8, target, root_weight);
+      case 4: return step<4>(before, after, newer, older + 16, target, root_weight);
+      case 5: return step<5>(before, after, newer, older + 32, target, root_weight);
+      case 6: return step<6>(before, after, newer, older + 64, target, root_weight);
+      case 7: return step<7>(before, after, newer, older + 128, target, root_weight);
+      default: return step<8>(before, after, newer, older + 256, target, root_weight);
+    }
+  }
+
+  static __device__ int row_of(const Run& run, int step) {
+    int row = (run.first + step) % run.ring_rows;
+    if (row < 0) row += run.ring_rows;
+    return run.ring_begin + row;
+  }
+
+  // The state after step `last`, from the symbols there and before.
+  static __device__ int state_after(const ViterbiArgs& args, const Run& run, int last) {
+    uint32_t state = 0;
+    int bits = 0;
+    for (int step = last; bits < kStateBits; --step) {
+      const int row = row_of(run, step);
+      state |= static_cast<uint32_t>(args.symbols[row]) << bits;
+      bits += args.rate[row];
+    }
+    return static_cast<int>(state & (kStates - 1));
+  }
+
+  static __device__ void load_rows(const ViterbiArgs& args, const Run& run, RunRows& rows) {
+    for (int step = threadIdx.x; step < run.steps; step += kThreads) {
+      const int row = row_of(run, step);
+      rows.target[step] = args.target[row];
+      rows.root_weight[step] = args.root_weight[row];
+      rows.rate[step] = args.rate[row];
+    }
+    for (int i = threadIdx.x; i < 512; i += kThreads) rows.older[i] = args.tables.older[i];
+  }
+
+  template <bool kWide>
+  static __device__ const float* forward(const ViterbiArgs& args, const Run& run, const RunRows& rows, float* metrics, uint32_t* decisions,
+                                         int start) {
+    float* before = metrics;
+    float* after = metrics + kStates;
+    for (int i = 0; i < kStatesPerThread; ++i) {
+      const int state = static_cast<int>(threadIdx.x) * kStatesPerThread + i;
+      before[state] = start < 0 || state == start ? 0.0f : kUnreachable;
+    }
+    float newer[kStatesPerThread];
+    int rate = 0;
+    __syncthreads();
+    for (int i = 0; i < run.steps; ++i) {
+      if (rows.rate[i] != rate) {
+        rate = rows.rate[i];
+        for (int s = 0; s < kStatesPerThread; ++s)
+          newer[s] = args.tables.newer[rate * kStates + static_cast<int>(threadIdx.x) * kStatesPerThread + s];
+      }
+      const uint2 decision = step_any(rate, before, after, newer, rows.older, rows.target[i], rows.root_weight[i]);
+      if constexpr (kWide) reinterpret_cast<uint2*>(decisions)[i * kThreads + threadIdx.x] = decision;
+      else decisions[i * kThreads + threadIdx.x] = decision.x;
+      __syncthreads();
+      float* swap = before;
+      before = after, after = swap;
+    }
+    return before;
+  }
+
+  static __device__ int best_state(const float* metrics, RunRows& rows) {
+    uint32_t best = 0x7fffffffu;
+    int state = 0;
+    for (int i = 0; i < kStatesPerThread; ++i) {
+      const int s = static_cast<int>(threadIdx.x) * kStatesPerThread + i;
+      const uint32_t metric = __float_as_uint(metrics[s]);
+      if (metric < best) best = metric, state = s;
+    }
+    for (int distance = 16; distance > 0; distance /= 2) {
+      const uint32_t other = __shfl_down_sync(0xffffffffu, best, distance);
+      const int other_state = __shfl_down_sync(0xffffffffu, state, distance);
+      if (other < best || (other == best && other_state < state)) best = other, state = other_state;
+    }
+    if (threadIdx.x % 32 == 0) rows.best[threadIdx.x / 32] = best, rows.best_state[threadIdx.x / 32] = state;
+    __syncthreads();
+    for (int warp = 0; warp < kWarps; ++warp)
+      if (rows.best[warp] < best || (rows.best[warp] == best && rows.best_state[warp] < state) || warp == 0)
+        best = rows.best[warp], state = rows.best_state[warp];
+    return state;
+  }
+
+  // Follows the decisions back from `state`, a stretch of them in shared memory at a time. Leaves the symbols of all steps.
+  template <bool kWide>
+  static __device__ void trace_back(const Run& run, RunRows& rows, uint32_t* buffer, const uint32_t* decisions, int state) {
+    constexpr int kWordsPerStep = kThreads * (kWide ? 2 : 1);
+    constexpr int kStretch = kBufferWords / kWordsPerStep;
+    for (int end = run.steps; end > 0; end -= kStretch) {
+      const int begin = max(0, end - kStretch);
+      __syncthreads();
+      for (int i = threadIdx.x; i < (end - begin) * kWordsPerStep; i += kThreads) buffer[i] = decisions[begin * kWordsPerStep + i];
+      __syncthreads();
+      if (threadIdx.x != 0) continue;
+      for (int i = end - 1; i >= begin; --i) {
+        const int rate = rows.rate[i], word = (i - begin) * kWordsPerStep, lane = state % kStatesPerThread;
+        uint32_t u;
+        if (!kWide) u = buffer[word + state / kStatesPerThread] >> 4 * lane & 15;
+        else if (rate <= 4) u = buffer[word + state / kStatesPerThread * 2] >> 4 * lane & 15;
+        else u = buffer[word + state / kStatesPerThread * 2 + lane / 4] >> 8 * (lane % 4) & 255;
+        rows.symbol[i] = static_cast<uint8_t>(state & ((1 << rate) - 1));
+        state = static_cast<int>(u) << (kStateBits - rate) | state >> rate;
+      }
+    }
+    __syncthreads();
+  }
+};
+
+template <int kStateBits, bool kWide>
+__global__ void __launch_bounds__(Viterbi<kStateBits>::kThreads) viterbi(ViterbiArgs args) {
+  using V = Viterbi<kStateBits>;
+  extern __shared__ float metrics[];
+  __shared__ RunRows rows;
+  const Run run = args.runs[blockIdx.x];
+  uint32_t* decisions = args.decisions + static_cast<size_t>(blockIdx.x) * kMostSteps * V::kThreads * (kWide ? 2 : 1);
+  V::load_rows(args, run, rows);
+  const int start = args.fixed_ends ? V::state_after(args, run, -1) : -1;
+  const int end = args.fixed_ends ? V::state_after(args, run, run.steps - 1) : -1;
+  __syncthreads();
+  const float* last = V::template forward<kWide>(args, run, rows, metrics, decisions, start);
+  const int state = end >= 0 ? end : V::best_state(last, rows);
+  V::template trace_back<kWide>(run, rows, reinterpret_cast<uint32_t*>(metrics), decisions, state);
+  for (int step = run.keep_begin + static_cast<int>(threadIdx.x); step < run.keep_end; step += V::kThreads)
+    args.symbols[V::row_of(run, step)] = rows.symbol[step];
+}
+
+}  // namespace tq::cuda
