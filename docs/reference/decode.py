@@ -377,6 +377,16 @@ def unrotate(rotated, sign):
     return np.where(negated, -values, values)
 
 
+def activation_bits(tensors, name):
+    """8 or 15, or 0 where the file does not say. Changes no decoded value."""
+    if name + ".activation_bits" not in tensors:
+        return 0
+    bits, where = part(tensors, name + ".activation_bits", "U8", 1)
+    if bits.data[0] not in (8, 15):
+        fail(where, f"is {bits.data[0]}, 8 or 15 were expected")
+    return int(bits.data[0])
+
+
 def decode_grid(tensors, name, shape, tap, taps):
     experts, rows, columns = (1,) * (3 - len(shape)) + shape
     ranges = -(-rows // RATE_ROWS)
@@ -392,6 +402,7 @@ def decode_grid(tensors, name, shape, tap, taps):
     if not np.isfinite(scales).all():
         fail(where, f"the scale of row {int(np.flatnonzero(~np.isfinite(scales.reshape(-1)))[0])} is not finite")
     sign, _ = part(tensors, tap + ".sign", "U8", -(-columns // 8))
+    activation_bits(tensors, name)
     sizes = [line_bytes(rates[e], rows, columns) for e in range(experts)]
     bits, _ = part(tensors, name + ".bits", "U8", sum(size for _, size in sizes))
     out, begin = [], 0

@@ -139,13 +139,16 @@ int main(int argc, char** argv) {
   read_only(threads);
   if (rows)
     for (const uint32_t type : {0, 1, 30, 8, 2, 3, 6, 7, 10, 11, 12, 13, 14})
-      few_tokens(std::string(ggml_type(type)->name).c_str(), [&](int64_t n) { return ggml_matrix(type, n, 2048); }, isa, threads);
+      few_tokens(
+          std::string(ggml_type(type)->name).c_str(), [&](int64_t n) { return ggml_matrix(type, n, 2048); }, isa, threads);
   if (planes)
     for (const uint8_t rate : {2, 3, 4, 6})
       few_tokens(("grid " + std::to_string(rate)).c_str(), [&](int64_t n) { return grid_matrix(rate, n, 2048); }, isa, threads);
   if (gemm) {
-    for (const uint8_t rate : {2, 3, 4, 6}) many_tokens(("grid " + std::to_string(rate)).c_str(), grid_matrix(rate, 2048, 2048), isa, threads);
-    for (const uint32_t type : {1, 30, 12}) many_tokens(std::string(ggml_type(type)->name).c_str(), ggml_matrix(type, 2048, 2048), isa, threads);
+    for (const uint8_t rate : {2, 3, 4, 6})
+      many_tokens(("grid " + std::to_string(rate)).c_str(), grid_matrix(rate, 2048, 2048), isa, threads);
+    for (const uint32_t type : {1, 30, 12})
+      many_tokens(std::string(ggml_type(type)->name).c_str(), ggml_matrix(type, 2048, 2048), isa, threads);
   }
   return 0;
 }

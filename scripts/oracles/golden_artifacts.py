@@ -38,6 +38,7 @@ CASES = {
                   ["--bits", "5.5", "--effort", "normal", "--head", "8"]),
     "gemma3-2": ({"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "tie_word_embeddings": None, "head_dim": 36,
                   "num_attention_heads": 3, "hidden_size": 66}, "F16", ["--bits", "2", "--effort", "best", "--head", "3"]),
+    "llama-precision-3": ({"num_hidden_layers": 1, "num_key_value_heads": 5}, "BF16", ["--bits", "3", "--effort", "fast"]),
 }
 
 

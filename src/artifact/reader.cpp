@@ -72,6 +72,10 @@ Result<PackedTensor> grid_tensor(const Archive& archive, const Linear& linear, c
     tensor.parts.push_back(std::move(part));
   }
   TQ_TRY(check_rates(tensor.parts.back().view, where + ": tensor " + linear.name + ".rates"));
+  if (archive.find(linear.name + ".activation_bits")) {
+    TQ_ASSIGN(PackedTensor::Part precision, grid_part(archive, linear.name, "activation_bits", where));
+    tensor.parts.push_back(std::move(precision));
+  }
   TQ_ASSIGN(PackedTensor::Part sign, grid_part(archive, linear.tap, "sign", where));
   tensor.parts.push_back(std::move(sign));
   tensor.parts.insert(tensor.parts.end(), taps.begin(), taps.end());

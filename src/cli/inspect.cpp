@@ -31,16 +31,23 @@ std::string rate_text(const PackedTensor& tensor) {
   return fmt::format("{:.3g}", sum / static_cast<double>(rates->count()));
 }
 
+// How finely the input is to be rounded in integer products: 8 or 15; 0 when the file does not say.
+int activation_bits_of(const PackedTensor& tensor) {
+  const TensorView* part = tensor.codec == CodecId::kGrid ? tensor.part("activation_bits") : nullptr;
+  return part ? *part->as<uint8_t>() : 0;
+}
+
 double bits_of(const PackedTensor& tensor) {
   return 8.0 * static_cast<double>(tensor.bytes()) / static_cast<double>(element_count(tensor.shape));
 }
 
 void print_tensors(const Model& model) {
-  fmt::print("{:<52} {:>16} {:>8} {:>6} {:>8} {:>12}\n", "tensor", "shape", "codec", "rate", "bits", "bytes");
+  fmt::print("{:<52} {:>16} {:>8} {:>6} {:>8} {:>12} {:>6}\n", "tensor", "shape", "codec", "rate", "bits", "bytes", "input");
   for (const std::string& name : tensor_names(model.spec)) {
     const PackedTensor& tensor = *model.find(name);
-    fmt::print("{:<52} {:>16} {:>8} {:>6} {:>8.3f} {:>12}\n", name, shape_text(tensor.shape), codec_text(tensor), rate_text(tensor),
-               bits_of(tensor), tensor.bytes());
+    const int precision = activation_bits_of(tensor);
+    fmt::print("{:<52} {:>16} {:>8} {:>6} {:>8.3f} {:>12} {:>6}\n", name, shape_text(tensor.shape), codec_text(tensor), rate_text(tensor),
+               bits_of(tensor), tensor.bytes(), precision ? fmt::format("{}", precision) : "");
   }
 }
 
@@ -76,6 +83,7 @@ Json inspect_json(const Model& model) {
     const PackedTensor& tensor = *model.find(name);
     tensors.push_back(
         {{"name", name}, {"shape", tensor.shape}, {"codec", codec_text(tensor)}, {"bits", bits_of(tensor)}, {"bytes", tensor.bytes()}});
+    if (const int precision = activation_bits_of(tensor)) tensors.back()["activation_bits"] = precision;
   }
   return {{"source", model.source},
           {"format", model.format},

@@ -2,6 +2,8 @@
 
 #include <sys/statvfs.h>
 
+#include <algorithm>
+
 #include "cli/command.h"
 #include "convert/import.h"
 
@@ -51,7 +53,8 @@ double weights_times_branches(const QuantizePlan& plan) {
   double branches = 0;
   for (const TensorPlan* tensor : plan.tensors())
     for (size_t i = 0; i < tensor->rates.size(); ++i) {
-      const auto rows = std::min<int64_t>(grid::kRateRows, tensor->linear.out - static_cast<int64_t>(i) * grid::kRateRows);
+      const int64_t ranges = (tensor->linear.out + grid::kRateRows - 1) / grid::kRateRows, range = static_cast<int64_t>(i) % ranges;
+      const auto rows = std::min<int64_t>(grid::kRateRows, tensor->linear.out - range * grid::kRateRows);
       branches += static_cast<double>(rows * tensor->linear.in) * std::exp2(static_cast<double>(plan.taps[tensor->rates[i]].size()));
     }
   return branches;
@@ -92,6 +95,14 @@ void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags
   fmt::print("  time     about {:.0f} s with {} threads\n", encode + statistics, threads);
 }
 
+// The numbers of the experts that were not rounded under their own tokens: "3, 17".
+std::string experts_text(const std::string& letters) {
+  std::string text;
+  for (size_t e = 0; e < letters.size(); ++e)
+    if (letters[e] != 'o') text += fmt::format("{}{}", text.empty() ? "" : ", ", e);
+  return text;
+}
+
 void print_summary(const QuantizeSummary& summary, const Flags& flags) {
   if (flags.json) {
     Json errors = Json::object();
@@ -101,10 +112,14 @@ void print_summary(const QuantizeSummary& summary, const Flags& flags) {
                             {"bits_linears_stored", summary.bits.stored},
                             {"seconds_statistics", summary.seconds_statistics},
                             {"seconds_rounding", summary.seconds_rounding},
-                            {"relative_error", errors}}
+                            {"relative_error", errors},
+                            {"experts", summary.experts}}
                            .dump(2));
     return;
   }
+  for (const auto& [tap, letters] : summary.experts)
+    if (const auto few = std::count(letters.begin(), letters.end(), 's') + std::count(letters.begin(), letters.end(), 'i'); few > 0)
+      fmt::print("{}: {} experts without tokens of their own, or too few: {}\n", tap, few, experts_text(letters));
   fmt::print("{}: {}, {:.3f} bits a weight of the linears; {:.0f} s of statistics, {:.0f} s of rounding\n", flags.output,
              bytes_text(static_cast<double>(summary.files_bytes)), summary.bits.stored, summary.seconds_statistics,
              summary.seconds_rounding);

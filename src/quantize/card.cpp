@@ -46,8 +46,7 @@ std::string card_text(const Model& model, const QuantizePlan& plan) {
 
 }  // namespace
 
-std::string record_text(const Model& model, const QuantizePlan& plan, const std::map<std::string, std::string>& hashes,
-                        const std::map<std::string, double>& errors) {
+std::string record_text(const Model& model, const QuantizePlan& plan, const RecordFacts& facts) {
   const QuantizeOptions& options = plan.options;
   Json windows = Json::object();
   for (size_t rate = 0; rate < plan.taps.size(); ++rate)
@@ -64,14 +63,19 @@ std::string record_text(const Model& model, const QuantizePlan& plan, const std:
                  {"calibration_sequence", options.sequence},
                  {"damping", options.damping},
                  {"seed", options.seed}};
-  Json tensors = Json::object();
+  Json tensors = Json::object(), experts = Json::object();
   for (const TensorPlan* tensor : plan.tensors()) {
-    const auto error = errors.find(tensor->linear.name);
-    tensors[tensor->linear.name] = fixed(error == errors.end() ? 0.0 : error->second);
+    const auto error = facts.errors.find(tensor->linear.name);
+    tensors[tensor->linear.name] = fixed(error == facts.errors.end() ? 0.0 : error->second);
+    if (tensor->linear.experts == 0) continue;
+    const auto letters = facts.experts.find(tensor->linear.tap);
+    experts[tensor->linear.tap] =
+        letters == facts.experts.end() ? std::string(static_cast<size_t>(tensor->linear.experts), 'o') : letters->second;
   }
   record["relative_error"] = tensors;
+  if (!experts.empty()) record["experts"] = experts;
   Json files = Json::object();
-  for (const auto& [name, hash] : hashes) files[name] = hash;
+  for (const auto& [name, hash] : facts.hashes) files[name] = hash;
   record["files"] = files;
   return record.dump(2) + "\n";
 }

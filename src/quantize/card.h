@@ -13,8 +13,12 @@ struct QuantizePlan;
 // Everything but the weights: config.json, README.md, turboquant.json (with placeholders of the right length) and the carried files.
 std::map<std::string, std::string> artifact_texts(const Model& model, const QuantizePlan& plan);
 
-// turboquant.json. hashes: of the weight files, by name. errors: tr(E H E^T) / tr(W H W^T) of every quantized tensor, by name.
-std::string record_text(const Model& model, const QuantizePlan& plan, const std::map<std::string, std::string>& hashes,
-                        const std::map<std::string, double>& errors);
+// turboquant.json.
+struct RecordFacts {
+  std::map<std::string, std::string> hashes;   // of the weight files, by name
+  std::map<std::string, double> errors;        // tr(E H E^T) / tr(W H W^T) of every quantized tensor
+  std::map<std::string, std::string> experts;  // RoundedStep::experts
+};
+std::string record_text(const Model& model, const QuantizePlan& plan, const RecordFacts& facts);
 
 }  // namespace tq

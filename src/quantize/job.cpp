@@ -9,7 +9,9 @@
 #include "base/output_file.h"
 #include "quantize/calibration.h"
 #include "quantize/card.h"
+#include "quantize/float_backend.h"
 #include "quantize/job_folder.h"
+#include "quantize/round_steps.h"
 #include "quantize/stream.h"
 
 namespace tq {
@@ -23,11 +25,65 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 std::string layer_step(int64_t layer) { return fmt::format("layer-{:05}", layer); }
 constexpr const char* kTablesStep = "tables";
+// Metadata of a step: the relative error of a tensor, and what the experts of a tap point were rounded under.
+const std::string kErrorKey = "error ", kExpertsKey = "experts ";
 
-struct TapPoint {
-  std::vector<uint8_t> sign;
-  Objective objective;
+// Layers up to this size are decoded to float as a whole when the stream runs through them.
+constexpr uint64_t kLargestDecodedLayer = uint64_t{1} << 30;
+
+uint64_t decoded_layer_bytes(const QuantizePlan& plan) {
+  uint64_t largest = 0;
+  for (const auto& layer : plan.layers) {
+    uint64_t bytes = 0;
+    for (const TensorPlan& tensor : layer)
+      bytes += static_cast<uint64_t>(std::max<int64_t>(1, tensor.linear.experts) * tensor.linear.in * tensor.linear.out) * 4;
+    largest = std::max(largest, bytes);
+  }
+  return largest;
+}
+
+// Memory that the layers which are rounded together may take: more threads need more of them to have work.
+uint64_t wave_budget(int threads) { return std::max<uint64_t>(1536, uint64_t{512} * static_cast<uint64_t>(threads)) << 20; }
+
+struct StepMemory {
+  uint64_t objectives = 0;        // of all tap points
+  std::vector<uint64_t> working;  // of each matrix while it is rounded, the largest first
 };
+
+StepMemory step_memory(const std::vector<TensorPlan>& tensors, int threads) {
+  StepMemory memory;
+  std::map<std::string, uint64_t> taps;
+  for (const TensorPlan& tensor : tensors) {
+    const auto columns = static_cast<uint64_t>(tensor.linear.in), experts = static_cast<uint64_t>(tensor.linear.experts);
+    // The moment of every expert, and moment and factor of those in work.
+    taps[tensor.linear.tap] = (experts > 0 ? experts + 2 + static_cast<uint64_t>(threads) : 2) * columns * columns * 4;
+    memory.working.push_back(static_cast<uint64_t>(tensor.linear.out) * (columns * 8 + 1024));
+  }
+  for (const auto& [name, bytes] : taps) memory.objectives += bytes;
+  std::sort(memory.working.rbegin(), memory.working.rend());
+  return memory;
+}
+
+// The sum of the largest `threads` working sets of `layers` equal layers.
+uint64_t working_memory(const StepMemory& memory, size_t layers, int threads) {
+  uint64_t total = 0;
+  for (size_t i = 0; i < std::min(memory.working.size() * layers, static_cast<size_t>(threads)); ++i) total += memory.working[i / layers];
+  return total;
+}
+
+// How many layers are rounded together: enough that all threads have work to the end, as far as memory allows.
+size_t layers_per_wave(const QuantizePlan& plan, int threads) {
+  const auto most = static_cast<size_t>(std::max(2, threads));
+  size_t best = 1;
+  for (size_t layers = 2; layers <= most; ++layers) {
+    for (const auto& layer : plan.layers) {
+      const StepMemory memory = step_memory(layer, threads);
+      if (layers * memory.objectives + working_memory(memory, layers, threads) > wave_budget(threads)) return best;
+    }
+    best = layers;
+  }
+  return best;
+}
 
 class Job {
  public:
@@ -60,20 +116,27 @@ class Job {
     const int64_t needed = layers_needed();
     if (needed == 0 && tables_done()) return {};
     TQ_ASSIGN(const std::vector<std::vector<TokenId>> sequences, read_sequences());
-    Stream stream(model_, backend_, context_, sequences);
+    FloatBackend by_blas(backend_, context_.threads);
+    const bool is_decoded = backend_.is_host() && decoded_layer_bytes(plan_) <= kLargestDecodedLayer;
+    Backend& backend = is_decoded ? by_blas : backend_;
+    Stream stream(model_, backend, context_, sequences, plan_.options.seed);
+    const size_t wave = layers_per_wave(plan_, context_.threads.size());
+    std::vector<PendingStep> pending;
     for (int64_t layer = 0; layer < needed; ++layer) {
       const bool is_done = folder_.has_step(layer_step(layer));
-      Moments moments;
+      Statistics statistics;
       const auto start = std::chrono::steady_clock::now();
-      TQ_TRY(stream.advance(is_done ? nullptr : &moments));
+      TQ_TRY(stream.advance(is_done ? nullptr : &statistics));
       summary_.seconds_statistics += seconds_since(start);
-      if (!is_done) TQ_TRY(make_step(layer_step(layer), plan_.layers[static_cast<size_t>(layer)], moments));
+      if (!is_done) pending.push_back({layer_step(layer), &plan_.layers[static_cast<size_t>(layer)], std::move(statistics)});
+      if (pending.size() == wave || layer + 1 == needed) TQ_TRY(finish(pending));
       context_.listener.progress("layers", layer + 1, needed + !tables_done());
     }
     if (tables_done()) return {};
-    Moments moments;
-    TQ_TRY(stream.head_moment(moments));
-    TQ_TRY(make_step(kTablesStep, plan_.tables, moments));
+    Statistics statistics;
+    TQ_TRY(stream.measure_head(statistics));
+    pending.push_back({kTablesStep, &plan_.tables, std::move(statistics)});
+    TQ_TRY(finish(pending));
     context_.listener.progress("layers", needed + 1, needed + 1);
     return {};
   }
@@ -85,81 +148,40 @@ class Job {
     return calibration_sequences(*model_.tokenizer, texts, sequence, calibration_tokens(plan_.options));
   }
 
-  // Rounds the tensors of a step, all at once on the threads, and saves them.
-  Status make_step(const std::string& step, const std::vector<TensorPlan>& tensors, Moments& moments) {
+  // Rounds the pending steps and saves them.
+  Status finish(std::vector<PendingStep>& pending) {
     const auto start = std::chrono::steady_clock::now();
-    const std::map<std::string, TapPoint> taps = prepare_taps(tensors, moments);
-    std::vector<size_t> order(tensors.size());
-    for (size_t i = 0; i < order.size(); ++i) order[i] = i;
-    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return weights(tensors[a]) > weights(tensors[b]); });
-    std::vector<Rounded> rounded(tensors.size());
-    context_.threads.run(static_cast<int64_t>(order.size()), 1, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) {
-        const size_t at = order[static_cast<size_t>(i)];
-        if (!context_.stopped()) rounded[at] = round_tensor(tensors[at], taps.at(tensors[at].linear.tap));
-      }
-    });
-    if (context_.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
-    for (size_t i = 0; i < tensors.size(); ++i)  // tr(W H W^T) is finite only if the weights and everything before them are
-      if (!std::isfinite(rounded[i].energy))
-        return bad_input(
-            "{}: {}.weight, or a weight before it, holds a value that is no finite number; the file is damaged, fetch it again",
-            model_.source, tensors[i].linear.name);
-    TQ_TRY(save(step, tensors, rounded, taps));
+    TQ_ASSIGN(const std::vector<RoundedStep> rounded, round_steps(model_, plan_, pending, context_));
+    for (size_t i = 0; i < pending.size(); ++i) TQ_TRY(save(pending[i], rounded[i]));
+    pending.clear();
     summary_.seconds_rounding += seconds_since(start);
     return {};
   }
 
-  static int64_t weights(const TensorPlan& tensor) { return tensor.linear.in * tensor.linear.out; }
-
-  std::map<std::string, TapPoint> prepare_taps(const std::vector<TensorPlan>& tensors, Moments& moments) {
-    std::map<std::string, TapPoint> taps;
-    std::vector<std::pair<std::string, int64_t>> names;
-    for (const TensorPlan& tensor : tensors)
-      if (taps.try_emplace(tensor.linear.tap).second) names.emplace_back(tensor.linear.tap, tensor.linear.in);
-    std::stable_sort(names.begin(), names.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
-    context_.threads.run(static_cast<int64_t>(names.size()), 1, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) {
-        const auto& [name, columns] = names[static_cast<size_t>(i)];
-        TapPoint& tap = taps.at(name);
-        tap.sign = sign_of(name, columns, plan_.options.seed);
-        const auto moment = moments.find(name);
-        tap.objective = moment == moments.end() ? identity_objective(columns)
-                                                : make_objective(moment->second.take(), columns, tap.sign.data(), plan_.options.damping);
-      }
-    });
-    moments.clear();
-    return taps;
+  static uint8_t activation_bits_of(const TensorPlan& tensor, const Loss& loss) {
+    if (tensor.linear.role == Role::kHead) return kFineActivationBits;
+    return static_cast<uint8_t>(activation_bits(tensor.rates, loss.activation_error, loss.measured_error));
   }
 
-  Rounded round_tensor(const TensorPlan& tensor, const TapPoint& tap) const {
-    const Buffer<float> weight = decode(*model_.find(tensor.linear.name + ".weight"));
-    return round_to_grid({.weight = weight.data(),
-                          .rows = tensor.linear.out,
-                          .columns = tensor.linear.in,
-                          .sign = tap.sign.data(),
-                          .objective = &tap.objective,
-                          .rates = tensor.rates,
-                          .taps = &plan_.taps,
-                          .isa = best_isa()});
-  }
-
-  Status save(const std::string& step, const std::vector<TensorPlan>& tensors, const std::vector<Rounded>& rounded,
-              const std::map<std::string, TapPoint>& taps) {
+  Status save(const PendingStep& step, const RoundedStep& rounded) {
+    const std::vector<TensorPlan>& tensors = *step.tensors;
     std::vector<JobFolder::Array> arrays;
-    std::map<std::string, std::string> errors;
+    std::map<std::string, std::string> metadata;
+    std::vector<uint8_t> precision;
+    for (size_t i = 0; i < tensors.size(); ++i) precision.push_back(activation_bits_of(tensors[i], rounded.tensors[i].loss));
     for (size_t i = 0; i < tensors.size(); ++i) {
-      const std::vector<safetensors::TensorInfo> infos = arrays_of(tensors[i]);
-      arrays.push_back({infos[0], std::as_bytes(rounded[i].bits.span())});
-      arrays.push_back({infos[1], std::as_bytes(std::span<const uint16_t>(rounded[i].row_scale))});
-      arrays.push_back({infos[2], std::as_bytes(std::span<const uint8_t>(tensors[i].rates))});
-      const double relative = rounded[i].energy > 0 ? rounded[i].error / rounded[i].energy : 0.0;
-      errors[tensors[i].linear.name] = fmt::format("{:.17g}", relative);
+      const auto& [parts, loss] = rounded.tensors[i];
+      const std::string& name = tensors[i].linear.name;
+      for (const RoundedPart& part : parts)
+        arrays.push_back(
+            {{name + "." + part.name, part.dtype, {static_cast<int64_t>(part.bytes.size() / dtype_size(part.dtype))}}, part.bytes});
+      arrays.push_back({{name + ".activation_bits", DType::kU8, {1}}, std::as_bytes(std::span<const uint8_t>(&precision[i], 1))});
+      metadata[kErrorKey + name] = fmt::format("{:.17g}", loss.energy > 0 ? loss.error / loss.energy : 0.0);
     }
-    for (const auto& [name, tap] : taps)
-      arrays.push_back(
-          {{name + ".sign", DType::kU8, {static_cast<int64_t>(tap.sign.size())}}, std::as_bytes(std::span<const uint8_t>(tap.sign))});
-    return folder_.save_step(step, arrays, errors);
+    for (const auto& [tap, letters] : rounded.experts) metadata[kExpertsKey + tap] = letters;
+    for (const auto& [tap, sign] : rounded.signs)
+      arrays.push_back({{tap + ".sign", DType::kU8, {static_cast<int64_t>(sign.size())}}, std::as_bytes(std::span<const uint8_t>(sign))});
+    return folder_.save_step(step.name, arrays, metadata);
   }
 
   Status assemble() {
@@ -175,7 +197,10 @@ class Job {
     std::map<std::string, PendingArray> made;
     for (const auto& archive : archives) {
       for (const auto& tensor : archive->tensors()) made.emplace(tensor.name, pending(tensor.name, tensor.view, archive));
-      for (const auto& [name, error] : archive->metadata()) summary_.errors[name] = std::strtod(error.c_str(), nullptr);
+      for (const auto& [key, value] : archive->metadata()) {
+        if (key.starts_with(kErrorKey)) summary_.errors[key.substr(kErrorKey.size())] = std::strtod(value.c_str(), nullptr);
+        if (key.starts_with(kExpertsKey)) summary_.experts[key.substr(kExpertsKey.size())] = value;
+      }
     }
     for (size_t rate = 0; rate < plan_.taps.size(); ++rate) {
       const grid::Taps& table = plan_.taps[rate];
@@ -190,7 +215,7 @@ class Job {
     const ShardPlan shards = plan_shards(artifact_arrays(model_, plan_, look_up), plan_.options.shard_bytes);
     TQ_ASSIGN(const auto hashes, write_shards(folder_.path(), shards));
     for (const auto& [name, text] : plan_.texts) TQ_TRY(write_file(folder_.path() + "/" + name, text));
-    TQ_TRY(write_file(folder_.path() + "/turboquant.json", record_text(model_, plan_, hashes, summary_.errors)));
+    TQ_TRY(write_file(folder_.path() + "/turboquant.json", record_text(model_, plan_, {hashes, summary_.errors, summary_.experts})));
     return folder_.remove_steps();
   }
 
@@ -221,28 +246,19 @@ uint64_t planned_bytes(const Model& model, const QuantizePlan& plan) {
   for (size_t i = 0; i < shards.size(); ++i) hashes[shard_name(i, shards.size())] = std::string(16, '0');
   if (shards.size() > 1) hashes["model.safetensors.index.json"] = std::string(16, '0');
   for (const auto& [name, text] : plan.texts) total += text.size();
-  return total + record_text(model, plan, hashes, {}).size();
+  return total + record_text(model, plan, {hashes, {}, {}}).size();
 }
 
 uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int threads) {
   const auto hidden = static_cast<uint64_t>(calibration_tokens(plan.options)) * static_cast<uint64_t>(model.spec.hidden) * 4;
-  uint64_t largest_layer = 0;
-  const auto step_bytes = [&](const std::vector<TensorPlan>& tensors) {
-    std::map<std::string, uint64_t> taps;
-    std::vector<uint64_t> working;  // of a tensor: the weight, and three matrices of the rounding loop
-    for (const TensorPlan& tensor : tensors) {
-      const auto columns = static_cast<uint64_t>(tensor.linear.in);
-      taps[tensor.linear.tap] = 2 * columns * columns * 4;
-      working.push_back(static_cast<uint64_t>(tensor.linear.out) * columns * 16);
-    }
-    std::sort(working.rbegin(), working.rend());
-    uint64_t total = 0;
-    for (const auto& [name, bytes] : taps) total += bytes;
-    for (size_t i = 0; i < std::min(working.size(), static_cast<size_t>(threads)); ++i) total += working[i];
-    return total;
-  };
-  for (const auto& layer : plan.layers) largest_layer = std::max(largest_layer, step_bytes(layer));
-  return hidden + std::max(largest_layer, step_bytes(plan.tables));
+  const size_t wave = layers_per_wave(plan, threads);
+  uint64_t largest = 0;
+  for (const auto& layer : plan.layers) {
+    const StepMemory memory = step_memory(layer, threads);
+    largest = std::max(largest, wave * memory.objectives + working_memory(memory, wave, threads));
+  }
+  const StepMemory tables = step_memory(plan.tables, threads);
+  return hidden + std::max(largest, tables.objectives + working_memory(tables, 1, threads));
 }
 
 Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume, Backend& backend,

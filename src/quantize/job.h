@@ -13,7 +13,8 @@ struct QuantizeSummary {
   uint64_t files_bytes = 0;  // of everything in the directory
   MeanBits bits;
   double seconds_statistics = 0, seconds_rounding = 0;
-  std::map<std::string, double> errors;  // tr(E H E^T) / tr(W H W^T) by tensor
+  std::map<std::string, double> errors;        // tr(E H E^T) / tr(W H W^T) by tensor
+  std::map<std::string, std::string> experts;  // RoundedStep::experts
 };
 
 // What the finished directory will hold, in bytes; exact.

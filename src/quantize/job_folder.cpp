@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "base/hash.h"
@@ -13,7 +14,26 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// What makes two runs the same job: the options, the plan's texts, and the source by its configuration, size and times of change.
+std::string path_facts(const std::string& path) {
+  struct stat status {};
+  if (stat(path.c_str(), &status) != 0) return path + " missing\n";
+  return fmt::format("{} {} {} {}\n", path, status.st_size, status.st_mtim.tv_sec, status.st_mtim.tv_nsec);
+}
+
+// The source's files by size and time of change.
+std::string source_facts(const std::string& source) {
+  std::error_code error;
+  const std::string path = fs::absolute(source, error).string();
+  if (!fs::is_directory(path, error)) return path_facts(path);
+  std::vector<std::string> files;
+  for (const auto& entry : fs::directory_iterator(path, error)) files.push_back(entry.path().string());
+  std::sort(files.begin(), files.end());
+  std::string text;
+  for (const std::string& file : files) text += path_facts(file);
+  return text;
+}
+
+// What makes two runs the same job: the options, the plan's texts and the source.
 std::string job_identity(const Model& model, const QuantizePlan& plan) {
   std::string text;
   for (const auto& [name, content] : plan.texts) text += name + "\n" + content + "\n";
@@ -24,10 +44,7 @@ std::string job_identity(const Model& model, const QuantizePlan& plan) {
     const auto read = read_text_file(file);
     text += file + " " + (read ? hex64(hash64(std::as_bytes(std::span<const char>(*read)))) : "missing") + "\n";
   }
-  struct stat status {};
-  if (stat(model.source.c_str(), &status) == 0)
-    text +=
-        fmt::format("{} {} {} {}\n", fs::absolute(model.source).string(), model.file_bytes, status.st_mtim.tv_sec, status.st_mtim.tv_nsec);
+  text += source_facts(model.source);
   return hex64(hash64(std::as_bytes(std::span<const char>(text))));
 }
 

@@ -1,7 +1,6 @@
 #include "quantize/objective.h"
 
 #include <algorithm>
-#include <vector>
 
 #include "codec/grid/grid.h"
 #include "quantize/blas.h"
@@ -30,7 +29,7 @@ void rotate_both(float* hessian, int64_t n, const uint8_t* sign) {
 // out = the mirror image of H at its anti-diagonal, whose lower Cholesky factor is the mirror image of U in H = U U^T.
 void mirror(const float* hessian, int64_t n, float* out) { std::reverse_copy(hessian, hessian + n * n, out); }
 
-bool factor(const Buffer<float>& hessian, int64_t n, Buffer<float>& out) {
+bool factor(const Buffer<float>& hessian, int64_t n, Buffer<float>& out, std::vector<double>& diagonal) {
   mirror(hessian.data(), n, out.data());
   // Row-major lower is column-major upper: no transposition inside LAPACK.
   const int size = static_cast<int>(n);
@@ -41,7 +40,11 @@ bool factor(const Buffer<float>& hessian, int64_t n, Buffer<float>& out) {
   for (int64_t k = 0; k < n; ++k)
     if (!(out[static_cast<size_t>(k * n + k)] > 0)) return false;
   std::vector<float> inverse(static_cast<size_t>(n));
-  for (int64_t k = 0; k < n; ++k) inverse[static_cast<size_t>(k)] = 1.0f / out[static_cast<size_t>(k * n + k)];
+  diagonal.resize(static_cast<size_t>(n));
+  for (size_t k = 0; k < inverse.size(); ++k) {
+    const float root = out[k * static_cast<size_t>(n) + k];
+    inverse[k] = 1.0f / root, diagonal[k] = static_cast<double>(root) * static_cast<double>(root);
+  }
   for (int64_t j = 0; j < n; ++j) {
     float* row = out.data() + j * n;
     std::fill(row, row + j + 1, 0.0f);
@@ -76,7 +79,8 @@ Objective make_objective(Buffer<float> hessian, int64_t columns, const uint8_t* 
   for (double added = 0;; damping *= 10) {
     add_diagonal(objective.hessian, columns, static_cast<float>((damping - added) * mean));
     added = damping;
-    if (factor(objective.hessian, columns, objective.feedback)) return objective;
+    objective.damping = damping * mean;
+    if (factor(objective.hessian, columns, objective.feedback, objective.diagonal)) return objective;
     TQ_CHECK(damping < 1e6);  // a diagonal that dominates always factors
   }
 }

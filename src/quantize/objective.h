@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "tensor/tensor_view.h"
 
@@ -10,9 +11,11 @@ namespace tq {
 struct Objective {
   int64_t columns = 0;
   Buffer<float> hessian;  // [C, C] in the rotated basis, damped
+  double damping = 0;     // what was added to its diagonal
   // [C, C], above the diagonal: with H = U U^T (U upper triangular), feedback[j, k] = U[j, k] / U[k, k]. Rounding columns in order,
   // column k's target is w_k + sum_{j < k} (w_j - q_j) feedback[j, k]: LDLQ (Chee et al. 2023, section 4), the same as GPTQ's update.
   Buffer<float> feedback;
+  std::vector<double> diagonal;  // [C] U[k, k]^2: e H e^T = sum_k diagonal[k] (target_k - q_k)^2. Empty: ones
 };
 
 // hessian: [C, C] in the original basis, both triangles; sign: [ceil(C / 8)] packed, the rotation of the tap point (codec/grid/grid.h).

@@ -26,10 +26,15 @@ Linear embedding_linear(const ModelSpec& spec) {
   return Linear{.name = spec.embedding, .in = spec.hidden, .out = spec.vocabulary, .tap = spec.embedding, .role = Role::kHead};
 }
 
-int64_t plane_rows(const Rates& rates, int64_t rows) {
-  int64_t sum = 0;
-  for (size_t i = 0; i < rates.size(); ++i) sum += rates[i] * std::min(grid::kRateRows, rows - static_cast<int64_t>(i) * grid::kRateRows);
-  return sum;
+// Plane rows of a matrix, or of each expert of a stack.
+std::vector<int64_t> plane_rows(const TensorPlan& tensor) {
+  const int64_t rows = tensor.linear.out, ranges = (rows + grid::kRateRows - 1) / grid::kRateRows;
+  std::vector<int64_t> sums(tensor.rates.size() / static_cast<size_t>(ranges));
+  for (size_t i = 0; i < tensor.rates.size(); ++i) {
+    const auto range = static_cast<int64_t>(i) % ranges;
+    sums[i / static_cast<size_t>(ranges)] += tensor.rates[i] * std::min(grid::kRateRows, rows - range * grid::kRateRows);
+  }
+  return sums;
 }
 
 std::set<int> used_rates(const QuantizePlan& plan) {
@@ -107,16 +112,15 @@ Result<QuantizePlan> make_plan(const Model& model, const QuantizeOptions& option
   QuantizePlan plan;
   plan.options = options;
   plan.taps = taps_of(options.effort);
-  const std::vector<const Linear*> all = linears(spec);
-  for (const Linear* linear : all)
-    if (linear->experts > 0 || linear->role == Role::kRouter)
-      return bad_input("{}: mixtures of experts can be run but not quantized yet", model.source);
+  std::vector<const Linear*> all = linears(spec);
+  std::erase_if(all, [](const Linear* linear) { return linear->role == Role::kRouter; });  // routers stay as they are
   const std::vector<Rates> rates = uniform_rates(all, options.bits);
   size_t next = 0;
   for (const auto& layer : spec.layers) {
     plan.layers.emplace_back();
     for (const Block& block : layer)
-      for (const Linear* linear : linears(block)) plan.layers.back().push_back({*linear, rates[next++]});
+      for (const Linear* linear : linears(block))
+        if (linear->role != Role::kRouter) plan.layers.back().push_back({*linear, rates[next++]});
   }
   if (options.head_bits > 0) plan.tables.push_back({spec.head, constant_rates(spec.head, options.head_bits)});
   if (!spec.tied && options.embedding_bits > 0) {
@@ -129,11 +133,13 @@ Result<QuantizePlan> make_plan(const Model& model, const QuantizeOptions& option
 
 std::vector<TensorInfo> arrays_of(const TensorPlan& tensor) {
   const Linear& linear = tensor.linear;
-  const int64_t padded_rows = (plane_rows(tensor.rates, linear.out) + grid::kLineRows - 1) / grid::kLineRows * grid::kLineRows;
+  int64_t padded_rows = 0;
+  for (const int64_t rows : plane_rows(tensor)) padded_rows += (rows + grid::kLineRows - 1) / grid::kLineRows * grid::kLineRows;
   const int64_t padded_columns = (linear.in + grid::kLineColumns - 1) / grid::kLineColumns * grid::kLineColumns;
   return {{linear.name + ".bits", DType::kU8, {padded_rows / 8 * padded_columns}},
-          {linear.name + ".row_scale", DType::kF16, {linear.out}},
-          {linear.name + ".rates", DType::kU8, {static_cast<int64_t>(tensor.rates.size())}}};
+          {linear.name + ".row_scale", DType::kF16, {std::max<int64_t>(1, linear.experts) * linear.out}},
+          {linear.name + ".rates", DType::kU8, {static_cast<int64_t>(tensor.rates.size())}},
+          {linear.name + ".activation_bits", DType::kU8, {1}}};
 }
 
 std::vector<uint8_t> sign_of(const std::string& tap, int64_t columns, uint64_t seed) {
@@ -166,8 +172,8 @@ MeanBits mean_bits(const QuantizePlan& plan) {
   for (const auto& layer : plan.layers) {
     for (const TensorPlan& tensor : layer) {
       const Linear& linear = tensor.linear;
-      weights += static_cast<double>(linear.in) * static_cast<double>(linear.out);
-      code += static_cast<double>(plane_rows(tensor.rates, linear.out)) * static_cast<double>(linear.in);
+      weights += static_cast<double>(std::max<int64_t>(1, linear.experts) * linear.in) * static_cast<double>(linear.out);
+      for (const int64_t rows : plane_rows(tensor)) code += static_cast<double>(rows) * static_cast<double>(linear.in);
       for (const TensorInfo& info : arrays_of(tensor))
         stored += 8.0 * static_cast<double>(element_count(info.shape)) * static_cast<double>(dtype_size(info.dtype));
       if (taps.insert(linear.tap).second) stored += 8.0 * static_cast<double>((linear.in + 7) / 8);

@@ -3,183 +3,255 @@
 #include <algorithm>
 #include <cmath>
 
-#include "base/float16.h"
-#include "codec/grid/encoder.h"
+#include "codec/grid/grid_rounder.h"
 #include "quantize/blas.h"
 
 namespace tq {
 namespace {
 
-constexpr int64_t kBlock = 128;  // columns whose feedback from before is summed at once
+constexpr int64_t kBlock = 128;    // columns whose feedback from before is summed at once
+constexpr int64_t kInner = 16;     // columns that feed the rest of their block at once
+constexpr int64_t kRowBand = 512;  // rows that one thread multiplies at a time
 
-// All matrices here are kept column by column, [C, R], so that what happens to a column is contiguous.
-struct Columns {
-  int64_t rows = 0, columns = 0;
-  Buffer<float> weight;  // W' in the rotated basis
-  Buffer<float> value;   // what the code says, before the row scale
-  Buffer<float> error;   // W' - s V
+// Calls work(first, count) for bands of rows, on the threads if there are any.
+void for_rows(int64_t rows, ThreadPool* threads, const std::function<void(int64_t first, int64_t count)>& work) {
+  const int64_t bands = (rows + kRowBand - 1) / kRowBand;
+  const auto range = [&](int64_t begin, int64_t end, int) {
+    for (int64_t band = begin; band < end; ++band) work(band * kRowBand, std::min(kRowBand, rows - band * kRowBand));
+  };
+  if (threads) threads->run(bands, 1, range);
+  else range(0, bands, 0);
+}
 
-  float* at(Buffer<float>& matrix, int64_t column) const { return matrix.data() + column * rows; }
+// sum[width, R] += factor[depth, width]^T rows[depth, R], all with their own strides.
+struct Product {
+  const float* factor;
+  int64_t factor_stride;
+  const float* rows;
+  float* sum;
+  int64_t width, depth;
 };
-
-Columns rotated_columns(const RoundRequest& request) {
-  Columns out;
-  out.rows = request.rows, out.columns = request.columns;
-  const auto count = static_cast<size_t>(request.rows * request.columns);
-  out.weight = Buffer<float>::uninitialized(count);
-  out.value = Buffer<float>::uninitialized(count);
-  out.error = Buffer<float>::uninitialized(count);
-  constexpr int64_t kBand = 16;
-  std::vector<float> band(static_cast<size_t>(kBand * request.columns));
-  for (int64_t first = 0; first < request.rows; first += kBand) {
-    const int64_t count_here = std::min(kBand, request.rows - first);
-    std::copy_n(request.weight + first * request.columns, count_here * request.columns, band.data());
-    grid::rotate(band.data(), count_here, request.columns, request.sign);
-    for (int64_t k = 0; k < request.columns; ++k)
-      for (int64_t r = 0; r < count_here; ++r)
-        out.weight[static_cast<size_t>(k * request.rows + first + r)] = band[static_cast<size_t>(r * request.columns + k)];
-  }
-  return out;
+void add_product(const Product& p, int64_t stride, ThreadPool* threads) {
+  if (p.width <= 0 || p.depth <= 0) return;
+  for_rows(stride, threads, [&](int64_t first, int64_t count) {
+    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, static_cast<int>(p.width), static_cast<int>(count), static_cast<int>(p.depth),
+                1.0f, p.factor, static_cast<int>(p.factor_stride), p.rows + first, static_cast<int>(stride), 1.0f, p.sum + first,
+                static_cast<int>(stride));
+  });
 }
 
-// The root mean square of each row: the codes are made for a unit Gaussian.
-std::vector<float> initial_scales(const Columns& columns) {
-  std::vector<double> sum(static_cast<size_t>(columns.rows));
-  for (int64_t k = 0; k < columns.columns; ++k)
-    for (int64_t r = 0; r < columns.rows; ++r) {
-      const double w = columns.weight[static_cast<size_t>(k * columns.rows + r)];
-      sum[static_cast<size_t>(r)] += w * w;
-    }
-  std::vector<float> scale;
-  for (const double each : sum)
-    scale.push_back(f16_to_float(float_to_f16(static_cast<float>(std::sqrt(each / static_cast<double>(columns.columns))))));
-  return scale;
-}
-
-class Rounder {
+class Loop {
  public:
-  Rounder(const RoundRequest& request, Columns& columns, const std::vector<float>& scale)
-      : request_(request),
-        columns_(columns),
-        scale_(scale),
-        layout_(request.rows, request.columns, request.rates),
-        encoder_(layout_, *request.taps, request.isa),
-        target_(static_cast<size_t>(request.rows)),
-        inverse_(target_.size()),
-        metric_(target_.size()),
-        string_(static_cast<size_t>(layout_.plane_rows)) {
-    for (size_t r = 0; r < scale.size(); ++r) {
-      inverse_[r] = scale[r] > 0 ? 1.0f / scale[r] : 0.0f;
-      metric_[r] = scale[r] > 0 ? scale[r] * scale[r] : -1.0f;
-    }
+  Loop(ColumnMatrix& matrix, Rounder& rounder, const LoopRequest& request)
+      : matrix_(matrix),
+        rounder_(rounder),
+        objective_(*request.objective),
+        threads_(request.threads),
+        block_(Buffer<float>::uninitialized(static_cast<size_t>(kBlock * matrix.rows))),
+        value_(static_cast<size_t>(rounder.columns() * matrix.rows)),
+        row_error_(static_cast<size_t>(matrix.rows)) {
+    TQ_CHECK(kBlock % rounder.columns() == 0 &&
+             (rounder.group() == 0 || rounder.group() >= matrix.columns || kBlock % rounder.group() == 0));
   }
 
-  Buffer<uint8_t> run() {
-    Buffer<uint8_t> bits(layout_.bytes());
-    for (int64_t first = 0; first < columns_.columns; first += kBlock) {
-      const int64_t last = std::min(columns_.columns, first + kBlock);
-      start_block(first, last);
-      for (int64_t k = first; k < last; ++k) round_column(k, last, bits.data());
+  // Returns e_r H e_r of every row, where the feedback is that of single columns.
+  std::vector<double> run() {
+    for (int64_t first = 0; first < matrix_.columns; first += kBlock) {
+      first_ = first, last_ = std::min(matrix_.columns, first + kBlock);
+      start_block();
+      for (int64_t inner = first; inner < last_; inner += kInner) {
+        const int64_t inner_end = std::min(last_, inner + kInner);
+        for (int64_t k = inner; k < inner_end; k += rounder_.columns()) round_band(k, inner_end);
+        feed(inner, inner_end - inner, inner_end, last_ - inner_end);
+      }
     }
-    return bits;
+    return std::move(row_error_);
   }
 
  private:
-  bool has_feedback() const { return !request_.objective->feedback.empty(); }
+  bool has_feedback() const { return !objective_.feedback.empty(); }
+  float* target(int64_t column) { return block_.data() + (column - first_) * matrix_.rows; }
 
-  // block_ = W' of the block + the fed-back errors of all columns before it.
-  void start_block(int64_t first, int64_t last) {
-    const int64_t rows = columns_.rows, width = last - first;
-    if (block_.empty()) block_ = Buffer<float>::uninitialized(static_cast<size_t>(kBlock * rows));
-    std::copy_n(columns_.at(columns_.weight, first), width * rows, block_.data());
-    first_ = first;
-    if (first == 0 || !has_feedback()) return;
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, static_cast<int>(width), static_cast<int>(rows), static_cast<int>(first), 1.0f,
-                request_.objective->feedback.data() + first, static_cast<int>(columns_.columns), columns_.error.data(),
-                static_cast<int>(rows), 1.0f, block_.data(), static_cast<int>(rows));
+  // The block's targets: its weights and the fed-back errors of all columns before it.
+  void start_block() {
+    std::copy_n(matrix_.weight_at(first_), (last_ - first_) * matrix_.rows, block_.data());
+    feed(0, first_, first_, last_ - first_);
   }
 
-  void round_column(int64_t k, int64_t block_end, uint8_t* bits) {
-    const int64_t rows = columns_.rows;
-    const float* wanted = block_.data() + (k - first_) * rows;
-    float* value = columns_.at(columns_.value, k);
-    float* error = columns_.at(columns_.error, k);
-    const float* weight = columns_.at(columns_.weight, k);
-    for (int64_t r = 0; r < rows; ++r) target_[static_cast<size_t>(r)] = wanted[r] * inverse_[static_cast<size_t>(r)];
-    encoder_.encode(target_.data(), metric_.data(), string_.data(), value);
-    grid::store_column(layout_, k, string_.data(), bits);
-    for (int64_t r = 0; r < rows; ++r) error[r] = weight[r] - scale_[static_cast<size_t>(r)] * value[r];
+  // Adds the errors of `count` columns from `from` on to the targets of `width` columns from `to` on.
+  void feed(int64_t from, int64_t count, int64_t to, int64_t width) {
     if (!has_feedback()) return;
-    const float* feedback = request_.objective->feedback.data() + k * columns_.columns;
-    for (int64_t next = k + 1; next < block_end; ++next) {
-      const float factor = feedback[next];
-      float* later = block_.data() + (next - first_) * rows;
-      for (int64_t r = 0; r < rows; ++r) later[r] += factor * error[r];
+    const int64_t columns = matrix_.columns;
+    add_product({objective_.feedback.data() + from * columns + to, columns, matrix_.error_at(from), target(to), width, count}, matrix_.rows,
+                threads_);
+  }
+
+  void round_band(int64_t k, int64_t inner_end) {
+    const int64_t rows = matrix_.rows, columns = std::min(rounder_.columns(), matrix_.columns - k);
+    if (const int64_t group = rounder_.group(); group > 0 && k % group == 0) rounder_.begin_group(k, target(k));
+    rounder_.round(k, target(k), value_.data());
+    for (int64_t i = 0; i < columns; ++i) {
+      const float* weight = matrix_.weight_at(k + i);
+      const float* value = value_.data() + i * rows;
+      const float* wanted = target(k + i);
+      float* error = matrix_.error_at(k + i);
+      const double share = objective_.diagonal.empty() ? 1.0 : objective_.diagonal[static_cast<size_t>(k + i)];
+      for (int64_t r = 0; r < rows; ++r) {
+        error[r] = weight[r] - value[r];
+        const float missed = wanted[r] - value[r];
+        row_error_[static_cast<size_t>(r)] += share * static_cast<double>(missed * missed);
+      }
+    }
+    if (!has_feedback()) return;
+    for (int64_t i = 0; i < columns; ++i) {
+      const float* feedback = objective_.feedback.data() + (k + i) * matrix_.columns;
+      const float* error = matrix_.error_at(k + i);
+      for (int64_t next = k + columns; next < inner_end; ++next) {
+        const float factor = feedback[next];
+        float* later = target(next);
+        for (int64_t r = 0; r < rows; ++r) later[r] += factor * error[r];
+      }
     }
   }
 
-  const RoundRequest& request_;
-  Columns& columns_;
-  const std::vector<float>& scale_;
-  grid::Layout layout_;
-  grid::ColumnEncoder encoder_;
-  std::vector<float> target_, inverse_, metric_;
-  std::vector<uint8_t> string_;
+  ColumnMatrix& matrix_;
+  Rounder& rounder_;
+  const Objective& objective_;
+  ThreadPool* threads_;
   Buffer<float> block_;  // [kBlock, R]
-  int64_t first_ = 0;
+  std::vector<float> value_;
+  std::vector<double> row_error_;  // [R]
+  int64_t first_ = 0, last_ = 0;
 };
 
-// out[C, R] = H in[C, R]; H = I when there is none.
-void apply_hessian(const Objective& objective, const Columns& columns, const Buffer<float>& in, Buffer<float>& out) {
-  const int n = static_cast<int>(columns.columns), rows = static_cast<int>(columns.rows);
-  if (objective.hessian.empty()) {
-    std::copy(in.begin(), in.end(), out.begin());
-    return;
-  }
-  cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, rows, n, 1.0f, objective.hessian.data(), n, in.data(), rows, 0.0f, out.data(),
-              rows);
+// w H q and q H q of every row, q = w - e. H = I when there is none.
+struct RowProducts {
+  std::vector<double> cross, norm;
+};
+RowProducts row_products(const Objective& objective, const ColumnMatrix& matrix, ThreadPool* threads) {
+  const auto rows = static_cast<size_t>(matrix.rows);
+  RowProducts out{std::vector<double>(rows), std::vector<double>(rows)};
+  const auto n = static_cast<int>(matrix.columns);
+  for_rows(matrix.rows, threads, [&](int64_t first, int64_t count) {
+    const auto size = static_cast<size_t>(count * matrix.columns);
+    auto value = Buffer<float>::uninitialized(size), product = Buffer<float>::uninitialized(objective.hessian.empty() ? 0 : size);
+    for (int64_t k = 0; k < matrix.columns; ++k)
+      for (int64_t r = 0; r < count; ++r)
+        value[static_cast<size_t>(k * count + r)] = matrix.weight_at(k)[first + r] - matrix.error_at(k)[first + r];
+    if (!objective.hessian.empty())
+      cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, static_cast<int>(count), n, 1.0f, objective.hessian.data(), n, value.data(),
+                  static_cast<int>(count), 0.0f, product.data(), static_cast<int>(count));
+    const Buffer<float>& weighted = objective.hessian.empty() ? value : product;
+    for (int64_t k = 0; k < matrix.columns; ++k)
+      for (int64_t r = 0; r < count; ++r) {
+        const auto at = static_cast<size_t>(k * count + r), row = static_cast<size_t>(first + r);
+        out.cross[row] += static_cast<double>(weighted[at]) * static_cast<double>(matrix.weight_at(k)[first + r]);
+        out.norm[row] += static_cast<double>(weighted[at]) * static_cast<double>(value[at]);
+      }
+  });
+  return out;
 }
 
-// Row-wise dot products of two [C, R] matrices.
-std::vector<double> row_products(const Columns& columns, const Buffer<float>& a, const Buffer<float>& b) {
-  std::vector<double> sum(static_cast<size_t>(columns.rows));
-  for (int64_t k = 0; k < columns.columns; ++k)
-    for (int64_t r = 0; r < columns.rows; ++r) {
-      const auto at = static_cast<size_t>(k * columns.rows + r);
-      sum[static_cast<size_t>(r)] += static_cast<double>(a[at]) * b[at];
+// Brings the errors to decoded rows that are scaled by `factor`, and sums |E|^2 and sum_k error_k |q_k|^2, q_k the decoded columns.
+void apply_factors(ColumnMatrix& matrix, const std::vector<float>& factor, std::span<const double> activation, double* squared,
+                   double* weighted) {
+  for (int64_t k = 0; k < matrix.columns; ++k) {
+    const float* weight = matrix.weight_at(k);
+    float* error = matrix.error_at(k);
+    double of_error = 0, of_value = 0;
+    for (int64_t r = 0; r < matrix.rows; ++r) {
+      const float value = factor[static_cast<size_t>(r)] * (weight[r] - error[r]);
+      error[r] = weight[r] - value;
+      of_error += static_cast<double>(error[r] * error[r]);
+      of_value += static_cast<double>(value * value);
     }
-  return sum;
+    *squared += of_error;
+    if (!activation.empty()) *weighted += activation[static_cast<size_t>(k)] * of_value;
+  }
 }
 
-// s_r = (w_r H v_r) / (v_r H v_r), the best scale for the bits that were chosen. Returns tr(E H E^T) with it.
-double refit_scales(const Objective& objective, Columns& columns, std::vector<float>& scale, double* energy) {
-  Buffer<float>& product = columns.error;  // no longer needed
-  apply_hessian(objective, columns, columns.value, product);
-  const std::vector<double> cross = row_products(columns, columns.weight, product);
-  const std::vector<double> norm = row_products(columns, columns.value, product);
-  apply_hessian(objective, columns, columns.weight, product);
-  const std::vector<double> own = row_products(columns, columns.weight, product);
-  double error = 0;
-  *energy = 0;
-  for (size_t r = 0; r < scale.size(); ++r) {
-    const double best = norm[r] > 0 && cross[r] > 0 ? cross[r] / norm[r] : scale[r];
-    if (scale[r] > 0) scale[r] = f16_to_float(float_to_f16(static_cast<float>(best)));
-    error += own[r] - 2 * scale[r] * cross[r] + static_cast<double>(scale[r]) * scale[r] * norm[r];
-    *energy += own[r];
-  }
-  return error;
+// The root mean square of each row: the grid's codes are made for a unit Gaussian.
+std::vector<float> row_scales(const ColumnMatrix& matrix) {
+  std::vector<double> sum(static_cast<size_t>(matrix.rows));
+  for (int64_t k = 0; k < matrix.columns; ++k)
+    for (int64_t r = 0; r < matrix.rows; ++r) {
+      const double w = matrix.weight_at(k)[r];
+      sum[static_cast<size_t>(r)] += w * w;
+    }
+  std::vector<float> scale;
+  for (const double each : sum) scale.push_back(static_cast<float>(std::sqrt(each / static_cast<double>(matrix.columns))));
+  return scale;
 }
 
 }  // namespace
 
-Rounded round_to_grid(const RoundRequest& request) {
+ColumnMatrix read_columns(const RowSource& weight, int64_t rows, int64_t columns, const RowChange& change, ThreadPool* threads) {
+  ColumnMatrix out;
+  out.rows = rows, out.columns = columns;
+  out.weight = Buffer<float>::uninitialized(static_cast<size_t>(rows * columns));
+  out.error = Buffer<float>::uninitialized(static_cast<size_t>(rows * columns));
+  constexpr int64_t kBand = 16;
+  for_rows(rows, threads, [&](int64_t begin, int64_t length) {
+    std::vector<float> band(static_cast<size_t>(kBand * columns));
+    for (int64_t first = begin; first < begin + length; first += kBand) {
+      const int64_t count = std::min(kBand, begin + length - first);
+      weight(first, count, band.data());
+      if (change) change(band.data(), count);
+      for (int64_t k = 0; k < columns; ++k)
+        for (int64_t r = 0; r < count; ++r)
+          out.weight[static_cast<size_t>(k * rows + first + r)] = band[static_cast<size_t>(r * columns + k)];
+    }
+  });
+  return out;
+}
+
+Loss round_columns(ColumnMatrix& matrix, Rounder& rounder, const LoopRequest& request) {
   use_one_blas_thread();
-  Columns columns = rotated_columns(request);
-  std::vector<float> scale = initial_scales(columns);
+  const Objective& objective = *request.objective;
+  const std::vector<double> row_error = Loop(matrix, rounder, request).run();
+  const RowProducts products = row_products(objective, matrix, request.threads);
+  const auto rows = static_cast<size_t>(matrix.rows);
+  std::vector<float> factor(rows, 1.0f);
+  if (request.refit) {
+    std::vector<double> best(rows, 1.0);
+    for (size_t r = 0; r < rows; ++r)
+      if (products.norm[r] > 0 && products.cross[r] > 0) best[r] = products.cross[r] / products.norm[r];
+    factor = rounder.scale_rows(best);
+  }
+  Loss loss;
+  double squared = 0;
+  apply_factors(matrix, factor, request.activation_error, &squared, &loss.activation_error);
+  for (size_t r = 0; r < rows; ++r) {
+    // With q = w - e before the factor f: w H w = 2 w H q - q H q + e H e, and what f changes in e H e is exact where f is near 1.
+    const double f = static_cast<double>(factor[r]);
+    loss.error += std::max(0.0, row_error[r] + (1 - f) * (2 * products.cross[r] - (1 + f) * products.norm[r]));
+    loss.energy += 2 * products.cross[r] - products.norm[r] + row_error[r];
+  }
+  loss.measured_error = std::max(0.0, loss.error - objective.damping * squared);
+  return loss;
+}
+
+const RoundedPart& Rounded::part(std::string_view name) const {
+  const auto found = std::find_if(parts.begin(), parts.end(), [&](const RoundedPart& part) { return part.name == name; });
+  TQ_CHECK(found != parts.end());
+  return *found;
+}
+
+Rounded round_to_grid(const RoundRequest& request) {
+  const RowChange rotate = [&](float* rows, int64_t count) { grid::rotate(rows, count, request.columns, request.sign); };
+  ColumnMatrix matrix = read_columns(request.weight, request.rows, request.columns, rotate, request.threads);
+  grid::GridRounder rounder({.rows = request.rows,
+                             .columns = request.columns,
+                             .rates = request.rates,
+                             .taps = request.taps,
+                             .isa = request.isa,
+                             .threads = request.threads},
+                            row_scales(matrix));
   Rounded out;
-  out.bits = Rounder(request, columns, scale).run();
-  out.error = refit_scales(*request.objective, columns, scale, &out.energy);
-  for (const float each : scale) out.row_scale.push_back(float_to_f16(each));
+  out.loss = round_columns(
+      matrix, rounder,
+      {.objective = request.objective, .activation_error = request.activation_error, .refit = true, .threads = request.threads});
+  out.parts = rounder.finish();
   return out;
 }
 

@@ -1,33 +1,72 @@
-// The rounding loop: columns in order, each rounded to the grid with the fed-back error of those before it.
+// The rounding loop: bands of columns in order, each rounded by a codec with the fed-back errors of those before it.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "base/cpu.h"
+#include "base/thread_pool.h"
 #include "codec/grid/grid.h"
+#include "codec/rounder.h"
 #include "quantize/objective.h"
 #include "quantize/rates.h"
 
 namespace tq {
 
+// Rows [first, first + count) of a matrix [R, C], out [count, C].
+using RowSource = std::function<void(int64_t first, int64_t count, float* out)>;
+
+// A matrix in the basis and order of its objective, column by column: [C, R].
+struct ColumnMatrix {
+  int64_t rows = 0, columns = 0;
+  Buffer<float> weight;
+  Buffer<float> error;  // weight - what the codec decodes; filled by round_columns
+
+  const float* weight_at(int64_t column) const { return weight.data() + column * rows; }
+  float* error_at(int64_t column) { return error.data() + column * rows; }
+  const float* error_at(int64_t column) const { return error.data() + column * rows; }
+};
+// change: what is done to a band of rows [count, C] on the way (a rotation, an order). threads may be null.
+using RowChange = std::function<void(float* rows, int64_t count)>;
+ColumnMatrix read_columns(const RowSource& weight, int64_t rows, int64_t columns, const RowChange& change, ThreadPool* threads);
+
+struct Loss {
+  double error = 0;             // tr(E H E^T)
+  double energy = 0;            // tr(W H W^T)
+  double measured_error = 0;    // tr(E H E^T) without damping: per token of the calibration
+  double activation_error = 0;  // what int8 activations add to it
+};
+
+// Rounds all columns; with `refit`, scales the decoded rows to what is best under the objective. activation_error: [C] or empty
+// (ActivationError). threads: for the products of one large matrix; null: the caller's alone. The same result for any number of threads.
+struct LoopRequest {
+  const Objective* objective = nullptr;
+  std::span<const double> activation_error;
+  bool refit = false;
+  ThreadPool* threads = nullptr;
+};
+Loss round_columns(ColumnMatrix& matrix, Rounder& rounder, const LoopRequest& request);
+
 struct RoundRequest {
-  const float* weight = nullptr;  // [R, C] in the original basis
+  RowSource weight;  // in the original basis
   int64_t rows = 0, columns = 0;
   const uint8_t* sign = nullptr;  // the rotation of the tap point
   const Objective* objective = nullptr;
-  std::span<const uint8_t> rates;  // [ceil(R / 32)]
+  std::span<const double> activation_error;  // [C] or empty
+  std::span<const uint8_t> rates;            // [ceil(R / 32)]
   const grid::TapsByRate* taps = nullptr;
   Isa isa = Isa::kGeneric;
+  ThreadPool* threads = nullptr;
 };
 
 struct Rounded {
-  Buffer<uint8_t> bits;             // grid::Layout::bytes()
-  std::vector<uint16_t> row_scale;  // f16 [R]
-  double error = 0;                 // tr(E H E^T)
-  double energy = 0;                // tr(W H W^T)
+  std::vector<RoundedPart> parts;
+  Loss loss;
+
+  const RoundedPart& part(std::string_view name) const;
 };
 
-// One thread. The same result on every machine of the same instruction set.
+// The same result on every machine of the same instruction set.
 Rounded round_to_grid(const RoundRequest& request);
 
 }  // namespace tq

@@ -28,17 +28,31 @@ void SecondMoment::add(const float* input, int64_t tokens, ThreadPool& threads) 
   });
 }
 
+void SecondMoment::add(const SecondMoment& other) {
+  TQ_CHECK(other.columns_ == columns_);
+  tokens_ += other.tokens_;
+  for (size_t i = 0; i < lower_.size(); ++i) lower_[i] += other.lower_[i];
+}
+
 Buffer<float> SecondMoment::take() {
   Buffer<float> out = std::move(lower_);
+  constexpr int64_t kTile = 64;
   const float scale = tokens_ > 0 ? 1.0f / static_cast<float>(tokens_) : 0.0f;
-  for (int64_t i = 0; i < columns_; ++i) {
-    for (int64_t j = 0; j <= i; ++j) {
-      const auto at = static_cast<size_t>(i * columns_ + j);
-      out[at] *= scale;
-      out[static_cast<size_t>(j * columns_ + i)] = out[at];
-    }
-  }
+  for (int64_t i0 = 0; i0 < columns_; i0 += kTile)
+    for (int64_t j0 = 0; j0 <= i0; j0 += kTile)
+      for (int64_t i = i0; i < std::min(columns_, i0 + kTile); ++i)
+        for (int64_t j = j0; j <= std::min(i, j0 + kTile - 1); ++j) {
+          const auto at = static_cast<size_t>(i * columns_ + j);
+          out[at] *= scale;
+          out[static_cast<size_t>(j * columns_ + i)] = out[at];
+        }
   return out;
+}
+
+Buffer<float> SecondMoment::mean() const {
+  SecondMoment copy(columns_);
+  copy.add(*this);
+  return copy.take();
 }
 
 }  // namespace tq

@@ -1,11 +1,13 @@
-// Second moments of the inputs of linears: H = sum_t x_t x_t^T.
+// What is measured of the inputs of linears: second moments H = sum_t x_t x_t^T, and what rounding them costs.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
 
 #include "base/thread_pool.h"
+#include "quantize/activation.h"
 #include "tensor/tensor_view.h"
 
 namespace tq {
@@ -17,12 +19,23 @@ class SecondMoment {
   void add(const float* input, int64_t tokens, ThreadPool& threads);
   int64_t columns() const { return columns_; }
   int64_t tokens() const { return tokens_; }
-  // [C, C], the mean over the tokens, both triangles. Leaves the object empty.
+  // Adds what another one of the same columns has seen.
+  void add(const SecondMoment& other);
+  // [C, C], the mean over the tokens, both triangles. take() leaves the object empty.
   Buffer<float> take();
+  Buffer<float> mean() const;
 
  private:
   int64_t columns_, tokens_ = 0;
   Buffer<float> lower_;  // [C, C], lower triangle
 };
+
+struct InputStatistics {
+  SecondMoment moment;
+  ActivationError activation;
+};
+// By tap point and expert; expert -1: every token that reaches the tap point.
+using InputKey = std::pair<std::string, int64_t>;
+using Statistics = std::map<InputKey, InputStatistics>;
 
 }  // namespace tq

@@ -1,5 +1,5 @@
-// The original model's stream: the hidden states of all calibration sequences, advanced layer by layer, with the second moments of what
-// every tap point sees.
+// The original model's stream: the hidden states of all calibration sequences, advanced layer by layer, with statistics of what every
+// tap point sees.
 #pragma once
 
 #include <map>
@@ -14,24 +14,23 @@
 
 namespace tq {
 
-using Moments = std::map<std::string, SecondMoment>;  // by tap point
-
 class Stream {
  public:
-  // Embeds the sequences, all of equal length.
-  Stream(const Model& model, Backend& backend, const Context& context, std::span<const std::vector<TokenId>> sequences);
+  // Embeds the sequences, all of equal length. seed: of the input rotations (sign_of).
+  Stream(const Model& model, Backend& backend, const Context& context, std::span<const std::vector<TokenId>> sequences, uint64_t seed);
 
-  // Runs the next layer over everything. With `moments`, collects there; nullptr: only advances.
+  // Runs the next layer over everything. With `statistics`, collects there; nullptr: only advances.
   // Errors: a tensor the backend cannot multiply; kInterrupted.
-  Status advance(Moments* moments);
+  Status advance(Statistics* statistics);
   // After the last layer: what the head sees.
-  Status head_moment(Moments& moments);
+  Status measure_head(Statistics& statistics);
   int64_t next_layer() const { return layer_; }
 
  private:
   const Model& model_;
   Backend& backend_;
   const Context& context_;
+  uint64_t seed_;
   int64_t sequences_, length_, layer_ = 0;
   Buffer<float> hidden_;  // [sequences, length, H]
   Workspace workspace_;

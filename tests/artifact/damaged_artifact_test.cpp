@@ -123,6 +123,16 @@ TEST_F(DamagedArtifact, WithRatesOutside2To8) {
                          {kQuery + ".rates", "range 3", fmt::format("{} bits", rate)});
 }
 
+TEST_F(DamagedArtifact, WithAPrecisionThatThereIsNot) {
+  const std::string name = kQuery + ".activation_bits";
+  for (const uint8_t bits : {0, 9, 255})
+    expect_refused_after([&](EditableArtifact& a) { a.add(name, DType::kU8, {1}).set<uint8_t>(0, bits); },
+                         {kQuery, fmt::format("activation_bits is {}", bits)});
+  expect_refused_after([&](EditableArtifact& a) { a.add(name, DType::kU8, {2}); }, {kQuery, "activation_bits"});
+  expect_refused_after([&](EditableArtifact& a) { a.add(name, DType::kF16, {1}); }, {kQuery, "activation_bits"});
+  expect_refused_after([&](EditableArtifact& a) { a.add(name, DType::kU8, {1, 1}); }, {name, "one dimension"});
+}
+
 TEST_F(DamagedArtifact, WithScalesOrTapsThatAreNotFinite) {
   for (const uint16_t scale : {0x7c00, 0x7e00, 0xffff})
     expect_refused_after([&](EditableArtifact& a) { a.at(kQuery + ".row_scale").set<uint16_t>(99, scale); },

@@ -133,6 +133,11 @@ class Damaged(unittest.TestCase):
         self.refuse("hadamard_block", settings={"hadamard_block": 128})
         self.refuse("not a TurboQuant artifact", settings={"quant_method": "gptq"})
 
+    def test_precision_of_the_input(self):
+        name = QUERY + ".activation_bits"
+        for array in (["U8", [1], b"\x09"], ["U8", [2], b"\x08\x08"], ["F16", [1], b"\x00\x00"]):
+            self.refuse(name, lambda arrays, array=array: arrays.update({name: array}))
+
     def test_parts(self):
         for part in ("bits", "row_scale", "rates"):
             name = f"{QUERY}.{part}"

@@ -1,6 +1,7 @@
 """The artifact is the same bytes however it came about: threads, interruptions, kills."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -93,6 +94,18 @@ class Quantize(ProgramTest):
         self.assertFalse(output.exists())
         self.fails(2, "quantize", self.model, "-o", output, "--bits", "4", *QUANTIZE, "--resume", says="other options")
 
+    def test_resume_refuses_a_source_that_changed(self):
+        model, output = self.folder / "touched", self.folder / "of-touched"
+        shutil.copytree(self.model, model)
+        command = [TQ, "quantize", str(model), "-o", str(output), "--bits", "2.5", *QUANTIZE]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        while process.poll() is None and not (self.folder / "of-touched.partial" / "job").exists():
+            time.sleep(0.002)
+        process.kill()
+        process.communicate()
+        os.utime(model / "model.safetensors", (1, 1))
+        self.fails(2, *command[1:], "--resume", says="another source")
+
     def test_a_changed_byte_is_found(self):
         output = self.folder / "changed"
         shutil.copytree(self.reference, output)
@@ -123,6 +136,34 @@ class Quantize(ProgramTest):
         hashes = [json.loads(self.succeeds("run", model, "Hello", "-n", "4", "--temperature", "0", "--json", "--raw").stdout)["logits_hash"]
                   for model in (self.model, output)]  # fmt: skip
         self.assertEqual(*hashes)
+
+
+class QuantizeMixture(ProgramTest):
+    layers, is_mixture = 2, True
+
+    def test_experts_are_rounded_one_by_one_and_the_router_is_kept(self):
+        output = self.folder / "mixture"
+        command = ["quantize", self.model, "-o", output, "--bits", "3.5", *QUANTIZE]
+        plan = json.loads(self.succeeds(*command, "--dry-run", "--json").stdout)
+        summary = self.succeeds(*command)
+        self.assertEqual(plan["bytes"], sum(map(len, contents(output).values())))
+        self.assertIn("experts without tokens", summary.stderr + summary.stdout)
+        tensors = {tensor["name"]: tensor for tensor in json.loads(self.succeeds("inspect", output, "--json").stdout)["tensors"]}
+        mlp = "model.layers.1.mlp."
+        self.assertEqual(tensors[mlp + "gate.weight"]["codec"], "BF16")
+        for name, shape in (("gate_proj", [3, 44, 64]), ("up_proj", [3, 44, 64]), ("down_proj", [3, 64, 44])):
+            self.assertEqual((tensors[mlp + f"experts.{name}.weight"]["codec"], tensors[mlp + f"experts.{name}.weight"]["shape"]),
+                             ("grid", shape))  # fmt: skip
+        record = json.loads((output / "turboquant.json").read_text())
+        self.assertEqual(record["experts"][mlp + "input"], "oos")
+        self.assertEqual(record["experts"][mlp + "down_proj"], "oos")
+        for name, error in record["relative_error"].items():
+            self.assertTrue(0 < float(error) < 0.05, (name, error))
+        text = self.folder / "text.txt"
+        text.write_text("The quick brown fox jumps over the lazy dog. " * 40)
+        result = json.loads(self.succeeds("eval", output, "--against", self.model, "--text", text, "--window", "64", "--windows", "4",
+                                          "--json").stdout)  # fmt: skip
+        self.assertTrue(0 < result["texts"][0]["kl"]["mean"] < 1)
 
 
 if __name__ == "__main__":

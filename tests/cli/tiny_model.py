@@ -1,4 +1,5 @@
-"""A seeded Llama of some thousand weights as a Hugging Face directory, and how the tests call the program. Standard library only."""
+"""A seeded Llama (or mixture of experts) of some thousand weights as a Hugging Face directory, and how the tests call the program.
+Standard library only."""
 
 import json
 import os
@@ -12,6 +13,7 @@ import unittest
 TQ = os.environ.get("TQ") or str(pathlib.Path(__file__).resolve().parents[2] / "build" / "release" / "tq")
 DATA = pathlib.Path(__file__).resolve().parents[1] / "data"
 VOCABULARY, HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, HEAD_DIM, CONTEXT = 257, 64, 172, 4, 2, 24, 128
+EXPERTS, EXPERT_WIDTH = 3, 44
 # Under sanitizers the program is some ten times slower.
 QUANTIZE = ["--effort", "fast", "--calibration-tokens", "1024"]
 
@@ -42,7 +44,7 @@ def write_tokenizer(folder):
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>", "tokenizer_class": "PreTrainedTokenizerFast"}))
 
 
-def shapes(layers):
+def shapes(layers, is_mixture):
     yield "model.embed_tokens.weight", (VOCABULARY, HIDDEN)
     for layer in range(layers):
         name = f"model.layers.{layer}."
@@ -52,18 +54,26 @@ def shapes(layers):
         yield name + "self_attn.v_proj.weight", (KV_HEADS * HEAD_DIM, HIDDEN)
         yield name + "self_attn.o_proj.weight", (HIDDEN, HEADS * HEAD_DIM)
         yield name + "post_attention_layernorm.weight", (HIDDEN,)
-        yield name + "mlp.gate_proj.weight", (INTERMEDIATE, HIDDEN)
-        yield name + "mlp.up_proj.weight", (INTERMEDIATE, HIDDEN)
-        yield name + "mlp.down_proj.weight", (HIDDEN, INTERMEDIATE)
+        if is_mixture:
+            yield name + "self_attn.q_norm.weight", (HEAD_DIM,)
+            yield name + "self_attn.k_norm.weight", (HEAD_DIM,)
+            yield name + "mlp.gate.weight", (EXPERTS, HIDDEN)
+        width = EXPERT_WIDTH if is_mixture else INTERMEDIATE
+        for mlp in [f"mlp.experts.{e}." for e in range(EXPERTS)] if is_mixture else ["mlp."]:
+            yield name + mlp + "gate_proj.weight", (width, HIDDEN)
+            yield name + mlp + "up_proj.weight", (width, HIDDEN)
+            yield name + mlp + "down_proj.weight", (HIDDEN, width)
     yield "model.norm.weight", (HIDDEN,)
     yield "lm_head.weight", (VOCABULARY, HIDDEN)
 
 
-def write_weights(folder, layers):
+def write_weights(folder, layers, is_mixture):
     generator, header, data = random.Random(1), {}, bytearray()
-    for name, shape in shapes(layers):
+    for name, shape in shapes(layers, is_mixture):
         count = shape[0] * (shape[1] if len(shape) == 2 else 1)
         values = [generator.gauss(0, shape[1] ** -0.5) if len(shape) == 2 else 1.0 for _ in range(count)]
+        if name.endswith("mlp.gate.weight"):  # v, -v and 0: one of the first two always wins, the third expert never sees a token
+            values = values[:HIDDEN] + [-value for value in values[:HIDDEN]] + [0.0] * HIDDEN
         halves = b"".join(struct.pack("<f", value)[2:] for value in values)  # BF16, rounded towards zero
         header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [len(data), len(data) + len(halves)]}
         data += halves
@@ -72,7 +82,7 @@ def write_weights(folder, layers):
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
-def write_model(folder, layers=3):
+def write_model(folder, layers=3, is_mixture=False):
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True)
     config = {
@@ -81,9 +91,12 @@ def write_model(folder, layers=3):
         "hidden_act": "silu", "max_position_embeddings": CONTEXT, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "vocab_size": VOCABULARY,
         "tie_word_embeddings": False, "torch_dtype": "bfloat16", "eos_token_id": 256,
     }  # fmt: skip
+    if is_mixture:
+        config |= {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "num_experts": EXPERTS, "num_experts_per_tok": 1,
+                   "moe_intermediate_size": EXPERT_WIDTH, "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []}  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     write_tokenizer(folder)
-    write_weights(folder, layers)
+    write_weights(folder, layers, is_mixture)
     return folder
 
 
@@ -100,13 +113,13 @@ def contents(folder):
 class ProgramTest(unittest.TestCase):
     """A temporary folder with one tiny model for the tests of a class."""
 
-    layers = 3
+    layers, is_mixture = 3, False
 
     @classmethod
     def setUpClass(cls):
         cls.temporary = tempfile.TemporaryDirectory()
         cls.folder = pathlib.Path(cls.temporary.name)
-        cls.model = write_model(cls.folder / "model", cls.layers)
+        cls.model = write_model(cls.folder / "model", cls.layers, cls.is_mixture)
 
     @classmethod
     def tearDownClass(cls):

@@ -72,8 +72,7 @@ TEST(GgmlBlocks, aRowInTheMiddleOfATensorIsThatOfTheWhole) {
     const Buffer<float> all = decode(tensor);
     std::vector<float> row(static_cast<size_t>(columns));
     decode_rows(tensor, 1, 1, row.data());
-    for (int64_t i = 0; i < columns; ++i)
-      ASSERT_EQ(bits_of(row[static_cast<size_t>(i)]), bits_of(all.data()[columns + i])) << type.name;
+    for (int64_t i = 0; i < columns; ++i) ASSERT_EQ(bits_of(row[static_cast<size_t>(i)]), bits_of(all.data()[columns + i])) << type.name;
     tensor.parts[0].view.shape[0] -= 1;
     EXPECT_FALSE(codec_of(CodecId::kGgml).validate(tensor, "t").has_value()) << type.name << ": a byte too few";
   }

@@ -39,7 +39,8 @@ struct Case {
   grid::TapsByRate taps = taps_of(Effort::kFast);
 
   Rounded round(const Objective& objective) const {
-    return round_to_grid({.weight = weight.data(),
+    return round_to_grid({.weight = [this](int64_t first, int64_t count,
+                                           float* out) { std::copy_n(weight.data() + first * kColumns, count * kColumns, out); },
                           .rows = kRows,
                           .columns = kColumns,
                           .sign = sign.data(),
@@ -49,7 +50,8 @@ struct Case {
                           .isa = Isa::kGeneric});
   }
   grid::Matrix open(const Rounded& rounded) const {
-    return {grid::Layout(kRows, kColumns, rates), rounded.bits.data(), rounded.row_scale.data(), sign.data(), taps};
+    return {grid::Layout(kRows, kColumns, rates), reinterpret_cast<const uint8_t*>(rounded.part("bits").bytes.data()),
+            reinterpret_cast<const uint16_t*>(rounded.part("row_scale").bytes.data()), sign.data(), taps};
   }
   Objective objective() const { return make_objective(correlated_moment(), kColumns, sign.data(), 0.01); }
 };
@@ -74,19 +76,19 @@ TEST(Round, ReportsTheErrorOfWhatItStores) {
   const Case one;
   const Objective objective = one.objective();
   const Rounded rounded = one.round(objective);
-  EXPECT_NEAR(stored_error(one, rounded, objective) / rounded.error, 1.0, 1e-3);
+  EXPECT_NEAR(stored_error(one, rounded, objective) / rounded.loss.error, 1.0, 1e-3);
 }
 
 TEST(Round, GaussianWeightsReachTheCodesSignalToNoiseRatio) {
   const Case one;
   const Rounded rounded = one.round(identity_objective(kColumns));
-  EXPECT_GT(10 * std::log10(rounded.energy / rounded.error), 16.4);  // the code itself: 16.77 dB at 3 bits, L = 9
+  EXPECT_GT(10 * std::log10(rounded.loss.energy / rounded.loss.error), 16.4);  // the code itself: 16.77 dB at 3 bits, L = 9
 }
 
 TEST(Round, FeedbackUnderTheHessianBeatsRoundingWithoutIt) {
   const Case one;
   const Objective objective = one.objective();
-  const double with_feedback = one.round(objective).error;
+  const double with_feedback = one.round(objective).loss.error;
   const double without = stored_error(one, one.round(identity_objective(kColumns)), objective);
   EXPECT_LT(with_feedback, 0.7 * without);
 }
@@ -110,7 +112,7 @@ TEST(Round, ThreadsSideBySideGiveTheSameBits) {
     for (int64_t i = begin; i < end; ++i) {
       const Objective own = one.objective();
       EXPECT_TRUE(std::ranges::equal(own.feedback, objective.feedback));
-      EXPECT_TRUE(std::ranges::equal(one.round(own).bits, alone.bits));
+      EXPECT_TRUE(one.round(own).part("bits").bytes == alone.part("bits").bytes);
     }
   });
 }

@@ -16,9 +16,7 @@ void write_nibbles(float scale, const float* values, const uint8_t* codes, int b
 }
 
 // 2^(e - 128): half of what E8M0 means, for the doubled values.
-float half_of_e8m0(uint8_t e) {
-  return std::bit_cast<float>(e < 2 ? uint32_t{0x00200000} << e : static_cast<uint32_t>(e - 1) << 23);
-}
+float half_of_e8m0(uint8_t e) { return std::bit_cast<float>(e < 2 ? uint32_t{0x00200000} << e : static_cast<uint32_t>(e - 1) << 23); }
 
 // Half of an unsigned E4M3 number; the eighth bit is ignored, and NaN is 0.
 float half_of_ue4m3(uint8_t x) {

@@ -33,14 +33,15 @@ const Kernel& kernel_of(Isa isa) {
 struct ColumnEncoder::State {
   State(const Layout& layout_, const TapsByRate& taps_, Isa isa, int seam_rows_);
 
-  void prepare(const float* target_, const float* weight_);
+  void set_targets(const float* target_, int64_t first, int64_t count);  // around the ring
+  void set_weights(const float* weight_);
   // Viterbi over `steps` rows from `first_row` on, around the ring. start, end: the state or -1 for any. Leaves windows[step].
   // state_at: the step after which the state is returned.
   uint32_t run(int64_t first_row, int64_t steps, int64_t start, int64_t end, int64_t state_at);
   bool try_run(int64_t first_row, int64_t steps, int64_t start, int64_t end);
   bool trace_back(int64_t first_row, int64_t from, int64_t traced, uint32_t state);
   void encode_short_ring(uint8_t* bits, float* value);
-  void write_survivor(uint8_t* bits, float* value) const;
+  void write_survivor(int64_t begin, int64_t end, uint8_t* bits, float* value) const;  // of the run that started at begin
 
   const Trellis& trellis(int64_t row) const { return tables[layout.rate[static_cast<size_t>(row)]].trellis; }
   int history_before(int64_t row) const { return history[static_cast<size_t>(row == 0 ? layout.rows - 1 : row - 1)]; }
@@ -105,11 +106,15 @@ void ColumnEncoder::State::reserve(int64_t rows) {
   buffer = Buffer<float>(static_cast<size_t>(buffer_rows) * row_floats + 16);
 }
 
-void ColumnEncoder::State::prepare(const float* target_, const float* weight_) {
-  for (size_t r = 0; r < target.size(); ++r) {
+void ColumnEncoder::State::set_targets(const float* target_, int64_t first, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    const auto r = static_cast<size_t>((first + i) % layout.rows);
     const float above = target_[r] > -clamp ? target_[r] : -clamp;  // also for what is not a number
     target[r] = above < clamp ? above : clamp;
   }
+}
+
+void ColumnEncoder::State::set_weights(const float* weight_) {
   // Most callers pass the same weights for every column.
   if (std::memcmp(weight.data(), weight_, weight.size() * sizeof(float)) == 0) return;
   std::copy_n(weight_, weight.size(), weight.begin());
@@ -207,11 +212,11 @@ uint32_t ColumnEncoder::State::run(int64_t first_row, int64_t steps, int64_t sta
 }
 
 // The bits of windows, and their values: the sum of the newest S taps is a table, the others follow in order.
-void ColumnEncoder::State::write_survivor(uint8_t* bits, float* value) const {
-  for (size_t r = 0; r < target.size(); ++r) {
+void ColumnEncoder::State::write_survivor(int64_t begin, int64_t end, uint8_t* bits, float* value) const {
+  for (size_t r = static_cast<size_t>(begin); r < static_cast<size_t>(end); ++r) {
     const Trellis& t = tables[layout.rate[r]].trellis;
     const float* signed_tap = &signed_taps[layout.rate[r]][0];
-    uint32_t window = windows[r];
+    uint32_t window = windows[r - static_cast<size_t>(begin)];
     uint8_t* newest = bits + layout.newest[r];
     float sum = t.newer[window & ((1u << t.state_bits) - 1)];
     for (int i = 0; i < t.rate; ++i) {
@@ -229,7 +234,7 @@ void ColumnEncoder::State::encode_short_ring(uint8_t* bits, float* value) {
     const int64_t before = (seam_rows + layout.rows - 1) / layout.rows * layout.rows;  // whole laps
     run(0, std::min(before, static_cast<int64_t>(windows.size())), -1, -1, 0);
     std::copy_n(windows.begin() + (before - layout.rows), layout.rows, windows.begin());
-    write_survivor(bits, value);
+    write_survivor(0, layout.rows, bits, value);
     return;
   }
   std::vector<uint8_t> trial(static_cast<size_t>(length));
@@ -256,7 +261,8 @@ ColumnEncoder::ColumnEncoder(ColumnEncoder&&) noexcept = default;
 
 void ColumnEncoder::encode(const float* target, const float* weight, uint8_t* bits, float* value) {
   State& s = *state_;
-  s.prepare(target, weight);
+  s.set_targets(target, 0, s.layout.rows);
+  s.set_weights(weight);
   if (s.layout.plane_rows < s.most_history) {
     s.encode_short_ring(bits, value);
     ring_values(s.layout, s.taps, bits, value);
@@ -265,9 +271,28 @@ void ColumnEncoder::encode(const float* target, const float* weight, uint8_t* bi
     const int64_t before_seam = (rows - s.seam_rows % rows) % rows;
     const uint32_t seam = s.run(before_seam, 2 * s.seam_rows, -1, -1, s.seam_rows - 1);
     s.run(0, rows, seam, seam, 0);
-    s.write_survivor(bits, value);
+    s.write_survivor(0, rows, bits, value);
   }
 }
+
+void ColumnEncoder::set_weights(const float* weight) { state_->set_weights(weight); }
+
+uint32_t ColumnEncoder::state_before(const float* target, int64_t row) {
+  State& s = *state_;
+  TQ_CHECK(s.layout.rows >= 2 * s.seam_rows && s.layout.plane_rows >= s.most_history);
+  const int64_t first = (row + s.layout.rows - s.seam_rows) % s.layout.rows;
+  s.set_targets(target, first, 2 * s.seam_rows);
+  return s.run(first, 2 * s.seam_rows, -1, -1, s.seam_rows - 1);
+}
+
+void ColumnEncoder::encode_part(const float* target, const Part& part, uint8_t* bits, float* value) {
+  State& s = *state_;
+  s.set_targets(target, part.begin, part.end - part.begin);
+  s.run(part.begin, part.end - part.begin, part.state_begin, part.state_end, 0);
+  s.write_survivor(part.begin, part.end, bits, value);
+}
+
+int64_t ColumnEncoder::seam_rows() const { return state_->seam_rows; }
 
 double ColumnEncoder::branches() const {
   const Layout& layout = state_->layout;

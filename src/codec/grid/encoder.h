@@ -28,8 +28,21 @@ class ColumnEncoder {
   // finite as 0.
   void encode(const float* target, const float* weight, uint8_t* bits, float* value);
 
-  // Trellis branches that one call evaluates.
+  // The same in parts, for several threads with an encoder each. A column is cut at rows whose state is fixed first; then the parts
+  // between them are independent of each other. weight: [R], of all columns. The cut costs what the ring's own seam does.
+  void set_weights(const float* weight);
+  // The state before `row`, from the seam_rows rows on either side of it. R >= 2 seam_rows.
+  uint32_t state_before(const float* target, int64_t row);
+  struct Part {
+    int64_t begin, end;               // rows
+    uint32_t state_begin, state_end;  // before `begin` and before `end`
+  };
+  // Writes the bits and values of the part's rows alone.
+  void encode_part(const float* target, const Part& part, uint8_t* bits, float* value);
+
+  // Trellis branches that one call of encode evaluates.
   double branches() const;
+  int64_t seam_rows() const;
 
  private:
   struct State;

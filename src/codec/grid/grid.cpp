@@ -44,6 +44,7 @@ Matrix open(const PackedTensor& tensor, int64_t expert) {
                 tensor.part("row_scale")->as<uint16_t>() + expert * rows,
                 tensor.part("sign")->as<uint8_t>(),
                 {}};
+  if (const TensorView* precision = tensor.part("activation_bits")) matrix.activation_bits = *precision->as<uint8_t>();
   for (const PackedTensor::Part& part : tensor.parts) {
     int rate = 0, window = 0;
     if (!parse_taps_name(part.name, rate, window)) continue;

@@ -24,6 +24,7 @@ using TapsByRate = std::array<Taps, kMaxRate + 1>;
 //   "rates"      U8  [ceil(R / 32)]
 //   "sign"       U8  [ceil(C / 8)]   bit i of byte j: column 8 j + i is negated; shared by all linears of a tap point
 //   "taps.K.L"   F32 [L]             for every rate K that occurs; shared by the file
+//   "activation_bits" U8 [1]         8 or 15, optional: how finely the rotated input should be rounded for products in integers
 // A stack of experts [E, R, C] has one matrix after another in "bits", "row_scale" and "rates"; experts may differ in their rates, so
 // also in the size of their bits. "sign" and the taps are shared by the stack.
 struct Matrix {
@@ -32,6 +33,7 @@ struct Matrix {
   const uint16_t* row_scale = nullptr;  // f16
   const uint8_t* sign = nullptr;
   TapsByRate taps;
+  int activation_bits = 0;  // 8 or 15; 0: the file does not say
 };
 
 // Trusts a validated tensor. expert: index into a stack, 0 otherwise.

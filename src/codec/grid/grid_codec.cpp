@@ -44,6 +44,16 @@ Status check_scales(const TensorView& scales, const std::string& where) {
   return {};
 }
 
+// 8 or 15, or not there at all.
+Status check_activation_bits(const PackedTensor& tensor, const std::string& where) {
+  if (!tensor.part("activation_bits")) return {};
+  TQ_ASSIGN(const TensorView* part, find_part(tensor, where, "activation_bits", DType::kU8));
+  TQ_TRY(check_count(*part, where, "activation_bits", 1));
+  if (const int bits = *part->as<uint8_t>(); bits != 8 && bits != 15)
+    return bad_input("{}: activation_bits is {}, 8 or 15 were expected", where, bits);
+  return {};
+}
+
 // One table per rate, each of finite values and long enough for its rate.
 Status check_taps(const PackedTensor& tensor, const std::string& where, const std::array<bool, kMaxRate + 1>& used) {
   std::array<bool, kMaxRate + 1> present{};
@@ -82,6 +92,7 @@ class GridCodec final : public Codec {
     TQ_TRY(check_count(*scales, where, "row_scale", stack.experts * stack.rows));
     TQ_TRY(check_count(*sign, where, "sign", (stack.columns + 7) / 8));
     TQ_TRY(check_scales(*scales, where));
+    TQ_TRY(check_activation_bits(tensor, where));
 
     std::array<bool, kMaxRate + 1> used{};
     const uint8_t* rate = rates->as<uint8_t>();

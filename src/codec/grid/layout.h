@@ -16,8 +16,9 @@ namespace tq::grid {
 constexpr int64_t kLineRows = 128;   // plane rows of a line
 constexpr int64_t kLineColumns = 4;  // columns of a line
 constexpr int64_t kLineBytes = 64;
-constexpr int64_t kRateRows = 32;  // rows that share a rate
-constexpr int kMinRate = 1;        // bits a weight
+constexpr int64_t kRateRows = 32;            // rows that share a rate
+constexpr int64_t kActivationColumns = 256;  // columns of the rotated input that share a scale where it is rounded
+constexpr int kMinRate = 1;                  // bits a weight
 constexpr int kMaxRate = 8;
 constexpr int kMaxWindow = 24;  // taps
 

@@ -34,9 +34,10 @@ std::optional<RowFormat> element_format(DType type) {
 
 std::optional<RowFormat> block_format(std::string_view name) {
   constexpr std::pair<std::string_view, RowFormat> kFormats[] = {
-      {"F32", RowFormat::kF32},   {"F16", RowFormat::kF16},   {"BF16", RowFormat::kBf16}, {"Q4_0", RowFormat::kQ4_0}, {"Q4_1", RowFormat::kQ4_1},
-      {"Q5_0", RowFormat::kQ5_0}, {"Q5_1", RowFormat::kQ5_1}, {"Q8_0", RowFormat::kQ8_0}, {"Q2_K", RowFormat::kQ2K},  {"Q3_K", RowFormat::kQ3K},
-      {"Q4_K", RowFormat::kQ4K},  {"Q5_K", RowFormat::kQ5K},  {"Q6_K", RowFormat::kQ6K}};
+      {"F32", RowFormat::kF32},   {"F16", RowFormat::kF16},   {"BF16", RowFormat::kBf16}, {"Q4_0", RowFormat::kQ4_0},
+      {"Q4_1", RowFormat::kQ4_1}, {"Q5_0", RowFormat::kQ5_0}, {"Q5_1", RowFormat::kQ5_1}, {"Q8_0", RowFormat::kQ8_0},
+      {"Q2_K", RowFormat::kQ2K},  {"Q3_K", RowFormat::kQ3K},  {"Q4_K", RowFormat::kQ4K},  {"Q5_K", RowFormat::kQ5K},
+      {"Q6_K", RowFormat::kQ6K}};
   for (const auto& [text, format] : kFormats)
     if (text == name) return format;
   return std::nullopt;

@@ -14,8 +14,8 @@ namespace tq::cpu {
 
 enum class RowFormat : uint8_t { kF32, kF16, kBf16, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kQ2K, kQ3K, kQ4K, kQ5K, kQ6K };
 
-constexpr int64_t kRowTokens = 8;      // tokens up to which weights are multiplied as they are stored
-constexpr int64_t kRoundGroup = 256;   // columns that share a scale of the activations
+constexpr int64_t kRowTokens = 8;     // tokens up to which weights are multiplied as they are stored
+constexpr int64_t kRoundGroup = 256;  // columns that share a scale of the activations
 
 // Nothing for a tensor that has no such kernel.
 std::optional<RowFormat> row_format(const PackedTensor& tensor);

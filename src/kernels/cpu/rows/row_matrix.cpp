@@ -11,9 +11,7 @@ namespace {
 constexpr int64_t kChunkBytes = 96 << 10;  // that a thread claims at a time
 constexpr int64_t kChunkRows = 64;         // at most
 
-int64_t chunk_rows(const RowMatrix& matrix) {
-  return std::clamp<int64_t>(kChunkBytes / matrix.row_bytes / 4 * 4, 4, kChunkRows);
-}
+int64_t chunk_rows(const RowMatrix& matrix) { return std::clamp<int64_t>(kChunkBytes / matrix.row_bytes / 4 * 4, 4, kChunkRows); }
 
 template <typename T>
 T* grow(Buffer<T>& buffer, int64_t count) {

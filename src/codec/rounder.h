@@ -1,0 +1,36 @@
+// Rounders: the side of a codec that chooses codes. The loop that feeds errors back is the quantizer's and the same for all of them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tensor/tensor_view.h"
+
+namespace tq {
+
+// An array that a codec stores for a matrix: "P.<name>" of the artifact.
+struct RoundedPart {
+  std::string name;
+  DType dtype;
+  std::vector<std::byte> bytes;
+};
+
+// Rounds one matrix [R, C], bands of columns in order. Targets and values are kept column by column: [columns, R].
+class Rounder {
+ public:
+  virtual ~Rounder() = default;
+  // Columns of a band: 1 for scalar codes and the grid, more for codes of vectors.
+  virtual int64_t columns() const = 0;
+  // Columns that share parameters, chosen when the first of them is reached; a multiple of columns(), 0: none.
+  virtual int64_t group() const { return 0; }
+  // targets: [group, R], with the errors of all columns before `first` fed back.
+  virtual void begin_group(int64_t first, const float* targets) { (void)first, (void)targets; }
+  // Chooses the codes of columns [first, first + columns()). values: what decoding them yields.
+  virtual void round(int64_t first, const float* targets, float* values) = 0;
+  // Multiplies every decoded row by a factor, [R], where the codec can; returns what it really multiplied by (scales have few bits).
+  virtual std::vector<float> scale_rows(const std::vector<double>& factor) { return std::vector<float>(factor.size(), 1.0f); }
+  // Called once, after the last band.
+  virtual std::vector<RoundedPart> finish() = 0;
+};
+
+}  // namespace tq

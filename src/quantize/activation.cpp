@@ -1,0 +1,66 @@
+#include "quantize/activation.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "codec/grid/grid.h"
+
+namespace tq {
+namespace {
+
+constexpr int64_t kTokens = 64;  // summed in float before they go to the double
+
+// Adding and taking away 1.5 * 2^23 rounds to the nearest integer, ties to even, without a call of the library.
+constexpr float kRounder = 12582912.0f;
+
+void add_rounding_errors(const float* rotated, int64_t columns, float* sum) {
+  for (int64_t begin = 0; begin < columns; begin += grid::kActivationColumns) {
+    const int64_t end = std::min(columns, begin + grid::kActivationColumns);
+    float largest = 0;
+    for (int64_t k = begin; k < end; ++k) largest = std::max(largest, std::fabs(rotated[k]));
+    if (!(largest > 0)) continue;
+    const float scale = largest / 127.0f, inverse = 127.0f / largest;
+    for (int64_t k = begin; k < end; ++k) {
+      const float error = rotated[k] - scale * ((rotated[k] * inverse + kRounder) - kRounder);
+      sum[k] += error * error;
+    }
+  }
+}
+
+}  // namespace
+
+int activation_bits(std::span<const uint8_t> rates, double activation_error, double rounding_error) {
+  constexpr int kFineRate = 5;
+  const bool is_fine = std::any_of(rates.begin(), rates.end(), [](uint8_t rate) { return rate >= kFineRate; });
+  return is_fine || activation_error > kActivationShare * rounding_error ? kFineActivationBits : kActivationBits;
+}
+
+void ActivationError::add(const float* input, int64_t tokens, ThreadPool& threads) {
+  tokens_ += tokens;
+  const int64_t groups = (tokens + kTokens - 1) / kTokens;
+  if (partial_.size() < static_cast<size_t>(groups * columns_))
+    partial_ = Buffer<float>::uninitialized(static_cast<size_t>(groups * columns_));
+  threads.run(groups, 1, [&](int64_t begin, int64_t end, int) {
+    std::vector<float> rotated(size());
+    for (int64_t group = begin; group < end; ++group) {
+      float* sum = partial_.data() + group * columns_;
+      std::fill_n(sum, columns_, 0.0f);
+      for (int64_t t = group * kTokens; t < std::min(tokens, (group + 1) * kTokens); ++t) {
+        std::copy_n(input + t * columns_, columns_, rotated.data());
+        grid::rotate(rotated.data(), 1, columns_, sign_.data());
+        add_rounding_errors(rotated.data(), columns_, sum);
+      }
+    }
+  });
+  for (int64_t group = 0; group < groups; ++group)
+    for (int64_t k = 0; k < columns_; ++k)
+      sum_[static_cast<size_t>(k)] += static_cast<double>(partial_[static_cast<size_t>(group * columns_ + k)]);
+}
+
+std::vector<double> ActivationError::mean() const {
+  std::vector<double> out = sum_;
+  for (double& each : out) each /= static_cast<double>(std::max<int64_t>(1, tokens_));
+  return out;
+}
+
+}  // namespace tq

@@ -1,0 +1,31 @@
+// A backend for streams of many tokens: matrices are decoded to float once, and multiplied by BLAS. Everything else another backend does.
+#pragma once
+
+#include "base/thread_pool.h"
+#include "kernels/backend.h"
+
+namespace tq {
+
+// `other`, whose memory is the host's, must outlive it. Only products with an input of any number of tokens are its own; the same results
+// on any number of threads.
+class FloatBackend final : public Backend {
+ public:
+  FloatBackend(Backend& other, ThreadPool& threads) : other_(other), threads_(threads) {}
+
+  std::string name() const override { return other_.name() + ", linears by BLAS"; }
+  Result<std::unique_ptr<Matrix>> prepare(const PackedTensor& tensor, int64_t expert) override;
+  void embed(const EmbedArgs& args) override { other_.embed(args); }
+  void linear(const LinearArgs& args) override;
+  void norm(const NormArgs& args) override { other_.norm(args); }
+  void rotary(const RotaryArgs& args) override { other_.rotary(args); }
+  void kv_store(const KvStoreArgs& args) override { other_.kv_store(args); }
+  void attend(const AttendArgs& args) override { other_.attend(args); }
+  void gated(const GatedArgs& args) override { other_.gated(args); }
+  void add(float* sum, const float* addend, int64_t count) override { other_.add(sum, addend, count); }
+
+ private:
+  Backend& other_;
+  ThreadPool& threads_;
+};
+
+}  // namespace tq

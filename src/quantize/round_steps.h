@@ -1,0 +1,41 @@
+// Rounds the matrices of several steps of the job at once, so that all threads have work.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "artifact/model.h"
+#include "base/context.h"
+#include "quantize/plan.h"
+#include "quantize/round.h"
+#include "quantize/statistics.h"
+
+namespace tq {
+
+// A step of the job: the linears of a layer, or head and embedding; and what was measured of their inputs.
+struct PendingStep {
+  std::string name;
+  const std::vector<TensorPlan>* tensors = nullptr;
+  Statistics statistics;
+};
+
+// A finished tensor; of a stack, all experts together.
+struct RoundedTensor {
+  std::vector<RoundedPart> parts;
+  Loss loss;  // experts count by their tokens
+};
+
+struct RoundedStep {
+  std::vector<RoundedTensor> tensors;                 // as in the plan
+  std::map<std::string, std::vector<uint8_t>> signs;  // by tap point
+  // By tap point of a mixture, a letter an expert: what it was rounded under. 'o': the second moment of its own tokens; 's': of all
+  // experts' tokens, since it has fewer than a quarter of its columns; 'i': the identity, since there are none at all.
+  std::map<std::string, std::string> experts;
+};
+
+// Empties the statistics. Errors: kInterrupted; kBadInput for weights that are no finite numbers.
+Result<std::vector<RoundedStep>> round_steps(const Model& model, const QuantizePlan& plan, std::vector<PendingStep>& steps,
+                                             const Context& context);
+
+}  // namespace tq
