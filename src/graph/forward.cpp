@@ -60,14 +60,13 @@ void norm_heads(const Step& step, const Norm& norm, const DeviceVector& weight, 
 
 void rotate_heads(const Step& step, const Attention& op, const Heads& heads) {
   const int64_t end = std::max(step.args.sequence_length, step.args.first_position + step.args.tokens);
-  const bool is_long = !op.rope.long_inv_freq.empty() && end > op.rope.original_context;
   RotaryArgs args{.values = heads.query,
                   .tokens = step.args.tokens,
                   .heads = op.heads,
                   .head_dim = op.head_dim,
                   .stride = heads.query_stride,
                   .first_position = step.args.first_position,
-                  .inv_freq = is_long ? op.rope.long_inv_freq : op.rope.inv_freq,
+                  .inv_freq = rotary_frequencies(op.rope, end),
                   .magnitude = op.rope.magnitude};
   step.backend.rotary(args);
   args.values = heads.key, args.heads = op.kv_heads, args.stride = heads.key_stride;
@@ -178,6 +177,10 @@ void forward_layer(const ModelSpec& spec, int64_t layer, const LayerWeights& wei
     if (blocks[i].post) step.norm(*blocks[i].post, weights[i].post, result, args.tokens, result);
     backend.add(args.hidden, result, args.tokens * spec.hidden);
   }
+}
+
+const std::vector<float>& rotary_frequencies(const Rope& rope, int64_t length) {
+  return !rope.long_inv_freq.empty() && length > rope.original_context ? rope.long_inv_freq : rope.inv_freq;
 }
 
 void embed(const Model& model, std::span<const int32_t> tokens, Backend& backend, float* hidden) {

@@ -41,6 +41,9 @@ struct ForwardArgs {
 void forward_layer(const ModelSpec& spec, int64_t layer, const LayerWeights& weights, Backend& backend, const ForwardArgs& args,
                    Workspace& workspace);
 
+// The frequencies that positions of a sequence of this length are rotated by.
+const std::vector<float>& rotary_frequencies(const Rope& rope, int64_t length);
+
 // hidden[T, H] = embedding rows of the tokens, scaled. Every id must lie within the vocabulary.
 void embed(const Model& model, std::span<const int32_t> tokens, Backend& backend, float* hidden);
 

@@ -5,17 +5,7 @@
 #include <numeric>
 
 namespace tq {
-namespace {
 
-// The tokens of one expert and what its answer counts for each.
-struct Routes {
-  std::vector<int32_t> token;
-  std::vector<float> weight;
-};
-
-enum Slot : size_t { kScores, kTokens, kWeights, kInput, kGate, kUp, kActivated, kResult };
-
-// Softmax over the experts, the best few of each token; ties go to the lower expert.
 std::vector<Routes> route(const Moe& op, const std::vector<float>& scores, int64_t tokens) {
   const int64_t experts = op.router.out;
   std::vector<Routes> routes(static_cast<size_t>(experts));
@@ -38,6 +28,10 @@ std::vector<Routes> route(const Moe& op, const std::vector<float>& scores, int64
   }
   return routes;
 }
+
+namespace {
+
+enum Slot : size_t { kScores, kTokens, kWeights, kInput, kGate, kUp, kActivated, kResult };
 
 // Where a mixture works: a backend, and slots of a workspace.
 struct Room {

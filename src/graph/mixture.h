@@ -5,6 +5,14 @@
 
 namespace tq {
 
+// The tokens of one expert, ascending, and what its answer counts for each.
+struct Routes {
+  std::vector<int32_t> token;
+  std::vector<float> weight;
+};
+// By expert: softmax over the experts of scores [T, E], the best few of each token; ties go to the lower expert.
+std::vector<Routes> route(const Moe& op, const std::vector<float>& scores, int64_t tokens);
+
 struct MixtureArgs {
   const float* input = nullptr;  // [T, H]
   float* output = nullptr;       // [T, H]

@@ -151,6 +151,8 @@ struct PassArgs {
   uint64_t recording = 0;
 };
 
+class Training;
+
 // Operations only enqueue; results are the caller's after download() or synchronize(). A backend is used by one thread at a time.
 class Backend {
  public:
@@ -184,6 +186,8 @@ class Backend {
   virtual void zero(float* values, int64_t count);
   virtual void gather(const RowsArgs& args);
   virtual void scatter_add(const RowsArgs& args);
+  // The gradients of these operations (kernels/training.h); null where a backend has none. Those that have some work in the host's memory.
+  virtual Training* training() { return nullptr; }
 };
 
 // embed() of a backend whose memory is the host's.

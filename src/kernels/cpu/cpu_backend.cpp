@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/matrix.h"
+#include "kernels/cpu/training.h"
 
 namespace tq {
 namespace {
@@ -15,7 +16,8 @@ constexpr int64_t kDotTokens = 3;  // up to here a decoded row is multiplied by 
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(ThreadPool& threads, Isa isa) : threads_(threads), isa_(isa), kernels_(float_kernels(isa)) {}
+  CpuBackend(ThreadPool& threads, Isa isa)
+      : threads_(threads), isa_(isa), kernels_(float_kernels(isa)), training_(make_training(threads, isa)) {}
 
   std::string name() const override { return fmt::format("cpu ({}, {} threads)", isa_name(isa_), threads_.size()); }
 
@@ -104,6 +106,7 @@ class CpuBackend final : public Backend {
   }
 
   void add(float* sum, const float* addend, int64_t count) override { kernels_.add_scaled(sum, addend, 1.0f, count); }
+  Training* training() override { return training_.get(); }
 
  private:
   // Blocks round the activations, so that not under kFloat.
@@ -179,6 +182,7 @@ class CpuBackend final : public Backend {
   ThreadPool& threads_;
   Isa isa_;
   const FloatKernels& kernels_;
+  std::unique_ptr<Training> training_;
   PlaneInput plane_input_;
   PlaneWorkspace plane_workspace_;
   RowWorkspace row_workspace_;

@@ -3,18 +3,14 @@
 
 #include "kernels/backend.h"
 #include "kernels/kv_row.h"
+#include "kernels/ref/matrix.h"
 #include "kernels/ref/ops.h"
+#include "kernels/ref/training.h"
 
 namespace tq {
 namespace {
 
-class RefMatrix final : public Matrix {
- public:
-  RefMatrix(int64_t rows, int64_t columns) : Matrix(rows, columns), values(static_cast<size_t>(rows * columns)) {}
-  std::string kernel(int64_t) const override { return "ref"; }
-  uint64_t bytes() const override { return values.size() * sizeof(float); }
-  Buffer<float> values;
-};
+using ref::RefMatrix;
 
 // Gathers rows that lie `stride` apart into consecutive ones.
 std::vector<float> consecutive(const float* rows, int64_t count, int64_t width, int64_t stride) {
@@ -25,7 +21,7 @@ std::vector<float> consecutive(const float* rows, int64_t count, int64_t width, 
 
 class RefBackend final : public Backend {
  public:
-  explicit RefBackend(ThreadPool& threads) : threads_(threads) {}
+  explicit RefBackend(ThreadPool& threads) : threads_(threads), training_(ref::make_training()) {}
   std::string name() const override { return "ref"; }
 
   Result<std::unique_ptr<Matrix>> prepare(const PackedTensor& tensor, int64_t expert) override {
@@ -134,9 +130,11 @@ class RefBackend final : public Backend {
   void add(float* sum, const float* addend, int64_t count) override {
     for (int64_t i = 0; i < count; ++i) sum[i] += addend[i];
   }
+  Training* training() override { return training_.get(); }
 
  private:
   ThreadPool& threads_;
+  std::unique_ptr<Training> training_;
 };
 
 }  // namespace

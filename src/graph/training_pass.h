@@ -1,0 +1,29 @@
+// Gradients of a whole model: a wave of sequences forward, the loss, and back, one layer's weights and activations at a time. Only the
+// hidden states before every layer are kept.
+#pragma once
+
+#include "base/context.h"
+#include "graph/backward.h"
+
+namespace tq {
+
+struct TrainingPassArgs {
+  std::span<const std::vector<int32_t>> sequences;  // of tokens, all of equal length
+  std::function<void(int64_t sequence, const LossChunk&)> loss;
+  std::function<void(int64_t sequence, const LinearGradient&)> linear;  // layer by layer from the last; within a layer by sequence
+  std::function<void(const NormGradient&)> norm;
+  std::function<void(int64_t sequence, const float* gradient)> embedded;  // [T, H], by the embedded tokens. These three may be empty.
+};
+
+// Bytes that the hidden states of one sequence take.
+uint64_t training_bytes(const ModelSpec& spec, int64_t length);
+
+// The sum of the losses. Errors: those of preparing the weights, a gradient that is no finite number (by the linear's name),
+// a backend without training operations, kInterrupted.
+Result<double> training_pass(const Model& model, Backend& backend, const Context& context, const TrainingPassArgs& args);
+
+// The hidden states after the last layer, [sequences, T, H]: what a reference for a divergence is made from.
+Result<Buffer<float>> final_hidden(const Model& model, Backend& backend, const Context& context,
+                                   std::span<const std::vector<int32_t>> sequences);
+
+}  // namespace tq

@@ -1,0 +1,190 @@
+#include "kernels/cpu/training.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/blas.h"
+#include "kernels/cpu/attend_backward.h"
+#include "kernels/cpu/losses.h"
+#include "kernels/cpu/matrix.h"
+
+namespace tq::cpu {
+namespace {
+
+constexpr int64_t kChunkFloats = 4 << 20;  // of a matrix that is decoded at once
+constexpr int64_t kTile = 256;             // tokens and columns of the output that one thread multiplies
+
+// The activation and its derivative.
+struct Slope {
+  float value, derivative;
+};
+
+Slope slope_of(GateKind kind, float x) {
+  switch (kind) {
+    case GateKind::kSilu: {
+      const float sigmoid = 1.0f / (1.0f + std::exp(-x));
+      return {x * sigmoid, sigmoid * (1.0f + x * (1.0f - sigmoid))};
+    }
+    case GateKind::kGeluTanh: {
+      constexpr float kRoot = 0.7978845608f;  // sqrt(2 / pi)
+      const float bent = std::tanh(kRoot * (x + 0.044715f * x * x * x));
+      return {0.5f * x * (1.0f + bent), 0.5f * (1.0f + bent) + 0.5f * x * (1.0f - bent * bent) * kRoot * (1.0f + 0.134145f * x * x)};
+    }
+    case GateKind::kGelu: {
+      const float half = 0.5f * (1.0f + std::erf(x * 0.70710678f));
+      return {x * half, half + x * 0.3989422804f * std::exp(-0.5f * x * x)};  // 1 / sqrt(2 pi)
+    }
+  }
+  __builtin_unreachable();
+}
+
+class CpuTraining final : public Training {
+ public:
+  CpuTraining(ThreadPool& threads, Isa isa) : threads_(threads), kernels_(float_kernels(isa)) { use_one_blas_thread(); }
+
+  void linear(const LinearBackwardArgs& args) override {
+    const auto& matrix = static_cast<const CpuMatrix&>(*args.matrix);
+    const int64_t columns = matrix.columns();
+    if (!matrix.planes()) return multiply_decoded(matrix, args, args.input_gradient, args.accumulate);
+    float* rotated = grow(rotated_, args.tokens * columns);
+    multiply_decoded(matrix, args, rotated, false);
+    threads_.run(args.tokens, 8, [&](int64_t begin, int64_t end, int) {
+      float* from = rotated + begin * columns;
+      float* to = args.input_gradient + begin * columns;
+      grid::unrotate(from, end - begin, columns, matrix.planes()->sign());
+      for (int64_t i = 0; i < (end - begin) * columns; ++i) to[i] = args.accumulate ? to[i] + from[i] : from[i];
+    });
+  }
+
+  void weight(const WeightGradientArgs& args) override {
+    threads_.run((args.rows + kTile - 1) / kTile, 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t tile = begin; tile < end; ++tile) {
+        const int64_t first = tile * kTile, count = std::min(kTile, args.rows - first);
+        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, static_cast<int>(count), static_cast<int>(args.columns),
+                    static_cast<int>(args.tokens), 1.0f, args.gradient + args.first_row + first, static_cast<int>(args.all_rows),
+                    args.input, static_cast<int>(args.columns), 1.0f, args.weight_gradient + first * args.columns,
+                    static_cast<int>(args.columns));
+      }
+    });
+  }
+
+  void norm(const NormBackwardArgs& args) override {
+    if (args.weight_gradient) add_norm_weight_gradient(args);
+    threads_.run(args.count, 8, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) norm_row(args, i);
+    });
+  }
+
+  void rotary(const RotaryArgs& args) override {
+    const auto half = static_cast<int64_t>(args.inv_freq.size());
+    threads_.run(args.tokens, 4, [&](int64_t begin, int64_t end, int) {
+      for (int64_t t = begin; t < end; ++t)
+        for (int64_t i = 0; i < half; ++i) {
+          const float angle = static_cast<float>(args.first_position + t) * args.inv_freq[static_cast<size_t>(i)];
+          const auto cosine = static_cast<float>(std::cos(static_cast<double>(angle)) * args.magnitude);
+          const auto sine = static_cast<float>(std::sin(static_cast<double>(angle)) * args.magnitude);
+          for (int64_t h = 0; h < args.heads; ++h) {
+            float* head = args.values + t * args.stride + h * args.head_dim;
+            const float low = head[i], high = head[i + half];
+            head[i] = low * cosine + high * sine;
+            head[i + half] = high * cosine - low * sine;
+          }
+        }
+    });
+  }
+
+  void attend(const AttendBackwardArgs& args) override { attend_backward(args, kernels_, threads_, attend_workspace_); }
+
+  void gated(const GatedBackwardArgs& args) override {
+    threads_.run(args.tokens, 4, [&](int64_t begin, int64_t end, int) {
+      for (int64_t t = begin; t < end; ++t)
+        for (int64_t i = 0; i < args.width; ++i) {
+          const int64_t at = t * args.stride + i;
+          const float g = args.gradient[t * args.width + i];
+          const Slope slope = slope_of(args.kind, args.gate[at]);
+          args.gate_gradient[at] = g * args.up[at] * slope.derivative;
+          args.up_gradient[at] = g * slope.value;
+        }
+    });
+  }
+
+  void cross_entropy(const CrossEntropyArgs& args) override { cpu::cross_entropy(args, threads_); }
+  void divergence(const DivergenceArgs& args) override { cpu::divergence(args, threads_); }
+  void sample(const SampleArgs& args) override { cpu::sample(args, threads_); }
+
+ private:
+  static float* grow(Buffer<float>& memory, int64_t count) {
+    if (memory.size() < static_cast<size_t>(count)) memory = Buffer<float>::uninitialized(static_cast<size_t>(count));
+    return memory.data();
+  }
+
+  // output[T, C] (+)= gradient · W in the basis that the matrix decodes to, a chunk of its rows at a time.
+  void multiply_decoded(const CpuMatrix& matrix, const LinearBackwardArgs& args, float* output, bool accumulate) {
+    const int64_t columns = matrix.columns(), rows = matrix.rows();
+    const int64_t chunk = std::min(rows, std::max(kBandRows, kChunkFloats / columns / kBandRows * kBandRows));
+    float* decoded = grow(chunk_, chunk * columns);
+    const int64_t across = (columns + kTile - 1) / kTile, down = (args.tokens + kTile - 1) / kTile;
+    for (int64_t first = 0; first < rows; first += chunk) {
+      const int64_t count = std::min(chunk, rows - first);
+      threads_.run((count + kBandRows - 1) / kBandRows, 1, [&](int64_t begin, int64_t end, int) {
+        const int64_t from = begin * kBandRows, here = std::min(count, end * kBandRows) - from;
+        if (matrix.planes()) matrix.decode_rotated(first + from, here, decoded + from * columns);
+        else matrix.decode(first + from, here, decoded + from * columns);
+      });
+      const float beta = first > 0 || accumulate ? 1.0f : 0.0f;
+      threads_.run(across * down, 1, [&](int64_t begin, int64_t end, int) {
+        for (int64_t tile = begin; tile < end; ++tile) {
+          const int64_t t = tile / across * kTile, k = tile % across * kTile;
+          cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, static_cast<int>(std::min(kTile, args.tokens - t)),
+                      static_cast<int>(std::min(kTile, columns - k)), static_cast<int>(count), 1.0f, args.gradient + t * rows + first,
+                      static_cast<int>(rows), decoded + k, static_cast<int>(columns), beta, output + t * columns + k,
+                      static_cast<int>(columns));
+        }
+      });
+    }
+  }
+
+  float inverse_root(const NormBackwardArgs& args, int64_t i) const {
+    const float* x = args.input + i * args.width;
+    double squares = 0;  // in double by parts: hidden states have a few huge entries
+    for (int64_t k = 0; k < args.width; k += 256) squares += kernels_.dot(x + k, x + k, std::min<int64_t>(256, args.width - k));
+    return static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(args.width) + args.epsilon));
+  }
+
+  void norm_row(const NormBackwardArgs& args, int64_t i) const {
+    const float* x = args.input + i * args.width;
+    const float* g = args.gradient + i * args.width;
+    const float r = inverse_root(args, i);
+    double along = 0;  // sum(g w x)
+    for (int64_t k = 0; k < args.width; ++k) along += static_cast<double>(g[k]) * (args.weight[k] + args.offset) * x[k];
+    const auto back = static_cast<float>(along * r * r * r / static_cast<double>(args.width));
+    float* out = args.input_gradient + i * args.width;
+    for (int64_t k = 0; k < args.width; ++k) out[k] = r * g[k] * (args.weight[k] + args.offset) - back * x[k];
+  }
+
+  void add_norm_weight_gradient(const NormBackwardArgs& args) {
+    float* roots = grow(roots_, args.count);
+    threads_.run(args.count, 8, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) roots[i] = inverse_root(args, i);
+    });
+    threads_.run(args.width, 64, [&](int64_t begin, int64_t end, int) {
+      std::vector<double> sum(static_cast<size_t>(end - begin));
+      for (int64_t i = 0; i < args.count; ++i)
+        for (int64_t k = begin; k < end; ++k)
+          sum[static_cast<size_t>(k - begin)] +=
+              static_cast<double>(args.gradient[i * args.width + k]) * args.input[i * args.width + k] * roots[i];
+      for (int64_t k = begin; k < end; ++k) args.weight_gradient[k] += static_cast<float>(sum[static_cast<size_t>(k - begin)]);
+    });
+  }
+
+  ThreadPool& threads_;
+  const FloatKernels& kernels_;
+  AttendBackwardWorkspace attend_workspace_;
+  Buffer<float> chunk_, rotated_, roots_;
+};
+
+}  // namespace
+
+std::unique_ptr<Training> make_training(ThreadPool& threads, Isa isa) { return std::make_unique<CpuTraining>(threads, isa); }
+
+}  // namespace tq::cpu
