@@ -11,7 +11,7 @@ namespace tq::cli {
 namespace {
 
 struct Flags {
-  std::string model, output, effort = "normal", embedding = "6", head = "6";
+  std::string model, output, effort = "normal", embedding = "6", head = "6", gradients;
   std::vector<std::string> calibration;
   double bits = 0;
   int64_t calibration_tokens = 0;
@@ -34,6 +34,7 @@ Result<QuantizeOptions> options_of(const Flags& flags) {
   options.effort = *effort;
   TQ_ASSIGN(options.embedding_bits, table_bits(flags.embedding, "--embedding"));
   TQ_ASSIGN(options.head_bits, table_bits(flags.head, "--head"));
+  if (!flags.gradients.empty()) options.gradients = flags.gradients == "on";
   options.calibration = flags.calibration;
   options.calibration_tokens = flags.calibration_tokens;
   options.seed = flags.seed;
@@ -110,6 +111,7 @@ void print_summary(const QuantizeSummary& summary, const Flags& flags) {
     fmt::print("{}\n", Json{{"bytes", summary.files_bytes},
                             {"bits_linears", summary.bits.code},
                             {"bits_linears_stored", summary.bits.stored},
+                            {"seconds_gradients", summary.seconds_gradients},
                             {"seconds_statistics", summary.seconds_statistics},
                             {"seconds_rounding", summary.seconds_rounding},
                             {"relative_error", errors},
@@ -120,9 +122,9 @@ void print_summary(const QuantizeSummary& summary, const Flags& flags) {
   for (const auto& [tap, letters] : summary.experts)
     if (const auto few = std::count(letters.begin(), letters.end(), 's') + std::count(letters.begin(), letters.end(), 'i'); few > 0)
       fmt::print("{}: {} experts without tokens of their own, or too few: {}\n", tap, few, experts_text(letters));
-  fmt::print("{}: {}, {:.3f} bits a weight of the linears; {:.0f} s of statistics, {:.0f} s of rounding\n", flags.output,
-             bytes_text(static_cast<double>(summary.files_bytes)), summary.bits.stored, summary.seconds_statistics,
-             summary.seconds_rounding);
+  fmt::print("{}: {}, {:.3f} bits a weight of the linears; {:.0f} s of gradients, {:.0f} s of statistics, {:.0f} s of rounding\n",
+             flags.output, bytes_text(static_cast<double>(summary.files_bytes)), summary.bits.stored, summary.seconds_gradients,
+             summary.seconds_statistics, summary.seconds_rounding);
 }
 
 Status act(const Flags& flags) {
@@ -157,6 +159,8 @@ Command add_quantize(CLI::App& root) {
   app->add_option("--calibration", flags->calibration, "Text files to measure on instead of the built-in text");
   app->add_option("--calibration-tokens", flags->calibration_tokens, "Tokens to measure on; 0 follows the effort")
       ->check(CLI::NonNegativeNumber);
+  app->add_option("--gradients", flags->gradients, "Weight the tokens by what the loss feels at each linear; on, but for effort fast")
+      ->check(CLI::IsMember({"on", "off"}));
   app->add_option("--seed", flags->seed, "Of the random rotation");
   app->add_flag("--dry-run", flags->dry_run, "Print size, memory and time; write nothing");
   app->add_flag("--resume", flags->resume, "Continue an interrupted run");

@@ -61,6 +61,7 @@ std::string record_text(const Model& model, const QuantizePlan& plan, const Reco
                  {"windows", windows},
                  {"calibration_tokens", calibration_tokens(options)},
                  {"calibration_sequence", options.sequence},
+                 {"gradients", uses_gradients(options)},
                  {"damping", options.damping},
                  {"seed", options.seed}};
   Json tensors = Json::object(), experts = Json::object();

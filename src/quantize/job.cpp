@@ -10,6 +10,7 @@
 #include "quantize/calibration.h"
 #include "quantize/card.h"
 #include "quantize/float_backend.h"
+#include "quantize/gradient_steps.h"
 #include "quantize/job_folder.h"
 #include "quantize/round_steps.h"
 #include "quantize/stream.h"
@@ -116,10 +117,17 @@ class Job {
     const int64_t needed = layers_needed();
     if (needed == 0 && tables_done()) return {};
     TQ_ASSIGN(const std::vector<std::vector<TokenId>> sequences, read_sequences());
+    TokenWeights weights;
+    if (uses_gradients(plan_.options)) {
+      const auto start = std::chrono::steady_clock::now();
+      TQ_ASSIGN(const Gradients gradients, gradient_steps(model_, backend_, context_, folder_, {sequences, 0, plan_.options.seed}));
+      weights = token_weights(model_.spec, gradients);
+      summary_.seconds_gradients += seconds_since(start);
+    }
     FloatBackend by_blas(backend_, context_.threads);
     const bool is_decoded = backend_.is_host() && decoded_layer_bytes(plan_) <= kLargestDecodedLayer;
     Backend& backend = is_decoded ? by_blas : backend_;
-    Stream stream(model_, backend, context_, sequences, plan_.options.seed);
+    Stream stream(model_, backend, context_, sequences, plan_.options.seed, weights.empty() ? nullptr : &weights);
     const size_t wave = layers_per_wave(plan_, context_.threads.size());
     std::vector<PendingStep> pending;
     for (int64_t layer = 0; layer < needed; ++layer) {

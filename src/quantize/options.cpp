@@ -31,6 +31,8 @@ int64_t calibration_tokens(const QuantizeOptions& options) {
   return options.calibration_tokens > 0 ? options.calibration_tokens : kTokens[static_cast<size_t>(options.effort)];
 }
 
+bool uses_gradients(const QuantizeOptions& options) { return options.gradients.value_or(options.effort != Effort::kFast); }
+
 int window_of(int rate, Effort effort) { return kWindows[static_cast<size_t>(effort)][rate]; }
 
 grid::TapsByRate taps_of(Effort effort) {

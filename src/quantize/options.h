@@ -26,11 +26,13 @@ struct QuantizeOptions {
   int64_t calibration_tokens = 0;        // 0: by effort
   int64_t sequence = 1024;               // tokens of a calibration sequence
   double damping = 0.01;                 // of the Hessian's mean diagonal
+  std::optional<bool> gradients;         // weight tokens by the gradients at the linears' outputs; by effort when not given
   uint64_t shard_bytes = uint64_t{4} << 30;
   uint64_t seed = 0;
 };
 
 int64_t calibration_tokens(const QuantizeOptions& options);
+bool uses_gradients(const QuantizeOptions& options);
 // Window L of a rate.
 int window_of(int rate, Effort effort);
 // The taps for every rate that the program can use at this effort.

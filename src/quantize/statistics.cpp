@@ -1,6 +1,7 @@
 #include "quantize/statistics.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "quantize/blas.h"
 
@@ -13,9 +14,11 @@ constexpr int64_t kBand = 192;  // rows of H that one thread sums at a time
 
 SecondMoment::SecondMoment(int64_t columns) : columns_(columns), lower_(static_cast<size_t>(columns * columns)) {}
 
-void SecondMoment::add(const float* input, int64_t tokens, ThreadPool& threads) {
+void SecondMoment::add(const float* input, int64_t tokens, ThreadPool& threads, const float* weight) {
   use_one_blas_thread();
   tokens_ += tokens;
+  if (weight) input = scaled(input, tokens, weight);
+  else weight_ += static_cast<double>(tokens);
   const int64_t bands = (columns_ + kBand - 1) / kBand;
   threads.run(bands, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
@@ -30,14 +33,26 @@ void SecondMoment::add(const float* input, int64_t tokens, ThreadPool& threads) 
 
 void SecondMoment::add(const SecondMoment& other) {
   TQ_CHECK(other.columns_ == columns_);
-  tokens_ += other.tokens_;
+  tokens_ += other.tokens_, weight_ += other.weight_;
   for (size_t i = 0; i < lower_.size(); ++i) lower_[i] += other.lower_[i];
+}
+
+// sqrt(weight) x for every token: H = sum w x x^T stays a Gram matrix, whatever is rounded on the way.
+const float* SecondMoment::scaled(const float* input, int64_t tokens, const float* weight) {
+  const auto count = static_cast<size_t>(tokens * columns_);
+  if (scaled_.size() < count) scaled_ = Buffer<float>::uninitialized(count);
+  for (int64_t t = 0; t < tokens; ++t) {
+    weight_ += weight[t];
+    const float root = std::sqrt(weight[t]);
+    for (int64_t k = 0; k < columns_; ++k) scaled_[static_cast<size_t>(t * columns_ + k)] = root * input[t * columns_ + k];
+  }
+  return scaled_.data();
 }
 
 Buffer<float> SecondMoment::take() {
   Buffer<float> out = std::move(lower_);
   constexpr int64_t kTile = 64;
-  const float scale = tokens_ > 0 ? 1.0f / static_cast<float>(tokens_) : 0.0f;
+  const float scale = weight_ > 0 ? static_cast<float>(1.0 / weight_) : 0.0f;
   for (int64_t i0 = 0; i0 < columns_; i0 += kTile)
     for (int64_t j0 = 0; j0 <= i0; j0 += kTile)
       for (int64_t i = i0; i < std::min(columns_, i0 + kTile); ++i)

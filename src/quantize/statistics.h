@@ -15,19 +15,22 @@ namespace tq {
 class SecondMoment {
  public:
   explicit SecondMoment(int64_t columns);
-  // input: [T, C]. The same sums on any number of threads.
-  void add(const float* input, int64_t tokens, ThreadPool& threads);
+  // input: [T, C]; weight: [T], how much each token counts, or null: 1. The same sums on any number of threads.
+  void add(const float* input, int64_t tokens, ThreadPool& threads, const float* weight = nullptr);
   int64_t columns() const { return columns_; }
   int64_t tokens() const { return tokens_; }
   // Adds what another one of the same columns has seen.
   void add(const SecondMoment& other);
-  // [C, C], the mean over the tokens, both triangles. take() leaves the object empty.
+  // [C, C], the (weighted) mean over the tokens, both triangles. take() leaves the object empty.
   Buffer<float> take();
   Buffer<float> mean() const;
 
  private:
+  const float* scaled(const float* input, int64_t tokens, const float* weight);
   int64_t columns_, tokens_ = 0;
-  Buffer<float> lower_;  // [C, C], lower triangle
+  double weight_ = 0;     // of all tokens together
+  Buffer<float> lower_;   // [C, C], lower triangle
+  Buffer<float> scaled_;  // a weighted copy of the input
 };
 
 struct InputStatistics {

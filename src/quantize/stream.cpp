@@ -5,27 +5,39 @@
 namespace tq {
 namespace {
 
+struct Sums {
+  Statistics& statistics;
+  ThreadPool& threads;
+  uint64_t seed;
+  const TokenWeights* weights;  // of all tokens of the stream, or null
+  int64_t first = 0;            // token of the stream that the input begins with
+};
+
 // Taps of a layer in a sink that sums them up. Several linears share a tap; it is called once per tap, and per expert of a mixture.
-TapSink sink_of(Statistics& statistics, ThreadPool& threads, uint64_t seed) {
-  return [&statistics, &threads, seed](const std::string& tap, const float* input, int64_t tokens, int64_t columns, int64_t expert) {
-    auto found = statistics.find({tap, expert});
-    if (found == statistics.end())
-      found =
-          statistics
-              .emplace(InputKey{tap, expert}, InputStatistics{SecondMoment(columns), ActivationError(sign_of(tap, columns, seed), columns)})
-              .first;
-    found->second.moment.add(input, tokens, threads);
-    found->second.activation.add(input, tokens, threads);
+// The tokens of an expert count alike.
+TapSink sink_of(Sums& sums) {
+  return [&sums](const std::string& tap, const float* input, int64_t tokens, int64_t columns, int64_t expert) {
+    auto found = sums.statistics.find({tap, expert});
+    if (found == sums.statistics.end())
+      found = sums.statistics
+                  .emplace(InputKey{tap, expert},
+                           InputStatistics{SecondMoment(columns), ActivationError(sign_of(tap, columns, sums.seed), columns)})
+                  .first;
+    const float* weight = sums.weights && expert < 0 ? sums.weights->at(tap).data() + sums.first : nullptr;
+    found->second.moment.add(input, tokens, sums.threads, weight);
+    found->second.activation.add(input, tokens, sums.threads);
   };
 }
 
 }  // namespace
 
-Stream::Stream(const Model& model, Backend& backend, const Context& context, std::span<const std::vector<TokenId>> sequences, uint64_t seed)
+Stream::Stream(const Model& model, Backend& backend, const Context& context, std::span<const std::vector<TokenId>> sequences, uint64_t seed,
+               const TokenWeights* weights)
     : model_(model),
       backend_(backend),
       context_(context),
       seed_(seed),
+      weights_(weights),
       sequences_(static_cast<int64_t>(sequences.size())),
       workspace_(backend) {
   TQ_CHECK(!sequences.empty());
@@ -39,9 +51,12 @@ Status Stream::advance(Statistics* statistics) {
   TQ_CHECK(layer_ < model_.spec.layers_count());
   TQ_ASSIGN(const LayerWeights weights, prepare_layer(model_, layer_, backend_));
   TQ_ASSIGN(const KvCache cache, KvCache::create(backend_, model_.spec, KvType::kF32, length_, layer_, layer_ + 1));
-  const TapSink sink = statistics ? sink_of(*statistics, context_.threads, seed_) : TapSink{};
+  Statistics none;
+  Sums sums{statistics ? *statistics : none, context_.threads, seed_, weights_};
+  const TapSink sink = sink_of(sums);
   for (int64_t i = 0; i < sequences_; ++i) {
     if (context_.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
+    sums.first = i * length_;
     forward_layer(model_.spec, layer_, weights, backend_,
                   {.hidden = hidden_.data() + i * length_ * model_.spec.hidden,
                    .tokens = length_,
@@ -58,11 +73,14 @@ Status Stream::advance(Statistics* statistics) {
 Status Stream::measure_head(Statistics& statistics) {
   TQ_CHECK(layer_ == model_.spec.layers_count());
   TQ_ASSIGN(const HeadWeights head, prepare_head(model_, backend_));
-  const TapSink sink = sink_of(statistics, context_.threads, seed_);
-  for (int64_t i = 0; i < sequences_; ++i)
+  Sums sums{statistics, context_.threads, seed_, weights_};
+  const TapSink sink = sink_of(sums);
+  for (int64_t i = 0; i < sequences_; ++i) {
+    sums.first = i * length_;
     forward_head(model_.spec, head, backend_,
                  {.hidden = hidden_.data() + i * length_ * model_.spec.hidden, .tokens = length_, .logits = nullptr, .taps = &sink},
                  workspace_);
+  }
   return {};
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/context.h"
 #include "graph/forward.h"
+#include "quantize/gradients.h"
 #include "quantize/statistics.h"
 #include "token/tokenizer.h"
 
@@ -16,8 +17,10 @@ namespace tq {
 
 class Stream {
  public:
-  // Embeds the sequences, all of equal length. seed: of the input rotations (sign_of).
-  Stream(const Model& model, Backend& backend, const Context& context, std::span<const std::vector<TokenId>> sequences, uint64_t seed);
+  // Embeds the sequences, all of equal length. seed: of the input rotations (sign_of). weights: of every token at the tap points, for the
+  // second moments; null: all 1.
+  Stream(const Model& model, Backend& backend, const Context& context, std::span<const std::vector<TokenId>> sequences, uint64_t seed,
+         const TokenWeights* weights = nullptr);
 
   // Runs the next layer over everything. With `statistics`, collects there; nullptr: only advances.
   // Errors: a tensor the backend cannot multiply; kInterrupted.
@@ -31,6 +34,7 @@ class Stream {
   Backend& backend_;
   const Context& context_;
   uint64_t seed_;
+  const TokenWeights* weights_;
   int64_t sequences_, length_, layer_ = 0;
   Buffer<float> hidden_;  // [sequences, length, H]
   Workspace workspace_;

@@ -1,0 +1,63 @@
+#include "quantize/gradient_steps.h"
+
+#include <algorithm>
+
+namespace tq {
+namespace {
+
+const std::string kToken = ".token", kRow = ".row";
+
+Status save(JobFolder& folder, const std::string& step, const Gradients& gradients) {
+  std::vector<JobFolder::Array> arrays;
+  const auto add = [&](const std::string& name, const std::vector<float>& values) {
+    arrays.push_back({{name, DType::kF32, {static_cast<int64_t>(values.size())}}, std::as_bytes(std::span<const float>(values))});
+  };
+  for (const auto& [name, own] : gradients) add(name + kToken, own.token), add(name + kRow, own.row);
+  return folder.save_step(step, arrays, {});
+}
+
+Result<std::vector<float>> read(const safetensors::Archive& archive, const std::string& name) {
+  for (const auto& tensor : archive.tensors()) {
+    if (tensor.name != name || tensor.view.dtype != DType::kF32) continue;
+    const float* values = tensor.view.as<float>();
+    return std::vector<float>(values, values + tensor.view.count());
+  }
+  return bad_input("an unfinished run lacks {}; remove it and begin again", name);
+}
+
+Result<Gradients> load(const JobFolder& folder, const std::string& step, const ModelSpec& spec) {
+  TQ_ASSIGN(const auto archive, folder.open_step(step));
+  std::vector<const Linear*> all = linears(spec);
+  all.push_back(&spec.head);
+  Gradients out;
+  for (const Linear* linear : all) {
+    TQ_ASSIGN(out[linear->name].token, read(*archive, linear->name + kToken));
+    TQ_ASSIGN(out[linear->name].row, read(*archive, linear->name + kRow));
+  }
+  return out;
+}
+
+}  // namespace
+
+Result<Gradients> gradient_steps(const Model& model, Backend& backend, const Context& context, JobFolder& folder,
+                                 const GradientRequest& request) {
+  const auto length = static_cast<int64_t>(request.sequences[0].size());
+  const auto count = static_cast<int64_t>(request.sequences.size());
+  const int64_t wave = sequences_per_wave(model.spec, length);
+  Gradients all;
+  for (int64_t first = 0; first < count; first += wave) {
+    const std::string step = fmt::format("gradients-{:05}", first);
+    if (!folder.has_step(step)) {
+      const auto sequences = request.sequences.subspan(static_cast<size_t>(first), static_cast<size_t>(std::min(wave, count - first)));
+      TQ_ASSIGN(const Gradients measured,
+                measure_gradients(model, backend, context, {.sequences = sequences, .first_sequence = first, .seed = request.seed}));
+      TQ_TRY(save(folder, step, measured));
+    }
+    TQ_ASSIGN(const Gradients loaded, load(folder, step, model.spec));
+    append(all, loaded);
+    context.listener.progress("gradients", std::min(count, first + wave), count);
+  }
+  return all;
+}
+
+}  // namespace tq

@@ -1,0 +1,46 @@
+// What a loss feels at the outputs of linears: the squared gradients of -log p by them, with the labels drawn from the model itself, so
+// that their mean is the Fisher information (Kunstner et al. 2019). The input second moment weighted by them measures the loss of a
+// rounding better than the plain one (GuidedQuant, Kim et al. 2025).
+#pragma once
+
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/context.h"
+#include "graph/training_pass.h"
+#include "token/tokenizer.h"
+
+namespace tq {
+
+// Of one linear; of a stack of experts, everything together.
+struct OutputGradients {
+  std::vector<float> token;  // [sequences * T]: mean over the rows of the squared gradient, as each token's sum of the losses feels it
+  std::vector<float> row;    // [R], of experts [E, R]: sum over the tokens of the squared gradient
+
+  bool operator==(const OutputGradients&) const = default;
+};
+using Gradients = std::map<std::string, OutputGradients>;  // by the linear's name, the head's among them
+
+// Sequences that fit into about a gigabyte of hidden states; does not depend on the machine.
+int64_t sequences_per_wave(const ModelSpec& spec, int64_t length);
+
+// One wave. The draws depend on the seed and on the sequences' places, which count from first_sequence. Equal on any number of threads.
+// Errors: those of training_pass.
+struct GradientRequest {
+  std::span<const std::vector<TokenId>> sequences;  // all of equal length
+  int64_t first_sequence = 0;
+  uint64_t seed = 0;
+};
+Result<Gradients> measure_gradients(const Model& model, Backend& backend, const Context& context, const GradientRequest& request);
+
+// Appends the tokens of a later wave, adds its rows.
+void append(Gradients& all, const Gradients& wave);
+
+// By tap point: a weight for every token, of mean 1. Each linear's token gradients are scaled to mean 1, clipped at kWeightClip, and summed
+// over the linears that read the tap point.
+using TokenWeights = std::map<std::string, std::vector<float>>;
+TokenWeights token_weights(const ModelSpec& spec, const Gradients& gradients);
+
+}  // namespace tq
