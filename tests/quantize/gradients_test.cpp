@@ -45,8 +45,13 @@ TEST(Gradients, AreTheSameInAnyWavesAndOnAnyNumberOfThreads) {
       EXPECT_EQ(own.token, parts.at(linear).token) << linear;
       for (size_t r = 0; r < own.row.size(); ++r) EXPECT_NEAR(own.row[r], parts.at(linear).row[r], 1e-5 * own.row[r]) << linear;
     }
-    EXPECT_NE(whole, measure(tiny, 2, 0, 4, 2)) << "the draws follow the seed";
   }
+}
+
+TEST(Gradients, FollowTheSeedOfTheDraws) {
+  const TinyModel tiny("llama3");
+  EXPECT_TRUE(measure(tiny, 2, 0, 4, 1) == measure(tiny, 2, 0, 4, 1));
+  EXPECT_FALSE(measure(tiny, 2, 0, 4, 1) == measure(tiny, 2, 0, 4, 2));
 }
 
 TEST(Gradients, TokensAndRowsAddUpToTheSameSquares) {
