@@ -128,10 +128,14 @@ void print_summary(const QuantizeSummary& summary, const Flags& flags) {
 }
 
 Status act(const Flags& flags) {
-  TQ_ASSIGN(const QuantizeOptions options, options_of(flags));
+  TQ_ASSIGN(QuantizeOptions options, options_of(flags));
   TQ_ASSIGN(const Model model, load_model(flags.model));
-  TQ_ASSIGN(const QuantizePlan plan, make_plan(model, options));
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
+  if (!session->backend().training() && uses_gradients(options)) {
+    if (options.gradients) return bad_usage("--gradients on: the backend {} has none; use --backend cpu", session->backend().name());
+    options.gradients = false;
+  }
+  TQ_ASSIGN(const QuantizePlan plan, make_plan(model, options));
   if (flags.dry_run) {
     print_plan(model, plan, flags, session->threads().size());
     return {};
