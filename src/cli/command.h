@@ -39,8 +39,9 @@ class Session {
   std::unique_ptr<Backend> backend_;
 };
 
-// Whether Ctrl-C has been pressed since the program began.
+// Whether Ctrl-C has been pressed since the program began, or since it was last forgotten.
 const std::atomic<bool>& interrupted();
+void forget_interrupt();  // after Ctrl-C stopped a part of the work only; a request to terminate is never forgotten
 void watch_interrupts();
 
 // "98.1 MB": decimal units, three digits.

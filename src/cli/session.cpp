@@ -9,9 +9,10 @@
 namespace tq::cli {
 namespace {
 
-std::atomic<bool> g_interrupted = false;  // a signal handler can reach nothing else
+std::atomic<bool> g_interrupted = false, g_terminated = false;  // a signal handler can reach nothing else
 
-void on_signal(int) {
+void on_signal(int signal) {
+  if (signal == SIGTERM) g_terminated = true;
   if (g_interrupted.exchange(true)) _exit(static_cast<int>(ErrorCode::kInterrupted));
 }
 
@@ -63,6 +64,7 @@ class TerminalListener final : public Listener {
 }  // namespace
 
 const std::atomic<bool>& interrupted() { return g_interrupted; }
+void forget_interrupt() { g_interrupted = g_terminated.load(); }
 
 void watch_interrupts() {
   struct sigaction action {};

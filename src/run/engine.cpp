@@ -2,13 +2,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 
 #include "base/hash.h"
 
 namespace tq {
 namespace {
 
-constexpr int64_t kDefaultContext = 4096;
+constexpr int64_t kLeastContext = 4096;
 
 class Stopwatch {
  public:
@@ -41,9 +42,14 @@ size_t held_back(const std::string& text, const std::vector<std::string>& stops)
 
 Result<Engine> Engine::create(Network& network, const Tokenizer& tokenizer, const EngineOptions& options) {
   const ModelSpec& spec = network.model().spec;
-  const int64_t context = options.context > 0 ? options.context : std::min(spec.context, kDefaultContext);
-  TQ_ASSIGN(KvCache cache, KvCache::create(network.backend(), spec, options.kv_type, context));
-  return Engine(network, tokenizer, options, std::move(cache));
+  int64_t context = options.context > 0 ? options.context : spec.context;
+  Result<KvCache> cache = KvCache::create(network.backend(), spec, options.kv_type, context);
+  while (!cache && options.context <= 0 && context > kLeastContext) {
+    context = std::max(kLeastContext, context / 2);
+    cache = KvCache::create(network.backend(), spec, options.kv_type, context);
+  }
+  if (!cache) return Unexpected(cache.error());
+  return Engine(network, tokenizer, options, std::move(*cache));
 }
 
 Engine::Engine(Network& network, const Tokenizer& tokenizer, const EngineOptions& options, KvCache cache)
@@ -57,7 +63,11 @@ Engine::Engine(Network& network, const Tokenizer& tokenizer, const EngineOptions
 Result<int64_t> Engine::submit(Request request) {
   const auto length = static_cast<int64_t>(request.prompt.size());
   if (length == 0) return bad_usage("the prompt is empty");
-  if (length >= context_) return bad_usage("the prompt has {} tokens, the context {}: shorten it or give a larger --ctx", length, context_);
+  const int64_t largest = network_->model().spec.context;
+  if (length >= context_ && context_ < largest)
+    return bad_usage("the prompt has {} tokens, the context {}: shorten it or ask for a larger context (--ctx, up to {})", length, context_,
+                     largest);
+  if (length >= context_) return bad_usage("the prompt has {} tokens, the model's context {}: shorten it", length, context_);
   for (const TokenId token : request.prompt)
     if (token < 0 || token >= network_->model().spec.vocabulary) return bad_usage("token {} is not in the vocabulary", token);
   queue_.emplace_back(next_id_, std::move(request));
@@ -99,16 +109,18 @@ void Engine::start_next() {
   active_.emplace(Active{id, request, Sampler(request.sampler), StreamDecoder(*tokenizer_, true), request.prompt, common, 0, {}});
 }
 
-TokenId Engine::choose(const float* hidden) {
+std::optional<TokenId> Engine::choose(const float* hidden) {
   network_->head(hidden, 1, logits_.data(), options_.precision);
   RequestStats& stats = stats_[active_->id];
   stats.logits_hash = hash64(std::as_bytes(std::span<const float>(logits_)), stats.logits_hash);
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  if (!std::all_of(logits_.begin(), logits_.end(), [](float logit) { return logit < kInfinity; })) return std::nullopt;
   return active_->sampler.next(logits_, active_->tokens);
 }
 
 Event Engine::prefill() {
   Active& active = *active_;
-  TokenId token = 0;
+  std::optional<TokenId> token;
   const auto length = static_cast<int64_t>(active.request.prompt.size());
   const int64_t count = std::min(options_.prefill_chunk, length - active.done);
   {
@@ -126,7 +138,7 @@ Event Engine::prefill() {
 
 Event Engine::decode() {
   Active& active = *active_;
-  TokenId token = 0;
+  std::optional<TokenId> token;
   {
     const Stopwatch watch(stats_[active.id].decode_seconds);
     const std::span<const TokenId> last(&active.tokens.back(), 1);
@@ -139,12 +151,19 @@ Event Engine::decode() {
   return emit(token);
 }
 
-Event Engine::emit(TokenId token) {
+bool Engine::ends_turn(TokenId token) const {
+  const auto has = [token](const std::vector<TokenId>& ids) { return std::find(ids.begin(), ids.end(), token) != ids.end(); };
+  return !active_->request.ignore_end_of_turn && (has(tokenizer_->end_of_turn()) || has(active_->request.end_of_turn));
+}
+
+Event Engine::emit(std::optional<TokenId> chosen) {
   Active& active = *active_;
-  Event event{.id = active.id, .text = {}, .tokens = {token}, .finish = {}};
-  const auto& ends = tokenizer_->end_of_turn();
-  if (!active.request.ignore_end_of_turn && std::find(ends.begin(), ends.end(), token) != ends.end())
-    return finish(std::move(event), Finish::kEndOfTurn);
+  Event event{.id = active.id, .text = {}, .tokens = {}, .finish = {}};
+  if (!chosen) return finish(std::move(event), Finish::kNotFinite);
+  if (active.request.max_tokens == 0) return finish(std::move(event), Finish::kLength);
+  const TokenId token = *chosen;
+  event.tokens = {token};
+  if (ends_turn(token)) return finish(std::move(event), Finish::kEndOfTurn);
   active.tokens.push_back(token);
   ++active.answered;
   ++stats_[active.id].answer_tokens;

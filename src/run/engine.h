@@ -15,17 +15,19 @@ namespace tq {
 struct Request {
   std::vector<TokenId> prompt;
   SamplerOptions sampler;
-  int64_t max_tokens = -1;        // of the answer; negative: until the context is full
-  std::vector<std::string> stop;  // texts that end the answer; they are not part of it
+  int64_t max_tokens = -1;           // of the answer; negative: until the context is full
+  std::vector<std::string> stop;     // texts that end the answer; they are not part of it
+  std::vector<TokenId> end_of_turn;  // ids that end the answer, beyond the tokenizer's
   bool ignore_end_of_turn = false;
 };
 
-enum class Finish : uint8_t { kEndOfTurn, kStopText, kLength, kContext, kCancelled };
+// kContext: the context is full. kNotFinite: the logits are no numbers, so the model's file or its arithmetic is broken.
+enum class Finish : uint8_t { kEndOfTurn, kStopText, kLength, kContext, kCancelled, kNotFinite };
 
 struct Event {
   int64_t id = 0;
   std::string text;              // new text; whole characters
-  std::vector<TokenId> tokens;   // new tokens
+  std::vector<TokenId> tokens;   // new tokens, the one that ends the turn included
   std::optional<Finish> finish;  // the request's last event
 };
 
@@ -36,7 +38,8 @@ struct RequestStats {
 };
 
 struct EngineOptions {
-  int64_t context = 0;  // tokens that a sequence may have; 0: the model's own, at most 4096
+  // Tokens that a sequence may have; 0: the model's own, or as much of it as the machine has addresses for. Memory is used as it fills.
+  int64_t context = 0;
   KvType kv_type = KvType::kF16;
   int64_t prefill_chunk = 512;
   Precision precision = Precision::kInt8;
@@ -72,9 +75,10 @@ class Engine {
   void start_next();
   Event prefill();
   Event decode();
-  Event emit(TokenId token);
+  Event emit(std::optional<TokenId> token);
+  bool ends_turn(TokenId token) const;
   Event finish(Event event, Finish reason);
-  TokenId choose(const float* hidden);
+  std::optional<TokenId> choose(const float* hidden);  // none: logits that are no numbers
 
   Network* network_;
   const Tokenizer* tokenizer_;

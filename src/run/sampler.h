@@ -10,12 +10,12 @@
 
 namespace tq {
 
-// The order is that of Hugging Face's generate: repetition penalty, temperature, top-k, top-p, min-p.
+// The order is that of Hugging Face's generate: repetition penalty, temperature, top-k, top-p, min-p. The defaults are those of llama.cpp.
 struct SamplerOptions {
-  float temperature = 0.7f;         // 0: the most likely token
-  int64_t top_k = 0;                // 0: all
-  float top_p = 1.0f;               // the fewest tokens whose probabilities reach it
-  float min_p = 0.0f;               // relative to the most likely token's probability
+  float temperature = 0.8f;         // 0: the most likely token
+  int64_t top_k = 40;               // 0: all
+  float top_p = 0.95f;              // the fewest tokens whose probabilities reach it
+  float min_p = 0.05f;              // relative to the most likely token's probability
   float repetition_penalty = 1.0f;  // above 1: logits of tokens seen before shrink (Keskar et al. 2019)
   uint64_t seed = 0;
 };

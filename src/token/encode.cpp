@@ -11,25 +11,22 @@ namespace {
 
 constexpr std::string_view kSpaceMark = "\xe2\x96\x81";  // ▁
 
-bool is_space_at(std::string_view text, size_t at) {
-  const uint32_t c = utf8_decode(text, at);
-  if (c < 0x80) return c == ' ' || (c >= 9 && c <= 13);
-  const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
-  return category == UTF8PROC_CATEGORY_ZS || category == UTF8PROC_CATEGORY_ZL || category == UTF8PROC_CATEGORY_ZP || c == 0x85;
-}
-
-bool is_word_at(std::string_view text, size_t at) {
-  const uint32_t c = utf8_decode(text, at);
-  if (c == '_') return true;
-  const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
-  return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_NO);
-}
-
-size_t character_before(std::string_view text, size_t at) {
-  do --at;
-  while (at > 0 && (static_cast<uint8_t>(text[at]) & 0xc0) == 0x80);
-  return at;
-}
+// Control tokens that end an answer in every vocabulary that has them. Others, like GLM's <|user|>, depend on the chat template.
+constexpr const char* kEndOfTurn[] = {"<|im_end|>",
+                                      "<|eot_id|>",
+                                      "<|eom_id|>",
+                                      "<|end|>",
+                                      "<end_of_turn>",
+                                      "<|endoftext|>",
+                                      "<|end_of_text|>",
+                                      "<EOT>",
+                                      "_<EOT>",
+                                      "<|end_of_turn|>",
+                                      "<|END_OF_TURN_TOKEN|>",
+                                      "<|return|>",
+                                      "<|call|>",
+                                      "<|eot|>",
+                                      "<end_of_utterance>"};
 
 void replace_all(std::string& text, std::string_view from, std::string_view to) {
   if (from.empty()) return;
@@ -95,65 +92,28 @@ Status TokenizerImpl::finish() {
   byte_tokens_.fill(-1);
   for (size_t byte = 0; byte < 256; ++byte)
     if (const auto found = ids.find(fmt::format("<0x{:02X}>", byte)); found != ids.end()) byte_tokens_[byte] = found->second;
-  for (size_t i = 0; i < added.size(); ++i) {
-    if (added[i].content.empty()) continue;
-    added_by_first_byte_[static_cast<uint8_t>(added[i].content[0])].push_back(i);
-    added_by_id_.emplace(added[i].id, i);
-  }
-  for (auto& list : added_by_first_byte_)
-    std::stable_sort(list.begin(), list.end(), [&](size_t a, size_t b) { return added[a].content.size() > added[b].content.size(); });
+  added.index();
   const auto add_end = [&](TokenId id) {
     if (id >= 0 && std::find(end_of_turn.begin(), end_of_turn.end(), id) == end_of_turn.end()) end_of_turn.push_back(id);
   };
   add_end(eos);
-  for (const char* name : {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>",
-                           "<EOT>", "<|end_of_turn|>", "<|END_OF_TURN_TOKEN|>", "<|return|>", "<|call|>", "<|eot|>", "<|end_of_role|>",
-                           "<|user|>", "<|observation|>"}) {
+  const bool is_harmony = ids.contains("<|return|>") && ids.contains("<|channel|>");  // there <|end|> ends a message, not the turn
+  for (const char* name : kEndOfTurn) {
     const auto found = ids.find(name);
-    if (found != ids.end() && added_by_id_.contains(found->second) && added_token(found->second)->special) add_end(found->second);
+    if (found == ids.end()) continue;
+    const AddedToken* token = added.by_id(found->second);
+    if (token && !(is_harmony && std::string_view(name) == "<|end|>")) add_end(found->second);
   }
   return {};
 }
 
-const AddedToken* TokenizerImpl::added_token(TokenId id) const {
-  const auto found = added_by_id_.find(id);
-  return found == added_by_id_.end() ? nullptr : &added[found->second];
-}
-
-std::vector<TokenizerImpl::Found> TokenizerImpl::find_added(std::string_view text, bool parse_special) const {
-  std::vector<Found> out;
-  size_t free = 0;  // nothing before it may be taken
-  for (size_t at = 0; at < text.size();) {
-    const AddedToken* match = nullptr;
-    for (const size_t index : added_by_first_byte_[static_cast<uint8_t>(text[at])]) {
-      const AddedToken& token = added[index];
-      if ((token.special && !parse_special) || text.compare(at, token.content.size(), token.content) != 0) continue;
-      const size_t end = at + token.content.size();
-      if (token.single_word && ((at > 0 && is_word_at(text, character_before(text, at))) || (end < text.size() && is_word_at(text, end))))
-        continue;
-      match = &token;
-      break;
-    }
-    if (!match) {
-      ++at;
-      continue;
-    }
-    size_t begin = at, end = at + match->content.size();
-    while (match->strip_left && begin > free && is_space_at(text, character_before(text, begin))) begin = character_before(text, begin);
-    while (match->strip_right && end < text.size() && is_space_at(text, end)) end += utf8_length(text, end);
-    out.push_back({begin, end, match});
-    at = free = end;
-  }
-  return out;
-}
-
-std::vector<TokenId> TokenizerImpl::encode(std::string_view raw, bool parse_special, bool add_special) const {
+std::vector<TokenId> TokenizerImpl::encode(std::string_view raw, const AddedSearch& search, bool add_special) const {
   const std::string text = utf8_repair(raw);
   std::vector<TokenId> out;
   if (add_special) out = prefix;
   size_t at = 0;
   bool is_first = true, after_special = true;
-  for (const Found& found : find_added(text, parse_special)) {
+  for (const AddedTokens::Found& found : added.find(text, search)) {
     if (found.begin > at)
       encode_stretch(std::string_view(text).substr(at, found.begin - at), is_first, after_special, out), is_first = false;
     out.push_back(found.token->id);
@@ -247,7 +207,7 @@ void TokenizerImpl::encode_piece(std::string_view piece, std::vector<TokenId>& o
 std::string TokenizerImpl::bytes_of(TokenId id) const {
   if (id < 0 || static_cast<size_t>(id) >= tokens.size()) return {};
   const std::string& token = tokens[static_cast<size_t>(id)];
-  if (added_token(id)) return token;
+  if (added.by_id(id)) return token;
   if (byte_level) return bytes_of_characters(token);
   if (byte_fallback && token.size() == 6 && token.starts_with("<0x") && token.back() == '>')
     return std::string(1, static_cast<char>(std::strtol(token.substr(3, 2).c_str(), nullptr, 16)));

@@ -79,7 +79,7 @@ Status read_added(const Json& json, TokenizerImpl& impl) {
     token.id = static_cast<TokenId>(id);
     if (impl.tokens.size() <= static_cast<size_t>(id)) impl.tokens.resize(static_cast<size_t>(id) + 1);
     impl.tokens[static_cast<size_t>(id)] = token.content;
-    impl.added.push_back(std::move(token));
+    impl.added.add(std::move(token));
   }
   return {};
 }

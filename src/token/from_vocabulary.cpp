@@ -23,7 +23,7 @@ void add_special_kinds(TokenizerImpl& impl) {
     const TokenKind kind = impl.kinds[i];
     const bool is_special = kind == TokenKind::kControl || kind == TokenKind::kUnknown;
     if ((is_special || kind == TokenKind::kUserDefined) && !impl.tokens[i].empty())
-      impl.added.push_back({.content = impl.tokens[i], .id = static_cast<TokenId>(i), .special = is_special});
+      impl.added.add({.content = impl.tokens[i], .id = static_cast<TokenId>(i), .special = is_special});
   }
 }
 

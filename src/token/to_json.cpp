@@ -77,7 +77,7 @@ Json Tokenizer::to_tokenizer_json() const {
     merges.push_back({merge.substr(0, space), merge.substr(space + 1)});
   }
   Json added = Json::array();
-  for (const AddedToken& token : impl.added) added.push_back(added_json(token));
+  for (const AddedToken& token : impl.added.all()) added.push_back(added_json(token));
   const bool has_unknown = !impl.byte_level && impl.unknown >= 0;
   const Json model = {{"type", "BPE"},
                       {"dropout", nullptr},

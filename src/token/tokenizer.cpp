@@ -6,11 +6,17 @@
 namespace tq {
 
 std::vector<TokenId> Tokenizer::encode(std::string_view text, bool parse_special, bool add_special) const {
-  return impl_->encode(text, parse_special, add_special);
+  return impl_->encode(text, {.parse_special = parse_special}, add_special);
 }
 
+std::vector<TokenId> Tokenizer::encode_broken(std::string_view text, std::span<const size_t> breaks) const {
+  return impl_->encode(text, {.parse_special = true, .breaks = breaks}, false);
+}
+
+std::vector<size_t> Tokenizer::find_special(std::string_view text) const { return impl_->added.find_special(text); }
+
 std::string Tokenizer::piece(TokenId id, bool skip_special) const {
-  const AddedToken* added = impl_->added_token(id);
+  const AddedToken* added = impl_->added.by_id(id);
   return skip_special && added && added->special ? std::string() : impl_->bytes_of(id);
 }
 
@@ -23,6 +29,7 @@ std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special) c
 
 int64_t Tokenizer::size() const { return static_cast<int64_t>(impl_->tokens.size()); }
 TokenId Tokenizer::bos() const { return impl_->bos; }
+bool Tokenizer::adds_bos() const { return !impl_->prefix.empty() && impl_->prefix[0] == impl_->bos; }
 TokenId Tokenizer::eos() const { return impl_->eos; }
 const std::vector<TokenId>& Tokenizer::end_of_turn() const { return impl_->end_of_turn; }
 
@@ -36,7 +43,7 @@ std::string Tokenizer::token_text(TokenId id) const {
 }
 
 bool Tokenizer::is_special(TokenId id) const {
-  const AddedToken* added = impl_->added_token(id);
+  const AddedToken* added = impl_->added.by_id(id);
   return added && added->special;
 }
 

@@ -48,13 +48,18 @@ class Tokenizer {
   // parse_special: control tokens written out in the text become themselves; else they are ordinary text (user-defined tokens always
   // match). add_special: bos and eos as the vocabulary asks. Invalid UTF-8 is read as U+FFFD.
   std::vector<TokenId> encode(std::string_view text, bool parse_special, bool add_special) const;
+  // As encode(text, true, false), but a control token with one of these byte offsets (ascending) inside is ordinary text.
+  std::vector<TokenId> encode_broken(std::string_view text, std::span<const size_t> breaks) const;
+  // Where control tokens are written out in a text: byte offsets of their beginnings.
+  std::vector<size_t> find_special(std::string_view text) const;
   // Bytes that are no whole character stay as they are. Ids outside the vocabulary give nothing.
   std::string decode(std::span<const TokenId> ids, bool skip_special) const;
 
   int64_t size() const;
-  TokenId bos() const;  // -1: none
+  TokenId bos() const;    // -1: none
+  bool adds_bos() const;  // add_special puts bos in front
   TokenId eos() const;
-  // Every id that ends an answer: eos, what the files name, and well-known end-of-turn tokens.
+  // Every id that ends an answer by the vocabulary alone: eos, what its file names, and well-known end-of-turn tokens.
   const std::vector<TokenId>& end_of_turn() const;
   std::optional<TokenId> find(std::string_view token) const;  // as the vocabulary spells it
   std::string token_text(TokenId id) const;                   // as the vocabulary spells it

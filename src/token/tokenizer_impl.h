@@ -5,20 +5,11 @@
 #include <unordered_map>
 #include <variant>
 
+#include "token/added_tokens.h"
 #include "token/pretokenizer.h"
 #include "token/tokenizer.h"
 
 namespace tq {
-
-// A token that is found in the text before anything else.
-struct AddedToken {
-  std::string content;
-  TokenId id = -1;
-  bool special = false;     // matched only when special tokens are parsed; dropped by skip_special
-  bool strip_left = false;  // takes the white space on that side with it
-  bool strip_right = false;
-  bool single_word = false;  // not within a word
-};
 
 // Steps of a normalizer.
 struct UnicodeForm {
@@ -57,7 +48,7 @@ class TokenizerImpl {
   std::vector<TokenKind> kinds;  // [tokens]
   std::unordered_map<std::string, TokenId> ids;
   std::unordered_map<uint64_t, Merge> merges;  // by (left << 32 | right)
-  std::vector<AddedToken> added;
+  AddedTokens added;
 
   std::vector<NormalizeStep> normalize;
   std::vector<SplitStep> splits;
@@ -76,25 +67,17 @@ class TokenizerImpl {
   Json source;                          // the tokenizer.json it came from; null otherwise
   std::vector<std::string> merge_list;  // "a b", best first; for export
 
-  // Index of tokens, byte tokens, added tokens by first byte, end-of-turn ids. Errors: kBadInput.
+  // Index of tokens, byte tokens, added tokens, end-of-turn ids. Errors: kBadInput.
   Status finish();
-  std::vector<TokenId> encode(std::string_view text, bool parse_special, bool add_special) const;
+  std::vector<TokenId> encode(std::string_view text, const AddedSearch& search, bool add_special) const;
   std::string bytes_of(TokenId id) const;
-  const AddedToken* added_token(TokenId id) const;
 
  private:
-  struct Found {
-    size_t begin, end;
-    const AddedToken* token;
-  };
-  std::vector<Found> find_added(std::string_view text, bool parse_special) const;
   void encode_stretch(std::string_view text, bool is_first, bool after_special, std::vector<TokenId>& out) const;
   void encode_piece(std::string_view piece, std::vector<TokenId>& out) const;
   std::string normalized(std::string_view text, bool wants_prefix) const;
   void append_unknown(std::string_view symbol, std::vector<TokenId>& out) const;
 
-  std::array<std::vector<size_t>, 256> added_by_first_byte_;  // indices into added, longest first
-  std::unordered_map<TokenId, size_t> added_by_id_;
   std::array<TokenId, 256> byte_tokens_{};
 };
 

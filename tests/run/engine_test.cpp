@@ -127,6 +127,33 @@ TEST(EngineTest, ACancelledRequestEndsAndTheNextOneRuns) {
   EXPECT_EQ(out.tokens.size(), 12u);
 }
 
+TEST(EngineTest, AnswersEndWhereTheRequestSays) {
+  Machine machine("llama-original-4");
+  const Answer whole = answer(machine, machine.request("Hello"));
+  ASSERT_EQ(whole.tokens.size(), 12u);
+  Request ended = machine.request("Hello");
+  ended.ignore_end_of_turn = false;
+  ended.end_of_turn = {whole.tokens[5]};
+  const Answer shorter = answer(machine, ended);
+  EXPECT_EQ(shorter.finish, Finish::kEndOfTurn);
+  EXPECT_LE(shorter.tokens.size(), 6u);
+  EXPECT_TRUE(std::equal(shorter.tokens.begin(), shorter.tokens.end(), whole.tokens.begin()));
+  Request none = machine.request("Hello");
+  none.max_tokens = 0;
+  EXPECT_EQ(answer(machine, none).tokens.size(), 0u);
+  Request endless = machine.request("Hello");
+  endless.max_tokens = -1;
+  const Answer full = answer(machine, endless);
+  EXPECT_EQ(full.finish, Finish::kContext);
+  EXPECT_EQ(static_cast<int64_t>(full.tokens.size() + endless.prompt.size()), machine.engine.context());
+}
+
+TEST(EngineTest, TheContextIsTheModelsOwnUnlessAnotherIsAskedFor) {
+  Machine machine("llama-original-4");
+  EXPECT_EQ(machine.engine.context(), machine.model.spec.context);
+  EXPECT_EQ(Engine::create(machine.network, *machine.model.tokenizer, {.context = 20})->context(), 20);
+}
+
 TEST(EngineTest, RequestsThatMakeNoSenseAreRefused) {
   Machine machine("llama-original-4");
   EXPECT_EQ(machine.engine.submit({}).error().code, ErrorCode::kUsage);

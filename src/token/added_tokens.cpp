@@ -1,0 +1,115 @@
+#include "token/added_tokens.h"
+
+#include <algorithm>
+
+#include <utf8proc.h>
+
+#include "token/utf8.h"
+
+namespace tq {
+namespace {
+
+// Whether a break lies strictly inside [begin, end).
+bool is_broken(const AddedSearch& search, size_t begin, size_t end) {
+  const auto next = std::upper_bound(search.breaks.begin(), search.breaks.end(), begin);
+  return next != search.breaks.end() && *next < end;
+}
+
+bool is_within_a_word(std::string_view text, size_t begin, size_t end) {
+  return (begin > 0 && is_word_at(text, character_before(text, begin))) || (end < text.size() && is_word_at(text, end));
+}
+
+}  // namespace
+
+bool is_space_at(std::string_view text, size_t at) {
+  const uint32_t c = utf8_decode(text, at);
+  if (c < 0x80) return c == ' ' || (c >= 9 && c <= 13);
+  const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
+  return category == UTF8PROC_CATEGORY_ZS || category == UTF8PROC_CATEGORY_ZL || category == UTF8PROC_CATEGORY_ZP || c == 0x85;
+}
+
+bool is_word_at(std::string_view text, size_t at) {
+  const uint32_t c = utf8_decode(text, at);
+  const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
+  return category == UTF8PROC_CATEGORY_PC || (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_NL) || c == 0x200c ||
+         c == 0x200d;
+}
+
+size_t character_before(std::string_view text, size_t at) {
+  do --at;
+  while (at > 0 && (static_cast<uint8_t>(text[at]) & 0xc0) == 0x80);
+  return at;
+}
+
+void AddedTokens::index() {
+  sorted_.clear();
+  for (size_t i = 0; i < tokens_.size(); ++i) {
+    if (tokens_[i].content.empty()) continue;
+    by_id_.emplace(tokens_[i].id, i);
+    if (utf8_repair(tokens_[i].content) == tokens_[i].content) sorted_.push_back(&tokens_[i]);  // others would cut characters
+  }
+  std::stable_sort(sorted_.begin(), sorted_.end(), [](const auto* a, const auto* b) { return a->content < b->content; });
+  for (uint32_t i = 0; i < sorted_.size(); ++i) {
+    auto& [begin, end] = by_first_[static_cast<uint8_t>(sorted_[i]->content[0])];
+    if (end == 0) begin = i;
+    end = i + 1;
+  }
+}
+
+const AddedToken* AddedTokens::by_id(TokenId id) const {
+  const auto found = by_id_.find(id);
+  return found == by_id_.end() ? nullptr : &tokens_[found->second];
+}
+
+void AddedTokens::prefixes(std::string_view text, size_t at, std::vector<const AddedToken*>& out) const {
+  out.clear();
+  const auto [first, last] = by_first_[static_cast<uint8_t>(text[at])];
+  auto begin = sorted_.begin() + first, end = sorted_.begin() + last;
+  for (size_t depth = 1; begin != end; ++depth) {  // all between begin and end agree with the text in `depth` bytes
+    while (begin != end && (*begin)->content.size() == depth) {
+      if (out.empty() || out.back()->content.size() != depth) out.push_back(*begin);
+      ++begin;
+    }
+    if (at + depth >= text.size()) return;
+    const auto byte = static_cast<uint8_t>(text[at + depth]);
+    const auto byte_of = [depth](const AddedToken* token) { return static_cast<uint8_t>(token->content[depth]); };
+    begin = std::partition_point(begin, end, [&](const AddedToken* token) { return byte_of(token) < byte; });
+    end = std::partition_point(begin, end, [&](const AddedToken* token) { return byte_of(token) == byte; });
+  }
+}
+
+std::vector<AddedTokens::Found> AddedTokens::find(std::string_view text, const AddedSearch& search) const {
+  std::vector<Found> out;
+  std::vector<const AddedToken*> fitting;
+  size_t free = 0;  // nothing before it may be taken
+  for (size_t at = 0; at < text.size();) {
+    prefixes(text, at, fitting);
+    const auto match = std::find_if(fitting.rbegin(), fitting.rend(), [&](const AddedToken* token) {
+      const size_t end = at + token->content.size();
+      if (token->special && (!search.parse_special || is_broken(search, at, end))) return false;
+      return !token->single_word || !is_within_a_word(text, at, end);
+    });
+    if (match == fitting.rend()) {
+      ++at;
+      continue;
+    }
+    size_t begin = at, end = at + (*match)->content.size();
+    while ((*match)->strip_left && begin > free && is_space_at(text, character_before(text, begin))) begin = character_before(text, begin);
+    while ((*match)->strip_right && end < text.size() && is_space_at(text, end)) end += utf8_length(text, end);
+    out.push_back({begin, end, *match});
+    at = free = end;
+  }
+  return out;
+}
+
+std::vector<size_t> AddedTokens::find_special(std::string_view text) const {
+  std::vector<size_t> out;
+  std::vector<const AddedToken*> fitting;
+  for (size_t at = 0; at < text.size(); ++at) {
+    prefixes(text, at, fitting);
+    if (std::any_of(fitting.begin(), fitting.end(), [](const AddedToken* token) { return token->special; })) out.push_back(at);
+  }
+  return out;
+}
+
+}  // namespace tq

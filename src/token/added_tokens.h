@@ -1,0 +1,66 @@
+// Tokens that are found in a text before anything else, and the search for them.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "token/tokenizer.h"
+
+namespace tq {
+
+struct AddedToken {
+  std::string content;
+  TokenId id = -1;
+  bool special = false;     // matched only when special tokens are parsed; dropped by skip_special
+  bool strip_left = false;  // takes the white space on that side with it
+  bool strip_right = false;
+  bool single_word = false;  // not within a word
+};
+
+// How a text is searched.
+struct AddedSearch {
+  bool parse_special = false;
+  std::span<const size_t> breaks = {};  // byte offsets, ascending: a special token with one inside is ordinary text
+};
+
+class AddedTokens {
+ public:
+  struct Found {
+    size_t begin, end;  // with the white space it takes
+    const AddedToken* token;
+  };
+  AddedTokens() = default;
+  AddedTokens(const AddedTokens&) = delete;  // the index points into the list
+  AddedTokens& operator=(const AddedTokens&) = delete;
+
+  void add(AddedToken token) { tokens_.push_back(std::move(token)); }
+  void index();  // after the last add
+  const std::vector<AddedToken>& all() const { return tokens_; }
+  const AddedToken* by_id(TokenId id) const;  // null: not an added one
+
+  // From left to right, at every place the longest that fits; linear in the text.
+  std::vector<Found> find(std::string_view text, const AddedSearch& search) const;
+  // Where special tokens begin, those within others too.
+  std::vector<size_t> find_special(std::string_view text) const;
+
+ private:
+  // The tokens that text begins with at `at`, shortest first.
+  void prefixes(std::string_view text, size_t at, std::vector<const AddedToken*>& out) const;
+
+  std::vector<AddedToken> tokens_;
+  std::vector<const AddedToken*> sorted_;                      // by content
+  std::array<std::pair<uint32_t, uint32_t>, 256> by_first_{};  // ranges of sorted_
+  std::unordered_map<TokenId, size_t> by_id_;
+};
+
+// White space and word characters as regular expressions mean them. text must be valid UTF-8 and `at` the beginning of a character.
+bool is_space_at(std::string_view text, size_t at);
+bool is_word_at(std::string_view text, size_t at);
+size_t character_before(std::string_view text, size_t at);
+
+}  // namespace tq
