@@ -10,6 +10,7 @@ namespace tq {
 namespace {
 
 constexpr int64_t kLeastContext = 4096;
+constexpr int64_t kDeviceContext = 16384;
 
 class Stopwatch {
  public:
@@ -42,7 +43,9 @@ size_t held_back(const std::string& text, const std::vector<std::string>& stops)
 
 Result<Engine> Engine::create(Network& network, const Tokenizer& tokenizer, const EngineOptions& options) {
   const ModelSpec& spec = network.model().spec;
-  int64_t context = options.context > 0 ? options.context : spec.context;
+  // Memory of the host is taken as it fills, that of a device at once.
+  const int64_t largest = network.backend().is_host() ? spec.context : std::min(spec.context, kDeviceContext);
+  int64_t context = options.context > 0 ? options.context : largest;
   Result<KvCache> cache = KvCache::create(network.backend(), spec, options.kv_type, context);
   while (!cache && options.context <= 0 && context > kLeastContext) {
     context = std::max(kLeastContext, context / 2);

@@ -38,7 +38,7 @@ struct RequestStats {
 };
 
 struct EngineOptions {
-  // Tokens that a sequence may have; 0: the model's own, or as much of it as the machine has addresses for. Memory is used as it fills.
+  // Tokens that a sequence may have; 0: the model's own, or as much of it as the machine gives, on a device at most 16384.
   int64_t context = 0;
   KvType kv_type = KvType::kF16;
   int64_t prefill_chunk = 512;

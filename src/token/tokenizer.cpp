@@ -55,12 +55,12 @@ std::string StreamDecoder::push(TokenId id) {
   }
   pending_ += text;
   const size_t keep = utf8_incomplete_tail(pending_);
-  std::string out = pending_.substr(0, pending_.size() - keep);
-  pending_.erase(0, out.size());
+  std::string out = utf8_repair(std::string_view(pending_).substr(0, pending_.size() - keep));
+  pending_.erase(0, pending_.size() - keep);
   return out;
 }
 
-std::string StreamDecoder::finish() { return std::exchange(pending_, {}); }
+std::string StreamDecoder::finish() { return utf8_repair(std::exchange(pending_, {})); }
 
 bool Tokenizer::strips_leading_space() const { return impl_->strip_leading_space; }
 

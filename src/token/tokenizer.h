@@ -52,7 +52,7 @@ class Tokenizer {
   std::vector<TokenId> encode_broken(std::string_view text, std::span<const size_t> breaks) const;
   // Where control tokens are written out in a text: byte offsets of their beginnings.
   std::vector<size_t> find_special(std::string_view text) const;
-  // Bytes that are no whole character stay as they are. Ids outside the vocabulary give nothing.
+  // Always UTF-8: bytes that are no character become U+FFFD. Ids outside the vocabulary give nothing.
   std::string decode(std::span<const TokenId> ids, bool skip_special) const;
 
   int64_t size() const;
@@ -78,12 +78,12 @@ class Tokenizer {
   std::shared_ptr<const TokenizerImpl> impl_;
 };
 
-// Decodes token by token; never emits part of a UTF-8 character. All pieces together are decode() of all tokens.
+// Decodes token by token; emits whole UTF-8 characters only. All pieces together are decode() of all tokens.
 class StreamDecoder {
  public:
   StreamDecoder(const Tokenizer& tokenizer, bool skip_special) : tokenizer_(tokenizer), skip_special_(skip_special) {}
   std::string push(TokenId id);
-  std::string finish();  // what is left, be it whole or not
+  std::string finish();  // U+FFFD for a character that was not finished
 
  private:
   Tokenizer tokenizer_;

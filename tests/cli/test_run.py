@@ -27,7 +27,7 @@ class Terminal:
         os.close(other)
         self.text = ""
 
-    def wait_for(self, text, seconds=60):
+    def wait_for(self, text, seconds=20):
         """What came up to the text, which is then gone."""
         end = time.monotonic() + seconds
         while text not in self.text:
@@ -135,7 +135,7 @@ class Run(ProgramTest):
         terminal = Terminal("run", self.chat, "-n", "4", "--temperature", "0")
         terminal.wait_for("> ")
         terminal.say("one\n")
-        terminal.wait_for("prompt 20 tokens,")
+        terminal.wait_for("prompt 21 tokens,")
         terminal.wait_for("> ")
         terminal.say("two \\\nlines\n")
         self.assertIn("reused", terminal.wait_for("; answer"))
@@ -155,7 +155,7 @@ class Run(ProgramTest):
         terminal.say("/clear\n")
         terminal.wait_for("> ")
         terminal.say("one\n")
-        terminal.wait_for("prompt 20 tokens")
+        terminal.wait_for("prompt 21 tokens")
         terminal.wait_for("> ")
         terminal.say("/exit\n")
         self.assertEqual(terminal.end(), 0)
