@@ -413,6 +413,105 @@ def decode_grid(tensors, name, shape, tap, taps):
     return np.stack(out).reshape(shape)
 
 
+def unpack_codes(packed, count, bits):
+    """The first `count` codes of every row of bytes [rows, bytes], lowest bits first."""
+    planes = np.unpackbits(packed, axis=1, bitorder="little")[:, :count * bits].reshape(packed.shape[0], count, bits)
+    return (planes.astype(np.int32) << np.arange(bits, dtype=np.int32)).sum(2)
+
+
+def decode_scalar(tensors, name, shape):
+    experts, rows, columns = (1,) * (3 - len(shape)) + shape
+    facts, where = part(tensors, name + ".scalar", "U16", 2 * experts)
+    facts = facts.data.view("<u2").reshape(experts, 2)
+    bits, group = int(facts[0, 0]), int(facts[0, 1])
+    if not 2 <= bits <= 8 or group < 1 or columns % group or (facts != facts[0]).any():
+        fail(where, f"codes of {bits} bits in groups of {group} columns make no sense for {columns} columns")
+    scales, row_bytes = rows * (columns // group), -(-columns * bits // 8)
+    codes, _ = part(tensors, name + ".codes", "U8", experts * rows * row_bytes)
+    zeros, _ = part(tensors, name + ".zero", "U8", experts * -(-scales * bits // 8))
+    scale, where = part(tensors, name + ".scale", "F16", experts * scales)
+    scale = scale.data.view("<f2").astype(np.float32).reshape(experts, rows, -1)
+    if not np.isfinite(scale).all():
+        fail(where, "holds a value that is not finite")
+    order = np.tile(np.arange(columns), (experts, 1))
+    if name + ".order" in tensors:
+        order, where = part(tensors, name + ".order", "U16", experts * columns)
+        order = order.data.view("<u2").reshape(experts, columns)
+        if (np.sort(order, 1) != np.arange(columns)).any():
+            fail(where, f"is no order of {columns} columns")
+    codes = np.array(codes.data).reshape(experts, rows, row_bytes)
+    zeros = np.array(zeros.data).reshape(experts, 1, -1)
+    out = []
+    for e in range(experts):
+        group_of = np.empty(columns, np.int64)
+        group_of[order[e]] = np.arange(columns) // group
+        zero = unpack_codes(zeros[e], scales, bits).reshape(rows, -1)
+        out.append(scale[e][:, group_of] * (unpack_codes(codes[e], columns, bits) - zero[:, group_of]).astype(np.float32))
+    return np.stack(out).reshape(shape)
+
+
+def character(n, q):
+    return 0 if n % q == 0 else 1 if any(i * i % q == n % q for i in range(1, q)) else -1
+
+
+def hadamard(n):
+    """H_n [n, n] in float64, orthonormal."""
+    m = next((m for m in (12, 20, 28, 36, 76, 140) if n % m == 0 and (n // m) & (n // m - 1) == 0), 1)
+    block = n // m if m > 1 else n & -n
+    factor = np.eye(n // block)
+    if m in (12, 20, 140):
+        factor = np.array([[1 if i == j or i == 0 else -1 if j == 0 else character(i - j, m - 1) for j in range(m)] for i in range(m)])
+    elif m > 1:
+        q = m // 2 - 1
+        conference = [[0 if a == b else 1 if a == 0 or b == 0 else character(a - b, q) for b in range(q + 1)] for a in range(q + 1)]
+        factor = np.kron(conference, [[1, 1], [1, -1]]) + np.kron(np.eye(q + 1), [[1, -1], [-1, -1]])
+    sylvester = np.ones((1, 1))
+    while len(sylvester) < block:
+        sylvester = np.kron([[1, 1], [1, -1]], sylvester)
+    return np.kron(factor, sylvester) / np.sqrt(block * m)
+
+
+def decode_vectors(table, codes):
+    """float64 [n, 8] of 16-bit codes."""
+    entries, signs = table[codes & 255], (codes[:, None] >> np.arange(8, 15)) & 1
+    last = (np.rint(entries.sum(1)).astype(np.int64) + signs.sum(1)) % 2
+    flipped = np.concatenate([signs, last[:, None]], 1)
+    return np.where(flipped == 1, -entries, entries) + np.where(codes >> 15, 0.25, -0.25)[:, None]
+
+
+def decode_e8p(tensors, name, shape, tap):
+    experts, rows, columns = (1,) * (3 - len(shape)) + shape
+    if columns % 8:
+        fail(name, f"{columns} columns are no multiple of 8")
+    count = rows * columns // 8
+    codes, _ = part(tensors, name + ".vectors", "U16", experts * count)
+    stages, where = part(tensors, name + ".stage", "F32", 2 * experts)
+    stages = stages.data.view("<f4").astype(np.float64).reshape(experts, 2)
+    tables = {}
+    for kind in ("absolute", "residual"):
+        table, where = part(tensors, "e8p." + kind, "F32", 2048)
+        tables[kind] = table.data.view("<f4").astype(np.float64).reshape(256, 8)
+    if not np.isfinite(stages).all() or not all((np.abs(table) <= 64).all() for table in tables.values()):
+        fail(where, "holds a value that is not finite or beyond 64")
+    row_sign, _ = part(tensors, name + ".row_sign", "U8", experts * -(-rows // 8))
+    sign, _ = part(tensors, tap + ".sign", "U8", -(-columns // 8))
+    values = decode_vectors(tables["absolute"], codes.data.view("<u2").astype(np.int64)).reshape(experts, count * 8)
+    if name + ".residual" in tensors:
+        dtype = tensors[name + ".residual"].dtype
+        fine, where = part(tensors, name + ".residual", dtype if dtype in ("U8", "U16") else "U8", experts * count)
+        fine = fine.data.view("<u2" if dtype == "U16" else "u1").astype(np.int64)
+        fine = decode_vectors(tables["absolute"], fine) if dtype == "U16" else tables["residual"][fine]
+        values = values + stages[:, 1:] * fine.reshape(experts, count * 8)
+    values = (stages[:, :1] * values).reshape(experts, rows, columns)
+    columns_sign = 1 - 2.0 * np.unpackbits(np.array(sign.data), bitorder="little")[:columns]
+    out = []
+    for e in range(experts):
+        packed = np.array(row_sign.data).reshape(experts, -1)[e]
+        rows_sign = 1 - 2.0 * np.unpackbits(packed, bitorder="little")[:rows]
+        out.append(rows_sign[:, None] * (hadamard(rows).T @ values[e] @ hadamard(columns)) * columns_sign)
+    return np.stack(out).reshape(shape).astype(np.float32)
+
+
 class Artifact:
     def __init__(self, directory):
         self.directory = directory
@@ -424,21 +523,22 @@ class Artifact:
 
     def check_names(self):
         for name in self.tensors:
-            if name.endswith(".bits"):
-                if name[:-5] not in self.linears:
+            linear, _, kind = name.rpartition(".")
+            if kind in ("bits", "codes", "vectors"):
+                if linear not in self.linears:
                     fail(self.directory, f"tensor {name}: the configuration has no such linear")
-                if name[:-5] + ".weight" in self.tensors:
-                    fail(self.directory, f"tensor {name[:-5]} is there twice, as .bits and as .weight")
+                if sum(f"{linear}.{each}" in self.tensors for each in ("bits", "codes", "vectors", "weight")) > 1:
+                    fail(self.directory, f"tensor {linear} is there twice, as .{kind} and as another")
         needed = ["model.embed_tokens"] + ([] if self.config.tied else ["lm_head"])
         for layer in range(self.config.layers):
             needed += [f"model.layers.{layer}.self_attn.o_proj"]
         for name in needed:
-            if name + ".bits" not in self.tensors and name + ".weight" not in self.tensors:
+            if not any(f"{name}.{kind}" in self.tensors for kind in ("bits", "codes", "vectors", "weight")):
                 fail(self.directory, f"tensor {name}.weight is missing")
 
     def names(self):
         """Of the decoded tensors."""
-        found = {n[:-5] + ".weight" for n in self.tensors if n.endswith(".bits")}
+        found = {n.rpartition(".")[0] + ".weight" for n in self.tensors if n.endswith((".bits", ".codes", ".vectors"))}
         return sorted(found | {n for n in self.tensors if n.endswith((".weight", ".bias"))})
 
     def decode(self, name):
@@ -447,6 +547,10 @@ class Artifact:
         if linear + ".bits" in self.tensors:
             shape, tap = self.linears[linear]
             return decode_grid(self.tensors, linear, shape, tap, self.taps)
+        if linear + ".codes" in self.tensors:
+            return decode_scalar(self.tensors, linear, self.linears[linear][0])
+        if linear + ".vectors" in self.tensors:
+            return decode_e8p(self.tensors, linear, *self.linears[linear])
         if name not in self.tensors:
             fail(self.directory, f"there is no tensor {name}")
         tensor = self.tensors[name]
@@ -464,6 +568,14 @@ def summary(values):
     return {"shape": list(values.shape), "crc32": f"{zlib.crc32(flat.tobytes()):08x}", "values": {str(i): float(flat[i]) for i in at}}
 
 
+def agrees(values, golden):
+    """Whether a tensor is what a golden file says: to the last bit, or where the format allows rounding ("near") nearly."""
+    if not golden.get("near"):
+        return summary(values) == golden
+    flat = values.reshape(-1)
+    return list(values.shape) == golden["shape"] and all(abs(flat[int(i)] - v) <= 1e-5 * golden["near"] for i, v in golden["values"].items())
+
+
 def compare(artifact, path):
     """Number of tensors that are equal to the last bit."""
     golden = read_json(path) if path.endswith(".json") else np.load(path)
@@ -472,7 +584,7 @@ def compare(artifact, path):
         fail(path, f"the tensors differ: {sorted(names ^ set(artifact.names()))[:3]}")
     for name in sorted(names):
         values = artifact.decode(name)
-        same = summary(values) == golden[name] if isinstance(golden, dict) else \
+        same = agrees(values, golden[name]) if isinstance(golden, dict) else \
             values.shape == golden[name].shape and values.tobytes() == golden[name].astype("<f4").tobytes()
         if not same:
             fail(path, f"tensor {name} differs")

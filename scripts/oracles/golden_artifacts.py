@@ -39,6 +39,13 @@ CASES = {
     "gemma3-2": ({"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "tie_word_embeddings": None, "head_dim": 36,
                   "num_attention_heads": 3, "hidden_size": 66}, "F16", ["--bits", "2", "--effort", "best", "--head", "3"]),
     "llama-precision-3": ({"num_hidden_layers": 1, "num_key_value_heads": 5}, "BF16", ["--bits", "3", "--effort", "fast"]),
+    "llama-gptq-3": ({"num_hidden_layers": 1}, "BF16", ["--bits", "3", "--effort", "fast", "--method", "gptq"]),
+    "llama-quip-3": ({"num_hidden_layers": 1, "head_dim": 16, "intermediate_size": 96}, "BF16",
+                     ["--bits", "3", "--effort", "fast", "--method", "quip"]),
+    "llama-quip-4": ({"num_hidden_layers": 1, "head_dim": 16, "intermediate_size": 112, "hidden_size": 72}, "BF16",
+                     ["--bits", "4", "--effort", "fast", "--method", "quip"]),
+    "llama-awq-4": ({"num_hidden_layers": 1, "num_key_value_heads": 5, "attention_bias": True}, "F16",
+                    ["--bits", "4", "--effort", "fast", "--method", "awq", "--group", "32"]),
 }
 
 
@@ -175,6 +182,9 @@ def make_random(name, seed):
 def write_expected(name):
     artifact = decode.Artifact(str(TARGET / name))
     expected = {tensor: decode.summary(artifact.decode(tensor)) for tensor in artifact.names()}
+    for tensor, golden in expected.items():
+        if tensor.removesuffix("weight") + "vectors" in artifact.tensors:  # defined up to rounding: the largest value sets the tolerance
+            golden["near"] = float(np.abs(artifact.decode(tensor)).max())
     lines = ",\n".join(f" {json.dumps(tensor)}: {json.dumps(value)}" for tensor, value in expected.items())
     (TARGET / f"{name}.expected.json").write_text("{\n" + lines + "\n}\n")
     print(f"{name}: {sum(entry.stat().st_size for entry in (TARGET / name).iterdir())} bytes")

@@ -78,7 +78,8 @@ StoredBytes stored_bytes(const Model& model) {
     if (!tensor) return;
     uint64_t size = tensor->bytes();
     for (const auto& part : tensor->parts)
-      if ((part.name == "sign" || part.name.starts_with("taps.")) && shared.insert(part.view.data).second) size += part.view.bytes();
+      if ((part.name == "sign" || part.name.starts_with("taps.") || part.name.starts_with("e8p.")) && shared.insert(part.view.data).second)
+        size += part.view.bytes();
     bytes.all += size;
     if (is_linear) bytes.linears += size;
   };

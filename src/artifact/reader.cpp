@@ -65,8 +65,6 @@ Result<PackedTensor> grid_tensor(const Archive& archive, const Linear& linear, c
                                  const std::string& where) {
   PackedTensor tensor;
   tensor.codec = CodecId::kGrid;
-  tensor.shape = {linear.out, linear.in};
-  if (linear.experts > 0) tensor.shape.insert(tensor.shape.begin(), linear.experts);
   for (const char* name : {"bits", "row_scale", "rates"}) {
     TQ_ASSIGN(PackedTensor::Part part, grid_part(archive, linear.name, name, where));
     tensor.parts.push_back(std::move(part));
@@ -108,19 +106,61 @@ std::map<std::string, Linear> possible_linears(const ModelSpec& spec) {
   return out;
 }
 
-// Every ".bits" with what belongs to it.
-Status add_grid(const std::shared_ptr<const Archive>& archive, Model& model) {
-  constexpr std::string_view kBits = ".bits";
+// The scalar tensor whose codes are `name`.codes.
+Result<PackedTensor> scalar_tensor(const Archive& archive, const Linear& linear, const std::string& where) {
+  PackedTensor tensor;
+  tensor.codec = CodecId::kScalar;
+  for (const char* name : {"scalar", "codes", "scale", "zero"}) {
+    TQ_ASSIGN(PackedTensor::Part part, grid_part(archive, linear.name, name, where));
+    tensor.parts.push_back(std::move(part));
+  }
+  if (archive.find(linear.name + ".order")) {
+    TQ_ASSIGN(PackedTensor::Part part, grid_part(archive, linear.name, "order", where));
+    tensor.parts.push_back(std::move(part));
+  }
+  return tensor;
+}
+
+// The e8p tensor whose vectors are `name`.vectors.
+Result<PackedTensor> e8p_tensor(const Archive& archive, const Linear& linear, const std::string& where) {
+  PackedTensor tensor;
+  tensor.codec = CodecId::kE8p;
+  for (const char* name : {"vectors", "stage", "row_sign"}) {
+    TQ_ASSIGN(PackedTensor::Part part, grid_part(archive, linear.name, name, where));
+    tensor.parts.push_back(std::move(part));
+  }
+  if (archive.find(linear.name + ".residual")) {
+    TQ_ASSIGN(PackedTensor::Part part, grid_part(archive, linear.name, "residual", where));
+    tensor.parts.push_back(std::move(part));
+  }
+  TQ_ASSIGN(PackedTensor::Part sign, grid_part(archive, linear.tap, "sign", where));
+  tensor.parts.push_back(std::move(sign));
+  for (const char* name : {"absolute", "residual"}) {
+    TQ_ASSIGN(PackedTensor::Part table, grid_part(archive, "e8p", name, where));
+    table.name = std::string("e8p.") + name;
+    tensor.parts.push_back(std::move(table));
+  }
+  return tensor;
+}
+
+// Every ".bits", ".codes" and ".vectors" with what belongs to it.
+Status add_coded(const std::shared_ptr<const Archive>& archive, Model& model) {
   const std::map<std::string, Linear> possible = possible_linears(model.spec);
   TQ_ASSIGN(const std::vector<PackedTensor::Part> taps, read_taps(*archive, model.source));
   for (const auto& each : archive->tensors()) {
-    if (!each.name.ends_with(kBits)) continue;
-    const auto linear = possible.find(each.name.substr(0, each.name.size() - kBits.size()));
+    const size_t dot = each.name.rfind('.');
+    const std::string kind = dot == std::string::npos ? "" : each.name.substr(dot + 1);
+    if (kind != "bits" && kind != "codes" && kind != "vectors") continue;
+    const auto linear = possible.find(each.name.substr(0, dot));
     if (linear == possible.end()) return bad_input("{}: tensor {}: the model of config.json has no such linear", model.source, each.name);
-    TQ_ASSIGN(PackedTensor tensor, grid_tensor(*archive, linear->second, taps, model.source));
+    TQ_ASSIGN(PackedTensor tensor, kind == "bits"    ? grid_tensor(*archive, linear->second, taps, model.source)
+                                   : kind == "codes" ? scalar_tensor(*archive, linear->second, model.source)
+                                                     : e8p_tensor(*archive, linear->second, model.source));
+    tensor.shape = {linear->second.out, linear->second.in};
+    if (linear->second.experts > 0) tensor.shape.insert(tensor.shape.begin(), linear->second.experts);
     tensor.owner = archive;
     if (!model.tensors.emplace(linear->first + ".weight", std::move(tensor)).second)
-      return bad_input("{}: {} is there twice, as .bits and as .weight", model.source, linear->first);
+      return bad_input("{}: {} is there twice, as .{} and as another", model.source, linear->first, kind);
   }
   return {};
 }
@@ -148,7 +188,7 @@ Result<Model> artifact_model(Json config, const std::shared_ptr<const safetensor
   TQ_ASSIGN(model.spec, parse_config(model.config, where));
   model.file_bytes = archive->file_bytes();
   TQ_TRY(add_plain(archive, model));
-  TQ_TRY(add_grid(archive, model));
+  TQ_TRY(add_coded(archive, model));
   TQ_TRY(check_model(model));
   return model;
 }

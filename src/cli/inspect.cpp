@@ -24,6 +24,11 @@ std::string codec_text(const PackedTensor& tensor) {
 
 // "3", or "3 and 4" with the share of rows.
 std::string rate_text(const PackedTensor& tensor) {
+  if (tensor.codec == CodecId::kScalar) return fmt::format("{}", tensor.part("scalar")->as<uint16_t>()[0]);
+  if (tensor.codec == CodecId::kE8p) {
+    const TensorView* residual = tensor.part("residual");
+    return residual ? residual->dtype == DType::kU8 ? "3" : "4" : "2";
+  }
   const TensorView* rates = tensor.codec == CodecId::kGrid ? tensor.part("rates") : nullptr;
   if (!rates) return "";
   double sum = 0;

@@ -1,3 +1,4 @@
+#include "quantize/estimate.h"
 #include "quantize/job.h"
 
 #include <sys/statvfs.h>
@@ -11,12 +12,13 @@ namespace tq::cli {
 namespace {
 
 struct Flags {
-  std::string model, output, effort = "normal", embedding = "6", head = "6", gradients;
+  std::string model, output, method = "turboquant", effort = "normal", embedding = "6", head = "6", gradients;
   std::vector<std::string> calibration;
-  double bits = 0;
-  int64_t calibration_tokens = 0;
+  double bits = 0, damping = QuantizeOptions().damping;
+  int passes = QuantizeOptions().passes;
+  int64_t calibration_tokens = 0, group = QuantizeOptions().group;
   uint64_t seed = 0;
-  bool dry_run = false, resume = false, json = false;
+  bool no_act_order = false, dry_run = false, resume = false, json = false;
   ComputeFlags compute;
 };
 
@@ -32,6 +34,13 @@ Result<QuantizeOptions> options_of(const Flags& flags) {
   const std::optional<Effort> effort = effort_from_name(flags.effort);
   if (!effort) return bad_usage("--effort {}: give fast, normal or best", flags.effort);
   options.effort = *effort;
+  const std::optional<Method> method = method_from_name(flags.method);
+  if (!method) return bad_usage("--method {}: give turboquant, rtn, gptq, awq or quip", flags.method);
+  options.method = *method;
+  options.group = flags.group;
+  options.act_order = !flags.no_act_order;
+  options.damping = flags.damping;
+  options.passes = flags.passes;
   TQ_ASSIGN(options.embedding_bits, table_bits(flags.embedding, "--embedding"));
   TQ_ASSIGN(options.head_bits, table_bits(flags.head, "--head"));
   if (!flags.gradients.empty()) options.gradients = flags.gradients == "on";
@@ -50,31 +59,12 @@ uint64_t folder_entry_bytes(const std::string& output) {
   return statvfs(parent.c_str(), &status) == 0 ? status.f_frsize : 4096;
 }
 
-double weights_times_branches(const QuantizePlan& plan) {
-  double branches = 0;
-  for (const TensorPlan* tensor : plan.tensors())
-    for (size_t i = 0; i < tensor->rates.size(); ++i) {
-      const int64_t ranges = (tensor->linear.out + grid::kRateRows - 1) / grid::kRateRows, range = static_cast<int64_t>(i) % ranges;
-      const auto rows = std::min<int64_t>(grid::kRateRows, tensor->linear.out - range * grid::kRateRows);
-      branches += static_cast<double>(rows * tensor->linear.in) * std::exp2(static_cast<double>(plan.taps[tensor->rates[i]].size()));
-    }
-  return branches;
-}
-
-void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags, int threads) {
+void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags, Session& session) {
+  const int threads = session.threads().size();
   const uint64_t bytes = planned_bytes(model, plan), entry = folder_entry_bytes(flags.output);
   const MeanBits bits = mean_bits(plan);
   const WeightCounts counts = count_weights(model.spec);
-  // Branches a second and thread of the encoder, and float operations of the statistics, on a Zen 4.
-  const double encode = weights_times_branches(plan) / (16e9 * threads);
-  const double tokens = static_cast<double>(calibration_tokens(plan.options));
-  double tap_flops = 0;
-  for (const auto& layer : plan.layers) {
-    std::map<std::string, double> taps;
-    for (const TensorPlan& tensor : layer) taps[tensor.linear.tap] = static_cast<double>(tensor.linear.in);
-    for (const auto& [name, columns] : taps) tap_flops += columns * columns;
-  }
-  const double statistics = tokens * (2.0 * static_cast<double>(counts.linears) + tap_flops) / (60e9 * threads);
+  const TimeEstimate time = estimate_time(model, plan, session.backend(), session.context());
   const uint64_t memory = planned_memory(model, plan, threads);
   if (flags.json) {
     fmt::print("{}\n", Json{{"bytes", bytes},
@@ -83,7 +73,9 @@ void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags
                             {"bits_linears_stored", bits.stored},
                             {"bits_all", 8.0 * static_cast<double>(bytes) / static_cast<double>(counts.all)},
                             {"memory_bytes", memory},
-                            {"seconds", encode + statistics}}
+                            {"seconds_statistics", time.statistics},
+                            {"seconds_rounding", time.rounding},
+                            {"seconds", time.statistics + time.rounding}}
                            .dump(2));
     return;
   }
@@ -93,7 +85,8 @@ void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags
   fmt::print("  bits     {:.4f} a weight of the linears, {:.4f} stored, {:.3f} of all weights\n", bits.code, bits.stored,
              8.0 * static_cast<double>(bytes) / static_cast<double>(counts.all));
   fmt::print("  memory   about {} beyond the mapped source\n", bytes_text(static_cast<double>(memory)));
-  fmt::print("  time     about {:.0f} s with {} threads\n", encode + statistics, threads);
+  fmt::print("  time     about {:.0f} s with {} threads: {:.0f} s of statistics, {:.0f} s of rounding\n", time.statistics + time.rounding,
+             threads, time.statistics, time.rounding);
 }
 
 // The numbers of the experts that were not rounded under their own tokens: "3, 17".
@@ -137,7 +130,7 @@ Status act(const Flags& flags) {
   }
   TQ_ASSIGN(const QuantizePlan plan, make_plan(model, options));
   if (flags.dry_run) {
-    print_plan(model, plan, flags, session->threads().size());
+    print_plan(model, plan, flags, *session);
     return {};
   }
   auto result = quantize(model, plan, flags.output, flags.resume, session->backend(), session->context());
@@ -156,6 +149,15 @@ Command add_quantize(CLI::App& root) {
   app->add_option("model", flags->model, "Hugging Face directory or GGUF file")->required();
   app->add_option("-o,--output", flags->output, "Directory to write")->required();
   app->add_option("-b,--bits", flags->bits, "Mean bits a weight of the linears, 2 to 8; fractions are fine")->required();
+  app->add_option("--method", flags->method, "turboquant, or one to compare with: rtn, gptq, awq, quip")->capture_default_str();
+  app->add_option("--group", flags->group, "Columns that share a scale with rtn, gptq and awq; 0: a whole row")->capture_default_str();
+  app->add_flag("--no-act-order", flags->no_act_order, "turboquant, gptq: columns as they come, not by falling diagonal of the Hessian");
+  app->add_option("--damping", flags->damping, "Added to the Hessian's diagonal, relative to its mean")
+      ->capture_default_str()
+      ->check(CLI::Range(1e-6, 1.0));
+  app->add_option("--passes", flags->passes, "Times that every column is rounded again, given all others")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 10));
   app->add_option("--effort", flags->effort, "fast, normal or best")->capture_default_str();
   app->add_option("--embedding", flags->embedding, "Bits of the embedding, or 'original'; a tied one follows --head")
       ->capture_default_str();

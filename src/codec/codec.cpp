@@ -28,7 +28,7 @@ const TensorView* PackedTensor::part(std::string_view name) const {
 uint64_t PackedTensor::bytes() const {
   uint64_t total = 0;
   for (const Part& part : parts)
-    if (part.name != "sign" && !part.name.starts_with("taps.")) total += part.view.bytes();
+    if (part.name != "sign" && !part.name.starts_with("taps.") && !part.name.starts_with("e8p.")) total += part.view.bytes();
   return total;
 }
 

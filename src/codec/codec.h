@@ -13,9 +13,11 @@
 namespace tq {
 
 enum class CodecId : uint8_t {
-  kPlain = 0,  // elements of a DType
-  kGgml = 1,   // blocks of a GGUF type
-  kGrid = 2,   // the superposition trellis
+  kPlain = 0,   // elements of a DType
+  kGgml = 1,    // blocks of a GGUF type
+  kGrid = 2,    // the superposition trellis
+  kScalar = 3,  // uniform codes with scales and zero points
+  kE8p = 4,     // vectors of eight from the E8 lattice
 };
 
 // A tensor as it is stored: one or more arrays, canonical layout, usually in a mapped file.
@@ -44,6 +46,7 @@ struct CodecInfo {
   std::string_view name;
   CodecId id;
   int version;
+  bool is_whole = false;  // rows cannot be decoded alone: decode_rows decodes the whole matrix each time
 };
 
 // The slow and exact side of a codec: the meaning of the format.

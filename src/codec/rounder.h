@@ -23,11 +23,12 @@ class Rounder {
   virtual int64_t columns() const = 0;
   // Columns that share parameters, chosen when the first of them is reached; a multiple of columns(), 0: none.
   virtual int64_t group() const { return 0; }
-  // targets: [group, R], with the errors of all columns before `first` fed back.
+  // targets: [group, R], the best weights of these columns for the errors of all before them, if they were not to be rounded.
   virtual void begin_group(int64_t first, const float* targets) { (void)first, (void)targets; }
-  // Chooses the codes of columns [first, first + columns()). values: what decoding them yields.
+  // Chooses the codes of columns [first, first + columns()), in place of earlier ones if there are any. values: what decoding them yields.
   virtual void round(int64_t first, const float* targets, float* values) = 0;
-  // Multiplies every decoded row by a factor, [R], where the codec can; returns what it really multiplied by (scales have few bits).
+  // Multiplies every decoded row, also of what is rounded later, by a factor, [R], where the codec can; returns what it really multiplied
+  // by (scales have few bits).
   virtual std::vector<float> scale_rows(const std::vector<double>& factor) { return std::vector<float>(factor.size(), 1.0f); }
   // Called once, after the last band.
   virtual std::vector<RoundedPart> finish() = 0;

@@ -13,7 +13,7 @@ constexpr int64_t kTokens = 64;  // summed in float before they go to the double
 // Adding and taking away 1.5 * 2^23 rounds to the nearest integer, ties to even, without a call of the library.
 constexpr float kRounder = 12582912.0f;
 
-void add_rounding_errors(const float* rotated, int64_t columns, float* sum) {
+void add_rounding_errors(const float* rotated, int64_t columns, float weight, float* sum) {
   for (int64_t begin = 0; begin < columns; begin += grid::kActivationColumns) {
     const int64_t end = std::min(columns, begin + grid::kActivationColumns);
     float largest = 0;
@@ -22,7 +22,7 @@ void add_rounding_errors(const float* rotated, int64_t columns, float* sum) {
     const float scale = largest / 127.0f, inverse = 127.0f / largest;
     for (int64_t k = begin; k < end; ++k) {
       const float error = rotated[k] - scale * ((rotated[k] * inverse + kRounder) - kRounder);
-      sum[k] += error * error;
+      sum[k] += weight * error * error;
     }
   }
 }
@@ -35,8 +35,8 @@ int activation_bits(std::span<const uint8_t> rates, double activation_error, dou
   return is_fine || activation_error > kActivationShare * rounding_error ? kFineActivationBits : kActivationBits;
 }
 
-void ActivationError::add(const float* input, int64_t tokens, ThreadPool& threads) {
-  tokens_ += tokens;
+void ActivationError::add(const float* input, int64_t tokens, ThreadPool& threads, const float* weight) {
+  for (int64_t t = 0; t < tokens; ++t) weight_ += weight ? static_cast<double>(weight[t]) : 1.0;
   const int64_t groups = (tokens + kTokens - 1) / kTokens;
   if (partial_.size() < static_cast<size_t>(groups * columns_))
     partial_ = Buffer<float>::uninitialized(static_cast<size_t>(groups * columns_));
@@ -48,7 +48,7 @@ void ActivationError::add(const float* input, int64_t tokens, ThreadPool& thread
       for (int64_t t = group * kTokens; t < std::min(tokens, (group + 1) * kTokens); ++t) {
         std::copy_n(input + t * columns_, columns_, rotated.data());
         grid::rotate(rotated.data(), 1, columns_, sign_.data());
-        add_rounding_errors(rotated.data(), columns_, sum);
+        add_rounding_errors(rotated.data(), columns_, weight ? weight[t] : 1.0f, sum);
       }
     }
   });
@@ -59,7 +59,7 @@ void ActivationError::add(const float* input, int64_t tokens, ThreadPool& thread
 
 std::vector<double> ActivationError::mean() const {
   std::vector<double> out = sum_;
-  for (double& each : out) each /= static_cast<double>(std::max<int64_t>(1, tokens_));
+  for (double& each : out) each /= weight_ > 0 ? weight_ : 1.0;
   return out;
 }
 

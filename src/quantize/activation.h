@@ -23,14 +23,15 @@ class ActivationError {
   // sign: [ceil(C / 8)] packed, the rotation of the tap point (codec/grid/grid.h).
   explicit ActivationError(std::vector<uint8_t> sign, int64_t columns) : columns_(columns), sign_(std::move(sign)), sum_(size()) {}
 
-  // input: [T, C]. The same sums on any number of threads.
-  void add(const float* input, int64_t tokens, ThreadPool& threads);
-  // [C] mean over the tokens of (x'_k - its int8 form)^2, with a scale per token and grid::kActivationColumns columns.
+  // input: [T, C]; weight: [T] of the tokens, null: all 1. The same sums on any number of threads.
+  void add(const float* input, int64_t tokens, ThreadPool& threads, const float* weight = nullptr);
+  // [C] weighted mean over the tokens of (x'_k - its int8 form)^2, with a scale per token and grid::kActivationColumns columns.
   std::vector<double> mean() const;
 
  private:
   size_t size() const { return static_cast<size_t>(columns_); }
-  int64_t columns_, tokens_ = 0;
+  int64_t columns_;
+  double weight_ = 0;  // of all tokens
   std::vector<uint8_t> sign_;
   std::vector<double> sum_;
   Buffer<float> partial_;

@@ -38,10 +38,11 @@ std::string card_text(const Model& model, const QuantizePlan& plan) {
       "---\nlibrary_name: turboquant\ntags:\n- turboquant\n---\n\n# {0}, {1} bits\n\n"
       "A TurboQuant artifact of {0} ({2}).\n\n"
       "| | |\n|---|---|\n| linears | {3:.3f} bits a weight, {4:.3f} with scales, signs and padding |\n| head | {5} |\n| embedding | {6} |\n"
-      "| effort | {7} |\n| calibration | {8} tokens |\n\n"
+      "| method | {9} |\n| effort | {7} |\n| calibration | {8} tokens |\n\n"
       "Run it:\n\n    tq run DIRECTORY \"a prompt\"\n\nThe model's own licence applies.\n",
       source_name(model), options.bits, describe(model), bits.code, bits.stored, bits_text(options.head_bits),
-      bits_text(model.spec.tied ? options.head_bits : options.embedding_bits), effort_name(options.effort), calibration_tokens(options));
+      bits_text(model.spec.tied ? options.head_bits : options.embedding_bits), effort_name(options.effort), calibration_tokens(options),
+      method_name(options.method));
 }
 
 }  // namespace
@@ -57,12 +58,16 @@ std::string record_text(const Model& model, const QuantizePlan& plan, const Reco
                  {"bits", options.bits},
                  {"embedding_bits", options.embedding_bits},
                  {"head_bits", options.head_bits},
+                 {"method", method_name(options.method)},
+                 {"group", options.group},
+                 {"act_order", options.act_order},
                  {"effort", effort_name(options.effort)},
                  {"windows", windows},
                  {"calibration_tokens", calibration_tokens(options)},
                  {"calibration_sequence", options.sequence},
                  {"gradients", uses_gradients(options)},
                  {"damping", options.damping},
+                 {"passes", options.passes},
                  {"seed", options.seed}};
   Json tensors = Json::object(), experts = Json::object();
   for (const TensorPlan* tensor : plan.tensors()) {

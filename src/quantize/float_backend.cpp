@@ -11,25 +11,31 @@ constexpr int64_t kBand = 384;  // rows of a matrix that one thread multiplies a
 
 class FloatMatrix final : public Matrix {
  public:
-  FloatMatrix(const PackedTensor& tensor, int64_t rows, int64_t expert, ThreadPool& threads)
-      : Matrix(rows, tensor.columns()), values_(Buffer<float>::uninitialized(static_cast<size_t>(rows * tensor.columns()))) {
-    threads.run(rows, 32, [&](int64_t begin, int64_t end, int) {
-      decode_rows(tensor, expert * rows + begin, end - begin, values_.data() + begin * tensor.columns());
+  FloatMatrix(const PackedTensor& tensor, int64_t rows, int64_t expert)
+      : Matrix(rows, tensor.columns()), tensor_(tensor), first_row_(expert * rows) {}
+  std::string kernel(int64_t) const override { return "sgemm"; }
+  uint64_t bytes() const override { return static_cast<uint64_t>(rows() * columns()) * sizeof(float); }
+  // Decodes at the first call: a head whose input alone is measured never is.
+  void decode(ThreadPool& threads) const {
+    if (!values_.empty()) return;
+    values_ = Buffer<float>::uninitialized(static_cast<size_t>(rows() * columns()));
+    threads.run(rows(), 32, [&](int64_t begin, int64_t end, int) {
+      decode_rows(tensor_, first_row_ + begin, end - begin, values_.data() + begin * columns());
     });
   }
-  std::string kernel(int64_t) const override { return "sgemm"; }
-  uint64_t bytes() const override { return values_.size() * sizeof(float); }
   const float* row(int64_t r) const { return values_.data() + r * columns(); }
 
  private:
-  Buffer<float> values_;  // [R, C]
+  PackedTensor tensor_;
+  int64_t first_row_;
+  mutable Buffer<float> values_;  // [R, C]
 };
 
 }  // namespace
 
 Result<std::unique_ptr<Matrix>> FloatBackend::prepare(const PackedTensor& tensor, int64_t expert) {
   TQ_CHECK(tensor.shape.size() >= 2);
-  return std::make_unique<FloatMatrix>(tensor, tensor.shape[tensor.shape.size() - 2], expert, threads_);
+  return std::make_unique<FloatMatrix>(tensor, tensor.shape[tensor.shape.size() - 2], expert);
 }
 
 void FloatBackend::linear(const LinearArgs& args) {
@@ -39,8 +45,10 @@ void FloatBackend::linear(const LinearArgs& args) {
     int64_t first;
   };
   std::vector<Band> bands;
-  for (const LinearJob& job : args.jobs)
+  for (const LinearJob& job : args.jobs) {
+    static_cast<const FloatMatrix&>(*job.matrix).decode(threads_);
     for (int64_t first = 0; first < job.matrix->rows(); first += kBand) bands.push_back({&job, first});
+  }
   threads_.run(static_cast<int64_t>(bands.size()), 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       const auto& [job, first] = bands[static_cast<size_t>(i)];

@@ -7,6 +7,7 @@
 
 #include "artifact/format.h"
 #include "base/output_file.h"
+#include "codec/e8p/e8p.h"
 #include "quantize/calibration.h"
 #include "quantize/card.h"
 #include "quantize/float_backend.h"
@@ -127,7 +128,7 @@ class Job {
     FloatBackend by_blas(backend_, context_.threads);
     const bool is_decoded = backend_.is_host() && decoded_layer_bytes(plan_) <= kLargestDecodedLayer;
     Backend& backend = is_decoded ? by_blas : backend_;
-    Stream stream(model_, backend, context_, sequences, plan_.options.seed, weights.empty() ? nullptr : &weights);
+    Stream stream(model_, backend, context_, sequences, plan_.options, weights.empty() ? nullptr : &weights);
     const size_t wave = layers_per_wave(plan_, context_.threads.size());
     std::vector<PendingStep> pending;
     for (int64_t layer = 0; layer < needed; ++layer) {
@@ -136,14 +137,16 @@ class Job {
       const auto start = std::chrono::steady_clock::now();
       TQ_TRY(stream.advance(is_done ? nullptr : &statistics));
       summary_.seconds_statistics += seconds_since(start);
-      if (!is_done) pending.push_back({layer_step(layer), &plan_.layers[static_cast<size_t>(layer)], std::move(statistics)});
+      if (!is_done)
+        pending.push_back(
+            {layer_step(layer), &plan_.layers[static_cast<size_t>(layer)], std::move(statistics), plan_.folds[static_cast<size_t>(layer)]});
       if (pending.size() == wave || layer + 1 == needed) TQ_TRY(finish(pending));
       context_.listener.progress("layers", layer + 1, needed + !tables_done());
     }
     if (tables_done()) return {};
     Statistics statistics;
     TQ_TRY(stream.measure_head(statistics));
-    pending.push_back({kTablesStep, &plan_.tables, std::move(statistics)});
+    pending.push_back({kTablesStep, &plan_.tables, std::move(statistics), {}});
     TQ_TRY(finish(pending));
     context_.listener.progress("layers", needed + 1, needed + 1);
     return {};
@@ -183,10 +186,13 @@ class Job {
       for (const RoundedPart& part : parts)
         arrays.push_back(
             {{name + "." + part.name, part.dtype, {static_cast<int64_t>(part.bytes.size() / dtype_size(part.dtype))}}, part.bytes});
-      arrays.push_back({{name + ".activation_bits", DType::kU8, {1}}, std::as_bytes(std::span<const uint8_t>(&precision[i], 1))});
+      if (tensors[i].method == Method::kTurboquant)
+        arrays.push_back({{name + ".activation_bits", DType::kU8, {1}}, std::as_bytes(std::span<const uint8_t>(&precision[i], 1))});
       metadata[kErrorKey + name] = fmt::format("{:.17g}", loss.energy > 0 ? loss.error / loss.energy : 0.0);
     }
     for (const auto& [tap, letters] : rounded.experts) metadata[kExpertsKey + tap] = letters;
+    for (const auto& [name, values] : rounded.changed)
+      arrays.push_back({{name, DType::kF32, {static_cast<int64_t>(values.size())}}, std::as_bytes(std::span<const float>(values))});
     for (const auto& [tap, sign] : rounded.signs)
       arrays.push_back({{tap + ".sign", DType::kU8, {static_cast<int64_t>(sign.size())}}, std::as_bytes(std::span<const uint8_t>(sign))});
     return folder_.save_step(step.name, arrays, metadata);
@@ -214,6 +220,11 @@ class Job {
       const grid::Taps& table = plan_.taps[rate];
       const std::string name = taps_name(static_cast<int>(rate), static_cast<int>(table.size()));
       const TensorView view{DType::kF32, {static_cast<int64_t>(table.size())}, reinterpret_cast<const std::byte*>(table.data())};
+      made.emplace(name, pending(name, view, nullptr));
+    }
+    const e8p::Table tables[] = {e8p::absolute_table(), e8p::residual_table()};
+    for (const auto& [name, table] : {std::pair("e8p.absolute", &tables[0]), std::pair("e8p.residual", &tables[1])}) {
+      const TensorView view{DType::kF32, {static_cast<int64_t>(table->size())}, reinterpret_cast<const std::byte*>(table->data())};
       made.emplace(name, pending(name, view, nullptr));
     }
     const ArrayLookup look_up = [&](const std::string& name) -> const PendingArray* {
@@ -258,15 +269,23 @@ uint64_t planned_bytes(const Model& model, const QuantizePlan& plan) {
 }
 
 uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int threads) {
-  const auto hidden = static_cast<uint64_t>(calibration_tokens(plan.options)) * static_cast<uint64_t>(model.spec.hidden) * 4;
+  constexpr uint64_t kProgram = 64 << 20;  // code, tokenizer, texts, trellises
+  const auto tokens = static_cast<uint64_t>(calibration_tokens(plan.options)), width = static_cast<uint64_t>(model.spec.hidden);
+  const auto sequence = static_cast<uint64_t>(std::min(plan.options.sequence, model.spec.context));
+  const uint64_t hidden = tokens * width * 4;
+  const uint64_t decoded = decoded_layer_bytes(plan);
   const size_t wave = layers_per_wave(plan, threads);
   uint64_t largest = 0;
   for (const auto& layer : plan.layers) {
     const StepMemory memory = step_memory(layer, threads);
+    uint64_t activations = 0;  // of one sequence: inputs and outputs of every linear, and the BLAS library's copies
+    for (const TensorPlan& tensor : layer) activations += sequence * static_cast<uint64_t>(tensor.linear.in + tensor.linear.out) * 4;
+    const uint64_t stream = (decoded <= kLargestDecodedLayer ? decoded : 0) + activations + wave * memory.objectives / 2;
+    largest = std::max(largest, stream);
     largest = std::max(largest, wave * memory.objectives + working_memory(memory, wave, threads));
   }
   const StepMemory tables = step_memory(plan.tables, threads);
-  return hidden + std::max(largest, tables.objectives + working_memory(tables, 1, threads));
+  return kProgram + hidden + std::max(largest, tables.objectives + working_memory(tables, 1, threads));
 }
 
 Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume, Backend& backend,

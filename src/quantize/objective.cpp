@@ -1,6 +1,7 @@
 #include "quantize/objective.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "codec/grid/grid.h"
 #include "quantize/blas.h"
@@ -19,37 +20,40 @@ void transpose(float* matrix, int64_t n) {
         for (int64_t j = j0; j < std::min(i, j0 + kTile); ++j) std::swap(matrix[i * n + j], matrix[j * n + i]);
 }
 
-// H' = Q H Q^T with Q = Had diag(sign): rows, then columns.
-void rotate_both(float* hessian, int64_t n, const uint8_t* sign) {
-  grid::rotate(hessian, n, n, sign);
-  transpose(hessian, n);
-  grid::rotate(hessian, n, n, sign);
-}
-
 // out = the mirror image of H at its anti-diagonal, whose lower Cholesky factor is the mirror image of U in H = U U^T.
 void mirror(const float* hessian, int64_t n, float* out) { std::reverse_copy(hessian, hessian + n * n, out); }
 
-bool factor(const Buffer<float>& hessian, int64_t n, Buffer<float>& out, std::vector<double>& diagonal) {
-  mirror(hessian.data(), n, out.data());
+// feedback[j, K] = U[j, K] U[K, K]^-1 for every band K of columns; zeros up to the band's own rows. Backwards in place.
+void normalise_bands(Buffer<float>& upper, int64_t n, int64_t band) {
+  std::vector<float> inverse(static_cast<size_t>(n));
+  for (int64_t k = 0; k < n; ++k) inverse[static_cast<size_t>(k)] = 1.0f / upper[static_cast<size_t>(k * n + k)];
+  for (int64_t j = 0; j < n; ++j) {
+    float* row = upper.data() + j * n;
+    for (int64_t first = (j / band + 1) * band; first < n; first += band)
+      for (int64_t k = first; k < std::min(n, first + band); ++k) {
+        float sum = row[k];
+        for (int64_t i = first; i < k; ++i) sum -= row[i] * upper[static_cast<size_t>(i * n + k)];
+        row[k] = sum * inverse[static_cast<size_t>(k)];
+      }
+  }
+  for (int64_t j = 0; j < n; ++j) std::fill_n(upper.data() + j * n, std::min(n, (j / band + 1) * band), 0.0f);
+}
+
+bool factor(const Buffer<float>& hessian, int64_t n, int64_t band, Objective& out) {
+  mirror(hessian.data(), n, out.feedback.data());
   // Row-major lower is column-major upper: no transposition inside LAPACK.
   const int size = static_cast<int>(n);
   int info = 0;
-  spotrf_("U", &size, out.data(), &size, &info);
+  spotrf_("U", &size, out.feedback.data(), &size, &info);
   if (info != 0) return false;
-  std::reverse(out.data(), out.data() + n * n);  // now U[j, k] stands at [j, k], k >= j
-  for (int64_t k = 0; k < n; ++k)
-    if (!(out[static_cast<size_t>(k * n + k)] > 0)) return false;
-  std::vector<float> inverse(static_cast<size_t>(n));
-  diagonal.resize(static_cast<size_t>(n));
-  for (size_t k = 0; k < inverse.size(); ++k) {
-    const float root = out[k * static_cast<size_t>(n) + k];
-    inverse[k] = 1.0f / root, diagonal[k] = static_cast<double>(root) * static_cast<double>(root);
+  std::reverse(out.feedback.data(), out.feedback.data() + n * n);  // now U[j, k] stands at [j, k], k >= j
+  out.diagonal.resize(static_cast<size_t>(n));
+  for (int64_t k = 0; k < n; ++k) {
+    const double root = static_cast<double>(out.feedback[static_cast<size_t>(k * n + k)]);
+    if (!(root > 0)) return false;
+    out.diagonal[static_cast<size_t>(k)] = root * root;
   }
-  for (int64_t j = 0; j < n; ++j) {
-    float* row = out.data() + j * n;
-    std::fill(row, row + j + 1, 0.0f);
-    for (int64_t k = j + 1; k < n; ++k) row[k] *= inverse[static_cast<size_t>(k)];
-  }
+  normalise_bands(out.feedback, n, band);
   return true;
 }
 
@@ -65,24 +69,50 @@ Objective identity_objective(int64_t columns) {
   return objective;
 }
 
-Objective make_objective(Buffer<float> hessian, int64_t columns, const uint8_t* sign, double damping) {
+Objective factored_objective(Buffer<float> hessian, int64_t columns, double damping, int64_t band) {
   use_one_blas_thread();
   double trace = 0;
-  for (int64_t i = 0; i < columns; ++i) trace += hessian[static_cast<size_t>(i * columns + i)];
+  for (int64_t i = 0; i < columns; ++i) trace += static_cast<double>(hessian[static_cast<size_t>(i * columns + i)]);
   if (!(trace > 0)) return identity_objective(columns);
   Objective objective;
   objective.columns = columns;
   objective.hessian = std::move(hessian);
-  rotate_both(objective.hessian.data(), columns, sign);
   objective.feedback = Buffer<float>::uninitialized(static_cast<size_t>(columns * columns));
   const double mean = trace / static_cast<double>(columns);
   for (double added = 0;; damping *= 10) {
     add_diagonal(objective.hessian, columns, static_cast<float>((damping - added) * mean));
     added = damping;
     objective.damping = damping * mean;
-    if (factor(objective.hessian, columns, objective.feedback, objective.diagonal)) return objective;
+    if (factor(objective.hessian, columns, band, objective)) return objective;
     TQ_CHECK(damping < 1e6);  // a diagonal that dominates always factors
   }
+}
+
+void rotate_hessian(Buffer<float>& hessian, int64_t columns, const uint8_t* sign) {
+  grid::rotate(hessian.data(), columns, columns, sign);
+  transpose(hessian.data(), columns);
+  grid::rotate(hessian.data(), columns, columns, sign);
+}
+
+Objective make_objective(Buffer<float> hessian, int64_t columns, const uint8_t* sign, double damping) {
+  rotate_hessian(hessian, columns, sign);
+  return factored_objective(std::move(hessian), columns, damping, 1);
+}
+
+Buffer<float> permuted(const Buffer<float>& hessian, const std::vector<int64_t>& order) {
+  const auto n = order.size();
+  auto out = Buffer<float>::uninitialized(n * n);
+  for (size_t i = 0; i < n; ++i)
+    for (size_t j = 0; j < n; ++j) out[i * n + j] = hessian[static_cast<size_t>(order[i]) * n + static_cast<size_t>(order[j])];
+  return out;
+}
+
+std::vector<int64_t> falling_diagonal(const Buffer<float>& hessian, int64_t columns) {
+  std::vector<int64_t> order(static_cast<size_t>(columns));
+  std::iota(order.begin(), order.end(), 0);
+  const auto diagonal = [&](int64_t k) { return hessian[static_cast<size_t>(k * columns + k)]; };
+  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return diagonal(a) > diagonal(b); });
+  return order;
 }
 
 }  // namespace tq

@@ -21,6 +21,15 @@ struct Objective {
 // hessian: [C, C] in the original basis, both triangles; sign: [ceil(C / 8)] packed, the rotation of the tap point (codec/grid/grid.h).
 // damping is relative to the mean diagonal, and raised tenfold until the factorisation exists. A Hessian of zeros counts as I.
 Objective make_objective(Buffer<float> hessian, int64_t columns, const uint8_t* sign, double damping);
+// H' = Q H Q^T with Q = Had diag(sign), in place.
+void rotate_hessian(Buffer<float>& hessian, int64_t columns, const uint8_t* sign);
+// The same of a Hessian in the basis and order that the rounding works in. band: columns that are rounded together; their feedback is that
+// of a block LDL factorisation (feedback[j, k] = (U[j, K] U[K, K]^-1)[k], K the band of k). `diagonal` speaks of single columns only.
+Objective factored_objective(Buffer<float> hessian, int64_t columns, double damping, int64_t band);
+// Rows and columns order[0], order[1], …
+Buffer<float> permuted(const Buffer<float>& hessian, const std::vector<int64_t>& order);
+// Columns by falling diagonal, ties in their order: GPTQ's act-order.
+std::vector<int64_t> falling_diagonal(const Buffer<float>& hessian, int64_t columns);
 // H = I: no feedback.
 Objective identity_objective(int64_t columns);
 

@@ -8,6 +8,7 @@ namespace tq {
 namespace {
 
 constexpr std::array<std::string_view, 3> kNames = {"fast", "normal", "best"};
+constexpr std::array<std::string_view, 5> kMethods = {"turboquant", "rtn", "gptq", "awq", "quip"};
 
 // [effort][K]. At high rates a longer window gains less than a tenth of a decibel.
 constexpr int kWindows[3][grid::kMaxRate + 1] = {
@@ -24,6 +25,14 @@ std::optional<Effort> effort_from_name(std::string_view name) {
   return std::nullopt;
 }
 
+std::optional<Method> method_from_name(std::string_view name) {
+  for (size_t i = 0; i < kMethods.size(); ++i)
+    if (kMethods[i] == name) return static_cast<Method>(i);
+  return std::nullopt;
+}
+
+std::string_view method_name(Method method) { return kMethods[static_cast<size_t>(method)]; }
+
 std::string_view effort_name(Effort effort) { return kNames[static_cast<size_t>(effort)]; }
 
 int64_t calibration_tokens(const QuantizeOptions& options) {
@@ -31,7 +40,9 @@ int64_t calibration_tokens(const QuantizeOptions& options) {
   return options.calibration_tokens > 0 ? options.calibration_tokens : kTokens[static_cast<size_t>(options.effort)];
 }
 
-bool uses_gradients(const QuantizeOptions& options) { return options.gradients.value_or(options.effort != Effort::kFast); }
+bool uses_gradients(const QuantizeOptions& options) {
+  return options.gradients.value_or(options.method == Method::kTurboquant && options.effort != Effort::kFast);
+}
 
 int window_of(int rate, Effort effort) { return kWindows[static_cast<size_t>(effort)][rate]; }
 

@@ -17,8 +17,20 @@ enum class Effort : uint8_t { kFast, kNormal, kBest };
 std::optional<Effort> effort_from_name(std::string_view name);
 std::string_view effort_name(Effort effort);
 
+// How the linears of the layers are rounded: this program's own way, or one of those it is compared with.
+//   rtn   round to nearest, min-max scales by group (codec scalar)
+//   gptq  the same codes with error feedback, columns by falling diagonal of H (Frantar et al. 2022)
+//   awq   the same codes without feedback, after a search of input scales and clipping (Lin et al. 2023)
+//   quip  QuIP#: E8P vectors with block feedback between two-sided random Hadamard transforms (Tseng et al. 2024), codec e8p
+enum class Method : uint8_t { kTurboquant, kRtn, kGptq, kAwq, kQuip };
+std::optional<Method> method_from_name(std::string_view name);
+std::string_view method_name(Method method);
+
 struct QuantizeOptions {
-  double bits = 3.0;  // mean over the linears of the layers, 2 to 8
+  Method method = Method::kTurboquant;
+  int64_t group = 128;    // rtn, gptq, awq: columns that share a scale, 64 or less where it does not divide a matrix; 0: all of a row
+  bool act_order = true;  // turboquant, gptq: columns by falling diagonal of H
+  double bits = 3.0;      // mean over the linears of the layers, 2 to 8
   Effort effort = Effort::kNormal;
   int embedding_bits = 6;                // 0: as in the original; a tied embedding follows the head
   int head_bits = 6;                     // 0: as in the original
@@ -27,6 +39,7 @@ struct QuantizeOptions {
   int64_t sequence = 1024;               // tokens of a calibration sequence
   double damping = 0.01;                 // of the Hessian's mean diagonal
   std::optional<bool> gradients;         // weight tokens by the gradients at the linears' outputs; by effort when not given
+  int passes = 0;                        // turboquant: times that all columns are rounded again
   uint64_t shard_bytes = uint64_t{4} << 30;
   uint64_t seed = 0;
 };

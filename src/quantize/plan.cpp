@@ -1,12 +1,15 @@
 #include "quantize/plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 #include "artifact/format.h"
 #include "base/float16.h"
 #include "base/hash.h"
 #include "base/rng.h"
+#include "codec/e8p/e8p.h"
+#include "codec/scalar/scalar.h"
 #include "quantize/card.h"
 
 namespace tq {
@@ -18,6 +21,11 @@ Status check_options(const QuantizeOptions& options) {
   if (!(options.bits >= 2.0 && options.bits <= 8.0)) return bad_usage("--bits {}: give a number from 2 to 8", options.bits);
   for (const int bits : {options.embedding_bits, options.head_bits})
     if (bits != 0 && (bits < 2 || bits > 8)) return bad_usage("{} bits for the embedding or head: give 2 to 8, or 'original'", bits);
+  if (options.method != Method::kTurboquant && options.bits != std::floor(options.bits))
+    return bad_usage("--bits {}: --method {} takes whole bits", options.bits, method_name(options.method));
+  if (options.method == Method::kQuip && options.bits > 4) return bad_usage("--bits {}: --method quip has 2, 3 and 4", options.bits);
+  if (options.group != 0 && (options.group < 16 || options.group > 128 || 128 % options.group != 0))
+    return bad_usage("--group {}: give 16, 32, 64, 128, or 0 for whole rows", options.group);
   if (options.sequence < 16) return bad_usage("calibration sequences of {} tokens are too short", options.sequence);
   return {};
 }
@@ -37,9 +45,12 @@ std::vector<int64_t> plane_rows(const TensorPlan& tensor) {
   return sums;
 }
 
+bool is_rotated(Method method) { return method == Method::kTurboquant || method == Method::kQuip; }
+
 std::set<int> used_rates(const QuantizePlan& plan) {
   std::set<int> used;
-  for (const TensorPlan* tensor : plan.tensors()) used.insert(tensor->rates.begin(), tensor->rates.end());
+  for (const TensorPlan* tensor : plan.tensors())
+    if (tensor->method == Method::kTurboquant) used.insert(tensor->rates.begin(), tensor->rates.end());
   return used;
 }
 
@@ -80,9 +91,11 @@ class Collector {
   void add_kept(const std::string& name, const PackedTensor& tensor) {
     if (names_.insert(name).second) arrays_.push_back(kept(name, tensor));
   }
-  void add_grid(const TensorPlan& tensor) {
+  void add_tensor(const TensorPlan& tensor) {
     for (const TensorInfo& info : arrays_of(tensor)) add_made(info);
-    add_made({tensor.linear.tap + ".sign", DType::kU8, {(tensor.linear.in + 7) / 8}});
+    if (tensor.method == Method::kQuip)
+      for (const char* table : {"e8p.absolute", "e8p.residual"}) add_made({table, DType::kF32, {e8p::kEntries * e8p::kWidth}});
+    if (is_rotated(tensor.method)) add_made({tensor.linear.tap + ".sign", DType::kU8, {(tensor.linear.in + 7) / 8}});
   }
   std::vector<PendingArray> take() { return std::move(arrays_); }
 
@@ -91,6 +104,58 @@ class Collector {
   std::set<std::string> names_;
   std::vector<PendingArray> arrays_;
 };
+
+TensorPlan tensor_plan(const Linear& linear, const Rates& rates, const QuantizeOptions& options) {
+  TensorPlan plan{.linear = linear, .rates = rates, .method = options.method};
+  plan.group = scalar::group_columns(linear.in, options.group);
+  plan.has_order = options.method == Method::kGptq && options.act_order;
+  return plan;
+}
+
+// Into norm -> q, k, v; norm -> gate, up; up -> down; v -> o, where every head has its own v. Not into mixtures, whose experts share an
+// input with the router.
+std::vector<Fold> folds_of(const std::vector<Block>& layer) {
+  std::vector<Fold> folds;
+  for (const Block& block : layer) {
+    if (const auto* op = std::get_if<Attention>(&block.op)) {
+      folds.push_back({.tap = op->qkv[0].tap, .name = block.pre.name, .is_norm = true});
+      const int64_t width = op->heads * op->head_dim;
+      if (op->kv_heads == op->heads)
+        folds.push_back({.tap = op->output.tap,
+                         .name = op->qkv.back().name,
+                         .first_row = op->qkv.size() == 1 ? 2 * width : 0,
+                         .has_bias = op->qkv.back().bias});
+    } else if (const auto* mlp = std::get_if<Mlp>(&block.op)) {
+      folds.push_back({.tap = mlp->gate_up[0].tap, .name = block.pre.name, .is_norm = true});
+      folds.push_back({.tap = mlp->down.tap,
+                       .name = mlp->gate_up.back().name,
+                       .first_row = mlp->gate_up.size() == 1 ? mlp->down.in : 0,
+                       .has_bias = mlp->gate_up.back().bias});
+    }
+  }
+  return folds;
+}
+
+std::vector<TensorInfo> scalar_arrays(const TensorPlan& tensor) {
+  const Linear& linear = tensor.linear;
+  const int64_t experts = std::max<int64_t>(1, linear.experts), scales = linear.out * (linear.in / tensor.group);
+  std::vector<TensorInfo> out = {{linear.name + ".scalar", DType::kU16, {2 * experts}},
+                                 {linear.name + ".codes", DType::kU8, {experts * linear.out * scalar::row_bytes(linear.in, tensor.bits())}},
+                                 {linear.name + ".scale", DType::kF16, {experts * scales}},
+                                 {linear.name + ".zero", DType::kU8, {experts * scalar::row_bytes(scales, tensor.bits())}}};
+  if (tensor.has_order) out.push_back({linear.name + ".order", DType::kU16, {experts * linear.in}});
+  return out;
+}
+
+std::vector<TensorInfo> e8p_arrays(const TensorPlan& tensor) {
+  const Linear& linear = tensor.linear;
+  const int64_t experts = std::max<int64_t>(1, linear.experts), vectors = experts * linear.out * (linear.in / e8p::kWidth);
+  std::vector<TensorInfo> out = {{linear.name + ".vectors", DType::kU16, {vectors}},
+                                 {linear.name + ".stage", DType::kF32, {2 * experts}},
+                                 {linear.name + ".row_sign", DType::kU8, {experts * ((linear.out + 7) / 8)}}};
+  if (tensor.bits() > 2) out.push_back({linear.name + ".residual", tensor.bits() == 3 ? DType::kU8 : DType::kU16, {vectors}});
+  return out;
+}
 
 }  // namespace
 
@@ -114,13 +179,17 @@ Result<QuantizePlan> make_plan(const Model& model, const QuantizeOptions& option
   plan.taps = taps_of(options.effort);
   std::vector<const Linear*> all = linears(spec);
   std::erase_if(all, [](const Linear* linear) { return linear->role == Role::kRouter; });  // routers stay as they are
+  for (const Linear* linear : all)
+    if (options.method == Method::kQuip && linear->in % e8p::kWidth != 0)
+      return bad_input("{}: {} has {} columns; --method quip needs a multiple of 8", model.source, linear->name, linear->in);
   const std::vector<Rates> rates = uniform_rates(all, options.bits);
   size_t next = 0;
   for (const auto& layer : spec.layers) {
     plan.layers.emplace_back();
+    plan.folds.push_back(options.method == Method::kAwq ? folds_of(layer) : std::vector<Fold>());
     for (const Block& block : layer)
       for (const Linear* linear : linears(block))
-        if (linear->role != Role::kRouter) plan.layers.back().push_back({*linear, rates[next++]});
+        if (linear->role != Role::kRouter) plan.layers.back().push_back(tensor_plan(*linear, rates[next++], options));
   }
   if (options.head_bits > 0) plan.tables.push_back({spec.head, constant_rates(spec.head, options.head_bits)});
   if (!spec.tied && options.embedding_bits > 0) {
@@ -132,6 +201,8 @@ Result<QuantizePlan> make_plan(const Model& model, const QuantizeOptions& option
 }
 
 std::vector<TensorInfo> arrays_of(const TensorPlan& tensor) {
+  if (tensor.method == Method::kQuip) return e8p_arrays(tensor);
+  if (tensor.method != Method::kTurboquant) return scalar_arrays(tensor);
   const Linear& linear = tensor.linear;
   int64_t padded_rows = 0;
   for (const int64_t rows : plane_rows(tensor)) padded_rows += (rows + grid::kLineRows - 1) / grid::kLineRows * grid::kLineRows;
@@ -140,6 +211,16 @@ std::vector<TensorInfo> arrays_of(const TensorPlan& tensor) {
           {linear.name + ".row_scale", DType::kF16, {std::max<int64_t>(1, linear.experts) * linear.out}},
           {linear.name + ".rates", DType::kU8, {static_cast<int64_t>(tensor.rates.size())}},
           {linear.name + ".activation_bits", DType::kU8, {1}}};
+}
+
+std::vector<TensorInfo> changed_arrays(const Model& model, const std::vector<Fold>& folds) {
+  std::vector<TensorInfo> out;
+  for (const Fold& fold : folds) {
+    if (!fold.is_norm && !fold.has_bias) continue;
+    const std::string name = fold.name + (fold.is_norm ? ".weight" : ".bias");
+    out.push_back({name, DType::kF32, model.find(name)->shape});
+  }
+  return out;
 }
 
 std::vector<uint8_t> sign_of(const std::string& tap, int64_t columns, uint64_t seed) {
@@ -159,11 +240,19 @@ std::vector<PendingArray> artifact_arrays(const Model& model, const QuantizePlan
     collector.add_made({taps_name(rate, static_cast<int>(window)), DType::kF32, {window}});
   }
   for (const auto& layer : plan.layers)
-    for (const TensorPlan& tensor : layer) collector.add_grid(tensor);
-  for (const TensorPlan& tensor : plan.tables) collector.add_grid(tensor);
+    for (const TensorPlan& tensor : layer) collector.add_tensor(tensor);
+  for (const TensorPlan& tensor : plan.tables) collector.add_tensor(tensor);
+  for (const auto& folds : plan.folds)
+    for (const TensorInfo& info : changed_arrays(model, folds)) collector.add_made(info);
   for (const std::string& name : tensor_names(model.spec))
     if (!quantized.contains(name)) collector.add_kept(name, *model.find(name));
   return collector.take();
+}
+
+double code_bits(const TensorPlan& tensor) {
+  double rows = 0;
+  for (const int64_t each : plane_rows(tensor)) rows += static_cast<double>(each);
+  return rows / static_cast<double>(std::max<int64_t>(1, tensor.linear.experts) * tensor.linear.out);
 }
 
 MeanBits mean_bits(const QuantizePlan& plan) {
@@ -173,10 +262,10 @@ MeanBits mean_bits(const QuantizePlan& plan) {
     for (const TensorPlan& tensor : layer) {
       const Linear& linear = tensor.linear;
       weights += static_cast<double>(std::max<int64_t>(1, linear.experts) * linear.in) * static_cast<double>(linear.out);
-      for (const int64_t rows : plane_rows(tensor)) code += static_cast<double>(rows) * static_cast<double>(linear.in);
+      code += code_bits(tensor) * static_cast<double>(std::max<int64_t>(1, linear.experts) * linear.in) * static_cast<double>(linear.out);
       for (const TensorInfo& info : arrays_of(tensor))
         stored += 8.0 * static_cast<double>(element_count(info.shape)) * static_cast<double>(dtype_size(info.dtype));
-      if (taps.insert(linear.tap).second) stored += 8.0 * static_cast<double>((linear.in + 7) / 8);
+      if (is_rotated(tensor.method) && taps.insert(linear.tap).second) stored += 8.0 * static_cast<double>((linear.in + 7) / 8);
     }
   }
   return {code / weights, stored / weights};

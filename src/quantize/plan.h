@@ -12,18 +12,36 @@ namespace tq {
 
 struct TensorPlan {
   Linear linear;
-  Rates rates;
+  Rates rates;  // of the grid; other methods have the same one everywhere
+  Method method = Method::kTurboquant;
+  int64_t group = 0;       // of scalar codes: columns that share a scale, divides linear.in
+  bool has_order = false;  // scalar codes in an order of columns of their own
+
+  int bits() const { return rates.at(0); }
+};
+
+// AWQ: the scales of a tap point's input are divided out of what comes before it: a norm, or rows of a linear.
+struct Fold {
+  std::string tap;
+  std::string name;  // of the norm or linear, without ".weight"
+  bool is_norm = false;
+  int64_t first_row = 0;  // of a linear, whose rows [first_row, first_row + C) make the input
+  bool has_bias = false;
 };
 
 struct QuantizePlan {
   QuantizeOptions options;
   std::vector<std::vector<TensorPlan>> layers;  // the linears of each layer, in order
+  std::vector<std::vector<Fold>> folds;         // of each layer
   std::vector<TensorPlan> tables;               // head and embedding, as far as they are quantized
   grid::TapsByRate taps;
   std::map<std::string, std::string> texts;  // small files by name, complete but for the hashes and errors in turboquant.json
 
   std::vector<const TensorPlan*> tensors() const;
 };
+
+// Bits a weight of one tensor's codes.
+double code_bits(const TensorPlan& tensor);
 
 // Errors: kUsage for options out of range, kBadInput for a model that the grid cannot take (mixtures, for now).
 Result<QuantizePlan> make_plan(const Model& model, const QuantizeOptions& options);
@@ -33,6 +51,8 @@ PendingArray converted(const std::string& name, const PackedTensor& tensor, DTyp
 
 // The arrays of a planned tensor, without the shared ones.
 std::vector<safetensors::TensorInfo> arrays_of(const TensorPlan& tensor);
+// The plain arrays that folds change, as F32: norms and biases.
+std::vector<safetensors::TensorInfo> changed_arrays(const Model& model, const std::vector<Fold>& folds);
 // The packed +-1 vector of a tap point: random, from the seed and its name.
 std::vector<uint8_t> sign_of(const std::string& tap, int64_t columns, uint64_t seed);
 

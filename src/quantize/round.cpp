@@ -54,8 +54,10 @@ class Loop {
              (rounder.group() == 0 || rounder.group() >= matrix.columns || kBlock % rounder.group() == 0));
   }
 
-  // Returns e_r H e_r of every row, where the feedback is that of single columns.
-  std::vector<double> run() {
+  // e_r H e_r of every row: after run(), where the feedback is that of single columns; kept up to date by round_again().
+  std::vector<double>& row_error() { return row_error_; }
+
+  void run() {
     for (int64_t first = 0; first < matrix_.columns; first += kBlock) {
       first_ = first, last_ = std::min(matrix_.columns, first + kBlock);
       start_block();
@@ -65,7 +67,26 @@ class Loop {
         feed(inner, inner_end - inner, inner_end, last_ - inner_end);
       }
     }
-    return std::move(row_error_);
+  }
+
+  // Rounds every column to what is best given the errors of all others: with g = E H, the target is q_k + g_k / H_kk. Never worse, but for
+  // the encoder's own approximation.
+  void round_again() {
+    change_ = Buffer<float>::uninitialized(static_cast<size_t>(kInner * matrix_.rows));
+    for (int64_t first = 0; first < matrix_.columns; first += kBlock) {
+      first_ = first, last_ = std::min(matrix_.columns, first + kBlock);
+      std::fill_n(block_.data(), (last_ - first_) * matrix_.rows, 0.0f);
+      add_product(
+          {objective_.hessian.data() + first_, matrix_.columns, matrix_.error.data(), block_.data(), last_ - first_, matrix_.columns},
+          matrix_.rows, threads_);
+      for (int64_t inner = first_; inner < last_; inner += kInner) {
+        const int64_t inner_end = std::min(last_, inner + kInner);
+        for (int64_t k = inner; k < inner_end; ++k) improve_column(k, inner, inner_end);
+        add_product({objective_.hessian.data() + inner * matrix_.columns + inner_end, matrix_.columns, change_.data(), target(inner_end),
+                     last_ - inner_end, inner_end - inner},
+                    matrix_.rows, threads_);
+      }
+    }
   }
 
  private:
@@ -86,9 +107,31 @@ class Loop {
                 threads_);
   }
 
+  // What feedback has summed for columns not next in line leaves room for the errors of those between; GPTQ's weights do not. With P the
+  // sums and F the feedback inside the group (ones on its diagonal), these are W + P F^-1.
+  void begin_group(int64_t first, int64_t count) {
+    const int64_t rows = matrix_.rows;
+    group_.assign(target(first), target(first) + count * rows);
+    if (has_feedback() && first > 0) {
+      for (int64_t k = 0; k < count; ++k) {
+        const float* weight = matrix_.weight_at(first + k);
+        float* sum = group_.data() + k * rows;
+        for (int64_t r = 0; r < rows; ++r) sum[r] -= weight[r];
+        for (int64_t i = 0; i < k; ++i) {
+          const float factor = objective_.feedback[static_cast<size_t>((first + i) * matrix_.columns + first + k)];
+          const float* before = group_.data() + i * rows;
+          for (int64_t r = 0; r < rows; ++r) sum[r] -= factor * before[r];
+        }
+      }
+      for (int64_t k = 0; k < count; ++k)
+        for (int64_t r = 0; r < rows; ++r) group_[static_cast<size_t>(k * rows + r)] += matrix_.weight_at(first + k)[r];
+    }
+    rounder_.begin_group(first, group_.data());
+  }
+
   void round_band(int64_t k, int64_t inner_end) {
     const int64_t rows = matrix_.rows, columns = std::min(rounder_.columns(), matrix_.columns - k);
-    if (const int64_t group = rounder_.group(); group > 0 && k % group == 0) rounder_.begin_group(k, target(k));
+    if (const int64_t group = rounder_.group(); group > 0 && k % group == 0) begin_group(k, std::min(group, last_ - k));
     rounder_.round(k, target(k), value_.data());
     for (int64_t i = 0; i < columns; ++i) {
       const float* weight = matrix_.weight_at(k + i);
@@ -114,12 +157,40 @@ class Loop {
     }
   }
 
+  // Column k again; target(k) holds g_k. Later columns of the inner block hear of its change.
+  void improve_column(int64_t k, int64_t inner, int64_t inner_end) {
+    const int64_t rows = matrix_.rows;
+    const float* weight = matrix_.weight_at(k);
+    float* error = matrix_.error_at(k);
+    float* wanted = target(k);
+    float* change = change_.data() + (k - inner) * rows;
+    const float* hessian = objective_.hessian.data() + k * matrix_.columns;
+    const float own = hessian[k], inverse = own > 0 ? 1.0f / own : 0.0f;
+    for (int64_t r = 0; r < rows; ++r) {
+      row_error_[static_cast<size_t>(r)] -= static_cast<double>(wanted[r] * wanted[r] * inverse);
+      wanted[r] = weight[r] - error[r] + wanted[r] * inverse;
+    }
+    rounder_.round(k, wanted, value_.data());
+    for (int64_t r = 0; r < rows; ++r) {
+      const float value = value_[static_cast<size_t>(r)], missed = wanted[r] - value, fresh = weight[r] - value;
+      row_error_[static_cast<size_t>(r)] += static_cast<double>(own * missed * missed);
+      change[r] = fresh - error[r];
+      error[r] = fresh;
+    }
+    for (int64_t next = k + 1; next < inner_end; ++next) {
+      const float factor = hessian[next];
+      float* later = target(next);
+      for (int64_t r = 0; r < rows; ++r) later[r] += factor * change[r];
+    }
+  }
+
   ColumnMatrix& matrix_;
   Rounder& rounder_;
   const Objective& objective_;
   ThreadPool* threads_;
-  Buffer<float> block_;  // [kBlock, R]
-  std::vector<float> value_;
+  Buffer<float> block_;   // [kBlock, R] targets; in round_again: products with the Hessian
+  Buffer<float> change_;  // [kInner, R] of the errors in round_again
+  std::vector<float> value_, group_;
   std::vector<double> row_error_;  // [R]
   int64_t first_ = 0, last_ = 0;
 };
@@ -152,16 +223,56 @@ RowProducts row_products(const Objective& objective, const ColumnMatrix& matrix,
   return out;
 }
 
-// Brings the errors to decoded rows that are scaled by `factor`, and sums |E|^2 and sum_k error_k |q_k|^2, q_k the decoded columns.
-void apply_factors(ColumnMatrix& matrix, const std::vector<float>& factor, std::span<const double> activation, double* squared,
-                   double* weighted) {
+// e H e of every row.
+std::vector<double> row_errors(const Objective& objective, const ColumnMatrix& matrix, ThreadPool* threads) {
+  std::vector<double> out(static_cast<size_t>(matrix.rows));
+  const auto n = static_cast<int>(matrix.columns);
+  for_rows(matrix.rows, threads, [&](int64_t first, int64_t count) {
+    auto product = Buffer<float>::uninitialized(static_cast<size_t>(count * matrix.columns));
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, static_cast<int>(count), n, 1.0f, objective.hessian.data(), n,
+                matrix.error.data() + first, static_cast<int>(matrix.rows), 0.0f, product.data(), static_cast<int>(count));
+    for (int64_t k = 0; k < matrix.columns; ++k)
+      for (int64_t r = 0; r < count; ++r)
+        out[static_cast<size_t>(first + r)] +=
+            static_cast<double>(product[static_cast<size_t>(k * count + r)]) * static_cast<double>(matrix.error_at(k)[first + r]);
+  });
+  return out;
+}
+
+// Scales the decoded rows to what is best for the codes that were chosen, s = (w H q) / (q H q), and brings errors and losses up to date.
+// energy: w H w, summed.
+void refit_rows(ColumnMatrix& matrix, Rounder& rounder, const LoopRequest& request, std::vector<double>& row_error, double* energy) {
+  const RowProducts products = row_products(*request.objective, matrix, request.threads);
+  const auto rows = static_cast<size_t>(matrix.rows);
+  std::vector<float> factor(rows, 1.0f);
+  if (request.refit) {
+    std::vector<double> best(rows, 1.0);
+    for (size_t r = 0; r < rows; ++r)
+      if (products.norm[r] > 0 && products.cross[r] > 0) best[r] = products.cross[r] / products.norm[r];
+    factor = rounder.scale_rows(best);
+  }
+  *energy = 0;
+  for (size_t r = 0; r < rows; ++r) {
+    // With q = w - e before the factor f: w H w = 2 w H q - q H q + e H e, and what f changes in e H e is exact where f is near 1.
+    const double f = static_cast<double>(factor[r]);
+    *energy += 2 * products.cross[r] - products.norm[r] + row_error[r];
+    row_error[r] = std::max(0.0, row_error[r] + (1 - f) * (2 * products.cross[r] - (1 + f) * products.norm[r]));
+  }
   for (int64_t k = 0; k < matrix.columns; ++k) {
     const float* weight = matrix.weight_at(k);
     float* error = matrix.error_at(k);
+    for (int64_t r = 0; r < matrix.rows; ++r) error[r] = weight[r] - factor[static_cast<size_t>(r)] * (weight[r] - error[r]);
+  }
+}
+
+// |E|^2, and sum_k activation_k |q_k|^2, q_k the decoded columns.
+void sum_squares(const ColumnMatrix& matrix, std::span<const double> activation, double* squared, double* weighted) {
+  for (int64_t k = 0; k < matrix.columns; ++k) {
+    const float* weight = matrix.weight_at(k);
+    const float* error = matrix.error_at(k);
     double of_error = 0, of_value = 0;
     for (int64_t r = 0; r < matrix.rows; ++r) {
-      const float value = factor[static_cast<size_t>(r)] * (weight[r] - error[r]);
-      error[r] = weight[r] - value;
+      const float value = weight[r] - error[r];
       of_error += static_cast<double>(error[r] * error[r]);
       of_value += static_cast<double>(value * value);
     }
@@ -208,25 +319,19 @@ ColumnMatrix read_columns(const RowSource& weight, int64_t rows, int64_t columns
 Loss round_columns(ColumnMatrix& matrix, Rounder& rounder, const LoopRequest& request) {
   use_one_blas_thread();
   const Objective& objective = *request.objective;
-  const std::vector<double> row_error = Loop(matrix, rounder, request).run();
-  const RowProducts products = row_products(objective, matrix, request.threads);
-  const auto rows = static_cast<size_t>(matrix.rows);
-  std::vector<float> factor(rows, 1.0f);
-  if (request.refit) {
-    std::vector<double> best(rows, 1.0);
-    for (size_t r = 0; r < rows; ++r)
-      if (products.norm[r] > 0 && products.cross[r] > 0) best[r] = products.cross[r] / products.norm[r];
-    factor = rounder.scale_rows(best);
-  }
+  Loop loop(matrix, rounder, request);
+  loop.run();
+  const bool is_exact = objective.hessian.empty() || (!objective.feedback.empty() && rounder.columns() == 1);
+  if (!is_exact) loop.row_error() = row_errors(objective, matrix, request.threads);
   Loss loss;
-  double squared = 0;
-  apply_factors(matrix, factor, request.activation_error, &squared, &loss.activation_error);
-  for (size_t r = 0; r < rows; ++r) {
-    // With q = w - e before the factor f: w H w = 2 w H q - q H q + e H e, and what f changes in e H e is exact where f is near 1.
-    const double f = static_cast<double>(factor[r]);
-    loss.error += std::max(0.0, row_error[r] + (1 - f) * (2 * products.cross[r] - (1 + f) * products.norm[r]));
-    loss.energy += 2 * products.cross[r] - products.norm[r] + row_error[r];
+  refit_rows(matrix, rounder, request, loop.row_error(), &loss.energy);
+  for (int pass = 0; pass < request.passes && !objective.hessian.empty(); ++pass) {
+    loop.round_again();
+    refit_rows(matrix, rounder, request, loop.row_error(), &loss.energy);
   }
+  for (const double each : loop.row_error()) loss.error += each;
+  double squared = 0;
+  sum_squares(matrix, request.activation_error, &squared, &loss.activation_error);
   loss.measured_error = std::max(0.0, loss.error - objective.damping * squared);
   return loss;
 }
@@ -237,20 +342,39 @@ const RoundedPart& Rounded::part(std::string_view name) const {
   return *found;
 }
 
+void put_in_order(float* rows, int64_t count, const std::vector<int64_t>& order) {
+  std::vector<float> row(order.size());
+  for (int64_t i = 0; i < count; ++i) {
+    float* values = rows + i * static_cast<int64_t>(order.size());
+    std::copy_n(values, row.size(), row.data());
+    for (size_t k = 0; k < row.size(); ++k) values[k] = row[static_cast<size_t>(order[k])];
+  }
+}
+
 Rounded round_to_grid(const RoundRequest& request) {
-  const RowChange rotate = [&](float* rows, int64_t count) { grid::rotate(rows, count, request.columns, request.sign); };
-  ColumnMatrix matrix = read_columns(request.weight, request.rows, request.columns, rotate, request.threads);
+  const RowChange change = [&](float* rows, int64_t count) {
+    grid::rotate(rows, count, request.columns, request.sign);
+    if (request.order) put_in_order(rows, count, *request.order);
+  };
+  std::vector<double> activation(request.activation_error.begin(), request.activation_error.end());
+  if (request.order)
+    for (size_t k = 0; k < activation.size(); ++k) activation[k] = request.activation_error[static_cast<size_t>((*request.order)[k])];
+  ColumnMatrix matrix = read_columns(request.weight, request.rows, request.columns, change, request.threads);
   grid::GridRounder rounder({.rows = request.rows,
                              .columns = request.columns,
                              .rates = request.rates,
                              .taps = request.taps,
                              .isa = request.isa,
+                             .order = request.order ? *request.order : std::vector<int64_t>(),
                              .threads = request.threads},
                             row_scales(matrix));
   Rounded out;
-  out.loss = round_columns(
-      matrix, rounder,
-      {.objective = request.objective, .activation_error = request.activation_error, .refit = true, .threads = request.threads});
+  out.loss = round_columns(matrix, rounder,
+                           {.objective = request.objective,
+                            .activation_error = activation,
+                            .refit = true,
+                            .passes = request.passes,
+                            .threads = request.threads});
   out.parts = rounder.finish();
   return out;
 }

@@ -43,18 +43,24 @@ struct LoopRequest {
   const Objective* objective = nullptr;
   std::span<const double> activation_error;
   bool refit = false;
+  int passes = 0;  // times that every column is rounded again, given the errors of all others (coordinate descent); refits after each
   ThreadPool* threads = nullptr;
 };
 Loss round_columns(ColumnMatrix& matrix, Rounder& rounder, const LoopRequest& request);
 
+// Columns order[0], order[1], … of each row, in place.
+void put_in_order(float* rows, int64_t count, const std::vector<int64_t>& order);
+
 struct RoundRequest {
   RowSource weight;  // in the original basis
   int64_t rows = 0, columns = 0;
-  const uint8_t* sign = nullptr;  // the rotation of the tap point
-  const Objective* objective = nullptr;
-  std::span<const double> activation_error;  // [C] or empty
-  std::span<const uint8_t> rates;            // [ceil(R / 32)]
+  const uint8_t* sign = nullptr;                // the rotation of the tap point
+  const Objective* objective = nullptr;         // in the order
+  const std::vector<int64_t>* order = nullptr;  // rotated columns in the order of rounding, or null
+  std::span<const double> activation_error;     // [C] or empty; not in the order
+  std::span<const uint8_t> rates;               // [ceil(R / 32)]
   const grid::TapsByRate* taps = nullptr;
+  int passes = 0;
   Isa isa = Isa::kGeneric;
   ThreadPool* threads = nullptr;
 };

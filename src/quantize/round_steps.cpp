@@ -3,6 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "quantize/awq.h"
+#include "quantize/round_e8p.h"
+#include "quantize/round_scalar.h"
+
 namespace tq {
 namespace {
 
@@ -16,6 +20,8 @@ struct Input {
   const std::vector<uint8_t>* sign = nullptr;
   Objective objective;
   std::vector<double> activation_error;
+  std::vector<int64_t> order;  // GPTQ's; empty: as they are
+  std::vector<float> scale;    // AWQ's, [C]; empty: ones
   double tokens = 1;
 };
 
@@ -41,6 +47,7 @@ class StepRounder {
     for (const Work& work : tall_)
       if (!context_.stopped()) round_matrices(work, inputs_[work.input], &context_.threads);
     for (PendingStep& step : steps_) step.statistics.clear();
+    for (size_t step = 0; step < steps_.size(); ++step) change_plain(step);
     if (context_.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
     TQ_TRY(join());
     return std::move(out_);
@@ -73,7 +80,7 @@ class StepRounder {
 
   void collect(size_t step, const std::string& tap, const std::vector<size_t>& indices) {
     const Linear& linear = tensors(step)[indices[0]].linear;
-    const auto& sign = out_[step].signs[tap] = sign_of(tap, linear.in, plan_.options.seed);
+    const std::vector<uint8_t>& sign = out_[step].signs[tap] = sign_of(tap, linear.in, plan_.options.seed);
     if (linear.experts > 0) {
       std::string& letters = out_[step].experts[tap];
       letters.assign(static_cast<size_t>(linear.experts), 'i');
@@ -129,11 +136,87 @@ class StepRounder {
     else set_objective(input, shared_moment(input), 's');
   }
 
+  Method method_of(const Input& input) const {
+    for (const TensorPlan& tensor : tensors(input.step))
+      if (tensor.linear.tap == input.tap) return tensor.method;
+    return Method::kTurboquant;
+  }
+
   void set_objective(Input& input, Buffer<float> moment, char letter) {
-    input.objective = make_objective(std::move(moment), input.columns, input.sign->data(), plan_.options.damping);
+    const double damping = plan_.options.damping;
+    const Method method = method_of(input);
+    if (method == Method::kTurboquant) {
+      rotate_hessian(moment, input.columns, input.sign->data());
+      if (plan_.options.act_order) order_input(input, moment);
+      input.objective = factored_objective(std::move(moment), input.columns, damping, 1);
+    } else if (method == Method::kQuip) {
+      input.objective = e8p_objective(std::move(moment), input.columns, input.sign->data(), damping);
+    } else {
+      if (method == Method::kAwq) scale_input(input, moment);
+      if (method == Method::kGptq && plan_.options.act_order) order_input(input, moment);
+      input.objective = factored_objective(std::move(moment), input.columns, damping, 1);
+      if (method != Method::kGptq) input.objective.feedback = {}, input.objective.diagonal.clear();
+    }
     if (input.expert < 0) return;
     const bool is_identity = input.objective.hessian.empty();
     out_[input.step].experts.at(input.tap)[static_cast<size_t>(input.expert)] = is_identity ? 'i' : letter;
+  }
+
+  static void order_input(Input& input, Buffer<float>& moment) {
+    input.order = falling_diagonal(moment, input.columns);
+    moment = permuted(moment, input.order);
+  }
+
+  // AWQ: finds the scales of an input that something before it can take, and brings its second moment to x / s.
+  void scale_input(Input& input, Buffer<float>& moment) {
+    const auto& folds = steps_[input.step].folds;
+    if (std::none_of(folds.begin(), folds.end(), [&](const Fold& fold) { return fold.tap == input.tap; })) return;
+    std::vector<awq::Reader> readers;
+    awq::Input search{.columns = input.columns, .hessian = &moment};
+    for (const TensorPlan& tensor : tensors(input.step)) {
+      if (tensor.linear.tap != input.tap) continue;
+      readers.push_back({decode(*model_.find(tensor.linear.name + ".weight")), tensor.linear.out});
+      search.group = tensor.group, search.bits = tensor.bits();
+    }
+    const std::vector<double> magnitude = steps_[input.step].statistics.at({input.tap, -1}).magnitude.mean();
+    search.magnitude = magnitude;
+    input.scale = awq::search_scales(search, readers);
+    for (int64_t i = 0; i < input.columns; ++i)
+      for (int64_t j = 0; j < input.columns; ++j)
+        moment[static_cast<size_t>(i * input.columns + j)] /= input.scale[static_cast<size_t>(i)] * input.scale[static_cast<size_t>(j)];
+  }
+
+  const Input* input_of(size_t step, const std::string& tap) const {
+    for (const Input& input : inputs_)
+      if (input.step == step && input.tap == tap && input.expert < 0) return &input;
+    return nullptr;
+  }
+
+  // What the rows of a linear, from fold.first_row on, are divided by; empty: nothing.
+  std::span<const float> divisors(size_t step, const std::string& name, int64_t* first_row) const {
+    for (const Fold& fold : steps_[step].folds) {
+      if (fold.is_norm || fold.name != name) continue;
+      *first_row = fold.first_row;
+      return input_of(step, fold.tap)->scale;
+    }
+    return {};
+  }
+
+  // Norms and biases that take the scales of the inputs they lead to.
+  void change_plain(size_t step) {
+    for (const Fold& fold : steps_[step].folds) {
+      if (!fold.is_norm && !fold.has_bias) continue;
+      const std::string name = fold.name + (fold.is_norm ? ".weight" : ".bias");
+      const Buffer<float> old = decode(*model_.find(name));
+      std::vector<float> values(old.begin(), old.end());
+      const float offset = fold.is_norm ? model_.spec.norm_offset : 0.0f;
+      const std::vector<float>& scale = input_of(step, fold.tap)->scale;
+      for (size_t k = 0; k < scale.size(); ++k) {
+        float& value = values[static_cast<size_t>(fold.first_row) + k];
+        value = (value + offset) / scale[k] - offset;
+      }
+      out_[step].changed[name] = std::move(values);
+    }
   }
 
   // A copy of the second moment over all experts' tokens.
@@ -153,25 +236,76 @@ class StepRounder {
   void round_matrices(const Work& work, const Input& input, ThreadPool* threads) {
     for (const size_t i : work.tensors) {
       const TensorPlan& tensor = tensors(input.step)[i];
-      const int64_t rows = tensor.linear.out, expert = std::max<int64_t>(0, input.expert);
-      const PackedTensor& stored = *model_.find(tensor.linear.name + ".weight");
-      const size_t ranges = tensor.rates.size() / static_cast<size_t>(std::max<int64_t>(1, tensor.linear.experts));
-      matrices_[input.step][i][static_cast<size_t>(expert)] = round_to_grid(
-          {.weight = [&](int64_t first, int64_t count, float* out) { decode_rows(stored, expert * rows + first, count, out); },
-           .rows = rows,
-           .columns = input.columns,
-           .sign = input.sign->data(),
-           .objective = &input.objective,
-           .activation_error = input.activation_error,
-           .rates = std::span(tensor.rates).subspan(static_cast<size_t>(expert) * ranges, ranges),
-           .taps = &plan_.taps,
-           .isa = best_isa(),
-           .threads = threads});
-      Loss& loss = matrices_[input.step][i][static_cast<size_t>(expert)].loss;
+      const int64_t expert = std::max<int64_t>(0, input.expert);
+      Rounded& matrix = matrices_[input.step][i][static_cast<size_t>(expert)];
+      matrix = tensor.method == Method::kTurboquant ? to_grid(tensor, input, threads)
+               : tensor.method == Method::kQuip     ? to_e8p(tensor, input)
+                                                    : to_scalar(tensor, input);
       if (input.expert < 0) continue;
+      Loss& loss = matrix.loss;
       loss.error *= input.tokens, loss.energy *= input.tokens;
       loss.measured_error *= input.tokens, loss.activation_error *= input.tokens;
     }
+  }
+
+  // The rows of the input's expert, or of the whole tensor.
+  RowSource rows_of(const TensorPlan& tensor, const Input& input) const {
+    const PackedTensor& stored = *model_.find(tensor.linear.name + ".weight");
+    const int64_t start = std::max<int64_t>(0, input.expert) * tensor.linear.out;
+    return [&stored, start](int64_t first, int64_t count, float* out) { decode_rows(stored, start + first, count, out); };
+  }
+
+  Rounded to_grid(const TensorPlan& tensor, const Input& input, ThreadPool* threads) const {
+    const size_t ranges = tensor.rates.size() / static_cast<size_t>(std::max<int64_t>(1, tensor.linear.experts));
+    return round_to_grid(
+        {.weight = rows_of(tensor, input),
+         .rows = tensor.linear.out,
+         .columns = input.columns,
+         .sign = input.sign->data(),
+         .objective = &input.objective,
+         .order = input.order.empty() ? nullptr : &input.order,
+         .activation_error = input.activation_error,
+         .rates = std::span(tensor.rates).subspan(static_cast<size_t>(std::max<int64_t>(0, input.expert)) * ranges, ranges),
+         .taps = &plan_.taps,
+         .passes = plan_.options.passes,
+         .isa = best_isa(),
+         .threads = threads});
+  }
+
+  Rounded to_e8p(const TensorPlan& tensor, const Input& input) const {
+    const std::string name = fmt::format("{} {} rows", tensor.linear.name, std::max<int64_t>(0, input.expert));
+    return round_to_e8p({.weight = rows_of(tensor, input),
+                         .rows = tensor.linear.out,
+                         .columns = input.columns,
+                         .bits = tensor.bits(),
+                         .sign = input.sign->data(),
+                         .row_sign = sign_of(name, tensor.linear.out, plan_.options.seed),
+                         .objective = &input.objective});
+  }
+
+  Rounded to_scalar(const TensorPlan& tensor, const Input& input) const {
+    int64_t first_row = 0;
+    const std::span<const float> divisor = divisors(input.step, tensor.linear.name, &first_row);
+    const RowSource stored = rows_of(tensor, input);
+    const auto scaled = [&](int64_t first, int64_t count, float* out) {
+      stored(first, count, out);
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t at = first + i - first_row;
+        const float d = at >= 0 && at < static_cast<int64_t>(divisor.size()) ? divisor[static_cast<size_t>(at)] : 1.0f;
+        for (int64_t k = 0; k < input.columns; ++k)
+          out[i * input.columns + k] *= (input.scale.empty() ? 1.0f : input.scale[static_cast<size_t>(k)]) / d;
+      }
+    };
+    const Role role = tensor.linear.role;
+    const bool is_clipped = role != Role::kQuery && role != Role::kKey && role != Role::kFusedQkv;  // as the paper's program does
+    return round_to_scalar({.weight = tensor.method == Method::kAwq ? RowSource(scaled) : stored,
+                            .rows = tensor.linear.out,
+                            .columns = input.columns,
+                            .group = tensor.group,
+                            .bits = tensor.bits(),
+                            .objective = &input.objective,
+                            .order = input.order.empty() ? nullptr : &input.order,
+                            .searches_clip = tensor.method == Method::kAwq && is_clipped});
   }
 
   // Experts one after another.

@@ -18,6 +18,7 @@ struct PendingStep {
   std::string name;
   const std::vector<TensorPlan>* tensors = nullptr;
   Statistics statistics;
+  std::vector<Fold> folds = {};
 };
 
 // A finished tensor; of a stack, all experts together.
@@ -32,6 +33,7 @@ struct RoundedStep {
   // By tap point of a mixture, a letter an expert: what it was rounded under. 'o': the second moment of its own tokens; 's': of all
   // experts' tokens, since it has fewer than a quarter of its columns; 'i': the identity, since there are none at all.
   std::map<std::string, std::string> experts;
+  std::map<std::string, std::vector<float>> changed;  // plain arrays that folds changed, by name
 };
 
 // Empties the statistics. Errors: kInterrupted; kBadInput for weights that are no finite numbers.

@@ -70,4 +70,18 @@ Buffer<float> SecondMoment::mean() const {
   return copy.take();
 }
 
+void Magnitude::add(const float* input, int64_t tokens) {
+  tokens_ += tokens;
+  std::vector<float> sum(sum_.size());
+  for (int64_t t = 0; t < tokens; ++t)
+    for (size_t k = 0; k < sum.size(); ++k) sum[k] += std::fabs(input[static_cast<size_t>(t) * sum.size() + k]);
+  for (size_t k = 0; k < sum.size(); ++k) sum_[k] += static_cast<double>(sum[k]);
+}
+
+std::vector<double> Magnitude::mean() const {
+  std::vector<double> out = sum_;
+  for (double& each : out) each /= static_cast<double>(std::max<int64_t>(1, tokens_));
+  return out;
+}
+
 }  // namespace tq

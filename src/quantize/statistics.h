@@ -33,9 +33,22 @@ class SecondMoment {
   Buffer<float> scaled_;  // a weighted copy of the input
 };
 
+// The mean of |x| of every column, which AWQ's scales follow.
+class Magnitude {
+ public:
+  explicit Magnitude(int64_t columns) : sum_(static_cast<size_t>(columns)) {}
+  void add(const float* input, int64_t tokens);
+  std::vector<double> mean() const;
+
+ private:
+  int64_t tokens_ = 0;
+  std::vector<double> sum_;
+};
+
 struct InputStatistics {
   SecondMoment moment;
   ActivationError activation;
+  Magnitude magnitude;
 };
 // By tap point and expert; expert -1: every token that reaches the tap point.
 using InputKey = std::pair<std::string, int64_t>;

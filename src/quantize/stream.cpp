@@ -8,7 +8,7 @@ namespace {
 struct Sums {
   Statistics& statistics;
   ThreadPool& threads;
-  uint64_t seed;
+  const QuantizeOptions& options;
   const TokenWeights* weights;  // of all tokens of the stream, or null
   int64_t first = 0;            // token of the stream that the input begins with
 };
@@ -17,26 +17,29 @@ struct Sums {
 // The tokens of an expert count alike.
 TapSink sink_of(Sums& sums) {
   return [&sums](const std::string& tap, const float* input, int64_t tokens, int64_t columns, int64_t expert) {
+    const QuantizeOptions& options = sums.options;
     auto found = sums.statistics.find({tap, expert});
     if (found == sums.statistics.end())
       found = sums.statistics
                   .emplace(InputKey{tap, expert},
-                           InputStatistics{SecondMoment(columns), ActivationError(sign_of(tap, columns, sums.seed), columns)})
+                           InputStatistics{SecondMoment(columns), ActivationError(sign_of(tap, columns, options.seed), columns),
+                                           Magnitude(columns)})
                   .first;
     const float* weight = sums.weights && expert < 0 ? sums.weights->at(tap).data() + sums.first : nullptr;
     found->second.moment.add(input, tokens, sums.threads, weight);
-    found->second.activation.add(input, tokens, sums.threads);
+    if (options.method == Method::kTurboquant) found->second.activation.add(input, tokens, sums.threads, weight);
+    if (options.method == Method::kAwq) found->second.magnitude.add(input, tokens);
   };
 }
 
 }  // namespace
 
-Stream::Stream(const Model& model, Backend& backend, const Context& context, std::span<const std::vector<TokenId>> sequences, uint64_t seed,
-               const TokenWeights* weights)
+Stream::Stream(const Model& model, Backend& backend, const Context& context, std::span<const std::vector<TokenId>> sequences,
+               const QuantizeOptions& options, const TokenWeights* weights)
     : model_(model),
       backend_(backend),
       context_(context),
-      seed_(seed),
+      options_(options),
       weights_(weights),
       sequences_(static_cast<int64_t>(sequences.size())),
       workspace_(backend) {
@@ -52,7 +55,7 @@ Status Stream::advance(Statistics* statistics) {
   TQ_ASSIGN(const LayerWeights weights, prepare_layer(model_, layer_, backend_));
   TQ_ASSIGN(const KvCache cache, KvCache::create(backend_, model_.spec, KvType::kF32, length_, layer_, layer_ + 1));
   Statistics none;
-  Sums sums{statistics ? *statistics : none, context_.threads, seed_, weights_};
+  Sums sums{statistics ? *statistics : none, context_.threads, options_, weights_};
   const TapSink sink = sink_of(sums);
   for (int64_t i = 0; i < sequences_; ++i) {
     if (context_.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
@@ -73,7 +76,7 @@ Status Stream::advance(Statistics* statistics) {
 Status Stream::measure_head(Statistics& statistics) {
   TQ_CHECK(layer_ == model_.spec.layers_count());
   TQ_ASSIGN(const HeadWeights head, prepare_head(model_, backend_));
-  Sums sums{statistics, context_.threads, seed_, weights_};
+  Sums sums{statistics, context_.threads, options_, weights_};
   const TapSink sink = sink_of(sums);
   for (int64_t i = 0; i < sequences_; ++i) {
     sums.first = i * length_;

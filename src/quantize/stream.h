@@ -10,6 +10,7 @@
 #include "base/context.h"
 #include "graph/forward.h"
 #include "quantize/gradients.h"
+#include "quantize/options.h"
 #include "quantize/statistics.h"
 #include "token/tokenizer.h"
 
@@ -17,10 +18,10 @@ namespace tq {
 
 class Stream {
  public:
-  // Embeds the sequences, all of equal length. seed: of the input rotations (sign_of). weights: of every token at the tap points, for the
-  // second moments; null: all 1.
-  Stream(const Model& model, Backend& backend, const Context& context, std::span<const std::vector<TokenId>> sequences, uint64_t seed,
-         const TokenWeights* weights = nullptr);
+  // Embeds the sequences, all of equal length. options: the seed of the input rotations (sign_of), and what is wanted beside the second
+  // moments. weights: of every token at the tap points; null: all 1.
+  Stream(const Model& model, Backend& backend, const Context& context, std::span<const std::vector<TokenId>> sequences,
+         const QuantizeOptions& options, const TokenWeights* weights = nullptr);
 
   // Runs the next layer over everything. With `statistics`, collects there; nullptr: only advances.
   // Errors: a tensor the backend cannot multiply; kInterrupted.
@@ -33,7 +34,7 @@ class Stream {
   const Model& model_;
   Backend& backend_;
   const Context& context_;
-  uint64_t seed_;
+  const QuantizeOptions& options_;
   const TokenWeights* weights_;
   int64_t sequences_, length_, layer_ = 0;
   Buffer<float> hidden_;  // [sequences, length, H]

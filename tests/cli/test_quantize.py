@@ -106,6 +106,27 @@ class Quantize(ProgramTest):
         os.utime(model / "model.safetensors", (1, 1))
         self.fails(2, *command[1:], "--resume", says="another source")
 
+    def test_rivals_are_quantized_and_run(self):
+        text = self.folder / "rivals.txt"
+        text.write_text("The quick brown fox jumps over the lazy dog. " * 40)
+        divergence = {}
+        for method, bits in (("rtn", "3"), ("gptq", "3"), ("awq", "3"), ("gptq", "8"), ("awq", "8")):
+            output = self.folder / f"{method}-{bits}"
+            command = ["quantize", self.model, "-o", output, "--bits", bits, "--method", method, "--head", "original", "--embedding",
+                       "original", *QUANTIZE]  # fmt: skip
+            plan = json.loads(self.succeeds(*command, "--dry-run", "--json").stdout)
+            self.succeeds(*command)
+            self.assertEqual(plan["bytes"], sum(map(len, contents(output).values())))
+            result = json.loads(self.succeeds("eval", output, "--against", self.model, "--text", text, "--window", "64", "--windows", "4",
+                                              "--json").stdout)  # fmt: skip
+            divergence[method, bits] = result["texts"][0]["kl"]["mean"]
+        self.assertLess(divergence["gptq", "3"], divergence["rtn", "3"])
+        for method in ("gptq", "awq"):  # at 8 bits next to nothing is lost, so what AWQ folds must cancel
+            self.assertLess(divergence[method, "8"], 1e-3)
+        self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--bits", "2.5", "--method", "gptq", says="whole bits")
+        self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--bits", "3", "--method", "magic", says="magic")
+        self.fails(3, "quantize", self.model, "-o", self.folder / "x", "--bits", "3", "--method", "quip", says="multiple of 8")
+
     def test_a_changed_byte_is_found(self):
         output = self.folder / "changed"
         shutil.copytree(self.reference, output)
@@ -139,7 +160,7 @@ class Quantize(ProgramTest):
 
 
 class QuantizeMixture(ProgramTest):
-    layers, is_mixture = 2, True
+    layers, kind = 2, "mixture"
 
     def test_experts_are_rounded_one_by_one_and_the_router_is_kept(self):
         output = self.folder / "mixture"
@@ -164,6 +185,22 @@ class QuantizeMixture(ProgramTest):
         result = json.loads(self.succeeds("eval", output, "--against", self.model, "--text", text, "--window", "64", "--windows", "4",
                                           "--json").stdout)  # fmt: skip
         self.assertTrue(0 < result["texts"][0]["kl"]["mean"] < 1)
+
+
+class QuantizeGemma(ProgramTest):
+    layers, kind = 2, "gemma"
+
+    def test_what_awq_folds_cancels_in_norms_that_store_their_weight_less_1(self):
+        output, text = self.folder / "awq", self.folder / "text.txt"
+        self.succeeds("quantize", self.model, "-o", output, "--bits", "8", "--method", "awq", "--head", "original", "--embedding", "original",
+                      *QUANTIZE)  # fmt: skip
+        text.write_text("The quick brown fox jumps over the lazy dog. " * 40)
+        result = json.loads(self.succeeds("eval", output, "--against", self.model, "--text", text, "--window", "64", "--windows", "4",
+                                          "--json").stdout)  # fmt: skip
+        self.assertLess(result["texts"][0]["kl"]["mean"], 1e-3)
+        changed = {tensor["name"]: tensor["codec"] for tensor in json.loads(self.succeeds("inspect", output, "--json").stdout)["tensors"]}
+        self.assertEqual(changed["model.layers.0.pre_feedforward_layernorm.weight"], "F32")
+        self.assertEqual(changed["model.layers.0.post_feedforward_layernorm.weight"], "BF16")
 
 
 if __name__ == "__main__":

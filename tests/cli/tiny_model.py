@@ -44,19 +44,25 @@ def write_tokenizer(folder):
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>", "tokenizer_class": "PreTrainedTokenizerFast"}))
 
 
-def shapes(layers, is_mixture):
+def shapes(layers, kind):
+    is_mixture, is_gemma = kind == "mixture", kind == "gemma"
+    kv_heads = HEADS if is_gemma else KV_HEADS  # gemma: one value to a query head
     yield "model.embed_tokens.weight", (VOCABULARY, HIDDEN)
     for layer in range(layers):
         name = f"model.layers.{layer}."
         yield name + "input_layernorm.weight", (HIDDEN,)
         yield name + "self_attn.q_proj.weight", (HEADS * HEAD_DIM, HIDDEN)
-        yield name + "self_attn.k_proj.weight", (KV_HEADS * HEAD_DIM, HIDDEN)
-        yield name + "self_attn.v_proj.weight", (KV_HEADS * HEAD_DIM, HIDDEN)
+        yield name + "self_attn.k_proj.weight", (kv_heads * HEAD_DIM, HIDDEN)
+        yield name + "self_attn.v_proj.weight", (kv_heads * HEAD_DIM, HIDDEN)
         yield name + "self_attn.o_proj.weight", (HIDDEN, HEADS * HEAD_DIM)
         yield name + "post_attention_layernorm.weight", (HIDDEN,)
-        if is_mixture:
+        if is_mixture or is_gemma:
             yield name + "self_attn.q_norm.weight", (HEAD_DIM,)
             yield name + "self_attn.k_norm.weight", (HEAD_DIM,)
+        if is_gemma:
+            yield name + "pre_feedforward_layernorm.weight", (HIDDEN,)
+            yield name + "post_feedforward_layernorm.weight", (HIDDEN,)
+        if is_mixture:
             yield name + "mlp.gate.weight", (EXPERTS, HIDDEN)
         width = EXPERT_WIDTH if is_mixture else INTERMEDIATE
         for mlp in [f"mlp.experts.{e}." for e in range(EXPERTS)] if is_mixture else ["mlp."]:
@@ -67,11 +73,12 @@ def shapes(layers, is_mixture):
     yield "lm_head.weight", (VOCABULARY, HIDDEN)
 
 
-def write_weights(folder, layers, is_mixture):
+def write_weights(folder, layers, kind):
     generator, header, data = random.Random(1), {}, bytearray()
-    for name, shape in shapes(layers, is_mixture):
+    norm = 0.25 if kind == "gemma" else 1.0  # Gemma stores the weight less 1
+    for name, shape in shapes(layers, kind):
         count = shape[0] * (shape[1] if len(shape) == 2 else 1)
-        values = [generator.gauss(0, shape[1] ** -0.5) if len(shape) == 2 else 1.0 for _ in range(count)]
+        values = [generator.gauss(0, shape[1] ** -0.5) if len(shape) == 2 else norm for _ in range(count)]
         if name.endswith("mlp.gate.weight"):  # v, -v and 0: one of the first two always wins, the third expert never sees a token
             values = values[:HIDDEN] + [-value for value in values[:HIDDEN]] + [0.0] * HIDDEN
         halves = b"".join(struct.pack("<f", value)[2:] for value in values)  # BF16, rounded towards zero
@@ -82,7 +89,7 @@ def write_weights(folder, layers, is_mixture):
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
-def write_model(folder, layers=3, is_mixture=False):
+def write_model(folder, layers=3, kind="llama"):
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True)
     config = {
@@ -91,12 +98,15 @@ def write_model(folder, layers=3, is_mixture=False):
         "hidden_act": "silu", "max_position_embeddings": CONTEXT, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "vocab_size": VOCABULARY,
         "tie_word_embeddings": False, "torch_dtype": "bfloat16", "eos_token_id": 256,
     }  # fmt: skip
-    if is_mixture:
+    if kind == "gemma":
+        config |= {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "num_key_value_heads": HEADS,
+                   "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": HEAD_DIM, "sliding_window": 64}  # fmt: skip
+    if kind == "mixture":
         config |= {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "num_experts": EXPERTS, "num_experts_per_tok": 1,
                    "moe_intermediate_size": EXPERT_WIDTH, "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []}  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     write_tokenizer(folder)
-    write_weights(folder, layers, is_mixture)
+    write_weights(folder, layers, kind)
     return folder
 
 
@@ -113,13 +123,13 @@ def contents(folder):
 class ProgramTest(unittest.TestCase):
     """A temporary folder with one tiny model for the tests of a class."""
 
-    layers, is_mixture = 3, False
+    layers, kind = 3, "llama"
 
     @classmethod
     def setUpClass(cls):
         cls.temporary = tempfile.TemporaryDirectory()
         cls.folder = pathlib.Path(cls.temporary.name)
-        cls.model = write_model(cls.folder / "model", cls.layers, cls.is_mixture)
+        cls.model = write_model(cls.folder / "model", cls.layers, cls.kind)
 
     @classmethod
     def tearDownClass(cls):

@@ -38,7 +38,7 @@ struct Case {
   Rates rates = Rates(3, 3);
   grid::TapsByRate taps = taps_of(Effort::kFast);
 
-  Rounded round(const Objective& objective) const {
+  Rounded round(const Objective& objective, int passes = 0) const {
     return round_to_grid({.weight = [this](int64_t first, int64_t count,
                                            float* out) { std::copy_n(weight.data() + first * kColumns, count * kColumns, out); },
                           .rows = kRows,
@@ -47,6 +47,7 @@ struct Case {
                           .objective = &objective,
                           .rates = rates,
                           .taps = &taps,
+                          .passes = passes,
                           .isa = Isa::kGeneric});
   }
   grid::Matrix open(const Rounded& rounded) const {
@@ -77,6 +78,18 @@ TEST(Round, ReportsTheErrorOfWhatItStores) {
   const Objective objective = one.objective();
   const Rounded rounded = one.round(objective);
   EXPECT_NEAR(stored_error(one, rounded, objective) / rounded.loss.error, 1.0, 1e-3);
+}
+
+TEST(Round, AnotherPassOverTheColumnsLosesLess) {
+  const Case one;
+  const Objective objective = one.objective();
+  double before = one.round(objective).loss.error;
+  for (const int passes : {1, 2}) {
+    const Rounded rounded = one.round(objective, passes);
+    EXPECT_LT(rounded.loss.error, before) << passes;
+    EXPECT_NEAR(stored_error(one, rounded, objective) / rounded.loss.error, 1.0, 1e-3) << passes;
+    before = rounded.loss.error;
+  }
 }
 
 TEST(Round, GaussianWeightsReachTheCodesSignalToNoiseRatio) {

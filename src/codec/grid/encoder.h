@@ -49,8 +49,8 @@ class ColumnEncoder {
   std::unique_ptr<State> state_;
 };
 
-// bits [plane_rows] of one column into the zeroed packed array [Layout::bytes()]. Different columns touch different bytes, so threads may
-// store different columns at the same time.
+// bits [plane_rows] of one column into the packed array [Layout::bytes()], whose padding is zero. Different columns touch different bytes,
+// so threads may store different columns at the same time.
 void store_column(const Layout& layout, int64_t column, const uint8_t* bits, uint8_t* packed);
 // The inverse.
 void load_column(const Layout& layout, int64_t column, const uint8_t* packed, uint8_t* bits);

@@ -23,6 +23,7 @@ RoundedPart part_of(const char* name, DType dtype, const T& values) {
 GridRounder::GridRounder(const Settings& settings, std::vector<float> scale)
     : layout_(settings.rows, settings.columns, settings.rates),
       rates_(settings.rates.begin(), settings.rates.end()),
+      order_(settings.order),
       threads_(settings.threads),
       scale_(std::move(scale)),
       inverse_(scale_.size()),
@@ -32,19 +33,22 @@ GridRounder::GridRounder(const Settings& settings, std::vector<float> scale)
       string_(static_cast<size_t>(layout_.plane_rows)),
       bits_(layout_.bytes()) {
   TQ_CHECK(static_cast<int64_t>(scale_.size()) == settings.rows);
-  for (size_t r = 0; r < scale_.size(); ++r) {
-    scale_[r] = as_f16(scale_[r]);
-    inverse_[r] = scale_[r] > 0 ? 1.0f / scale_[r] : 0.0f;
-    metric_[r] = scale_[r] > 0 ? scale_[r] * scale_[r] : -1.0f;
-  }
+  for (float& each : scale_) each = as_f16(each);
   if (settings.rows >= kTallRows)
     for (int64_t row = 0; row + kPartRows <= settings.rows; row += kPartRows) cuts_.push_back(row);
   states_.resize(cuts_.size());
   const int encoders = threads_ && !cuts_.empty() ? threads_->size() : 1;
-  for (int i = 0; i < encoders; ++i) {
-    encoders_.emplace_back(layout_, *settings.taps, settings.isa);
-    if (!cuts_.empty()) encoders_.back().set_weights(metric_.data());
+  for (int i = 0; i < encoders; ++i) encoders_.emplace_back(layout_, *settings.taps, settings.isa);
+  set_scales();
+}
+
+void GridRounder::set_scales() {
+  for (size_t r = 0; r < scale_.size(); ++r) {
+    inverse_[r] = scale_[r] > 0 ? 1.0f / scale_[r] : 0.0f;
+    metric_[r] = scale_[r] > 0 ? scale_[r] * scale_[r] : -1.0f;
   }
+  if (cuts_.empty()) return;
+  for (ColumnEncoder& encoder : encoders_) encoder.set_weights(metric_.data());
 }
 
 void GridRounder::for_each(int64_t count, const std::function<void(int64_t, ColumnEncoder&)>& work) {
@@ -71,7 +75,7 @@ void GridRounder::round(int64_t first, const float* targets, float* values) {
   for (size_t r = 0; r < scale_.size(); ++r) target_[r] = targets[r] * inverse_[r];
   if (cuts_.empty()) encoders_[0].encode(target_.data(), metric_.data(), string_.data(), value_.data());
   else encode_tall();
-  store_column(layout_, first, string_.data(), bits_.data());
+  store_column(layout_, order_.empty() ? first : order_[static_cast<size_t>(first)], string_.data(), bits_.data());
   for (size_t r = 0; r < scale_.size(); ++r) values[r] = scale_[r] * value_[r];
 }
 
@@ -82,6 +86,7 @@ std::vector<float> GridRounder::scale_rows(const std::vector<double>& factor) {
     const float before = scale_[r], after = as_f16(before * factor[r]);
     if (after > 0) scale_[r] = after, real[r] = after / before;
   }
+  set_scales();
   return real;
 }
 

@@ -15,7 +15,8 @@ class GridRounder final : public Rounder {
     std::span<const uint8_t> rates;  // [ceil(R / 32)]
     const TapsByRate* taps = nullptr;
     Isa isa = Isa::kGeneric;
-    ThreadPool* threads = nullptr;  // for tall matrices, see kTallRows; null: the caller's thread
+    std::vector<int64_t> order = {};  // the matrix's column that is rounded at place i; empty: i
+    ThreadPool* threads = nullptr;    // for tall matrices, see kTallRows; null: the caller's thread
   };
   // scale: [R], the row scales to begin with; 0 for a row of zeros. They are rounded to f16.
   GridRounder(const Settings& settings, std::vector<float> scale);
@@ -26,11 +27,13 @@ class GridRounder final : public Rounder {
   std::vector<RoundedPart> finish() override;  // "bits", "row_scale", "rates"
 
  private:
+  void set_scales();
   void encode_tall();
   void for_each(int64_t count, const std::function<void(int64_t, ColumnEncoder&)>& work);
 
   Layout layout_;
   std::vector<uint8_t> rates_;
+  std::vector<int64_t> order_;
   ThreadPool* threads_;
   std::vector<ColumnEncoder> encoders_;  // one a thread
   std::vector<float> scale_, inverse_, metric_, target_, value_;

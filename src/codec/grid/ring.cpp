@@ -4,8 +4,11 @@
 namespace tq::grid {
 
 void store_column(const Layout& layout, int64_t column, const uint8_t* bits, uint8_t* packed) {
-  for (int64_t p = 0; p < layout.plane_rows; ++p)
-    packed[layout.byte_of(p, column)] |= static_cast<uint8_t>((bits[p] & 1) << Layout::bit_of(p));
+  for (int64_t p = 0; p < layout.plane_rows; ++p) {
+    uint8_t& byte = packed[layout.byte_of(p, column)];
+    const int bit = Layout::bit_of(p);
+    byte = static_cast<uint8_t>((byte & ~(1u << bit)) | static_cast<unsigned>(bits[p] & 1) << bit);
+  }
 }
 
 void load_column(const Layout& layout, int64_t column, const uint8_t* packed, uint8_t* bits) {

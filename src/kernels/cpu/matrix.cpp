@@ -4,10 +4,26 @@
 
 namespace tq::cpu {
 
+namespace {
+
+// A codec whose rows cannot be decoded alone is decoded once.
+PackedTensor by_rows(const PackedTensor& tensor, int64_t expert) {
+  if (!codec_of(tensor.codec).info().is_whole) return tensor;
+  const int64_t rows = tensor.shape[tensor.shape.size() - 2], columns = tensor.columns();
+  auto values = Buffer<float>::uninitialized(static_cast<size_t>(rows * columns));
+  decode_rows(tensor, expert * rows, rows, values.data());
+  return plain_tensor({rows, columns}, std::move(values));
+}
+
+}  // namespace
+
 CpuMatrix::CpuMatrix(const PackedTensor& tensor, int64_t expert, Isa isa)
-    : Matrix(tensor.shape[tensor.shape.size() - 2], tensor.columns()), tensor_(tensor), first_row_(expert * rows()), isa_(isa) {
+    : Matrix(tensor.shape[tensor.shape.size() - 2], tensor.columns()),
+      tensor_(by_rows(tensor, expert)),
+      first_row_(tensor_.codec == tensor.codec ? expert * rows() : 0),
+      isa_(isa) {
   if (tensor.codec == CodecId::kGrid) planes_.emplace(grid::open(tensor_, expert));
-  else stored_ = row_matrix(tensor_, expert);
+  else stored_ = row_matrix(tensor_, first_row_ / rows());
 }
 
 std::string CpuMatrix::kernel(int64_t tokens) const {

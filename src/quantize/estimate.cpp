@@ -1,0 +1,169 @@
+#include "quantize/estimate.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "base/rng.h"
+#include "codec/grid/encoder.h"
+#include "graph/kv_cache.h"
+#include "quantize/statistics.h"
+
+namespace tq {
+namespace {
+
+constexpr double kLeastSeconds = 0.03;  // of a measurement
+
+// Seconds of one call, the best of a few; the first warms up.
+template <typename Work>
+double seconds_of(const Work& work) {
+  double best = 1e9, total = 0;
+  work();
+  for (int i = 0; i < 20 && (i < 2 || total < kLeastSeconds); ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    best = std::min(best, seconds), total += seconds;
+  }
+  return best;
+}
+
+std::vector<float> noise(int64_t count) {
+  std::vector<float> out(static_cast<size_t>(count));
+  Rng rng(1);
+  for (float& each : out) each = static_cast<float>(rng.uniform() - 0.5);
+  return out;
+}
+
+double elements(const Linear& linear) {
+  return static_cast<double>(std::max<int64_t>(1, linear.experts)) * static_cast<double>(linear.in) * static_cast<double>(linear.out);
+}
+
+// Speeds of all threads together.
+struct Speeds {
+  double product = 0;                               // multiply-adds a second of large matrix products
+  double rotation = 0;                              // inputs rotated and rounded a second
+  double decode = 0;                                // weights of the source decoded a second
+  std::array<double, grid::kMaxRate + 1> encode{};  // branches a second, by rate
+};
+
+double product_speed(ThreadPool& threads) {
+  constexpr int64_t kColumns = 1536, kTokens = 256;
+  const std::vector<float> input = noise(kTokens * kColumns);
+  SecondMoment moment(kColumns);
+  const double seconds = seconds_of([&] { moment.add(input.data(), kTokens, threads); });
+  return 0.5 * static_cast<double>(kColumns * kColumns * kTokens) / seconds;
+}
+
+double rotation_speed(ThreadPool& threads) {
+  constexpr int64_t kColumns = 1024, kTokens = 512;
+  const std::vector<float> input = noise(kTokens * kColumns);
+  ActivationError error(std::vector<uint8_t>(kColumns / 8), kColumns);
+  return static_cast<double>(kTokens * kColumns) / seconds_of([&] { error.add(input.data(), kTokens, threads); });
+}
+
+double decode_speed(const Model& model, const QuantizePlan& plan, ThreadPool& threads) {
+  const PackedTensor& tensor = *model.find(plan.layers.at(0).at(0).linear.name + ".weight");
+  const int64_t rows = std::min<int64_t>(64, tensor.rows());
+  std::vector<float> out(static_cast<size_t>(rows * tensor.columns()));
+  const double seconds = seconds_of([&] { decode_rows(tensor, 0, rows, out.data()); });
+  return static_cast<double>(rows * tensor.columns() * threads.size()) / seconds;
+}
+
+double encode_speed(int rate, const grid::TapsByRate& taps, ThreadPool& threads) {
+  constexpr int64_t kRows = 512;
+  const std::vector<uint8_t> rates(kRows / grid::kRateRows, static_cast<uint8_t>(rate));
+  const grid::Layout layout(kRows, 4, rates);
+  const std::vector<float> target = noise(kRows), weight(kRows, 1.0f);
+  std::vector<grid::ColumnEncoder> encoders;
+  for (int i = 0; i < threads.size(); ++i) encoders.emplace_back(layout, taps);
+  const double seconds = seconds_of([&] {
+    threads.run(threads.size(), 1, [&](int64_t begin, int64_t, int) {
+      std::vector<uint8_t> bits(static_cast<size_t>(layout.plane_rows));
+      std::vector<float> value(kRows);
+      encoders[static_cast<size_t>(begin)].encode(target.data(), weight.data(), bits.data(), value.data());
+    });
+  });
+  return encoders[0].branches() * threads.size() / seconds;
+}
+
+// Seconds that the attention of one layer takes for one sequence.
+Result<double> attention_seconds(const ModelSpec& spec, int64_t tokens, Backend& backend) {
+  const Attention& op = attention_of(spec.layers.at(0));
+  const int64_t width = op.heads * op.head_dim, key = op.kv_heads * op.head_dim;
+  TQ_ASSIGN(const KvCache cache, KvCache::create(backend, spec, KvType::kF32, tokens, 0, 1));
+  const std::vector<float> query = noise(tokens * width), keys = noise(tokens * key);
+  std::vector<float> output(query.size());
+  backend.kv_store({.key = keys.data(), .value = keys.data(), .tokens = tokens, .stride = key, .kv = cache.layer(0)});
+  return seconds_of([&] {
+    backend.attend({.query = query.data(),
+                    .output = output.data(),
+                    .tokens = tokens,
+                    .heads = op.heads,
+                    .stride = width,
+                    .kv = cache.layer(0),
+                    .window = op.window,
+                    .scale = op.score_scale});
+  });
+}
+
+Speeds measure(const Model& model, const QuantizePlan& plan, const Context& context) {
+  Speeds speeds;
+  speeds.product = product_speed(context.threads);
+  speeds.rotation = rotation_speed(context.threads);
+  speeds.decode = decode_speed(model, plan, context.threads);
+  for (const TensorPlan* tensor : plan.tensors())
+    for (const uint8_t rate : tensor->rates)
+      if (speeds.encode[rate] == 0) speeds.encode[rate] = encode_speed(rate, plan.taps, context.threads);
+  return speeds;
+}
+
+// Forward products, second moments (once a tap point), rotations.
+double statistics_seconds(const QuantizePlan& plan, const std::vector<TensorPlan>& tensors, double tokens, const Speeds& speeds) {
+  double seconds = 0;
+  std::map<std::string, double> taps;
+  for (const TensorPlan& tensor : tensors) {
+    const double share = tensor.linear.experts > 0 ? 2.0 / static_cast<double>(tensor.linear.experts) : 1.0;  // tokens that reach it
+    taps[tensor.linear.tap] = static_cast<double>(tensor.linear.in);
+    if (&tensors == &plan.tables) continue;  // measured, not multiplied
+    seconds += tokens * share * elements(tensor.linear) / speeds.product + elements(tensor.linear) / speeds.decode;
+  }
+  for (const auto& [name, columns] : taps) seconds += tokens * (0.5 * columns * columns / speeds.product + columns / speeds.rotation);
+  return seconds;
+}
+
+double rounding_seconds(const QuantizePlan& plan, const std::vector<TensorPlan>& tensors, const Speeds& speeds) {
+  constexpr double kSeamRows = 96;
+  double seconds = 0;
+  for (const TensorPlan& tensor : tensors) {
+    const double columns = static_cast<double>(tensor.linear.in), all = elements(tensor.linear), rows = all / columns;
+    double encoding = 0;
+    for (const uint8_t rate : tensor.rates)
+      encoding += std::exp2(static_cast<double>(plan.taps[rate].size())) / speeds.encode[rate] / static_cast<double>(tensor.rates.size());
+    const double passes = 1.0 + plan.options.passes;
+    seconds += passes * encoding * columns * (rows + kSeamRows * std::max<double>(1, static_cast<double>(tensor.linear.experts)));
+    // Feedback, a product with the Hessian, and the Hessian's own factor.
+    seconds += ((1.5 + 2.0 * plan.options.passes) * all * columns + columns * columns * columns / 6) / speeds.product + all / speeds.decode;
+  }
+  return seconds;
+}
+
+}  // namespace
+
+TimeEstimate estimate_time(const Model& model, const QuantizePlan& plan, Backend& backend, const Context& context) {
+  const Speeds speeds = measure(model, plan, context);
+  const int64_t sequence = std::min(plan.options.sequence, model.spec.context);
+  const double tokens = static_cast<double>(calibration_tokens(plan.options));
+  TimeEstimate out;
+  for (const auto& layer : plan.layers) {
+    out.statistics += statistics_seconds(plan, layer, tokens, speeds);
+    out.rounding += rounding_seconds(plan, layer, speeds);
+  }
+  out.statistics += statistics_seconds(plan, plan.tables, tokens, speeds);
+  out.rounding += rounding_seconds(plan, plan.tables, speeds);
+  if (const auto attention = attention_seconds(model.spec, sequence, backend))
+    out.statistics += *attention * tokens / static_cast<double>(sequence) * static_cast<double>(plan.layers.size());
+  return out;
+}
+
+}  // namespace tq

@@ -1,0 +1,46 @@
+#include "quantize/round_e8p.h"
+
+#include <cmath>
+
+#include "codec/e8p/e8p_rounder.h"
+
+namespace tq {
+namespace {
+
+// The second moment is symmetric, so both sides are its rows, before and after a transposition.
+void transform_both(Buffer<float>& hessian, int64_t n, const e8p::Transform& transform, const uint8_t* sign) {
+  for (int side = 0; side < 2; ++side) {
+    for (int64_t i = 0; i < n; ++i) transform.apply(hessian.data() + i * n, sign);
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t j = 0; j < i; ++j) std::swap(hessian[static_cast<size_t>(i * n + j)], hessian[static_cast<size_t>(j * n + i)]);
+  }
+}
+
+float root_mean_square(const Buffer<float>& values) {
+  double sum = 0;
+  for (const float x : values) sum += static_cast<double>(x) * static_cast<double>(x);
+  return static_cast<float>(std::sqrt(sum / static_cast<double>(values.size())));
+}
+
+}  // namespace
+
+Objective e8p_objective(Buffer<float> hessian, int64_t columns, const uint8_t* sign, double damping) {
+  transform_both(hessian, columns, e8p::Transform(columns), sign);
+  return factored_objective(std::move(hessian), columns, damping, e8p::kWidth);
+}
+
+Rounded round_to_e8p(const E8pRequest& request) {
+  const e8p::Transform of_row(request.columns), of_column(request.rows);
+  const RowChange change = [&](float* rows, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) of_row.apply(rows + i * request.columns, request.sign);
+  };
+  ColumnMatrix matrix = read_columns(request.weight, request.rows, request.columns, change, nullptr);
+  for (int64_t k = 0; k < request.columns; ++k) of_column.apply(matrix.weight.data() + k * request.rows, request.row_sign.data());
+  e8p::E8pRounder rounder(request.rows, request.columns, request.bits, root_mean_square(matrix.weight), request.row_sign);
+  Rounded out;
+  out.loss = round_columns(matrix, rounder, {.objective = request.objective});
+  out.parts = rounder.finish();
+  return out;
+}
+
+}  // namespace tq

@@ -1,0 +1,50 @@
+#include "quantize/round_scalar.h"
+
+#include <algorithm>
+
+#include "codec/scalar/scalar.h"
+#include "quantize/awq.h"
+
+namespace tq {
+namespace {
+
+// Ranges of whole rows, which no loop over columns could find on its way.
+std::vector<scalar::Range> row_ranges(const ColumnMatrix& matrix, int bits) {
+  std::vector<float> least(static_cast<size_t>(matrix.rows)), greatest(static_cast<size_t>(matrix.rows));
+  for (int64_t k = 0; k < matrix.columns; ++k)
+    for (int64_t r = 0; r < matrix.rows; ++r) {
+      const float w = matrix.weight_at(k)[r];
+      least[static_cast<size_t>(r)] = std::min(least[static_cast<size_t>(r)], w);
+      greatest[static_cast<size_t>(r)] = std::max(greatest[static_cast<size_t>(r)], w);
+    }
+  std::vector<scalar::Range> ranges;
+  for (size_t r = 0; r < least.size(); ++r) ranges.push_back(scalar::min_max_range(least[r], greatest[r], bits));
+  return ranges;
+}
+
+std::vector<scalar::Range> clipped_ranges(const ScalarRequest& request) {
+  awq::Reader reader{Buffer<float>::uninitialized(static_cast<size_t>(request.rows * request.columns)), request.rows};
+  request.weight(0, request.rows, reader.weight.data());
+  const awq::Input input{.columns = request.columns, .group = request.group, .bits = request.bits, .hessian = &request.objective->hessian};
+  return awq::search_ranges(input, reader, true);
+}
+
+}  // namespace
+
+Rounded round_to_scalar(const ScalarRequest& request) {
+  RowChange change;
+  if (request.order) change = [&](float* rows, int64_t count) { put_in_order(rows, count, *request.order); };
+  ColumnMatrix matrix = read_columns(request.weight, request.rows, request.columns, change, nullptr);
+  scalar::ScalarRounder::Settings settings{
+      .rows = request.rows, .columns = request.columns, .group = request.group, .bits = request.bits, .order = {}, .ranges = {}};
+  if (request.order) settings.order = *request.order;
+  if (request.searches_clip && !request.objective->hessian.empty()) settings.ranges = clipped_ranges(request);
+  else if (request.group == request.columns) settings.ranges = row_ranges(matrix, request.bits);
+  scalar::ScalarRounder rounder(std::move(settings));
+  Rounded out;
+  out.loss = round_columns(matrix, rounder, {.objective = request.objective});
+  out.parts = rounder.finish();
+  return out;
+}
+
+}  // namespace tq

@@ -1,0 +1,19 @@
+// Rounding to scalar codes: round to nearest, GPTQ and AWQ as settings of the one loop.
+#pragma once
+
+#include "quantize/plan.h"
+#include "quantize/round.h"
+
+namespace tq {
+
+struct ScalarRequest {
+  RowSource weight;  // scaled and divided already (AWQ)
+  int64_t rows = 0, columns = 0, group = 0;
+  int bits = 4;
+  const Objective* objective = nullptr;         // in the order; its feedback is used if it has one
+  const std::vector<int64_t>* order = nullptr;  // columns in the order of rounding, or null
+  bool searches_clip = false;                   // AWQ
+};
+Rounded round_to_scalar(const ScalarRequest& request);
+
+}  // namespace tq
