@@ -73,9 +73,10 @@ void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags
                             {"bits_linears_stored", bits.stored},
                             {"bits_all", 8.0 * static_cast<double>(bytes) / static_cast<double>(counts.all)},
                             {"memory_bytes", memory},
+                            {"seconds_gradients", time.gradients},
                             {"seconds_statistics", time.statistics},
                             {"seconds_rounding", time.rounding},
-                            {"seconds", time.statistics + time.rounding}}
+                            {"seconds", time.all()}}
                            .dump(2));
     return;
   }
@@ -85,8 +86,8 @@ void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags
   fmt::print("  bits     {:.4f} a weight of the linears, {:.4f} stored, {:.3f} of all weights\n", bits.code, bits.stored,
              8.0 * static_cast<double>(bytes) / static_cast<double>(counts.all));
   fmt::print("  memory   about {} beyond the mapped source\n", bytes_text(static_cast<double>(memory)));
-  fmt::print("  time     about {:.0f} s with {} threads: {:.0f} s of statistics, {:.0f} s of rounding\n", time.statistics + time.rounding,
-             threads, time.statistics, time.rounding);
+  fmt::print("  time     about {:.0f} s with {} threads: {:.0f} s of gradients, {:.0f} s of statistics, {:.0f} s of rounding\n", time.all(),
+             threads, time.gradients, time.statistics, time.rounding);
 }
 
 // The numbers of the experts that were not rounded under their own tokens: "3, 17".

@@ -161,8 +161,16 @@ TimeEstimate estimate_time(const Model& model, const QuantizePlan& plan, Backend
   }
   out.statistics += statistics_seconds(plan, plan.tables, tokens, speeds);
   out.rounding += rounding_seconds(plan, plan.tables, speeds);
-  if (const auto attention = attention_seconds(model.spec, sequence, backend))
-    out.statistics += *attention * tokens / static_cast<double>(sequence) * static_cast<double>(plan.layers.size());
+  double attention = 0;
+  if (const auto measured = attention_seconds(model.spec, sequence, backend))
+    attention = *measured * tokens / static_cast<double>(sequence) * static_cast<double>(plan.layers.size());
+  out.statistics += attention;
+  if (uses_gradients(plan.options)) {
+    // A pass forward, the same again for every layer when the gradients come back, and two products of its size for them.
+    const WeightCounts counts = count_weights(model.spec);
+    const double head = static_cast<double>(model.spec.head.in) * static_cast<double>(model.spec.head.out);
+    out.gradients = 4 * (tokens * (static_cast<double>(counts.linears) + head) / speeds.product + attention);
+  }
   return out;
 }
 

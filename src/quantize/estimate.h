@@ -8,7 +8,8 @@
 namespace tq {
 
 struct TimeEstimate {
-  double statistics = 0, rounding = 0;  // seconds
+  double gradients = 0, statistics = 0, rounding = 0;  // seconds
+  double all() const { return gradients + statistics + rounding; }
 };
 
 // Takes about half a second; reads a few rows of the source.

@@ -1,5 +1,6 @@
 #include "codec/grid/grid_rounder.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/float16.h"
@@ -75,7 +76,15 @@ void GridRounder::round(int64_t first, const float* targets, float* values) {
   for (size_t r = 0; r < scale_.size(); ++r) target_[r] = targets[r] * inverse_[r];
   if (cuts_.empty()) encoders_[0].encode(target_.data(), metric_.data(), string_.data(), value_.data());
   else encode_tall();
-  store_column(layout_, order_.empty() ? first : order_[static_cast<size_t>(first)], string_.data(), bits_.data());
+  const int64_t column = order_.empty() ? first : order_[static_cast<size_t>(first)];
+  if (cuts_.empty()) {
+    store_column(layout_, column, string_.data(), bits_.data());
+  } else {
+    constexpr int64_t kRows = 64 * kLineRows;
+    for_each((layout_.plane_rows + kRows - 1) / kRows, [&](int64_t i, ColumnEncoder&) {
+      store_plane_rows(layout_, column, i * kRows, std::min(layout_.plane_rows, (i + 1) * kRows), string_.data(), bits_.data());
+    });
+  }
   for (size_t r = 0; r < scale_.size(); ++r) values[r] = scale_[r] * value_[r];
 }
 

@@ -4,7 +4,11 @@
 namespace tq::grid {
 
 void store_column(const Layout& layout, int64_t column, const uint8_t* bits, uint8_t* packed) {
-  for (int64_t p = 0; p < layout.plane_rows; ++p) {
+  store_plane_rows(layout, column, 0, layout.plane_rows, bits, packed);
+}
+
+void store_plane_rows(const Layout& layout, int64_t column, int64_t begin, int64_t end, const uint8_t* bits, uint8_t* packed) {
+  for (int64_t p = begin; p < end; ++p) {
     uint8_t& byte = packed[layout.byte_of(p, column)];
     const int bit = Layout::bit_of(p);
     byte = static_cast<uint8_t>((byte & ~(1u << bit)) | static_cast<unsigned>(bits[p] & 1) << bit);
