@@ -12,13 +12,13 @@ namespace tq::cli {
 namespace {
 
 struct Flags {
-  std::string model, output, method = "turboquant", effort = "normal", embedding = "6", head = "6", gradients;
+  std::string model, output, method = "turboquant", effort = "normal", embedding = "6", head = "6", gradients, act_order;
   std::vector<std::string> calibration;
   double bits = 0, damping = QuantizeOptions().damping;
   int passes = QuantizeOptions().passes;
   int64_t calibration_tokens = 0, group = QuantizeOptions().group;
   uint64_t seed = 0;
-  bool no_act_order = false, dry_run = false, resume = false, json = false;
+  bool dry_run = false, resume = false, json = false;
   ComputeFlags compute;
 };
 
@@ -38,7 +38,7 @@ Result<QuantizeOptions> options_of(const Flags& flags) {
   if (!method) return bad_usage("--method {}: give turboquant, rtn, gptq, awq or quip", flags.method);
   options.method = *method;
   options.group = flags.group;
-  options.act_order = !flags.no_act_order;
+  if (!flags.act_order.empty()) options.act_order = flags.act_order == "on";
   options.damping = flags.damping;
   options.passes = flags.passes;
   TQ_ASSIGN(options.embedding_bits, table_bits(flags.embedding, "--embedding"));
@@ -152,7 +152,8 @@ Command add_quantize(CLI::App& root) {
   app->add_option("-b,--bits", flags->bits, "Mean bits a weight of the linears, 2 to 8; fractions are fine")->required();
   app->add_option("--method", flags->method, "turboquant, or one to compare with: rtn, gptq, awq, quip")->capture_default_str();
   app->add_option("--group", flags->group, "Columns that share a scale with rtn, gptq and awq; 0: a whole row")->capture_default_str();
-  app->add_flag("--no-act-order", flags->no_act_order, "turboquant, gptq: columns as they come, not by falling diagonal of the Hessian");
+  app->add_option("--act-order", flags->act_order, "Columns by falling diagonal of the Hessian: on (gptq's own way) or off (turboquant's)")
+      ->check(CLI::IsMember({"on", "off"}));
   app->add_option("--damping", flags->damping, "Added to the Hessian's diagonal, relative to its mean")
       ->capture_default_str()
       ->check(CLI::Range(1e-6, 1.0));

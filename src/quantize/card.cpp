@@ -60,7 +60,7 @@ std::string record_text(const Model& model, const QuantizePlan& plan, const Reco
                  {"head_bits", options.head_bits},
                  {"method", method_name(options.method)},
                  {"group", options.group},
-                 {"act_order", options.act_order},
+                 {"act_order", uses_act_order(options)},
                  {"effort", effort_name(options.effort)},
                  {"windows", windows},
                  {"calibration_tokens", calibration_tokens(options)},

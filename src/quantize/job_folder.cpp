@@ -39,7 +39,7 @@ std::string job_identity(const Model& model, const QuantizePlan& plan) {
   for (const auto& [name, content] : plan.texts) text += name + "\n" + content + "\n";
   const QuantizeOptions& options = plan.options;
   text += fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {}\n", method_name(options.method), options.passes, options.group,
-                      options.act_order, options.bits, static_cast<int>(options.effort), options.embedding_bits, options.head_bits,
+                      uses_act_order(options), options.bits, static_cast<int>(options.effort), options.embedding_bits, options.head_bits,
                       calibration_tokens(options), options.sequence, options.damping, options.seed, options.shard_bytes,
                       uses_gradients(options));
   for (const std::string& file : options.calibration) {

@@ -40,6 +40,8 @@ int64_t calibration_tokens(const QuantizeOptions& options) {
   return options.calibration_tokens > 0 ? options.calibration_tokens : kTokens[static_cast<size_t>(options.effort)];
 }
 
+bool uses_act_order(const QuantizeOptions& options) { return options.act_order.value_or(options.method == Method::kGptq); }
+
 bool uses_gradients(const QuantizeOptions& options) {
   return options.gradients.value_or(options.method == Method::kTurboquant && options.effort != Effort::kFast);
 }

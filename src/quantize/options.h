@@ -28,9 +28,9 @@ std::string_view method_name(Method method);
 
 struct QuantizeOptions {
   Method method = Method::kTurboquant;
-  int64_t group = 128;    // rtn, gptq, awq: columns that share a scale, 64 or less where it does not divide a matrix; 0: all of a row
-  bool act_order = true;  // turboquant, gptq: columns by falling diagonal of H
-  double bits = 3.0;      // mean over the linears of the layers, 2 to 8
+  int64_t group = 128;  // rtn, gptq, awq: columns that share a scale, 64 or less where it does not divide a matrix; 0: all of a row
+  std::optional<bool> act_order;  // columns by falling diagonal of H; by default gptq does, turboquant does not
+  double bits = 3.0;              // mean over the linears of the layers, 2 to 8
   Effort effort = Effort::kNormal;
   int embedding_bits = 6;                // 0: as in the original; a tied embedding follows the head
   int head_bits = 6;                     // 0: as in the original
@@ -44,6 +44,7 @@ struct QuantizeOptions {
   uint64_t seed = 0;
 };
 
+bool uses_act_order(const QuantizeOptions& options);
 int64_t calibration_tokens(const QuantizeOptions& options);
 bool uses_gradients(const QuantizeOptions& options);
 // Window L of a rate.

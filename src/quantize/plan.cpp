@@ -108,7 +108,7 @@ class Collector {
 TensorPlan tensor_plan(const Linear& linear, const Rates& rates, const QuantizeOptions& options) {
   TensorPlan plan{.linear = linear, .rates = rates, .method = options.method};
   plan.group = scalar::group_columns(linear.in, options.group);
-  plan.has_order = options.method == Method::kGptq && options.act_order;
+  plan.has_order = options.method == Method::kGptq && uses_act_order(options);
   return plan;
 }
 

@@ -147,13 +147,13 @@ class StepRounder {
     const Method method = method_of(input);
     if (method == Method::kTurboquant) {
       rotate_hessian(moment, input.columns, input.sign->data());
-      if (plan_.options.act_order) order_input(input, moment);
+      if (uses_act_order(plan_.options)) order_input(input, moment);
       input.objective = factored_objective(std::move(moment), input.columns, damping, 1);
     } else if (method == Method::kQuip) {
       input.objective = e8p_objective(std::move(moment), input.columns, input.sign->data(), damping);
     } else {
       if (method == Method::kAwq) scale_input(input, moment);
-      if (method == Method::kGptq && plan_.options.act_order) order_input(input, moment);
+      if (method == Method::kGptq && uses_act_order(plan_.options)) order_input(input, moment);
       input.objective = factored_objective(std::move(moment), input.columns, damping, 1);
       if (method != Method::kGptq) input.objective.feedback = {}, input.objective.diagonal.clear();
     }
