@@ -56,6 +56,7 @@ struct Command {
 Command add_run(CLI::App& root);
 Command add_quantize(CLI::App& root);
 Command add_eval(CLI::App& root);
+Command add_compare(CLI::App& root);
 Command add_inspect(CLI::App& root);
 Command add_convert(CLI::App& root);
 Command add_bench(CLI::App& root);

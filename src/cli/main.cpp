@@ -1,5 +1,7 @@
 // tq: makes language models small and runs them.
 #include <algorithm>
+#include <new>
+#include <system_error>
 
 #include "cli/command.h"
 
@@ -15,6 +17,19 @@ constexpr std::pair<const char*, const char*> kMissing[] = {{"pull", "Download a
 int fail_with(const tq::Error& error) {
   fmt::print(stderr, "tq: {}\n", error.message);
   return static_cast<int>(error.code);
+}
+
+// Runs a command; what it printed must have arrived.
+int run(const tq::cli::Command& command) {
+  try {
+    const tq::Status status = command.action();
+    if (!status) return fail_with(status.error());
+    if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return 0;
+  } catch (const std::system_error&) {  // of printing
+  } catch (const std::bad_alloc&) {
+    return fail_with({tq::ErrorCode::kNoResource, "not enough memory; a smaller --ctx, --window or model needs less"});
+  }
+  return fail_with({tq::ErrorCode::kNoResource, "the results could not be written to standard output; is the disk full?"});
 }
 
 // One line for what CLI11 says; help and version are no errors.
@@ -35,7 +50,7 @@ int main(int argc, char** argv) {
   CLI::App app{"Makes language models 4-8 times smaller, and runs them.", "tq"};
   app.set_version_flag("--version", "tq 0.1.0");
   app.require_subcommand(1);
-  const cli::Command commands[] = {cli::add_quantize(app), cli::add_run(app),     cli::add_eval(app),
+  const cli::Command commands[] = {cli::add_quantize(app), cli::add_run(app),     cli::add_eval(app), cli::add_compare(app),
                                    cli::add_inspect(app),  cli::add_convert(app), cli::add_bench(app)};
   for (const auto& [name, help] : kMissing) {
     CLI::App* missing = app.add_subcommand(name, std::string(help) + " (not yet)");
@@ -51,9 +66,7 @@ int main(int argc, char** argv) {
       return fail_with({ErrorCode::kUsage, fmt::format("{} does not exist yet; tq --help lists what does", name)});
   cli::watch_interrupts();
   for (const cli::Command& command : commands) {
-    if (!command.app->parsed()) continue;
-    const Status status = command.action();
-    return status ? 0 : fail_with(status.error());
+    if (command.app->parsed()) return run(command);
   }
   return static_cast<int>(ErrorCode::kUsage);
 }

@@ -22,9 +22,11 @@ Result<Model> import_hf(const std::string& directory) {
   model.source = directory;
   model.format = "Hugging Face";
   TQ_ASSIGN(model.config, read_json_file(directory + "/config.json"));
-  if (model.config.contains("quantization_config"))
+  if (const JsonReader reader(model.config, directory + "/config.json"); const Json* quantization = reader.find("quantization_config")) {
+    const JsonReader settings(*quantization, reader.where());
     return bad_input("{}: it is quantized already ({}); give the original model", directory,
-                     model.config["quantization_config"].value("quant_method", "unknown method"));
+                     settings.string_or("quant_method", "unknown method").value_or("unknown method"));
+  }
   TQ_ASSIGN(model.spec, parse_config(model.config, directory + "/config.json"));
   TQ_ASSIGN(const std::shared_ptr<const safetensors::Archive> archive, safetensors::Archive::open_directory(directory));
   model.file_bytes = archive->file_bytes();

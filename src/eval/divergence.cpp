@@ -3,31 +3,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "eval/logits.h"
+
 namespace tq {
 namespace {
 
 constexpr int64_t kChunk = 64;  // positions whose logits exist at a time
-
-// log(sum exp) of a row, and where its largest value is (the first of equals).
-struct LogSum {
-  double value;
-  int64_t top;
-};
-
-LogSum log_sum(const float* logits, int64_t count) {
-  const float* largest = std::max_element(logits, logits + count);
-  float sum_parts[16] = {};  // independent sums, for speed; float is enough for terms in (0, 1]
-  double sum = 0;
-  int64_t i = 0;
-  for (; i + 16 * 256 <= count; i += 16 * 256) {
-    std::fill(std::begin(sum_parts), std::end(sum_parts), 0.0f);
-    for (int64_t j = 0; j < 256; ++j)
-      for (int64_t k = 0; k < 16; ++k) sum_parts[k] += std::exp(logits[i + j * 16 + k] - *largest);
-    for (const float part : sum_parts) sum += part;
-  }
-  for (; i < count; ++i) sum += std::exp(logits[i] - *largest);
-  return {std::log(sum) + *largest, largest - logits};
-}
 
 double divergence(const float* original, const LogSum& original_sum, const float* logits, const LogSum& sum, int64_t count) {
   double total = 0;
@@ -54,94 +35,136 @@ Window cut_window(const EvalText& text, const EvalOptions& options, int64_t inde
   return window;
 }
 
-class Evaluation {
- public:
-  Evaluation(Network& network, Network* original, const EvalOptions& options, bool with_float, const Context& context)
-      : network_(network), original_(original), options_(options), with_float_(with_float && original), context_(context) {}
+bool has_grid(const Model& model) {
+  return std::any_of(model.tensors.begin(), model.tensors.end(), [](const auto& entry) { return entry.second.codec == CodecId::kGrid; });
+}
 
-  Status prepare() {
-    const auto create = [&](Network& network) {
-      return KvCache::create(network.backend(), network.model().spec, KvType::kF16, options_.window);
-    };
-    TQ_ASSIGN(KvCache cache, create(network_));
-    caches_.push_back(std::move(cache));
-    if (original_) {
-      TQ_ASSIGN(KvCache other, create(*original_));
-      caches_.push_back(std::move(other));
-    }
-    for (size_t i = 0; i < std::size(states_); ++i) {
-      Network& network = i == 1 && original_ ? *original_ : network_;
-      const int64_t count = options_.window * network.model().spec.hidden;
-      TQ_ASSIGN(states_[i], network.backend().allocate(static_cast<uint64_t>(count) * sizeof(float)));
-    }
-    const int64_t vocabulary = network_.model().spec.vocabulary;
-    for (Buffer<float>& logits : logits_) logits = Buffer<float>::uninitialized(static_cast<size_t>(kChunk * vocabulary));
-    return {};
+// A model's way through a window: its hidden states are kept until every model's are there, then logits exist chunk by chunk.
+class Pass {
+ public:
+  static Result<Pass> create(Network& network, Precision precision, int64_t window) {
+    const ModelSpec& spec = network.model().spec;
+    TQ_ASSIGN(KvCache cache, KvCache::create(network.backend(), spec, KvType::kF16, window));
+    TQ_ASSIGN(Memory states, network.backend().allocate(static_cast<uint64_t>(window * spec.hidden) * sizeof(float)));
+    return Pass(network, precision, std::move(cache), std::move(states));
   }
 
-  void run(const Window& window, Positions& out) {
-    const int64_t first = window.first_scored, count = options_.window - 1 - first;
-    out.per_window = count;
-    keep_states(network_, caches_[0], window, Precision::kInt8, states_[0]);
-    if (original_) keep_states(*original_, caches_[1], window, Precision::kInt8, states_[1]);
-    if (with_float_) keep_states(network_, caches_[0], window, Precision::kFloat, states_[2]);
-    for (int64_t at = 0; at < count; at += kChunk) {
-      const int64_t here = std::min(kChunk, count - at);
-      head(network_, states_[0], first + at, here, logits_[0], Precision::kInt8);
-      if (original_) head(*original_, states_[1], first + at, here, logits_[1], Precision::kInt8);
-      if (with_float_) head(network_, states_[2], first + at, here, logits_[2], Precision::kFloat);
-      score(window, first + at, here, out);
-    }
+  void run(const Window& window) {
+    const float* hidden = network_->forward({.tokens = window.tokens, .cache = &cache_, .precision = precision_});
+    network_->backend().copy(states_.as<float>(), hidden, states_.bytes());
+  }
+  // logits[count, V] of positions from `position` on
+  void head(int64_t position, int64_t count, float* logits) {
+    network_->head(states_.as<float>() + position * network_->model().spec.hidden, count, logits, precision_);
   }
 
  private:
-  // The hidden states of a window, where the next pass does not overwrite them.
-  static void keep_states(Network& network, KvCache& cache, const Window& window, Precision precision, Memory& states) {
-    const float* hidden = network.forward({.tokens = window.tokens, .cache = &cache, .precision = precision});
-    network.backend().copy(states.as<float>(), hidden, states.bytes());
+  Pass(Network& network, Precision precision, KvCache cache, Memory states)
+      : network_(&network), precision_(precision), cache_(std::move(cache)), states_(std::move(states)) {}
+  Network* network_;
+  Precision precision_;
+  KvCache cache_;
+  Memory states_;
+};
+
+// One subject: as the user's path computes, and with float activations if there is a difference.
+struct Subject {
+  Pass pass;
+  std::optional<Pass> exact;
+  Positions positions;
+};
+
+class Evaluation {
+ public:
+  Evaluation(const EvalOptions& options, const Context& context) : options_(options), context_(context) {}
+
+  Status prepare(std::span<Network* const> networks, Network* original) {
+    for (Network* network : networks) {
+      TQ_ASSIGN(Pass pass, Pass::create(*network, Precision::kInt8, options_.window));
+      subjects_.push_back({std::move(pass), {}, {}});
+      if (!options_.with_float || !original || !has_grid(network->model())) continue;
+      TQ_ASSIGN(subjects_.back().exact, Pass::create(*network, Precision::kFloat, options_.window));
+    }
+    if (original) {
+      TQ_ASSIGN(original_, Pass::create(*original, Precision::kInt8, options_.window));
+    }
+    vocabulary_ = networks[0]->model().spec.vocabulary;
+    for (Buffer<float>* logits : {&logits_, &original_logits_})
+      *logits = Buffer<float>::uninitialized(static_cast<size_t>(kChunk * vocabulary_));
+    original_sums_.resize(kChunk);
+    return {};
   }
 
-  static void head(Network& network, const Memory& states, int64_t position, int64_t count, Buffer<float>& logits, Precision precision) {
-    network.head(states.as<float>() + position * network.model().spec.hidden, count, logits.data(), precision);
+  void run(const Window& window) {
+    const int64_t first = window.first_scored, count = options_.window - 1 - first;
+    if (original_) original_->run(window);
+    for (Subject& subject : subjects_) {
+      subject.positions.per_window = count;
+      subject.pass.run(window);
+      if (subject.exact) subject.exact->run(window);
+    }
+    for (int64_t at = 0; at < count; at += kChunk) {
+      const int64_t here = std::min(kChunk, count - at);
+      if (original_) read_original(first + at, here);
+      for (Subject& subject : subjects_) score(subject, window, first + at, here);
+    }
   }
 
-  // Positions [first, first + count) of the window, whose logits are in logits_.
-  void score(const Window& window, int64_t first, int64_t count, Positions& out) {
-    const size_t base = out.loss.size();
-    const size_t size = base + static_cast<size_t>(count);
-    out.loss.resize(size);
-    if (original_)
-      for (auto* values : {&out.loss_original, &out.kl, &out.same_top}) values->resize(size);
-    if (with_float_) out.kl_float.resize(size);
-    const int64_t vocabulary = network_.model().spec.vocabulary;
+  Positions take(size_t subject) { return std::move(subjects_[subject].positions); }
+
+ private:
+  template <typename Function>
+  void each_position(int64_t count, const Function& function) {
     context_.threads.run(count, 1, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) {
-        const size_t at = base + static_cast<size_t>(i);
-        const TokenId next = window.tokens[static_cast<size_t>(first + i + 1)];
-        const float* own = logits_[0].data() + i * vocabulary;
-        const LogSum own_sum = log_sum(own, vocabulary);
-        out.loss[at] = own_sum.value - own[next];
-        if (!original_) continue;
-        const float* other = logits_[1].data() + i * vocabulary;
-        const LogSum other_sum = log_sum(other, vocabulary);
-        out.loss_original[at] = other_sum.value - other[next];
-        out.kl[at] = divergence(other, other_sum, own, own_sum, vocabulary);
-        out.same_top[at] = own_sum.top == other_sum.top ? 1.0 : 0.0;
-        if (!with_float_) continue;
-        const float* exact = logits_[2].data() + i * vocabulary;
-        out.kl_float[at] = divergence(other, other_sum, exact, log_sum(exact, vocabulary), vocabulary);
-      }
+      for (int64_t i = begin; i < end; ++i) function(i);
     });
   }
 
-  Network& network_;
-  Network* original_;
+  void read_original(int64_t first, int64_t count) {
+    original_->head(first, count, original_logits_.data());
+    each_position(count, [&](int64_t i) {
+      original_sums_[static_cast<size_t>(i)] = log_sum(original_logits_.data() + i * vocabulary_, vocabulary_);
+    });
+  }
+
+  // Positions [first, first + count) of the window; the original's logits of them are there.
+  void score(Subject& subject, const Window& window, int64_t first, int64_t count) {
+    Positions& out = subject.positions;
+    const size_t base = out.loss.size(), size = base + static_cast<size_t>(count);
+    out.loss.resize(size);
+    if (original_)
+      for (auto* values : {&out.loss_original, &out.kl, &out.same_top}) values->resize(size);
+    subject.pass.head(first, count, logits_.data());
+    each_position(count, [&](int64_t i) {
+      const size_t at = base + static_cast<size_t>(i);
+      const TokenId next = window.tokens[static_cast<size_t>(first + i + 1)];
+      const float* own = logits_.data() + i * vocabulary_;
+      const LogSum sum = log_sum(own, vocabulary_);
+      out.loss[at] = sum.value - own[next];
+      if (!original_) return;
+      const float* other = original_logits_.data() + i * vocabulary_;
+      const LogSum& other_sum = original_sums_[static_cast<size_t>(i)];
+      out.loss_original[at] = other_sum.value - other[next];
+      out.kl[at] = divergence(other, other_sum, own, sum, vocabulary_);
+      out.same_top[at] = sum.top == other_sum.top ? 1.0 : 0.0;
+    });
+    if (!subject.exact) return;
+    out.kl_float.resize(size);
+    subject.exact->head(first, count, logits_.data());
+    each_position(count, [&](int64_t i) {
+      const float *own = logits_.data() + i * vocabulary_, *other = original_logits_.data() + i * vocabulary_;
+      out.kl_float[base + static_cast<size_t>(i)] =
+          divergence(other, original_sums_[static_cast<size_t>(i)], own, log_sum(own, vocabulary_), vocabulary_);
+    });
+  }
+
   const EvalOptions& options_;
-  bool with_float_;
   const Context& context_;
-  std::vector<KvCache> caches_;
-  Memory states_[3];  // of the model, of the original, of the model with float activations
-  Buffer<float> logits_[3];
+  int64_t vocabulary_ = 0;
+  std::vector<Subject> subjects_;
+  std::optional<Pass> original_;
+  Buffer<float> logits_, original_logits_;
+  std::vector<LogSum> original_sums_;
 };
 
 // Means of windows are nearly independent; positions are not.
@@ -188,29 +211,35 @@ std::optional<Protocol> protocol_from_name(std::string_view name) {
   return std::nullopt;
 }
 
-Result<TextResult> evaluate(Network& network, Network* original, const EvalText& text, const EvalOptions& options, bool with_float,
-                            const Context& context) {
-  if (original && original->model().spec.vocabulary != network.model().spec.vocabulary)
-    return bad_input("{}: its vocabulary of {} tokens is not that of {} ({})", original->model().source, original->model().spec.vocabulary,
-                     network.model().source, network.model().spec.vocabulary);
-  TextResult result;
-  result.name = text.name;
-  result.window = options.window;
-  result.windows = std::min(options.windows, static_cast<int64_t>(text.tokens.size()) / options.window);
-  if (result.windows < 1)
+Result<std::vector<TextResult>> evaluate(std::span<Network* const> networks, Network* original, const EvalText& text,
+                                         const EvalOptions& options, const Context& context) {
+  TQ_CHECK(!networks.empty());
+  const Model& first = networks[0]->model();
+  const Network* others[] = {original};
+  for (const auto& list : {std::span<const Network* const>(networks), std::span<const Network* const>(others)})
+    for (const Network* other : list)
+      if (other && other->model().spec.vocabulary != first.spec.vocabulary)
+        return bad_input("{}: its vocabulary of {} tokens is not that of {} ({})", other->model().source, other->model().spec.vocabulary,
+                         first.source, first.spec.vocabulary);
+  const int64_t windows = std::min(options.windows, static_cast<int64_t>(text.tokens.size()) / options.window);
+  if (windows < 1)
     return bad_input("{}: it has {} tokens, less than one window of {}; give more text or a smaller --window", text.name,
                      text.tokens.size(), options.window);
-  const auto& tokenizer = network.model().tokenizer;
-  const bool has_bos = tokenizer && !tokenizer->encode("", false, true).empty();
-  Evaluation evaluation(network, original, options, with_float, context);
-  TQ_TRY(evaluation.prepare());
-  for (int64_t i = 0; i < result.windows; ++i) {
+  const bool has_bos = first.tokenizer && !first.tokenizer->encode("", false, true).empty();
+  Evaluation evaluation(options, context);
+  TQ_TRY(evaluation.prepare(networks, original));
+  for (int64_t i = 0; i < windows; ++i) {
     if (context.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
-    evaluation.run(cut_window(text, options, i, has_bos ? tokenizer->bos() : -1), result.positions);
-    context.listener.progress(text.name, i + 1, result.windows);
+    evaluation.run(cut_window(text, options, i, has_bos ? first.tokenizer->bos() : -1));
+    context.listener.progress(text.name, i + 1, windows);
   }
-  summarize(result);
-  return result;
+  std::vector<TextResult> results(networks.size());
+  for (size_t i = 0; i < networks.size(); ++i) {
+    results[i].name = text.name, results[i].window = options.window, results[i].windows = windows;
+    results[i].positions = evaluation.take(i);
+    summarize(results[i]);
+  }
+  return results;
 }
 
 }  // namespace tq

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,9 +14,9 @@
 
 namespace tq {
 
-// Which positions of a window count. Windows don't overlap.
+// Which positions of a window count. Windows don't overlap; the first token of each is replaced by bos if the vocabulary adds one.
 //   kAll         every token but the first of its window is predicted (the usual Hugging Face evaluation)
-//   kSecondHalf  the second half of each window, whose first token is replaced by bos if the vocabulary adds one (llama.cpp's perplexity)
+//   kSecondHalf  the second half of each window (llama.cpp's perplexity)
 enum class Protocol : uint8_t { kAll, kSecondHalf };
 std::string_view protocol_name(Protocol protocol);
 std::optional<Protocol> protocol_from_name(std::string_view name);
@@ -29,6 +30,7 @@ struct EvalOptions {
   int64_t window = 1024;
   int64_t windows = 40;  // at most; from the front of the text
   Protocol protocol = Protocol::kAll;
+  bool with_float = true;  // also measure the divergence with float activations, where a model has them otherwise
 };
 
 // One number per scored position, windows one after another; natural logarithms. A position's divergences are 0 without an original.
@@ -50,9 +52,10 @@ struct TextResult {
   Positions positions;
 };
 
-// original may be null: then only the loss is measured. with_float also measures the divergence with float activations.
+// Every network on the same windows, each window against one pass of the original; a result for each network, in order.
+// original may be null: then only the losses are measured.
 // Errors: kBadInput when the text is shorter than one window or the vocabularies differ; kInterrupted.
-Result<TextResult> evaluate(Network& network, Network* original, const EvalText& text, const EvalOptions& options, bool with_float,
-                            const Context& context);
+Result<std::vector<TextResult>> evaluate(std::span<Network* const> networks, Network* original, const EvalText& text,
+                                         const EvalOptions& options, const Context& context);
 
 }  // namespace tq

@@ -109,6 +109,7 @@ Result<Rope> parse_rope(const JsonReader& config, const RopeRequest& request) {
   static const Json kNothing = Json::object();
   bool is_v5 = false;
   const Json* object = scaling_object(config, request, &is_v5);
+  if (object && !object->is_object()) return bad_input("{}: 'rope_scaling' should be an object or null", config.where());
   const JsonReader scaling(object ? *object : kNothing, config.where() + (is_v5 ? " rope_parameters" : " rope_scaling"));
   TQ_ASSIGN(const double config_theta, config.number_or(request.theta_key, request.default_theta));
   TQ_ASSIGN(const double theta, is_v5 ? scaling.number_or("rope_theta", config_theta) : Result<double>(config_theta));

@@ -51,6 +51,7 @@ void add_scored_merges(TokenizerImpl& impl, const std::vector<float>& scores) {
     const TokenKind kind = impl.kinds[i];
     if (kind != TokenKind::kNormal && kind != TokenKind::kUserDefined) continue;
     const std::string& token = impl.tokens[i];
+    if (token.find(' ') != std::string::npos) continue;  // a text's spaces are ▁; a list of merges could not be written with it
     for (size_t at = 0; at < token.size();) {
       const size_t length = utf8_length(token, at);
       if (length == 0) break;

@@ -4,10 +4,11 @@ import json
 import resource
 import shutil
 import struct
+import subprocess
 import time
 import unittest
 
-from tiny_model import DATA, QUANTIZE, ProgramTest, run
+from tiny_model import DATA, QUANTIZE, TQ, ProgramTest, run
 
 
 class Errors(ProgramTest):
@@ -72,6 +73,27 @@ class Errors(ProgramTest):
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(config | {"architectures": ["PerceptronForCausalLM"]}))
         self.quantize_fails(3, folder, says="PerceptronForCausalLM")
+
+    def test_settings_of_the_wrong_type_are_status_3(self):
+        wrong = {"quantization_config": 5, "rope_scaling": "linear", "hidden_size": "64", "num_hidden_layers": 2**63, "vocab_size": 10**12,
+                 "num_attention_heads": 0, "rope_theta": -5.0}  # fmt: skip
+        for number, (key, value) in enumerate([*wrong.items(), ("quantization_config", {"quant_method": 5})]):
+            folder = self.changed_model(f"type{number}")
+            config = json.loads((folder / "config.json").read_text())
+            (folder / "config.json").write_text(json.dumps(config | {key: value}))
+            self.fails(3, "convert", folder, "-o", self.folder / "no", says=str(folder))
+
+    def test_a_setting_that_is_null_is_not_there(self):
+        folder = self.changed_model("null")
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"quantization_config": None, "rope_scaling": None}))
+        self.succeeds("inspect", folder)
+
+    def test_results_that_cannot_be_printed_are_status_4(self):
+        with open("/dev/full", "w") as full:
+            for flags in (["inspect", self.model], ["inspect", self.model, "--json"]):
+                result = subprocess.run([TQ, *map(str, flags)], stdout=full, stderr=subprocess.PIPE, text=True)
+                self.assertEqual((result.returncode, result.stderr.count("\n")), (4, 1), result.stderr)
 
     def test_a_configuration_that_is_no_json_is_status_3(self):
         folder = self.changed_model("syntax")

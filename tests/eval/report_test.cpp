@@ -21,7 +21,7 @@ Report small_report() {
   ModelFacts model{.name = "model", .description = "llama", .format = "TurboQuant"};
   model.layers = 1, model.file_bytes = 1000000, model.bytes_in_16_bits = 4000000, model.bits_linears = 3.1, model.bits_all = 4;
   model.tensors = {{"l.q_proj", "query", 0, 3.0, 0.01}, {"head", "head", -1, 6.0, 0.001}};
-  return {.original = model, .subjects = {{model, {text}}}, .protocol = "every token"};
+  return {.original = model, .subjects = {{.model = model, .texts = {text}}}, .protocol = "every token"};
 }
 
 TEST(Report, SameFactsGiveTheSameBytes) { EXPECT_EQ(page(small_report()), page(small_report())); }
@@ -51,6 +51,43 @@ TEST(Report, WithoutMeasurementsThereAreSizesAlone) {
   const std::string html = page(report);
   EXPECT_THAT(html, HasSubstr("Size"));
   EXPECT_THAT(html, Not(HasSubstr("KL divergence")));
+}
+
+TEST(Report, AnOriginalOfFewBitsIsSaidToBeOne) {
+  EXPECT_THAT(page(small_report()), HasSubstr("itself a quantized file, of 3.10 bits"));
+  Report report = small_report();
+  report.original->bits_linears = 16;
+  EXPECT_THAT(page(report), Not(HasSubstr("itself a quantized file")));
+}
+
+TEST(Report, TasksShowDifferencesFlipsAndTheMarkOfChance) {
+  Report report = small_report();
+  const TaskResult original{"mmlu", "how", {"1", "2", "3", "4"}, {}, {{"acc", {1, 1, 1, 0}, 0.25, true}}};
+  TaskResult own = original;
+  own.metrics[0].values = {1, 0, 0, 1};
+  report.original_tasks = {original};
+  report.subjects[0].tasks = {own};
+  const std::string html = page(report);
+  EXPECT_THAT(html, HasSubstr("mmlu"));
+  EXPECT_THAT(html, HasSubstr("+1 −2 items"));
+  EXPECT_THAT(html, HasSubstr("50.0 †"));
+  EXPECT_THAT(html, HasSubstr("-25.0"));
+}
+
+TEST(Report, MethodsAreLinesOverBits) {
+  Report report = small_report();
+  report.subjects[0].method = "turboquant";
+  report.subjects.push_back(report.subjects[0]);
+  report.subjects[1].model.bits_linears = 4.1;
+  report.subjects[1].texts[0].kl.mean = 0.05;
+  const std::string html = page(report);
+  EXPECT_THAT(html, HasSubstr("KL divergence against bits"));
+  EXPECT_THAT(html, HasSubstr("0.05000 ± 0.01000 at 4.100 bits"));
+}
+
+TEST(Report, ErrorsByPositionAreThoseOfWindows) {
+  EXPECT_THAT(errors_by_position({1, 2, 3, 4}, 2, 2), ElementsAre(1, 1));  // windows {1, 2} and {3, 4}
+  EXPECT_THAT(errors_by_position({1, 2}, 2, 2), ElementsAre(0, 0));
 }
 
 TEST(Report, PositionsOfAllWindowsAreAveraged) {

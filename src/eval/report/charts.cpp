@@ -69,7 +69,7 @@ std::string line_chart(const std::vector<Series>& series, double x_end, const st
                        const std::string& description) {
   double top = 0;
   for (const Series& each : series)
-    for (const double value : each.values) top = std::max(top, value);
+    for (size_t i = 0; i < each.values.size(); ++i) top = std::max(top, each.values[i] + (each.errors.empty() ? 0 : each.errors[i]));
   Frame frame;
   frame.ticks = ticks_to(top, 4);
   Svg svg(kWidth, frame.height(), description);
@@ -85,6 +85,10 @@ std::string line_chart(const std::vector<Series>& series, double x_end, const st
     const auto count = static_cast<double>(each.values.size());
     for (size_t i = 0; i < each.values.size(); ++i)
       points.emplace_back(frame.left + (static_cast<double>(i) + 0.5) / count * (frame.right - frame.left), frame.y(each.values[i]));
+    for (size_t i = 0; i < each.errors.size(); ++i) {
+      const double low = std::max(0.0, each.values[i] - each.errors[i]), high = each.values[i] + each.errors[i];
+      svg.line(points[i].first, frame.y(low), points[i].first, frame.y(high), "band " + each.style);
+    }
     svg.path(points, "stroke " + each.style);
     for (size_t i = 0; i < points.size(); ++i) {
       const std::string tip =

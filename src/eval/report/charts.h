@@ -20,9 +20,22 @@ std::string bar_chart(const std::vector<Bar>& bars, const std::string& descripti
 struct Series {
   std::string name, style;
   std::vector<double> values;
+  std::vector<double> errors;  // drawn as whiskers; empty: none
 };
 std::string line_chart(const std::vector<Series>& series, double x_end, const std::string& x_title, const std::string& y_title,
                        const std::string& description);
+
+// Points joined by a line for each name, both axes free, y logarithmic; values are positive.
+struct Point {
+  double x = 0, y = 0, error = 0;
+  std::string tip;
+};
+struct Curve {
+  std::string name, style;
+  std::vector<Point> points;  // by rising x
+};
+std::string curve_chart(const std::vector<Curve>& curves, const std::string& x_title, const std::string& y_title,
+                        const std::string& description);
 
 // Points over whole numbers [0, columns).
 struct Dot {

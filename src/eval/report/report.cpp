@@ -31,6 +31,7 @@ bool has_divergence(const Subject& subject) { return !subject.texts.empty() && !
 bool any_divergence(const Report& report) { return std::any_of(report.subjects.begin(), report.subjects.end(), has_divergence); }
 
 std::string title_of(const Report& report) {
+  if (!report.title.empty()) return report.title;
   std::string names;
   for (const Subject& subject : report.subjects) names += (names.empty() ? "" : ", ") + subject.model.name;
   return names;
@@ -99,7 +100,8 @@ std::string divergence_by_text(const Report& report) {
 std::string divergence_by_position(const Report& report) {
   std::string out =
       "<section>" + heading("KL divergence by position in the window",
-                            "How much context the model has seen when it predicts; a curve that rises would mean that errors add up.");
+                            "How much context the model has seen when it predicts; a curve that rises would mean that errors add up. "
+                            "Whiskers: standard error over windows.");
   out += model_legend(report);
   for (size_t t = 0; t < report.subjects[0].texts.size(); ++t) {
     std::vector<Series> series;
@@ -107,7 +109,8 @@ std::string divergence_by_position(const Report& report) {
     for (size_t i = 0; i < report.subjects.size(); ++i) {
       if (t >= report.subjects[i].texts.size()) continue;
       const Positions& positions = report.subjects[i].texts[t].positions;
-      series.push_back({report.subjects[i].model.name, series_style(i), by_position(positions.kl, positions.per_window, kPositionParts)});
+      series.push_back({report.subjects[i].model.name, series_style(i), by_position(positions.kl, positions.per_window, kPositionParts),
+                        errors_by_position(positions.kl, positions.per_window, kPositionParts)});
     }
     out += fmt::format("<h3>{}</h3>\n", escaped(text.name));
     out += line_chart(series, static_cast<double>(text.positions.per_window), "scored position", "KL",
@@ -204,9 +207,93 @@ std::string rates_by_layer(const ModelFacts& model) {
          heat_map(rows, "layer", low, high, "Bits a weight of every linear by layer") + "</section>\n";
 }
 
+// One line for each method: what a bit buys.
+std::string divergence_by_bits(const Report& report) {
+  std::string out =
+      "<section>" + heading("KL divergence against bits",
+                            "Bits a weight of the linears as they are stored: scales, tables and padding included. Logarithmic "
+                            "upwards; lower and further left is better. Whiskers: standard error over windows.");
+  for (size_t t = 0; t < report.subjects[0].texts.size(); ++t) {
+    std::vector<Curve> curves;
+    for (const Subject& subject : report.subjects) {
+      auto curve = std::find_if(curves.begin(), curves.end(), [&](const Curve& each) { return each.name == subject.method; });
+      if (curve == curves.end()) curve = curves.insert(curve, {subject.method, series_style(curves.size()), {}});
+      const Mean& kl = subject.texts[t].kl;
+      const std::string tip =
+          fmt::format("{}: {:.5f} ± {:.5f} at {:.3f} bits", subject.model.name, kl.mean, kl.standard_error, subject.model.bits_linears);
+      if (kl.mean > 0) curve->points.push_back({subject.model.bits_linears, kl.mean, kl.standard_error, tip});
+    }
+    for (Curve& curve : curves)
+      std::sort(curve.points.begin(), curve.points.end(), [](const Point& a, const Point& b) { return a.x < b.x; });
+    std::vector<std::pair<std::string, std::string>> names;
+    for (const Curve& curve : curves) names.emplace_back(curve.style, curve.name);
+    const std::string& name = report.subjects[0].texts[t].name;
+    out += fmt::format("<h3>{}</h3>\n", escaped(name)) + legend(names);
+    out += curve_chart(curves, "bits a weight", "KL", "Divergence on " + name + " over bits a weight, a line for each method");
+  }
+  return out + "</section>\n";
+}
+
+std::string difference_cell(const Metric& metric, const Metric& original, double scale, int digits) {
+  const PairedDifference paired = paired_difference(metric, original);
+  const std::string flips = metric.counts_flips ? fmt::format("<br><small>+{} −{} items</small>", paired.gained, paired.lost) : "";
+  return fmt::format("<td>{:+.{}f}<br><small>{:+.{}f} to {:+.{}f}</small>{}</td>", scale * paired.difference.mean, digits,
+                     scale * paired.low, digits, scale * paired.high, digits, flips);
+}
+
+std::string value_cell(const Metric& metric, double scale, int digits) {
+  const Mean mean = metric.mean();
+  return fmt::format("<td{}>{:.{}f}{}<br><small>± {:.{}f}</small></td>", metric.is_near_chance() ? " class=\"void\"" : "",
+                     scale * mean.mean, digits, metric.is_near_chance() ? " †" : "", scale * mean.standard_error, digits);
+}
+
+// Every metric of every task: the original, then each model with its paired difference.
+std::string task_table(const Report& report) {
+  if (report.subjects[0].tasks.empty()) return {};
+  const bool with_original = !report.original_tasks.empty();
+  std::string out =
+      "<section>" +
+      heading("Tasks",
+              "± one standard error over items. Differences are paired, item by item, with their 95 % interval, and how many items "
+              "were gained and lost. † within two standard errors of guessing: no claim can rest on it.") +
+      "<div class=\"wide\"><table><tr><th>task, figure</th>";
+  if (with_original) out += "<th>" + escaped(report.original->name) + "</th>";
+  for (const Subject& subject : report.subjects) {
+    out += "<th>" + escaped(subject.model.name) + "</th>";
+    if (with_original) out += "<th>difference</th>";
+  }
+  out += "</tr>\n";
+  for (size_t t = 0; t < report.subjects[0].tasks.size(); ++t) {
+    const TaskResult& task = report.subjects[0].tasks[t];
+    for (size_t m = 0; m < task.metrics.size(); ++m) {
+      const bool is_share = task.metrics[m].counts_flips;
+      const double scale = is_share ? 100 : 1;
+      const int digits = is_share ? 1 : 4;
+      out += fmt::format("<tr><td>{}<br><small>{}{}, {} items</small></td>", escaped(task.name), escaped(task.metrics[m].name),
+                         is_share ? ", %" : "", task.ids.size());
+      const Metric* original = with_original ? &report.original_tasks[t].metrics[m] : nullptr;
+      if (original) out += value_cell(*original, scale, digits);
+      for (const Subject& subject : report.subjects) {
+        out += value_cell(subject.tasks[t].metrics[m], scale, digits);
+        if (original) out += difference_cell(subject.tasks[t].metrics[m], *original, scale, digits);
+      }
+      out += "</tr>\n";
+    }
+  }
+  return out + "</table></div></section>\n";
+}
+
 std::string subtitle(const Report& report) {
-  const std::string against = report.original ? fmt::format(" Against {} ({}).", report.original->name, report.original->format) : "";
-  return fmt::format("<p class=\"sub\">{}.{}</p>\n", escaped(report.subjects[0].model.description), escaped(against));
+  std::string text = report.subjects[0].model.description + ".";
+  if (report.original) {
+    const ModelFacts& original = *report.original;
+    text += fmt::format(" Against {} ({}).", original.name, original.format);
+    if (original.bits_linears < 15.5)
+      text +=
+          fmt::format(" That original is itself a quantized file, of {:.2f} bits a weight of its linears: its losses are not counted here.",
+                      original.bits_linears);
+  }
+  return fmt::format("<p class=\"sub\">{}</p>\n", escaped(text));
 }
 
 }  // namespace
@@ -223,6 +310,22 @@ std::vector<double> by_position(const std::vector<double>& values, int64_t per_w
   return sums;
 }
 
+std::vector<double> errors_by_position(const std::vector<double>& values, int64_t per_window, size_t parts) {
+  if (per_window < 1 || values.empty()) return {};
+  parts = std::min(parts, static_cast<size_t>(per_window));
+  const size_t window = static_cast<size_t>(per_window);
+  std::vector<std::vector<double>> means(parts);  // of each window
+  for (size_t begin = 0; begin + window <= values.size(); begin += window) {
+    const std::vector<double> one(values.begin() + static_cast<std::ptrdiff_t>(begin),
+                                  values.begin() + static_cast<std::ptrdiff_t>(begin + window));
+    const std::vector<double> by_part = by_position(one, per_window, parts);
+    for (size_t i = 0; i < parts; ++i) means[i].push_back(by_part[i]);
+  }
+  std::vector<double> errors;
+  for (const std::vector<double>& each : means) errors.push_back(mean_of(each).standard_error);
+  return errors;
+}
+
 std::string page(const Report& report) {
   TQ_CHECK(!report.subjects.empty());
   std::string out = fmt::format(
@@ -230,8 +333,10 @@ std::string page(const Report& report) {
       "<title>{} – TurboQuant</title>\n<style>{}</style>\n</head>\n<body><main>\n<h1>{}</h1>\n",
       escaped(title_of(report)), kStyle, escaped(title_of(report)));
   out += subtitle(report) + tiles(report) + sizes(report);
+  if (any_divergence(report) && !report.subjects[0].method.empty()) out += divergence_by_bits(report);
   if (any_divergence(report)) out += divergence_by_text(report) + divergence_by_position(report);
   if (!report.subjects[0].texts.empty()) out += text_table(report);
+  out += task_table(report);
   for (const Subject& subject : report.subjects) out += error_by_tensor(subject.model) + rates_by_layer(subject.model);
   return out + "</main></body>\n</html>\n";
 }

@@ -37,6 +37,9 @@ svg text.on-dark { fill:var(--dark-ink); font-size:11px; } svg text.on-light { f
 table { border-collapse:collapse; width:100%; font-size:.92rem; font-variant-numeric:tabular-nums; }
 th, td { text-align:right; padding:.35rem .6rem; border-bottom:1px solid var(--rule); white-space:nowrap; } th { color:var(--dim); font-weight:600; white-space:normal; vertical-align:bottom; }
 th:first-child, td:first-child { text-align:left; } tr:last-child td { border-bottom:0; }
+.wide { overflow-x:auto; } td small, .note small { color:var(--dim); } .void { color:var(--dim); font-style:italic; } .band { stroke-width:1.6; stroke-opacity:.45; }
+@media (max-width: 40rem) { body { padding:1.2rem .6rem 3rem; } section { padding:1rem .9rem; } h1 { font-size:1.35rem; overflow-wrap:anywhere; } .tiles { grid-template-columns:1fr 1fr; } .tile b { font-size:1.25rem; } }
+@media print { body { padding:0; background:#fff; } section, .tile { break-inside:avoid; border-color:#ccc; } section { overflow:visible; } section > svg { min-width:0; } }
 details { margin-top:.6rem; } summary { cursor:pointer; color:var(--dim); }
 )css";
 

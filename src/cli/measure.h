@@ -1,0 +1,48 @@
+// What `tq eval` and `tq compare` share: which texts and tasks, and running several models on them beside one original.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli/command.h"
+#include "eval/divergence.h"
+#include "eval/report/report.h"
+#include "eval/tasks/run.h"
+#include "graph/network.h"
+
+namespace tq::cli {
+
+struct MeasureFlags {
+  std::vector<std::string> texts;
+  std::string tasks = "kl,ppl", task_data, protocol = "huggingface";
+  int64_t window = 1024, windows = 40;
+  bool skip_float = false;
+  TaskOptions task;
+};
+void add_measure_flags(CLI::App& app, MeasureFlags& flags);
+
+// What the flags ask for, files read.
+struct Measurements {
+  EvalOptions options;
+  std::vector<std::string> texts;  // paths; empty when neither kl nor ppl is wanted
+  std::vector<Task> tasks;
+  TaskOptions task;
+};
+// Errors: kUsage for names and flags that don't go together, those of task files.
+Result<Measurements> measurements_of(const MeasureFlags& flags, bool with_original);
+std::string protocol_text(Protocol protocol);
+
+// A model ready to run; neither moves.
+struct Loaded {
+  Model model;
+  std::optional<Network> network;
+};
+Result<std::unique_ptr<Loaded>> load(const std::string& path, Session& session);
+
+// Fills the texts and tasks of report.subjects (one for each model) and report.original_tasks. With print, figures are printed as they
+// come.
+Status measure(const std::vector<std::unique_ptr<Loaded>>& models, Loaded* original, const Measurements& wanted, bool print,
+               Session& session, report::Report& report);
+
+}  // namespace tq::cli

@@ -1,0 +1,202 @@
+#include "eval/tasks/run.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/rng.h"
+#include "eval/tasks/likelihood.h"
+#include "run/engine.h"
+
+namespace tq {
+namespace {
+
+struct EncodedItem {
+  std::vector<std::vector<TokenId>> contexts;       // one, or one for each choice
+  std::vector<std::vector<TokenId>> continuations;  // one for each choice
+  std::vector<double> bytes;                        // of each choice's text
+};
+
+EncodedItem encode(const Tokenizer& tokenizer, const Item& item) {
+  EncodedItem out;
+  const auto add = [&](const std::string& context, const std::string& choice) {
+    TokenPair pair = encode_pair(tokenizer, context, choice);
+    out.contexts.push_back(std::move(pair.context));
+    out.continuations.push_back(std::move(pair.continuation));
+    out.bytes.push_back(static_cast<double>(std::max<size_t>(1, choice.size() - choice.starts_with(' '))));
+  };
+  if (item.contexts.empty())
+    for (const std::string& choice : item.choices) add(item.context, choice);
+  for (const std::string& context : item.contexts) add(context, item.choices[0]);
+  return out;
+}
+
+int64_t longest_pair(const std::vector<EncodedItem>& items) {
+  size_t longest = 1;
+  for (const EncodedItem& item : items)
+    for (size_t i = 0; i < item.contexts.size(); ++i) longest = std::max(longest, item.contexts[i].size() + item.continuations[i].size());
+  return static_cast<int64_t>(longest);
+}
+
+std::vector<Likelihood> score(LikelihoodScorer& scorer, const EncodedItem& item) {
+  const bool is_shared =
+      std::all_of(item.contexts.begin(), item.contexts.end(), [&](const auto& each) { return each == item.contexts[0]; });
+  if (is_shared) return scorer.score(item.contexts[0], item.continuations);
+  std::vector<Likelihood> out;
+  for (size_t i = 0; i < item.contexts.size(); ++i)
+    out.push_back(scorer.score(item.contexts[i], std::span(item.continuations).subspan(i, 1))[0]);
+  return out;
+}
+
+// A task on the way: the items that run, what they give.
+class TaskRun {
+ public:
+  TaskRun(Network& network, const Task& task, const TaskOptions& options, const Context& context)
+      : network_(network), task_(task), options_(options), context_(context), tokenizer_(*network.model().tokenizer) {
+    for (const size_t i : chosen_items(task.items.size(), options.limit, options.seed)) items_.push_back(&task.items[i]);
+    result_.name = task.name, result_.description = task.description;
+    for (const Item* item : items_) result_.ids.push_back(item->id), result_.groups.push_back(item->group);
+  }
+
+  Result<TaskResult> run() {
+    if (task_.kind == TaskKind::kGeneration) TQ_TRY(generate());
+    const bool has_choices = std::all_of(items_.begin(), items_.end(), [](const Item* item) { return !item->choices.empty(); });
+    if (has_choices) TQ_TRY(measure_likelihoods());
+    return std::move(result_);
+  }
+
+ private:
+  Status measure_likelihoods() {
+    std::vector<EncodedItem> encoded;
+    for (const Item* item : items_) encoded.push_back(encode(tokenizer_, *item));
+    TQ_ASSIGN(LikelihoodScorer scorer, LikelihoodScorer::create(network_, longest_pair(encoded)));
+    const std::string step = task_.kind == TaskKind::kGeneration ? task_.name + ", model solutions" : task_.name;
+    Metric accuracy{"acc", {}, chance(), true}, by_bytes{"acc_bytes", {}, chance(), true};
+    Metric loss{task_.kind == TaskKind::kGeneration ? "canonical_loss_per_byte" : "loss_per_byte", {}, {}, false};
+    for (size_t i = 0; i < items_.size(); ++i) {
+      if (context_.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
+      const std::vector<Likelihood> all = score(scorer, encoded[i]);
+      if (task_.kind == TaskKind::kChoice) {
+        std::vector<double> plain, normal;
+        for (size_t c = 0; c < all.size(); ++c) {
+          plain.push_back(all[c].log_likelihood);
+          normal.push_back(all[c].log_likelihood / encoded[i].bytes[c]);
+        }
+        accuracy.values.push_back(best(plain) == items_[i]->gold ? 1 : 0);
+        by_bytes.values.push_back(best(normal) == items_[i]->gold ? 1 : 0);
+      } else {
+        accuracy.values.push_back(all[0].is_greedy ? 1 : 0);
+        loss.values.push_back(-all[0].log_likelihood / encoded[i].bytes[0]);
+      }
+      context_.listener.progress(step, static_cast<int64_t>(i + 1), static_cast<int64_t>(items_.size()));
+    }
+    if (task_.kind != TaskKind::kGeneration) result_.metrics.push_back(std::move(accuracy));
+    if (task_.kind == TaskKind::kChoice && task_.by_bytes) result_.metrics.push_back(std::move(by_bytes));
+    if (task_.kind != TaskKind::kChoice) result_.metrics.push_back(std::move(loss));
+    return {};
+  }
+
+  static size_t best(const std::vector<double>& values) {
+    return static_cast<size_t>(std::max_element(values.begin(), values.end()) - values.begin());
+  }
+
+  std::optional<double> chance() const {
+    if (task_.kind != TaskKind::kChoice || items_.empty()) return std::nullopt;
+    double sum = 0;
+    for (const Item* item : items_) sum += 1.0 / static_cast<double>(item->options());
+    return sum / static_cast<double>(items_.size());
+  }
+
+  Status generate() {
+    const ModelSpec& spec = network_.model().spec;
+    std::vector<std::vector<TokenId>> prompts;
+    int64_t longest = 1;
+    for (const Item* item : items_) {
+      std::vector<TokenId> prompt = tokenizer_.encode(item->context, true, true);
+      const int64_t room = std::max<int64_t>(1, spec.context - task_.max_tokens);
+      if (static_cast<int64_t>(prompt.size()) > room) prompt.erase(prompt.begin(), prompt.end() - room);
+      longest = std::max(longest, static_cast<int64_t>(prompt.size()));
+      prompts.push_back(std::move(prompt));
+    }
+    TQ_ASSIGN(Engine engine, Engine::create(network_, tokenizer_, {.context = std::min(spec.context, longest + task_.max_tokens + 1)}));
+    Metric metric{task_.metric, {}, {}, true};
+    for (size_t i = 0; i < items_.size(); ++i) {
+      double sum = 0;
+      for (int64_t sample = 0; sample < options_.samples; ++sample) {
+        Request request{.prompt = prompts[i], .max_tokens = task_.max_tokens, .stop = task_.stop};
+        request.sampler.temperature = options_.temperature;
+        request.sampler.seed = splitmix64(options_.seed + i) + static_cast<uint64_t>(sample);
+        TQ_ASSIGN(const std::string text, answer(engine, std::move(request)));
+        TQ_ASSIGN(const double value, task_.check(*items_[i], text));
+        sum += value;
+      }
+      metric.values.push_back(sum / static_cast<double>(options_.samples));
+      context_.listener.progress(task_.name, static_cast<int64_t>(i + 1), static_cast<int64_t>(items_.size()));
+    }
+    result_.metrics.push_back(std::move(metric));
+    return {};
+  }
+
+  Result<std::string> answer(Engine& engine, Request request) const {
+    TQ_ASSIGN(const int64_t id, engine.submit(std::move(request)));
+    std::string text;
+    while (true) {
+      if (context_.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
+      for (const Event& event : engine.step()) {
+        if (event.id != id) continue;
+        text += event.text;
+        if (event.finish) return text;
+      }
+    }
+  }
+
+  Network& network_;
+  const Task& task_;
+  const TaskOptions& options_;
+  const Context& context_;
+  const Tokenizer& tokenizer_;
+  std::vector<const Item*> items_;
+  TaskResult result_;
+};
+
+}  // namespace
+
+bool Metric::is_near_chance() const {
+  if (!chance) return false;
+  const Mean own = mean();
+  return own.mean <= *chance + 2 * own.standard_error;
+}
+
+std::vector<size_t> chosen_items(size_t count, int64_t limit, uint64_t seed) {
+  std::vector<size_t> all(count);
+  std::iota(all.begin(), all.end(), size_t{0});
+  const auto wanted = static_cast<size_t>(limit);
+  if (limit <= 0 || wanted >= count) return all;
+  Rng rng(seed);
+  for (size_t i = 0; i < wanted; ++i) std::swap(all[i], all[i + rng.below(count - i)]);
+  all.resize(wanted);
+  std::sort(all.begin(), all.end());
+  return all;
+}
+
+Result<TaskResult> run_task(Network& network, const Task& task, const TaskOptions& options, const Context& context) {
+  if (!network.model().tokenizer) return bad_input("{}: it has no tokenizer, so that no task can be run", network.model().source);
+  if (options.samples > 1 && !(options.temperature > 0)) return bad_usage("--samples {} needs a --temperature above 0", options.samples);
+  return TaskRun(network, task, options, context).run();
+}
+
+PairedDifference paired_difference(const Metric& metric, const Metric& original) {
+  TQ_CHECK(metric.values.size() == original.values.size());
+  PairedDifference out;
+  std::vector<double> differences;
+  for (size_t i = 0; i < metric.values.size(); ++i) {
+    differences.push_back(metric.values[i] - original.values[i]);
+    if (!metric.counts_flips) continue;
+    out.gained += differences.back() > 0, out.lost += differences.back() < 0;
+  }
+  out.difference = mean_of(differences);
+  out.low = out.difference.mean - 1.96 * out.difference.standard_error;
+  out.high = out.difference.mean + 1.96 * out.difference.standard_error;
+  return out;
+}
+
+}  // namespace tq

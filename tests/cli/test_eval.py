@@ -1,0 +1,86 @@
+"""tq eval with tasks, and tq compare."""
+
+import json
+import unittest
+
+from tiny_model import QUANTIZE, ProgramTest
+
+TEXT = "The quick brown fox jumps over the lazy dog. " * 40
+
+
+class Evaluate(ProgramTest):
+    layers = 1
+
+    def setUp(self):
+        self.text = self.folder / "text.txt"
+        self.text.write_text(TEXT)
+        self.choices = self.folder / "choices.jsonl"
+        self.choices.write_text("".join(json.dumps({"query": f"Question {i}:", "choices": ["yes", "no", "perhaps"], "gold": i % 3}) + "\n"
+                                        for i in range(12)))  # fmt: skip
+
+    def test_a_file_of_questions_is_a_task(self):
+        result = json.loads(self.succeeds("eval", self.model, "--against", self.model, "--tasks", self.choices, "--json").stdout)
+        (task,) = result["tasks"]
+        self.assertEqual((task["name"], task["items"], result["texts"]), ("choices", 12, []))
+        for metric in task["metrics"]:
+            self.assertEqual(metric["difference"], {"mean": 0.0, "stderr": 0.0, "low": 0.0, "high": 0.0, "gained": 0, "lost": 0})
+            self.assertAlmostEqual(metric["chance"], 1 / 3)
+        self.assertEqual([metric["name"] for metric in task["metrics"]], ["acc", "acc_bytes"])
+
+    def test_a_limit_draws_the_same_items_again(self):
+        first, second = (self.succeeds("eval", self.model, "--tasks", self.choices, "--limit", "5", "--seed", "3", "--json").stdout for _ in "12")
+        self.assertEqual(first, second)
+        self.assertEqual(json.loads(first)["tasks"][0]["items"], 5)
+
+    def test_programs_are_run(self):
+        path = self.folder / "programs.jsonl"
+        path.write_text(json.dumps({"prompt": "def f():\n    return 1\n", "test": "def check(f):\n    assert f() == 1\n", "entry_point": "f",
+                                    "canonical_solution": "    return 1\n"}) + "\n")  # fmt: skip
+        (task,) = json.loads(self.succeeds("eval", self.model, "--tasks", path, "--samples", "2", "--temperature", "0.2", "--json").stdout)["tasks"]
+        self.assertEqual([metric["name"] for metric in task["metrics"]], ["pass@1", "canonical_loss_per_byte"])
+        self.assertGreater(task["metrics"][1]["mean"], 0)
+
+    def test_both_protocols_are_printed_by_name(self):
+        for name in ("huggingface", "llama.cpp"):
+            flags = ["--text", self.text, "--window", "64", "--windows", "2", "--protocol", name]
+            self.assertIn(f"protocol {name}", self.succeeds("eval", self.model, *flags).stdout)
+            self.assertEqual(json.loads(self.succeeds("eval", self.model, *flags, "--json").stdout)["protocol"], name)
+
+    def test_wrong_flags_are_status_2(self):
+        self.fails(2, "eval", self.model, says="--text")
+        self.fails(2, "eval", self.model, "--tasks", "kl", "--text", self.text, says="--against")
+        self.fails(2, "eval", self.model, "--tasks", "mmmlu", says="mmmlu")
+        self.fails(2, "eval", self.model, "--tasks", "mmlu", says="--task-data")
+        self.fails(2, "eval", self.model, "--tasks", self.choices, "--samples", "5", says="--temperature")
+        self.fails(2, "eval", self.model, "--text", self.text, "--protocol", "mine", says="protocol")
+        self.fails(2, "compare", self.model, "-o", self.folder / "c", "--text", self.text, "--bits", "1", says="--bits")
+        self.fails(2, "compare", self.model, "-o", self.folder / "c", "--text", self.text, "--methods", "magic", says="magic")
+
+    def test_wrong_files_are_status_3(self):
+        self.fails(3, "eval", self.model, "--tasks", "arc_easy", "--task-data", self.folder, says="arc_easy.jsonl")
+        short = self.folder / "short.txt"
+        short.write_text("Too short.")
+        self.fails(3, "eval", self.model, "--text", short, says="short.txt")
+        broken = self.folder / "broken.jsonl"
+        broken.write_text(self.choices.read_text() + '{"query": 3}\n')
+        self.fails(3, "eval", self.model, "--tasks", broken, says="broken.jsonl:13")
+
+    def test_compare_makes_what_is_missing_and_measures_all(self):
+        output = self.folder / "comparison"
+        compare = ["compare", self.model, "-o", output, "--bits", "2,4", "--methods", "turboquant", *QUANTIZE, "--text", self.text, "--window",
+                   "64", "--windows", "3", "--tasks", f"kl,{self.choices}"]  # fmt: skip
+        self.succeeds(*compare)
+        first = json.loads((output / "compare.json").read_text())
+        self.assertEqual([(each["method"], each["bits"]) for each in first["artifacts"]], [("turboquant", 2.0), ("turboquant", 4.0)])
+        losses = [each["texts"][0]["kl"]["mean"] for each in first["artifacts"]]
+        self.assertGreater(losses[0], losses[1])
+        self.assertIn("KL divergence against bits", (output / "report.html").read_text())
+        made = {path: path.stat().st_mtime_ns for path in output.glob("*/model*.safetensors")}
+        self.assertEqual(len(made), 2)
+        self.succeeds(*compare)
+        self.assertEqual(json.loads((output / "compare.json").read_text()), first)
+        self.assertEqual({path: path.stat().st_mtime_ns for path in made}, made)
+
+
+if __name__ == "__main__":
+    unittest.main()

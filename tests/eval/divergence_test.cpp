@@ -1,0 +1,107 @@
+#include "eval/divergence.h"
+
+#include <cmath>
+
+#include <gmock/gmock.h>
+
+#include "artifact/reader.h"
+#include "eval/summary.h"
+#include "kernels/cpu/cpu_backend.h"
+
+namespace tq {
+namespace {
+
+using testing::HasSubstr;
+
+struct Machine {
+  explicit Machine(const std::string& name, Backend& backend)
+      : model(read_artifact(TQ_TEST_DATA "/artifact/format-1/" + name).value()), network(Network::create(model, backend).value()) {}
+  Model model;
+  Network network;
+};
+
+class Divergence : public testing::Test {
+ protected:
+  EvalText text(size_t tokens = 100) const {
+    EvalText out{"text", {}};
+    for (size_t i = 0; i < tokens; ++i) out.tokens.push_back(static_cast<TokenId>((i * i + 7 * i) % 40));
+    return out;
+  }
+  std::vector<TextResult> run(std::vector<Network*> networks, Network* original, const EvalOptions& options) {
+    auto results = evaluate(networks, original, text(), options, {.threads = threads_, .listener = listener_});
+    EXPECT_TRUE(results.has_value()) << (results ? "" : results.error().message);
+    return results ? std::move(*results) : std::vector<TextResult>(networks.size());
+  }
+  ThreadPool threads_{2};
+  Listener listener_;
+  std::unique_ptr<Backend> backend_ = make_cpu_backend(threads_, best_isa());
+  Machine a_{"llama-original-4", *backend_}, b_{"llama-tied-3.25", *backend_};
+  bool same_vocabulary_ = a_.model.spec.vocabulary == b_.model.spec.vocabulary;
+  const EvalOptions options_{.window = 32, .windows = 3};
+};
+
+TEST_F(Divergence, OfAModelFromItselfIsNothing) {
+  const TextResult result = run({&a_.network}, &a_.network, options_)[0];
+  EXPECT_EQ(result.windows, 3);
+  EXPECT_EQ(result.tokens, 3 * 31);
+  EXPECT_NEAR(result.kl.mean, 0, 1e-9);
+  EXPECT_EQ(result.top1.mean, 1);
+  EXPECT_EQ(result.loss.mean, result.loss_original.mean);
+  EXPECT_EQ(result.loss_difference.standard_error, 0);
+}
+
+TEST_F(Divergence, OnePassOfTheOriginalServesAll) {
+  ASSERT_TRUE(same_vocabulary_);
+  const std::vector<TextResult> together = run({&a_.network, &b_.network}, &b_.network, options_);
+  const TextResult a = run({&a_.network}, &b_.network, options_)[0], b = run({&b_.network}, &b_.network, options_)[0];
+  EXPECT_EQ(together[0].positions.kl, a.positions.kl);
+  EXPECT_EQ(together[0].positions.kl_float, a.positions.kl_float);
+  EXPECT_EQ(together[1].positions.loss, b.positions.loss);
+  EXPECT_GT(a.kl.mean, 0.0);
+}
+
+TEST_F(Divergence, TheProtocolOfLlamaCppScoresTheSecondHalf) {
+  EvalOptions options = options_;
+  const TextResult all = run({&a_.network}, nullptr, options)[0];
+  options.protocol = Protocol::kSecondHalf;
+  const TextResult half = run({&a_.network}, nullptr, options)[0];
+  ASSERT_EQ(half.tokens, 3 * 15);
+  for (size_t window = 0; window < 3; ++window)
+    for (size_t i = 0; i < 15; ++i) EXPECT_EQ(half.positions.loss[window * 15 + i], all.positions.loss[window * 31 + 16 + i]);
+}
+
+TEST_F(Divergence, JsonHasTheFieldsOfItsShape) {
+  const Json json = text_json(run({&a_.network}, &a_.network, options_)[0]);
+  for (const char* key : {"name", "window", "windows", "kl", "ppl", "ppl_original", "top1"}) EXPECT_TRUE(json.contains(key)) << key;
+  EXPECT_TRUE(json["kl"].contains("mean") && json["kl"].contains("stderr"));
+  EXPECT_TRUE(json["kl_float_activations"].contains("mean"));
+  const Json alone = text_json(run({&a_.network}, nullptr, options_)[0]);
+  EXPECT_FALSE(alone.contains("kl"));
+  EXPECT_TRUE(alone.contains("ppl"));
+}
+
+TEST_F(Divergence, ATextShorterThanAWindowIsRefused) {
+  Network* networks[] = {&a_.network};
+  const auto result = evaluate(networks, nullptr, text(31), options_, {.threads = threads_, .listener = listener_});
+  ASSERT_FALSE(result.has_value());
+  EXPECT_EQ(result.error().code, ErrorCode::kBadInput);
+  EXPECT_THAT(result.error().message, HasSubstr("--window"));
+}
+
+TEST(TaskJson, HasThePairedDifferenceAndTheMarkOfChance) {
+  const TaskResult original{"t", "how", {"1", "2", "3", "4"}, {"g", "g", "h", "h"}, {{"acc", {1, 1, 1, 1}, 0.5, true}}};
+  TaskResult result = original;
+  result.metrics[0].values = {1, 0, 1, 0};
+  const Json json = task_json(result, &original);
+  const Json& metric = json["metrics"][0];
+  EXPECT_EQ(metric["mean"], 0.5);
+  EXPECT_EQ(metric["near_chance"], true);
+  EXPECT_EQ(metric["original_near_chance"], false);
+  EXPECT_EQ(metric["difference"]["lost"], 2);
+  EXPECT_EQ(metric["difference"]["gained"], 0);
+  EXPECT_EQ(json["groups"].size(), 2u);
+  EXPECT_THAT(task_lines(result, &original), HasSubstr("no claim can rest on it"));
+}
+
+}  // namespace
+}  // namespace tq
