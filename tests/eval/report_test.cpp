@@ -69,7 +69,7 @@ TEST(Report, TasksShowDifferencesFlipsAndTheMarkOfChance) {
   report.subjects[0].tasks = {own};
   const std::string html = page(report);
   EXPECT_THAT(html, HasSubstr("mmlu"));
-  EXPECT_THAT(html, HasSubstr("+1 −2 items"));
+  EXPECT_THAT(html, HasSubstr("+1 −2"));
   EXPECT_THAT(html, HasSubstr("50.0 †"));
   EXPECT_THAT(html, HasSubstr("-25.0"));
 }

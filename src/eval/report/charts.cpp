@@ -148,6 +148,10 @@ std::string heat_map(const std::vector<HeatRow>& rows, const std::string& x_titl
   return svg.str();
 }
 
+std::string heading(std::string_view title, std::string_view note) {
+  return fmt::format("<h2>{}</h2>\n<p class=\"note\">{}</p>\n", escaped(title), escaped(note));
+}
+
 std::string legend(const std::vector<std::pair<std::string, std::string>>& style_and_name) {
   std::string out = "<p class=\"legend\">";
   for (const auto& [style, name] : style_and_name)

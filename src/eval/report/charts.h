@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace tq::report {
@@ -52,6 +53,9 @@ struct HeatRow {
   std::vector<double> values;
 };
 std::string heat_map(const std::vector<HeatRow>& rows, const std::string& x_title, double low, double high, const std::string& description);
+
+// Title and explanation of a section.
+std::string heading(std::string_view title, std::string_view note);
 
 // Coloured marks with names.
 std::string legend(const std::vector<std::pair<std::string, std::string>>& style_and_name);

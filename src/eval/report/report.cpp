@@ -7,6 +7,7 @@
 #include "eval/report/charts.h"
 #include "eval/report/style.h"
 #include "eval/report/svg.h"
+#include "eval/report/task_table.h"
 
 namespace tq::report {
 namespace {
@@ -16,10 +17,6 @@ constexpr size_t kPositionParts = 32;
 std::string size_text(uint64_t bytes) {
   const auto size = static_cast<double>(bytes);
   return size >= 1e9 ? fmt::format("{:.2f} GB", size / 1e9) : fmt::format("{:.1f} MB", size / 1e6);
-}
-
-std::string heading(std::string_view title, std::string_view note) {
-  return fmt::format("<h2>{}</h2>\n<p class=\"note\">{}</p>\n", escaped(title), escaped(note));
 }
 
 std::string tile(const std::string& value, const std::string& what) {
@@ -234,55 +231,6 @@ std::string divergence_by_bits(const Report& report) {
   return out + "</section>\n";
 }
 
-std::string difference_cell(const Metric& metric, const Metric& original, double scale, int digits) {
-  const PairedDifference paired = paired_difference(metric, original);
-  const std::string flips = metric.counts_flips ? fmt::format("<br><small>+{} −{} items</small>", paired.gained, paired.lost) : "";
-  return fmt::format("<td>{:+.{}f}<br><small>{:+.{}f} to {:+.{}f}</small>{}</td>", scale * paired.difference.mean, digits,
-                     scale * paired.low, digits, scale * paired.high, digits, flips);
-}
-
-std::string value_cell(const Metric& metric, double scale, int digits) {
-  const Mean mean = metric.mean();
-  return fmt::format("<td{}>{:.{}f}{}<br><small>± {:.{}f}</small></td>", metric.is_near_chance() ? " class=\"void\"" : "",
-                     scale * mean.mean, digits, metric.is_near_chance() ? " †" : "", scale * mean.standard_error, digits);
-}
-
-// Every metric of every task: the original, then each model with its paired difference.
-std::string task_table(const Report& report) {
-  if (report.subjects[0].tasks.empty()) return {};
-  const bool with_original = !report.original_tasks.empty();
-  std::string out =
-      "<section>" +
-      heading("Tasks",
-              "± one standard error over items. Differences are paired, item by item, with their 95 % interval, and how many items "
-              "were gained and lost. † within two standard errors of guessing: no claim can rest on it.") +
-      "<div class=\"wide\"><table><tr><th>task, figure</th>";
-  if (with_original) out += "<th>" + escaped(report.original->name) + "</th>";
-  for (const Subject& subject : report.subjects) {
-    out += "<th>" + escaped(subject.model.name) + "</th>";
-    if (with_original) out += "<th>difference</th>";
-  }
-  out += "</tr>\n";
-  for (size_t t = 0; t < report.subjects[0].tasks.size(); ++t) {
-    const TaskResult& task = report.subjects[0].tasks[t];
-    for (size_t m = 0; m < task.metrics.size(); ++m) {
-      const bool is_share = task.metrics[m].counts_flips;
-      const double scale = is_share ? 100 : 1;
-      const int digits = is_share ? 1 : 4;
-      out += fmt::format("<tr><td>{}<br><small>{}{}, {} items</small></td>", escaped(task.name), escaped(task.metrics[m].name),
-                         is_share ? ", %" : "", task.ids.size());
-      const Metric* original = with_original ? &report.original_tasks[t].metrics[m] : nullptr;
-      if (original) out += value_cell(*original, scale, digits);
-      for (const Subject& subject : report.subjects) {
-        out += value_cell(subject.tasks[t].metrics[m], scale, digits);
-        if (original) out += difference_cell(subject.tasks[t].metrics[m], *original, scale, digits);
-      }
-      out += "</tr>\n";
-    }
-  }
-  return out + "</table></div></section>\n";
-}
-
 std::string subtitle(const Report& report) {
   std::string text = report.subjects[0].model.description + ".";
   if (report.original) {
@@ -332,12 +280,19 @@ std::string page(const Report& report) {
       "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n"
       "<title>{} – TurboQuant</title>\n<style>{}</style>\n</head>\n<body><main>\n<h1>{}</h1>\n",
       escaped(title_of(report)), kStyle, escaped(title_of(report)));
-  out += subtitle(report) + tiles(report) + sizes(report);
+  out += subtitle(report) + (report.subjects[0].method.empty() ? tiles(report) : "") + sizes(report);
   if (any_divergence(report) && !report.subjects[0].method.empty()) out += divergence_by_bits(report);
   if (any_divergence(report)) out += divergence_by_text(report) + divergence_by_position(report);
   if (!report.subjects[0].texts.empty()) out += text_table(report);
   out += task_table(report);
-  for (const Subject& subject : report.subjects) out += error_by_tensor(subject.model) + rates_by_layer(subject.model);
+  // Of many models the tensors fold away.
+  const bool folds = report.subjects.size() > 2;
+  for (const Subject& subject : report.subjects) {
+    const std::string pictures = error_by_tensor(subject.model) + rates_by_layer(subject.model);
+    if (pictures.empty()) continue;
+    out +=
+        folds ? fmt::format("<details><summary>Tensors of {}</summary>\n{}</details>\n", escaped(subject.model.name), pictures) : pictures;
+  }
   return out + "</main></body>\n</html>\n";
 }
 

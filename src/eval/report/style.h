@@ -20,7 +20,7 @@ h2 { font-size:1.15rem; margin:0 0 .2rem; }
 h3 { font-size:.95rem; margin:1.2rem 0 .4rem; }
 p { margin:.2rem 0 .8rem; } .sub, .note { color:var(--dim); } .note { font-size:.9rem; }
 section { background:var(--card); border:1px solid var(--rule); border-radius:12px; padding:1.2rem 1.4rem; margin:1.2rem 0; overflow-x:auto; }
-.tiles { display:grid; grid-template-columns:repeat(auto-fit,minmax(10.5rem,1fr)); gap:.8rem; margin:1.4rem 0; }
+.tiles { display:grid; grid-template-columns:repeat(auto-fit,minmax(9.4rem,1fr)); gap:.8rem; margin:1.4rem 0; }
 .tile { background:var(--card); border:1px solid var(--rule); border-radius:12px; padding:.8rem 1rem; }
 .tile b { display:block; font-size:1.5rem; line-height:1.25; font-variant-numeric:tabular-nums; } .tile span { color:var(--dim); font-size:.85rem; }
 section > svg { display:block; width:100%; min-width:34rem; height:auto; }
@@ -36,8 +36,8 @@ svg text.on-dark { fill:var(--dark-ink); font-size:11px; } svg text.on-light { f
 .mark { width:.75rem; height:.75rem; margin-right:.4rem; }
 table { border-collapse:collapse; width:100%; font-size:.92rem; font-variant-numeric:tabular-nums; }
 th, td { text-align:right; padding:.35rem .6rem; border-bottom:1px solid var(--rule); white-space:nowrap; } th { color:var(--dim); font-weight:600; white-space:normal; vertical-align:bottom; }
-th:first-child, td:first-child { text-align:left; } tr:last-child td { border-bottom:0; }
-.wide { overflow-x:auto; } td small, .note small { color:var(--dim); } .void { color:var(--dim); font-style:italic; } .band { stroke-width:1.6; stroke-opacity:.45; }
+th:first-child, td:first-child { text-align:left; } tr:last-child td { border-bottom:0; } th[colspan] { padding-top:.9rem; color:var(--ink); }
+td small, .note small { color:var(--dim); } .void { color:var(--dim); font-style:italic; } .band { stroke-width:1.6; stroke-opacity:.45; }
 @media (max-width: 40rem) { body { padding:1.2rem .6rem 3rem; } section { padding:1rem .9rem; } h1 { font-size:1.35rem; overflow-wrap:anywhere; } .tiles { grid-template-columns:1fr 1fr; } .tile b { font-size:1.25rem; } }
 @media print { body { padding:0; background:#fff; } section, .tile { break-inside:avoid; border-color:#ccc; } section { overflow:visible; } section > svg { min-width:0; } }
 details { margin-top:.6rem; } summary { cursor:pointer; color:var(--dim); }
