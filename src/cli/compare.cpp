@@ -22,7 +22,7 @@ struct Flags {
   ComputeFlags compute;
 };
 
-constexpr const char* kMethods[] = {"turboquant", "gptq", "awq", "quip", "rtn"};
+constexpr const char* kMethods[] = {"turboquant", "rtn", "gptq", "awq", "quip"};  // in the order of Method
 
 // An artifact of the comparison: made if it is not there.
 struct Candidate {
@@ -64,10 +64,16 @@ Result<std::vector<std::string>> methods_of(const std::string& list) {
   return out;
 }
 
-// Whether `tq quantize` has the method; sets it.
-bool set_method(const std::string& name, QuantizeOptions& options) {
-  (void)options;
-  return name == "turboquant";
+// Sets the method; false where `tq quantize` knows turboquant alone.
+template <typename Options>
+bool set_method(const std::string& name, Options& options) {
+  const auto place = std::find(std::begin(kMethods), std::end(kMethods), name) - std::begin(kMethods);
+  if constexpr (requires { options.method; }) {
+    options.method = static_cast<decltype(options.method)>(place);
+    return true;
+  } else {
+    return place == 0;
+  }
 }
 
 Result<std::vector<Candidate>> candidates_of(const Flags& flags, Listener& listener) {
@@ -99,16 +105,28 @@ Result<std::vector<Candidate>> candidates_of(const Flags& flags, Listener& liste
   return out;
 }
 
-// Makes the artifacts that are not there; an interrupted one is continued.
-Status make_missing(const Model& model, const std::vector<Candidate>& candidates, Session& session) {
-  for (const Candidate& candidate : candidates) {
+// Makes the artifacts that are not there; an interrupted one is continued. Candidates that a method cannot make, a rate that it does not
+// have, say, are named and left out.
+Status make_missing(const Model& model, std::vector<Candidate>& candidates, Session& session) {
+  const Context context = session.context();
+  std::vector<Candidate> there;
+  for (Candidate& candidate : candidates) {
     std::error_code ignored;
-    if (fs::exists(candidate.directory, ignored)) continue;
-    session.context().listener.note("quantizing " + candidate.directory);
-    TQ_ASSIGN(const QuantizePlan plan, make_plan(model, candidate.options));
-    const auto made = quantize(model, plan, candidate.directory, true, session.backend(), session.context());
-    if (!made) return Unexpected(made.error());
+    if (!fs::exists(candidate.directory, ignored)) {
+      const auto plan = make_plan(model, candidate.options);
+      if (!plan && plan.error().code != ErrorCode::kUsage) return Unexpected(plan.error());
+      if (!plan) {
+        context.listener.warn(fmt::format("{} at {} bits is left out: {}", candidate.method, candidate.bits_text, plan.error().message));
+        continue;
+      }
+      context.listener.note("quantizing " + candidate.directory);
+      const auto made = quantize(model, *plan, candidate.directory, true, session.backend(), context);
+      if (!made) return Unexpected(made.error());
+    }
+    there.push_back(std::move(candidate));
   }
+  if (there.empty()) return bad_usage("none of the methods can make these rates");
+  candidates = std::move(there);
   return {};
 }
 
@@ -154,7 +172,7 @@ void print_table(const report::Report& report) {
 Status act(const Flags& flags) {
   TQ_ASSIGN(const Measurements wanted, measurements_of(flags.measure, true));
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
-  TQ_ASSIGN(const std::vector<Candidate> candidates, candidates_of(flags, session->context().listener));
+  TQ_ASSIGN(std::vector<Candidate> candidates, candidates_of(flags, session->context().listener));
   TQ_ASSIGN(const std::unique_ptr<Loaded> original, load(flags.model, *session));
   std::error_code error;
   fs::create_directories(flags.output, error);

@@ -123,8 +123,12 @@ class TaskRun {
       double sum = 0;
       for (int64_t sample = 0; sample < options_.samples; ++sample) {
         Request request{.prompt = prompts[i], .max_tokens = task_.max_tokens, .stop = task_.stop};
-        request.sampler.temperature = options_.temperature;
-        request.sampler.seed = splitmix64(options_.seed + i) + static_cast<uint64_t>(sample);
+        request.sampler = {.temperature = options_.temperature,  // and nothing else, as the papers sample
+                           .top_k = 0,
+                           .top_p = 1.0f,
+                           .min_p = 0.0f,
+                           .repetition_penalty = 1.0f,
+                           .seed = splitmix64(options_.seed + i) + static_cast<uint64_t>(sample)};
         TQ_ASSIGN(const std::string text, answer(engine, std::move(request)));
         TQ_ASSIGN(const double value, task_.check(*items_[i], text));
         sum += value;
