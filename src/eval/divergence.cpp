@@ -238,6 +238,9 @@ Result<std::vector<TextResult>> evaluate(std::span<Network* const> networks, Net
     results[i].name = text.name, results[i].window = options.window, results[i].windows = windows;
     results[i].positions = evaluation.take(i);
     summarize(results[i]);
+    for (const Network* network : {static_cast<const Network*>(networks[i]), static_cast<const Network*>(original)})
+      if (network && !std::isfinite(network == original ? results[i].loss_original.mean : results[i].loss.mean))
+        return bad_input("{}: its logits are no finite numbers; fetch or make it again", network->model().source);
   }
   return results;
 }

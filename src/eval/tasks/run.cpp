@@ -148,6 +148,8 @@ class TaskRun {
       for (const Event& event : engine.step()) {
         if (event.id != id) continue;
         text += event.text;
+        if (event.finish == Finish::kNotFinite)
+          return bad_input("{}: its logits are no finite numbers; fetch or make it again", network_.model().source);
         if (event.finish) return text;
       }
     }
