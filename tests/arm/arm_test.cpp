@@ -116,9 +116,9 @@ void neon_planes_agree(int64_t rows, int64_t columns, uint8_t rate, int64_t toke
   std::vector<float> input(static_cast<size_t>(tokens * columns));
   for (float& value : input) value = static_cast<float>(rng.gaussian());
   tq::ThreadPool threads(2);
-  tq::cpu::PlaneInput planes;
-  planes.set(input.data(), tokens, columns, matrix.sign(), true, threads);
   const auto product = [&](tq::Isa isa) {
+    tq::cpu::PlaneInput planes;
+    planes.set(input.data(), tokens, columns, matrix.sign(), true, isa, threads);
     std::vector<float> output(static_cast<size_t>(tokens * rows));
     const tq::cpu::PlaneJob job{.matrix = &matrix, .output = output.data()};
     tq::cpu::PlaneWorkspace workspace;

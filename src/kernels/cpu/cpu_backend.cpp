@@ -4,7 +4,9 @@
 #include <cmath>
 
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/bands/band_linear.h"
 #include "kernels/cpu/matrix.h"
+#include "kernels/cpu/tile/tile_linear.h"
 #include "kernels/cpu/training.h"
 
 namespace tq {
@@ -13,6 +15,7 @@ namespace {
 using namespace cpu;
 
 constexpr int64_t kDotTokens = 3;  // up to here a decoded row is multiplied by dot products
+constexpr int64_t kDotRows = 16;
 
 class CpuBackend final : public Backend {
  public:
@@ -32,22 +35,23 @@ class CpuBackend final : public Backend {
   void linear(const LinearArgs& args) override {
     std::vector<PlaneJob> planes;
     std::vector<RowJob> rows;
-    bool high_precision = false;
+    bool high_precision = false, packed = false;
     for (const LinearJob& job : args.jobs) {
       const auto& matrix = static_cast<const CpuMatrix&>(*job.matrix);
-      if (matrix.planes() && args.precision == Precision::kInt8 && args.tokens <= kPlaneTokens) {
+      if (matrix.planes() && args.precision == Precision::kInt8) {
         planes.push_back({matrix.planes(), job.bias, job.output});
         high_precision |= matrix.planes()->wants_high_precision();
       } else if (multiplies_stored(matrix, args)) {
         rows.push_back({matrix.stored(), job.bias, job.output});
       } else {
-        multiply_decoded(matrix, job, args);
+        multiply_decoded(matrix, job, args, packed);
       }
     }
     if (!rows.empty()) row_linear(rows, args.input, args.tokens, isa_, threads_, row_workspace_);
     if (planes.empty()) return;
-    plane_input_.set(args.input, args.tokens, planes[0].matrix->columns(), planes[0].matrix->sign(), high_precision, threads_);
-    plane_linear(planes, plane_input_, isa_, threads_, plane_workspace_);
+    plane_input_.set(args.input, args.tokens, planes[0].matrix->columns(), planes[0].matrix->sign(), high_precision, isa_, threads_);
+    if (args.tokens <= kPlaneTokens) plane_linear(planes, plane_input_, isa_, threads_, plane_workspace_);
+    else tile_linear(planes, plane_input_, isa_, threads_, tile_workspace_);
   }
 
   void norm(const NormArgs& args) override {
@@ -122,48 +126,36 @@ class CpuBackend final : public Backend {
     }
   }
 
-  // Bands of rows decoded to float, then a GEMM. A grid matrix stays in its rotated basis, and the input goes there.
-  void multiply_decoded(const CpuMatrix& matrix, const LinearJob& job, const LinearArgs& args) {
+  // Bands of rows decoded to float. A grid matrix stays in its rotated basis, and the input goes there. The jobs of a call share the
+  // packed input; `packed` tells whether it is there.
+  void multiply_decoded(const CpuMatrix& matrix, const LinearJob& job, const LinearArgs& args, bool& packed) {
+    const bool is_grid = matrix.planes() != nullptr;
+    const float* input = is_grid ? rotated(args, matrix) : args.input;
+    const auto decode = [&](int64_t begin, int64_t count, float* out) {
+      if (is_grid) matrix.decode_rotated(begin, count, out);
+      else matrix.decode(begin, count, out);
+    };
+    if (args.tokens <= kDotTokens) return dot_decoded(matrix, job, args, input, decode);
+    if (!packed || is_grid) band_input_.pack(input, args.tokens, matrix.columns(), kernels_, threads_);
+    packed = !is_grid;
+    band_linear({.rows = matrix.rows(), .decode = decode, .bias = job.bias, .output = job.output}, band_input_, kernels_, threads_,
+                band_workspace_);
+  }
+
+  template <typename Decode>
+  void dot_decoded(const CpuMatrix& matrix, const LinearJob& job, const LinearArgs& args, const float* input, Decode decode) {
     const int64_t columns = matrix.columns(), rows = matrix.rows();
-    const float* input = matrix.planes() ? rotated(args, matrix) : args.input;
-    const bool is_few = args.tokens <= kDotTokens;
-    bands_.resize(static_cast<size_t>(threads_.size()));
-    const int64_t bands = (rows + kBandRows - 1) / kBandRows;
-    threads_.run(bands, std::max<int64_t>(1, bands / (16 * threads_.size())), [&](int64_t begin, int64_t end, int thread) {
-      Buffer<float>& memory = bands_[static_cast<size_t>(thread)];
-      if (memory.size() < static_cast<size_t>(2 * kBandRows * columns))
-        memory = Buffer<float>::uninitialized(static_cast<size_t>(2 * kBandRows * columns));
-      for (int64_t band = begin; band < end; ++band) {
-        const int64_t first = band * kBandRows, count = std::min(kBandRows, rows - first);
-        float* decoded = memory.data();
-        if (matrix.planes()) matrix.decode_rotated(first, count, decoded);
-        else matrix.decode(first, count, decoded);
-        const float* bias = job.bias ? job.bias + first : nullptr;
-        if (is_few) dot_rows(input, decoded, count, bias, job.output + first, rows, args.tokens, columns);
-        else gemm(input, decoded, memory.data() + kBandRows * columns, count, bias, job.output + first, rows, args.tokens, columns);
-      }
+    band_workspace_.of_thread.resize(static_cast<size_t>(threads_.size()));
+    threads_.run(rows, kDotRows, [&](int64_t begin, int64_t end, int thread) {
+      Buffer<float>& memory = band_workspace_.of_thread[static_cast<size_t>(thread)].rows;
+      if (memory.size() < static_cast<size_t>(kDotRows * columns))
+        memory = Buffer<float>::uninitialized(static_cast<size_t>(kDotRows * columns));
+      decode(begin, end - begin, memory.data());
+      for (int64_t t = 0; t < args.tokens; ++t)
+        for (int64_t r = begin; r < end; ++r)
+          job.output[t * rows + r] =
+              kernels_.dot(input + t * columns, memory.data() + (r - begin) * columns, columns) + (job.bias ? job.bias[r] : 0.0f);
     });
-  }
-
-  void dot_rows(const float* input, const float* decoded, int64_t count, const float* bias, float* output, int64_t stride, int64_t tokens,
-                int64_t columns) const {
-    for (int64_t t = 0; t < tokens; ++t)
-      for (int64_t r = 0; r < count; ++r)
-        output[t * stride + r] = kernels_.dot(input + t * columns, decoded + r * columns, columns) + (bias ? bias[r] : 0.0f);
-  }
-
-  void gemm(const float* input, const float* decoded, float* packed, int64_t count, const float* bias, float* output, int64_t stride,
-            int64_t tokens, int64_t columns) const {
-    kernels_.pack_band(decoded, count, columns, columns, packed);
-    kernels_.gemm_band({.input = input,
-                        .input_stride = columns,
-                        .packed = packed,
-                        .bias = bias,
-                        .output = output,
-                        .output_stride = stride,
-                        .tokens = tokens,
-                        .columns = columns,
-                        .rows = count});
   }
 
   // The input in the basis of a grid matrix. Jobs of one call share the rotation, which is made once.
@@ -174,7 +166,8 @@ class CpuBackend final : public Backend {
     threads_.run(args.tokens, 8, [&](int64_t begin, int64_t end, int) {
       float* out = rotated_.data() + begin * matrix.columns();
       std::copy_n(args.input + begin * matrix.columns(), (end - begin) * matrix.columns(), out);
-      grid::rotate(out, end - begin, matrix.columns(), matrix.planes()->sign());
+      for (int64_t t = 0; t < end - begin; ++t)
+        plane_kernels(isa_).rotate(out + t * matrix.columns(), matrix.columns(), matrix.planes()->sign());
     });
     return rotated_.data();
   }
@@ -187,7 +180,9 @@ class CpuBackend final : public Backend {
   PlaneWorkspace plane_workspace_;
   RowWorkspace row_workspace_;
   AttendWorkspace attend_workspace_;
-  std::vector<Buffer<float>> bands_;
+  TileWorkspace tile_workspace_;
+  BandInput band_input_;
+  BandWorkspace band_workspace_;
   Buffer<float> rotated_;
 };
 

@@ -1,5 +1,6 @@
 #include "kernels/cpu/matrix.h"
 
+#include "kernels/cpu/tile/tile_linear.h"
 #include "tensor/ggml_types.h"
 
 namespace tq::cpu {
@@ -27,8 +28,12 @@ CpuMatrix::CpuMatrix(const PackedTensor& tensor, int64_t expert, Isa isa)
 }
 
 std::string CpuMatrix::kernel(int64_t tokens) const {
-  if (planes_ && tokens <= kPlaneTokens)
-    return std::string(product_kernel_name(isa_)) + (planes_->wants_high_precision() ? ", 15 bits" : ", 8 bits");
+  if (planes_) {
+    const char* bits = planes_->wants_high_precision() ? ", 15 bits" : ", 8 bits";
+    if (tokens <= kPlaneTokens) return std::string(product_kernel_name(isa_)) + bits;
+    const TileKernels& tiles = tile_kernels(isa_);
+    return std::string(tiles.name[static_cast<size_t>(tile_element(planes_->wants_high_precision(), tiles))]) + bits;
+  }
   if (stored_ && tokens <= kRowTokens)
     return fmt::format("rows {} {}{}", stored_->name(), isa_name(isa_), is_blocks(stored_->format) ? ", 16 bits" : "");
   return fmt::format("decoded bands, f32 {}", isa_name(isa_));

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "base/cpu.h"
 #include "base/thread_pool.h"
 #include "tensor/tensor_view.h"
 
@@ -19,7 +20,7 @@ struct StreamView {
 class PlaneInput {
  public:
   // input: [T, C]; sign: packed, [ceil(C / 8)]. Results do not depend on the number of threads. Buffers grow and stay.
-  void set(const float* input, int64_t tokens, int64_t columns, const uint8_t* sign, bool high_precision, ThreadPool& threads);
+  void set(const float* input, int64_t tokens, int64_t columns, const uint8_t* sign, bool high_precision, Isa isa, ThreadPool& threads);
 
   int64_t tokens() const { return tokens_; }
   int64_t columns() const { return columns_; }
@@ -30,7 +31,6 @@ class PlaneInput {
   float sum(int64_t token) const { return sums_[static_cast<size_t>(token)]; }
 
  private:
-  void round_token(int64_t token, const float* rotated);
   int64_t tokens_ = 0, columns_ = 0, padded_ = 0, groups_ = 0;
   int streams_ = 1;
   Buffer<float> rotated_;  // [T, C]

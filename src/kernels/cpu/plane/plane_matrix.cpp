@@ -2,19 +2,35 @@
 
 #include <algorithm>
 
-#include "base/float16.h"
-
 namespace tq::cpu {
 namespace {
 
-constexpr int64_t kFilterRows = 128;  // rows that are filtered at a time
 constexpr double kHighPrecisionRate = 4.75;
+constexpr int64_t kChunksPerThread = 12;
 
 }  // namespace
 
 PlaneMatrix::PlaneMatrix(grid::Matrix matrix) : matrix_(std::move(matrix)) {
   const grid::Layout& layout = matrix_.layout;
   high_precision_ = static_cast<double>(layout.plane_rows) >= kHighPrecisionRate * static_cast<double>(layout.rows);
+  for (int64_t block = 0; block < blocks(); ++block)
+    first_row_.push_back(std::lower_bound(layout.newest.begin(), layout.newest.end(), block * grid::kLineRows) - layout.newest.begin());
+  first_row_.push_back(layout.rows);
+  for (const uint8_t rate : layout.rate)
+    if (!tap_tables_[rate]) tap_tables_[rate] = std::make_unique<TapTable>(make_tap_table(matrix_.taps[rate], rate));
+}
+
+int64_t PlaneMatrix::first_whole_row(int64_t block) const {
+  const grid::Layout& layout = matrix_.layout;
+  const int64_t start = block * grid::kLineRows;
+  int64_t whole = first_row(block);
+  // Windows differ from rate to rate, so that a row may reach further back than the one before it.
+  for (int64_t row = whole; row < layout.rows; ++row) {
+    const auto at = static_cast<size_t>(row);
+    if (layout.newest[at] >= start + grid::kMaxWindow) break;
+    if (layout.newest[at] - static_cast<int64_t>(matrix_.taps[layout.rate[at]].size()) + 1 < start) whole = row + 1;
+  }
+  return whole;
 }
 
 uint64_t PlaneMatrix::bytes() const { return matrix_.layout.bytes() + static_cast<uint64_t>(matrix_.layout.rows) * sizeof(uint16_t); }
@@ -40,84 +56,96 @@ void PlaneMatrix::product(const PlaneInput& input, int64_t begin, int64_t end, P
   }
 }
 
-void PlaneMatrix::filter_range(const float* z, float sum, int64_t begin, int64_t end, const float* bias, float* output) const {
-  const grid::Layout& layout = matrix_.layout;
-  const int64_t rate = layout.rate[static_cast<size_t>(begin)];
-  const grid::Taps& taps = matrix_.taps[static_cast<size_t>(rate)];
-  const auto window = static_cast<int64_t>(taps.size());
-  // Part i of the window holds every rate-th plane row, so that the rows' values lie side by side.
-  constexpr int64_t kPart = kFilterRows + grid::kMaxWindow;
-  float parts[grid::kMaxRate][kPart];
-  const int64_t rows = end - begin, count = (rows - 1) * rate + window;
-  int64_t at = layout.newest[static_cast<size_t>(begin)] - window + 1;
-  while (at < 0) at += layout.plane_rows;
-  for (int64_t n = 0, part = 0, slot = 0; n < count; ++n) {
-    parts[part][slot] = z[at];
-    if (++at == layout.plane_rows) at = 0;
-    if (++part == rate) part = 0, ++slot;
-  }
-  float y[kFilterRows] = {};
-  double tap_sum = 0;
-  for (int64_t j = 0; j < window; ++j) {
-    const int64_t offset = window - 1 - j;
-    const float* values = parts[offset % rate] + offset / rate;
-    const float tap = taps[static_cast<size_t>(j)];
-    tap_sum += tap;
-    for (int64_t r = 0; r < rows; ++r) y[r] += tap * values[r];
-  }
-  const float shift = sum * static_cast<float>(tap_sum);
-  for (int64_t r = 0; r < rows; ++r) {
-    const float scale = f16_to_float(matrix_.row_scale[begin + r]);
-    output[begin + r] = scale * (2.0f * y[r] - shift) + (bias ? bias[begin + r] : 0.0f);
-  }
-}
-
-void PlaneMatrix::filter(const PlaneInput& input, const float* z, int64_t begin, int64_t end, const float* bias, float* output,
-                         int64_t stride) const {
+void PlaneMatrix::filter(const PlaneInput& input, const float* z, int64_t begin, int64_t end, const PlaneKernels& kernels,
+                         const float* bias, float* output) const {
   const grid::Layout& layout = matrix_.layout;
   for (int64_t first = begin; first < end;) {
+    const uint8_t rate = layout.rate[static_cast<size_t>(first)];
     int64_t last = first + 1;
-    while (last < end && last - first < kFilterRows && layout.rate[static_cast<size_t>(last)] == layout.rate[static_cast<size_t>(first)])
-      ++last;
-    for (int64_t t = 0; t < input.tokens(); ++t)
-      filter_range(z + t * layout.padded_plane_rows, input.sum(t), first, last, bias, output + t * stride);
+    while (last < end && last - first < kFilterRows && layout.rate[static_cast<size_t>(last)] == rate) ++last;
+    FilterArgs args{.plane_rows = layout.plane_rows,
+                    .newest = layout.newest[static_cast<size_t>(first)],
+                    .rate = rate,
+                    .rows = last - first,
+                    .taps = matrix_.taps[rate].data(),
+                    .window = static_cast<int64_t>(matrix_.taps[rate].size()),
+                    .row_scale = matrix_.row_scale + first,
+                    .bias = bias ? bias + first : nullptr};
+    for (int64_t t = 0; t < input.tokens(); ++t) {
+      args.z = z + t * layout.padded_plane_rows;
+      args.sum = input.sum(t);
+      args.output = output + t * layout.rows + first;
+      kernels.filter(args);
+    }
     first = last;
   }
 }
 
+namespace {
+
+// A job cut into chunks of blocks. Chunk c's seam is between it and the chunk before it (for c = 0 the last one): rows whose windows reach
+// over it are filtered by whoever finishes the second of the two.
+struct Place {
+  int64_t first_chunk, chunks, blocks, z;
+  int64_t begin(int64_t chunk) const { return chunk * blocks; }
+};
+
+// The last chunk takes what is left over, so that it never is a single block: a window may reach over the padding behind the ring's end.
+Place place_of(const PlaneMatrix& matrix, int64_t blocks, int64_t first_chunk, int64_t z) {
+  return {first_chunk, std::max<int64_t>(1, matrix.blocks() / blocks), blocks, z};
+}
+
+struct Task {
+  const PlaneJob& job;
+  const Place& place;
+  const PlaneInput& input;
+  float* z;
+  ProductKernel product;
+  const PlaneKernels& kernels;
+  std::atomic<uint8_t>* seams;
+
+  int64_t end(int64_t chunk) const { return chunk + 1 == place.chunks ? job.matrix->blocks() : place.begin(chunk + 1); }
+  void filter(int64_t begin, int64_t stop) const { job.matrix->filter(input, z, begin, stop, kernels, job.bias, job.output); }
+  void finish_seam(int64_t chunk) const {
+    if (seams[chunk].fetch_add(1, std::memory_order_acq_rel) != 1) return;
+    const int64_t block = place.begin(chunk);
+    filter(job.matrix->first_row(block), std::min(job.matrix->first_row(end(chunk)), job.matrix->first_whole_row(block)));
+  }
+  void run(int64_t chunk) const {
+    const int64_t begin = place.begin(chunk), stop = end(chunk);
+    job.matrix->product(input, begin, stop, product, z);
+    filter(job.matrix->first_whole_row(begin), job.matrix->first_row(stop));
+    finish_seam(chunk);
+    finish_seam((chunk + 1) % place.chunks);
+  }
+};
+
+}  // namespace
+
 void plane_linear(std::span<const PlaneJob> jobs, const PlaneInput& input, Isa isa, ThreadPool& threads, PlaneWorkspace& workspace) {
-  struct Place {
-    int64_t first_block, first_chunk, z;
-  };
+  int64_t blocks = 0;
+  for (const PlaneJob& job : jobs) blocks += job.matrix->blocks();
+  const int64_t grain = std::max<int64_t>(2, blocks / (kChunksPerThread * threads.size()));
   std::vector<Place> places;
-  int64_t blocks = 0, chunks = 0, z_count = 0;
+  int64_t chunks = 0, z_count = 0;
   for (const PlaneJob& job : jobs) {
-    places.push_back({blocks, chunks, z_count});
-    blocks += job.matrix->blocks();
-    chunks += (job.matrix->rows() + kFilterRows - 1) / kFilterRows;
+    places.push_back(place_of(*job.matrix, grain, chunks, z_count));
+    chunks += places.back().chunks;
     z_count += input.tokens() * job.matrix->matrix().layout.padded_plane_rows;
   }
   if (workspace.z.size() < static_cast<size_t>(z_count)) workspace.z = Buffer<float>::uninitialized(static_cast<size_t>(z_count));
-  float* z = workspace.z.data();
-  const ProductKernel kernel = product_kernel(isa);
-  const auto job_of = [&](int64_t item, int64_t Place::*first) {
-    size_t i = places.size() - 1;
-    while (places[i].*first > item) --i;
-    return i;
-  };
-  const int64_t grain = std::max<int64_t>(1, blocks / (8 * threads.size()));
-  threads.run(blocks, grain, [&](int64_t begin, int64_t end, int) {
-    for (int64_t block = begin; block < end; ++block) {
-      const size_t i = job_of(block, &Place::first_block);
-      const int64_t inside = block - places[i].first_block;
-      jobs[i].matrix->product(input, inside, inside + 1, kernel, z + places[i].z);
-    }
-  });
-  threads.run(chunks, std::max<int64_t>(1, chunks / (4 * threads.size())), [&](int64_t begin, int64_t end, int) {
+  if (workspace.seams.size() < static_cast<size_t>(chunks))
+    workspace.seams = std::vector<std::atomic<uint8_t>>(static_cast<size_t>(chunks));
+  for (int64_t i = 0; i < chunks; ++i) workspace.seams[static_cast<size_t>(i)].store(0, std::memory_order_relaxed);
+  const ProductKernel product = product_kernel(isa);
+  const PlaneKernels& kernels = plane_kernels(isa);
+  threads.run(chunks, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t chunk = begin; chunk < end; ++chunk) {
-      const size_t i = job_of(chunk, &Place::first_chunk);
-      const int64_t rows = jobs[i].matrix->rows(), first = (chunk - places[i].first_chunk) * kFilterRows;
-      jobs[i].matrix->filter(input, z + places[i].z, first, std::min(rows, first + kFilterRows), jobs[i].bias, jobs[i].output, rows);
+      size_t i = places.size() - 1;
+      while (places[i].first_chunk > chunk) --i;
+      const Task task{
+          jobs[i], places[i], input, workspace.z.data() + places[i].z, product, kernels, workspace.seams.data() + places[i].first_chunk};
+      task.run(chunk - places[i].first_chunk);
     }
   });
 }

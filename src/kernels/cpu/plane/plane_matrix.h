@@ -1,6 +1,9 @@
 // Multiplies packed superposition-trellis matrices without decoding them (design: the grid, sections 2 and 5).
 #pragma once
 
+#include <array>
+#include <atomic>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -9,7 +12,9 @@
 #include "base/thread_pool.h"
 #include "codec/grid/grid.h"
 #include "kernels/cpu/plane/plane_input.h"
+#include "kernels/cpu/plane/plane_kernels.h"
 #include "kernels/cpu/plane/product.h"
+#include "kernels/cpu/tile/tile_kernels.h"
 
 namespace tq::cpu {
 
@@ -25,17 +30,24 @@ class PlaneMatrix {
   uint64_t bytes() const;
   // From 5 bits on, int8 activations would cost more than the rounding of the weights.
   bool wants_high_precision() const { return high_precision_; }
+  // Of a rate that some row has.
+  const TapTable& tap_table(uint8_t rate) const { return *tap_tables_[rate]; }
   int64_t blocks() const { return matrix_.layout.padded_plane_rows / grid::kLineRows; }
 
   // z of the blocks [begin, end) for all tokens of the input, [T, padded plane rows].
   void product(const PlaneInput& input, int64_t begin, int64_t end, ProductKernel kernel, float* z) const;
-  // Rows [begin, end) of the output from z: the FIR over the taps, the row scale, the bias. output: [T, R], rows `stride` apart.
-  void filter(const PlaneInput& input, const float* z, int64_t begin, int64_t end, const float* bias, float* output, int64_t stride) const;
+  // Rows [begin, end) of the output from z: the FIR over the taps, the row scale, the bias. output: [T, R].
+  void filter(const PlaneInput& input, const float* z, int64_t begin, int64_t end, const PlaneKernels& kernels, const float* bias,
+              float* output) const;
+  // The first row whose newest bit lies in block b or behind it; rows() for b = blocks().
+  int64_t first_row(int64_t block) const { return first_row_[static_cast<size_t>(block)]; }
+  // The first row from first_row(block) on whose window lies in block b and those behind it.
+  int64_t first_whole_row(int64_t block) const;
 
  private:
-  // Rows of one rate; their bits lie K apart.
-  void filter_range(const float* z, float sum, int64_t begin, int64_t end, const float* bias, float* output) const;
   grid::Matrix matrix_;
+  std::vector<int64_t> first_row_;  // [blocks + 1]
+  std::array<std::unique_ptr<const TapTable>, grid::kMaxRate + 1> tap_tables_;
   bool high_precision_ = false;
 };
 
@@ -48,10 +60,10 @@ struct PlaneJob {
 // Memory of plane_linear; grows and stays.
 struct PlaneWorkspace {
   Buffer<float> z;
+  std::vector<std::atomic<uint8_t>> seams;
 };
 
-// All jobs share the input. Two dispatches of the threads, whatever the number of jobs; results do not depend on how many threads there
-// are.
+// All jobs share the input. One dispatch of the threads, whatever the number of jobs; results do not depend on how many threads there are.
 void plane_linear(std::span<const PlaneJob> jobs, const PlaneInput& input, Isa isa, ThreadPool& threads, PlaneWorkspace& workspace);
 
 }  // namespace tq::cpu

@@ -21,7 +21,20 @@ struct BandArgs {
   int64_t tokens = 0, columns = 0, rows = 0;
 };
 
+// sums[t, r] += sum_k input[k, t] panel[k, r] for the kernel's tokens and panel rows.
+struct PanelArgs {
+  const float* input = nullptr;  // [C, tokens]
+  const float* panel = nullptr;  // [C, panel_rows]
+  float* sums = nullptr;         // [tokens, panel_rows]
+  int64_t columns = 0;
+};
+
 struct FloatKernels {
+  int64_t tokens;  // of a register block
+  int64_t panel_rows;
+  void (*multiply_panel)(const PanelArgs& args);
+  // rows [n, C] (n <= panel_rows), row_stride apart -> panel [C, panel_rows], zeros behind n
+  void (*pack_panel)(const float* rows, int64_t n, int64_t columns, int64_t row_stride, float* panel);
   void (*gemm_band)(const BandArgs& args);
   // rows [n, C] (n <= kBandRows), row_stride apart -> packed [C, kBandRows], zeros behind n
   void (*pack_band)(const float* rows, int64_t n, int64_t columns, int64_t row_stride, float* packed);

@@ -86,6 +86,74 @@ void pack_band(const float* rows, int64_t n, int64_t columns, int64_t row_stride
   }
 }
 
+constexpr int64_t kPanelVectors = 2;
+constexpr int64_t kPanelRows = kPanelVectors * kWidth;
+
+void multiply_panel(const PanelArgs& args) {
+  Vector sum[kTokens][kPanelVectors] = {};
+  const float* input = args.input;
+  const float* panel = args.panel;
+  for (int64_t k = 0; k < args.columns; ++k, input += kTokens, panel += kPanelRows) {
+    Vector weight[kPanelVectors];
+    for (int64_t v = 0; v < kPanelVectors; ++v) weight[v] = load(panel + v * kWidth);
+    for (int t = 0; t < kTokens; ++t) {
+      const Vector x = splat(input[t]);
+      for (int64_t v = 0; v < kPanelVectors; ++v) sum[t][v] += x * weight[v];
+    }
+  }
+  for (int t = 0; t < kTokens; ++t)
+    for (int64_t v = 0; v < kPanelVectors; ++v) {
+      float* out = args.sums + t * kPanelRows + v * kWidth;
+      store(out, load(out) + sum[t][v]);
+    }
+}
+
+// The first halves of a and b with their lanes alternating; the second halves.
+inline Vector interleave_low(Vector a, Vector b) {
+#if TQ_SIMD_WIDTH == 16
+  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+#elif TQ_SIMD_WIDTH == 8
+  return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+#else
+  return __builtin_shufflevector(a, b, 0, 4, 1, 5);
+#endif
+}
+inline Vector interleave_high(Vector a, Vector b) {
+#if TQ_SIMD_WIDTH == 16
+  return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+#elif TQ_SIMD_WIDTH == 8
+  return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+#else
+  return __builtin_shufflevector(a, b, 2, 6, 3, 7);
+#endif
+}
+
+// kWidth x kWidth from rows to columns, by as many riffles as 2 goes into kWidth.
+inline void transpose(Vector (&v)[kWidth]) {
+  for (int64_t step = 1; step < kWidth; step *= 2) {
+    Vector next[kWidth];
+    for (int64_t i = 0; i < kWidth / 2; ++i) {
+      next[2 * i] = interleave_low(v[i], v[i + kWidth / 2]);
+      next[2 * i + 1] = interleave_high(v[i], v[i + kWidth / 2]);
+    }
+    for (int64_t i = 0; i < kWidth; ++i) v[i] = next[i];
+  }
+}
+
+void pack_panel(const float* rows, int64_t n, int64_t columns, int64_t row_stride, float* panel) {
+  for (int64_t first = 0; first < kPanelRows; first += kWidth) {
+    int64_t k = 0;
+    for (; k + kWidth <= columns; k += kWidth) {
+      Vector block[kWidth];
+      for (int64_t r = 0; r < kWidth; ++r) block[r] = first + r < n ? load(rows + (first + r) * row_stride + k) : Vector{};
+      transpose(block);
+      for (int64_t i = 0; i < kWidth; ++i) store(panel + (k + i) * kPanelRows + first, block[i]);
+    }
+    for (; k < columns; ++k)
+      for (int64_t r = first; r < first + kWidth; ++r) panel[k * kPanelRows + r] = r < n ? rows[r * row_stride + k] : 0.0f;
+  }
+}
+
 float dot(const float* a, const float* b, int64_t count) {
   Vector sum[4] = {};
   int64_t i = 0;
@@ -183,7 +251,8 @@ void load_kv(KvType type, const std::byte* row, int64_t head_dim, float* out) {
 
 void store_kv(KvType type, const float* values, int64_t head_dim, std::byte* row) { store_kv_row(type, values, head_dim, row); }
 
-constexpr FloatKernels kTable = {gemm_band, pack_band, dot, add_scaled, norm, gated, softmax, load_kv, store_kv};
+constexpr FloatKernels kTable = {kTokens,    kPanelRows, multiply_panel, pack_panel, gemm_band, pack_band, dot,
+                                 add_scaled, norm,       gated,          softmax,    load_kv,   store_kv};
 
 }  // namespace
 }  // namespace tq::cpu

@@ -1,0 +1,43 @@
+// What the tile kernels of all instruction sets share. Include in their files only.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cpu/tile/tile_kernels.h"
+
+namespace tq::cpu {
+namespace {
+
+constexpr int64_t kMostNibbles = (31 * grid::kMaxRate + grid::kMaxWindow + 6) / 4 + 1;
+
+inline int64_t floor_of_4(int64_t x) { return x >> 2; }
+
+// The aligned groups of four plane rows that a tile touches, from `first` on; groups may lie before the ring's seam.
+struct NibbleRange {
+  int64_t start, first, count;  // start: the oldest plane row of the first row's window
+  explicit NibbleRange(const TileSource& source) {
+    start = source.newest - source.taps->window + 1;
+    first = floor_of_4(start);
+    count = floor_of_4(source.newest + (source.rows - 1) * source.taps->rate) - first + 1;
+  }
+};
+
+// nibbles[n][column]: bit b is the string's bit at plane row 4 (first + n) + b, for 32 columns from `line` on. Any place in the ring.
+inline void fill_nibbles(const TileSource& source, const NibbleRange& range, int64_t line, uint8_t (*nibbles)[32]) {
+  for (int64_t n = 0; n < range.count; ++n) {
+    std::memset(nibbles[n], 0, 32);
+    for (int64_t b = 0; b < 4; ++b) {
+      int64_t row = (4 * (range.first + n) + b) % source.plane_rows;
+      if (row < 0) row += source.plane_rows;
+      const int bit = grid::Layout::bit_of(row);
+      const uint8_t* bytes = source.bits + ((row / grid::kLineRows) * source.lines + line) * grid::kLineBytes + row % 16 * 4;
+      const int64_t columns = 4 * std::min<int64_t>(8, source.lines - line);
+      for (int64_t k = 0; k < columns; ++k)
+        nibbles[n][k] |= static_cast<uint8_t>((bytes[k / 4 * grid::kLineBytes + k % 4] >> bit & 1) << b);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tq::cpu
