@@ -9,6 +9,7 @@
 #include "codec/grid/grid.h"
 #include "codec/grid/taps.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "peak.h"
 #include "tensor/ggml_types.h"
 
 namespace {
@@ -123,6 +124,22 @@ void read_only(int threads) {
   std::printf("read-only    %.1f GB/s (%d)\n", static_cast<double>(bytes.size()) / seconds / 1e9, static_cast<int>(kept[0] & 1));
 }
 
+// Products a second of all threads, from registers.
+void peak(Isa isa, int threads) {
+  ThreadPool pool(threads);
+  for (const bool is_float : {true, false}) {
+    std::vector<int64_t> done(static_cast<size_t>(threads));
+    const double seconds = best_seconds(
+        [&] {
+          pool.run(threads, 1, [&](int64_t begin, int64_t, int) { done[static_cast<size_t>(begin)] = spend_products(isa, is_float); });
+        },
+        7);
+    int64_t total = 0;
+    for (const int64_t each : done) total += each;
+    std::printf("peak, %s: %.0f GMAC/s\n", is_float ? "AVX2 f32" : "integers", static_cast<double>(total) / seconds / 1e9);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -137,6 +154,7 @@ int main(int argc, char** argv) {
   }
   std::printf("%s, %d threads\n", std::string(isa_name(isa)).c_str(), threads);
   read_only(threads);
+  if (gemm) peak(isa, threads);
   if (rows)
     for (const uint32_t type : {0, 1, 30, 8, 2, 3, 6, 7, 10, 11, 12, 13, 14})
       few_tokens(

@@ -6,7 +6,7 @@ set(arm_sources
   src/codec/grid/grid.cpp src/codec/grid/hadamard.cpp src/codec/grid/layout.cpp
   src/kernels/cpu/plane/plane_generic.cpp src/kernels/cpu/plane/plane_input.cpp src/kernels/cpu/plane/plane_matrix.cpp
   src/kernels/cpu/plane/product_generic.cpp src/kernels/cpu/plane/product_neon.cpp
-  src/kernels/cpu/tile/tile_generic.cpp src/kernels/cpu/tile/tile_linear.cpp)
+  src/kernels/cpu/tile/tile_generic.cpp src/kernels/cpu/tile/tile_linear.cpp src/kernels/cpu/tile/tile_neon.cpp)
 list(TRANSFORM arm_sources PREPEND ${CMAKE_SOURCE_DIR}/)
 # Libraries that are headers only, apart from the other headers of this machine.
 set(arm_include ${CMAKE_BINARY_DIR}/arm_include)

@@ -9,6 +9,7 @@
 #include "base/rng.h"
 #include "codec/grid/grid.h"
 #include "kernels/cpu/plane/plane_matrix.h"
+#include "kernels/cpu/tile/tile_linear.h"
 
 namespace {
 
@@ -130,6 +131,23 @@ void neon_planes_agree(int64_t rows, int64_t columns, uint8_t rate, int64_t toke
   expect(largest_difference(neon, exact_product(stored.matrix, input, tokens)) < 1e-3, "the NEON product equals the decoded matrix's");
 }
 
+void neon_tiles_agree(int64_t rows, int64_t columns, uint8_t rate, int64_t tokens, bool high_precision) {
+  const Stored stored(rows, columns, rate, static_cast<uint64_t>(rows));
+  const tq::cpu::PlaneMatrix matrix(stored.matrix);
+  tq::Rng rng(4);
+  std::vector<float> input(static_cast<size_t>(tokens * columns)), output(static_cast<size_t>(tokens * rows));
+  for (float& value : input) value = static_cast<float>(rng.gaussian());
+  tq::ThreadPool threads(2);
+  tq::cpu::PlaneInput planes;
+  planes.set(input.data(), tokens, columns, matrix.sign(), high_precision, tq::Isa::kNeon, threads);
+  const tq::cpu::PlaneJob job{.matrix = &matrix, .output = output.data()};
+  tq::cpu::TileWorkspace workspace;
+  tq::cpu::tile_linear({&job, 1}, planes, tq::Isa::kNeon, threads, workspace);
+  // With 8 bits, steps of 1 / 127 of the largest activation and weight.
+  expect(largest_difference(output, exact_product(stored.matrix, input, tokens)) < (high_precision ? 2e-3 : 3e-2),
+         "NEON tiles give the decoded matrix's product");
+}
+
 }  // namespace
 
 int main() {
@@ -141,6 +159,10 @@ int main() {
   neon_planes_agree(96, 512, 4, 3);
   neon_planes_agree(64, 260, 8, 2);
   neon_planes_agree(33, 6, 2, 5);
+  for (const bool high_precision : {false, true}) {
+    neon_tiles_agree(100, 172, 3, 9, high_precision);
+    neon_tiles_agree(64, 520, 5, 33, high_precision);
+  }
   std::printf(failures == 0 ? "base and the NEON kernels agree\n" : "%d checks failed\n", failures);
   return failures == 0 ? 0 : 1;
 }

@@ -5,8 +5,9 @@
 namespace tq::cpu {
 namespace {
 
-constexpr int64_t kQueryBlock = 48;  // queries whose scores exist at a time
-constexpr int64_t kFewTokens = 4;    // up to here keys are multiplied row by row
+constexpr int64_t kQueryBlock = 48;          // queries whose scores exist at a time
+constexpr int64_t kFewTokens = 4;            // up to here keys are multiplied row by row
+constexpr int64_t kPackedFloats = 16 << 20;  // of keys and values packed at a time, but at least one head's
 
 float* grow(Buffer<float>& buffer, int64_t count) {
   if (buffer.size() < static_cast<size_t>(count)) buffer = Buffer<float>::uninitialized(static_cast<size_t>(count));
@@ -49,32 +50,31 @@ struct PackedHead {
   int64_t positions;
 };
 
-PackedHead pack_head(const AttendArgs& args, const FloatKernels& kernels, int64_t kv_head, int64_t end, float* memory) {
+struct PackedSize {
+  int64_t key_bands, keys, values;
+  PackedSize(int64_t dim, int64_t end)
+      : key_bands((end + kBandRows - 1) / kBandRows),
+        keys(key_bands * dim * kBandRows),
+        values((dim + kBandRows - 1) / kBandRows * kBandRows * end) {}
+  int64_t total() const { return keys + values; }
+};
+
+// Positions [first, first + count) of one head, a band of keys. rows: [kBandRows, D].
+void pack_positions(const AttendArgs& args, const FloatKernels& kernels, int64_t kv_head, int64_t first, int64_t count, float* rows,
+                    float* keys, float* values, int64_t end) {
   const KvView& kv = args.kv;
-  const int64_t dim = kv.head_dim, key_bands = (end + kBandRows - 1) / kBandRows, value_bands = (dim + kBandRows - 1) / kBandRows;
-  float* keys = memory;
-  float* values = keys + key_bands * dim * kBandRows;
-  float* rows = values + value_bands * end * kBandRows;  // [kBandRows, D]
-  for (int64_t band = 0; band < key_bands; ++band) {
-    const int64_t first = band * kBandRows, count = std::min(kBandRows, end - first);
-    for (int64_t i = 0; i < count; ++i) kernels.load_kv(kv.type, kv.key + row_at(kv, kv_head, first + i), dim, rows + i * dim);
-    kernels.pack_band(rows, count, dim, dim, keys + band * dim * kBandRows);
-  }
-  for (int64_t p = 0; p < end; ++p) {
+  const int64_t dim = kv.head_dim;
+  for (int64_t i = 0; i < count; ++i) kernels.load_kv(kv.type, kv.key + row_at(kv, kv_head, first + i), dim, rows + i * dim);
+  kernels.pack_band(rows, count, dim, dim, keys + first * dim);
+  for (int64_t p = first; p < first + count; ++p) {
     kernels.load_kv(kv.type, kv.value + row_at(kv, kv_head, p), dim, rows);
-    for (int64_t band = 0; band < value_bands; ++band) {
+    for (int64_t band = 0; band * kBandRows < dim; ++band) {
       float* out = values + (band * end + p) * kBandRows;
-      const int64_t count = std::min(kBandRows, dim - band * kBandRows);
-      std::copy_n(rows + band * kBandRows, count, out);
-      std::fill(out + count, out + kBandRows, 0.0f);
+      const int64_t here = std::min(kBandRows, dim - band * kBandRows);
+      std::copy_n(rows + band * kBandRows, here, out);
+      std::fill(out + here, out + kBandRows, 0.0f);
     }
   }
-  return {keys, values, end};
-}
-
-int64_t packed_size(const AttendArgs& args, int64_t end) {
-  const int64_t dim = args.kv.head_dim, key_bands = (end + kBandRows - 1) / kBandRows, value_bands = (dim + kBandRows - 1) / kBandRows;
-  return key_bands * dim * kBandRows + value_bands * end * kBandRows + kBandRows * dim;
 }
 
 // Queries [begin, begin + count) of one head.
@@ -111,29 +111,52 @@ void attend_block(const AttendArgs& args, const FloatKernels& kernels, const Pac
                        .rows = std::min(kBandRows, dim - band * kBandRows)});
 }
 
+void attend_few(const AttendArgs& args, const FloatKernels& kernels, ThreadPool& threads, AttendWorkspace& workspace) {
+  const int64_t end = args.first_position + args.tokens;
+  threads.run(args.tokens * args.heads, 1, [&](int64_t begin, int64_t stop, int thread) {
+    float* scratch = grow(workspace.of_thread[static_cast<size_t>(thread)], args.kv.head_dim + end);
+    for (int64_t i = begin; i < stop; ++i) attend_one(args, kernels, i / args.heads, i % args.heads, scratch);
+  });
+}
+
+// Heads [first, first + count) of the keys: packs them, then all blocks of queries that read them.
+void attend_heads(const AttendArgs& args, const FloatKernels& kernels, ThreadPool& threads, int64_t first, int64_t count,
+                  AttendWorkspace& workspace) {
+  const int64_t end = args.first_position + args.tokens, group = args.heads / args.kv.kv_heads, dim = args.kv.head_dim;
+  const PackedSize size(dim, end);
+  float* packed = workspace.packed.data();
+  threads.run(count * size.key_bands, 1, [&](int64_t begin, int64_t stop, int thread) {
+    float* rows = grow(workspace.of_thread[static_cast<size_t>(thread)], kBandRows * dim);
+    for (int64_t i = begin; i < stop; ++i) {
+      float* keys = packed + i / size.key_bands * size.total();
+      const int64_t position = i % size.key_bands * kBandRows;
+      pack_positions(args, kernels, first + i / size.key_bands, position, std::min(kBandRows, end - position), rows, keys, keys + size.keys,
+                     end);
+    }
+  });
+  const int64_t blocks = (args.tokens + kQueryBlock - 1) / kQueryBlock, heads = count * group;
+  threads.run(heads * blocks, 1, [&](int64_t begin, int64_t stop, int thread) {
+    float* scores = grow(workspace.of_thread[static_cast<size_t>(thread)], kQueryBlock * end);
+    for (int64_t i = begin; i < stop; ++i) {
+      const int64_t block = blocks - 1 - i / heads, head = i % heads;  // the longest first
+      const float* keys = packed + head / group * size.total();
+      const int64_t token = block * kQueryBlock;
+      attend_block(args, kernels, {keys, keys + size.keys, end}, first * group + head, token, std::min(kQueryBlock, args.tokens - token),
+                   scores);
+    }
+  });
+}
+
 }  // namespace
 
 void attend(const AttendArgs& args, const FloatKernels& kernels, ThreadPool& threads, AttendWorkspace& workspace) {
-  const KvView& kv = args.kv;
-  const int64_t end = args.first_position + args.tokens, group = args.heads / kv.kv_heads;
   workspace.of_thread.resize(static_cast<size_t>(threads.size()));
-  if (args.tokens <= kFewTokens) {
-    threads.run(args.tokens * args.heads, 1, [&](int64_t begin, int64_t stop, int thread) {
-      float* scratch = grow(workspace.of_thread[static_cast<size_t>(thread)], kv.head_dim + end);
-      for (int64_t i = begin; i < stop; ++i) attend_one(args, kernels, i / args.heads, i % args.heads, scratch);
-    });
-    return;
-  }
-  const int64_t packed = packed_size(args, end);
-  threads.run(kv.kv_heads, 1, [&](int64_t begin, int64_t stop, int thread) {
-    float* memory = grow(workspace.of_thread[static_cast<size_t>(thread)], packed + kQueryBlock * end);
-    for (int64_t kv_head = begin; kv_head < stop; ++kv_head) {
-      const PackedHead head = pack_head(args, kernels, kv_head, end, memory);
-      for (int64_t g = 0; g < group; ++g)
-        for (int64_t t = 0; t < args.tokens; t += kQueryBlock)
-          attend_block(args, kernels, head, kv_head * group + g, t, std::min(kQueryBlock, args.tokens - t), memory + packed);
-    }
-  });
+  if (args.tokens <= kFewTokens) return attend_few(args, kernels, threads, workspace);
+  const int64_t kv_heads = args.kv.kv_heads, size = PackedSize(args.kv.head_dim, args.first_position + args.tokens).total();
+  const int64_t step = std::clamp<int64_t>(kPackedFloats / size, 1, kv_heads);
+  grow(workspace.packed, step * size);
+  for (int64_t first = 0; first < kv_heads; first += step)
+    attend_heads(args, kernels, threads, first, std::min(step, kv_heads - first), workspace);
 }
 
 }  // namespace tq::cpu

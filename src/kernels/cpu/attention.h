@@ -7,9 +7,10 @@
 
 namespace tq::cpu {
 
-// Memory of attend(), a part for every thread; grows and stays.
+// Memory of attend(); grows and stays.
 struct AttendWorkspace {
   std::vector<Buffer<float>> of_thread;
+  Buffer<float> packed;  // keys and values of some heads, when there are many queries
 };
 
 void attend(const AttendArgs& args, const FloatKernels& kernels, ThreadPool& threads, AttendWorkspace& workspace);

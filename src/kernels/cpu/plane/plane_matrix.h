@@ -28,7 +28,7 @@ class PlaneMatrix {
   const uint8_t* sign() const { return matrix_.sign; }
   const grid::Matrix& matrix() const { return matrix_; }
   uint64_t bytes() const;
-  // From 5 bits on, int8 activations would cost more than the rounding of the weights.
+  // What the file says; where it does not, from 5 bits on, since int8 activations would cost more than the rounding of the weights.
   bool wants_high_precision() const { return high_precision_; }
   // Of a rate that some row has.
   const TapTable& tap_table(uint8_t rate) const { return *tap_tables_[rate]; }

@@ -15,38 +15,72 @@ namespace {
 constexpr int64_t kLinesPerGroup = kGroupColumns / grid::kLineColumns;
 constexpr int64_t kNarrowLines = 16;  // whose sums fit 16 bits
 
-inline __m256i add_slice(__m256i sum, __m256i packed, int bit, __m256i value) {
-  const __m256i slice = _mm256_and_si256(packed, _mm256_set1_epi8(static_cast<char>(1 << bit)));
-  return _mm256_add_epi16(sum, _mm256_maddubs_epi16(slice, value));
+// Where one pass over half a group of lines begins.
+struct Pass {
+  const ProductArgs& args;
+  int stream, half;
+  int64_t first, lines, group;
+  const uint8_t* bits() const { return args.bits + first * grid::kLineBytes + half * 32; }
+  const int8_t* values(int s) const { return args.stream[stream + s].values + first * 4; }
+};
+
+inline __m256i four_columns(const int8_t* values) {
+  int32_t four;
+  std::memcpy(&four, values, sizeof four);
+  return _mm256_set1_epi32(four);
+}
+
+inline __m256i slice_of(__m256i packed, int bit) { return _mm256_and_si256(packed, _mm256_set1_epi8(static_cast<char>(1 << bit))); }
+
+// Adds `count` lines from `begin` on to 16-bit sums of kStreams streams: all eight slices, or with two streams four of them (kFirst = 0 or
+// 4), since there are sixteen registers.
+template <int kStreams, int kFirst, int kSlices>
+inline void add_lines(const Pass& pass, int64_t begin, int64_t count, __m256i (&wide)[kStreams][8]) {
+  const uint8_t* bits = pass.bits() + begin * grid::kLineBytes;
+  const int8_t* values[kStreams];
+  for (int s = 0; s < kStreams; ++s) values[s] = pass.values(s) + begin * 4;
+  __m256i sum[kStreams][kSlices];
+  for (auto& stream : sum)
+    for (__m256i& each : stream) each = _mm256_setzero_si256();
+  for (int64_t line = 0; line < count; ++line, bits += grid::kLineBytes) {
+    // The other half reads the same cache lines after this; while it does, those of the next group come.
+    if (pass.half == 1 && kFirst == 0) _mm_prefetch(reinterpret_cast<const char*>(bits + kLinesPerGroup * grid::kLineBytes), _MM_HINT_T0);
+    const __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bits));
+    const __m256i high = _mm256_srli_epi16(packed, 4);
+    __m256i value[kStreams];
+    for (int s = 0; s < kStreams; ++s) value[s] = four_columns(values[s] + line * 4);
+    for (int j = 0; j < kSlices; ++j) {
+      const __m256i slice = slice_of(kFirst + j < 4 ? packed : high, (kFirst + j) % 4);
+      for (int s = 0; s < kStreams; ++s) sum[s][j] = _mm256_add_epi16(sum[s][j], _mm256_maddubs_epi16(slice, value[s]));
+    }
+  }
+  for (int s = 0; s < kStreams; ++s)
+    for (int j = 0; j < kSlices; ++j)
+      wide[s][kFirst + j] = _mm256_add_epi32(wide[s][kFirst + j], _mm256_madd_epi16(sum[s][j], _mm256_set1_epi16(1)));
 }
 
 // Half a line: lanes [8 half, 8 half + 8) of all eight slices.
-void add_half(const ProductArgs& args, int s, int half, int64_t first, int64_t lines, int64_t group) {
-  __m256i wide[8];
-  for (__m256i& each : wide) each = _mm256_setzero_si256();
-  const uint8_t* bits = args.bits + first * grid::kLineBytes + half * 32;
-  const int8_t* values = args.stream[s].values + first * 4;
-  for (int64_t begin = 0; begin < lines; begin += kNarrowLines) {
-    const int64_t count = std::min(kNarrowLines, lines - begin);
-    __m256i sum0 = _mm256_setzero_si256(), sum1 = sum0, sum2 = sum0, sum3 = sum0, sum4 = sum0, sum5 = sum0, sum6 = sum0, sum7 = sum0;
-    for (int64_t line = 0; line < count; ++line, bits += grid::kLineBytes, values += 4) {
-      const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bits)), high = _mm256_srli_epi16(low, 4);
-      int32_t four;
-      std::memcpy(&four, values, sizeof four);
-      const __m256i value = _mm256_set1_epi32(four);
-      sum0 = add_slice(sum0, low, 0, value), sum1 = add_slice(sum1, low, 1, value);
-      sum2 = add_slice(sum2, low, 2, value), sum3 = add_slice(sum3, low, 3, value);
-      sum4 = add_slice(sum4, high, 0, value), sum5 = add_slice(sum5, high, 1, value);
-      sum6 = add_slice(sum6, high, 2, value), sum7 = add_slice(sum7, high, 3, value);
+template <int kStreams>
+void add_half(const Pass& pass) {
+  __m256i wide[kStreams][8];
+  for (auto& stream : wide)
+    for (__m256i& each : stream) each = _mm256_setzero_si256();
+  for (int64_t begin = 0; begin < pass.lines; begin += kNarrowLines) {
+    const int64_t count = std::min(kNarrowLines, pass.lines - begin);
+    if constexpr (kStreams == 1) {
+      add_lines<1, 0, 8>(pass, begin, count, wide);
+    } else {
+      add_lines<kStreams, 0, 4>(pass, begin, count, wide);
+      add_lines<kStreams, 4, 4>(pass, begin, count, wide);
     }
-    const __m256i narrow[8] = {sum0, sum1, sum2, sum3, sum4, sum5, sum6, sum7};
-    for (int j = 0; j < 8; ++j) wide[j] = _mm256_add_epi32(wide[j], _mm256_madd_epi16(narrow[j], _mm256_set1_epi16(1)));
   }
-  const __m256 scale = _mm256_set1_ps(args.stream[s].scale[group]);
-  for (int j = 0; j < 8; ++j) {
-    float* z = args.z[s] + 16 * j + 8 * half;
-    const __m256 exact = _mm256_cvtepi32_ps(_mm256_srai_epi32(wide[j], j % 4));
-    _mm256_storeu_ps(z, _mm256_fmadd_ps(exact, scale, _mm256_loadu_ps(z)));
+  for (int s = 0; s < kStreams; ++s) {
+    const __m256 scale = _mm256_set1_ps(pass.args.stream[pass.stream + s].scale[pass.group]);
+    for (int j = 0; j < 8; ++j) {
+      float* z = pass.args.z[pass.stream + s] + 16 * j + 8 * pass.half;
+      const __m256 exact = _mm256_cvtepi32_ps(_mm256_srai_epi32(wide[s][j], j % 4));
+      _mm256_storeu_ps(z, _mm256_fmadd_ps(exact, scale, _mm256_loadu_ps(z)));
+    }
   }
 }
 
@@ -54,8 +88,12 @@ void add_half(const ProductArgs& args, int s, int half, int64_t first, int64_t l
 
 void product_avx2(const ProductArgs& args) {
   for (int64_t first = 0, group = 0; first < args.lines; first += kLinesPerGroup, ++group)
-    for (int s = 0; s < args.streams; ++s)
-      for (int half = 0; half < 2; ++half) add_half(args, s, half, first, std::min(kLinesPerGroup, args.lines - first), group);
+    for (int half = 0; half < 2; ++half) {
+      const int64_t lines = std::min(kLinesPerGroup, args.lines - first);
+      int s = 0;
+      for (; s + 2 <= args.streams; s += 2) add_half<2>({args, s, half, first, lines, group});
+      if (s < args.streams) add_half<1>({args, s, half, first, lines, group});
+    }
 }
 
 }  // namespace tq::cpu

@@ -64,6 +64,10 @@ void gemm_tokens(const BandArgs& args, int64_t token) {
       float* output = args.output + (token + t) * args.output_stride;
       for (int64_t v = 0; v < kPass; ++v) {
         const int64_t first = (pass + v) * kWidth;
+        if (first + kWidth <= args.rows && !args.bias) {
+          store(output + first, sum[t][v]);
+          continue;
+        }
         for (int64_t i = 0; i < kWidth && first + i < args.rows; ++i)
           output[first + i] = sum[t][v][i] + (args.bias ? args.bias[first + i] : 0.0f);
       }

@@ -90,6 +90,12 @@ TapTable make_tap_table(const grid::Taps& taps, int64_t rate) {
   return table;
 }
 
+const TileKernels& tile_kernels_generic();
+const TileKernels& tile_kernels_generic() { return kTable; }
+
+#if defined(__aarch64__)
+const TileKernels& tile_kernels_neon();
+#endif
 #if defined(__x86_64__)
 const TileKernels& tile_kernels_avx2();
 const TileKernels& tile_kernels_avx512();
@@ -101,6 +107,9 @@ const TileKernels& tile_kernels(Isa isa) {
     case Isa::kAvx2: return tile_kernels_avx2();
     case Isa::kAvx512:
     case Isa::kAvx512Bf16: return tile_kernels_avx512();
+#endif
+#if defined(__aarch64__)
+    case Isa::kNeon: return tile_kernels_neon();
 #endif
     default: return kTable;
   }
