@@ -1,6 +1,7 @@
 // The CPU backend against the scalar oracle, on every instruction set of this machine.
 #include "kernels/cpu/cpu_backend.h"
 
+#include "kernels/cpu/tile/tile_kernels.h"
 #include "kernels/matrices.h"
 
 namespace tq {
@@ -76,7 +77,9 @@ TEST_P(CpuBackend, LargestCodesAndActivationsAreExact) {
           const LinearJob job{matrix->get(), nullptr, out->data()};
           backend->linear({.input = input.data(), .tokens = tokens, .jobs = {&job, 1}});
         }
-        EXPECT_LT(relative(got, expected), 4e-3) << int{rate} << " " << tokens;  // the rounding of the largest weight
+        // The rounding of one weight: half a step of some 3900, or of 124 where tiles are bytes, and larger for rates whose taps cancel.
+        const bool is_bytes = tokens > 8 && cpu::tile_kernels(GetParam()).has_int8;
+        EXPECT_LT(relative(got, expected), is_bytes ? 1.2e-2 : 2e-3) << int{rate} << " " << tokens;
       }
     }
   }
