@@ -20,7 +20,11 @@ inline Vector load(const float* data) {
   return v;
 }
 inline void store(float* data, Vector v) { std::memcpy(data, &v, sizeof v); }
-inline Vector splat(float x) { return Vector{} + x; }
+inline Vector splat(float x) {  // not Vector{} + x: adding 0 changes -0, so that compilers keep the addition
+  Vector v;
+  for (int64_t i = 0; i < kWidth; ++i) v[i] = x;
+  return v;
+}
 inline float sum_lanes(Vector v) {
   float sum = 0;
   for (int64_t i = 0; i < kWidth; ++i) sum += v[i];
