@@ -106,7 +106,7 @@ Result<std::vector<Candidate>> candidates_of(const Flags& flags, Listener& liste
 }
 
 // Makes the artifacts that are not there; an interrupted one is continued. Candidates that a method cannot make, a rate that it does not
-// have, say, are named and left out.
+// have or a shape that it cannot take, are named and left out.
 Status make_missing(const Model& model, std::vector<Candidate>& candidates, Session& session) {
   const Context context = session.context();
   std::vector<Candidate> there;
@@ -114,7 +114,7 @@ Status make_missing(const Model& model, std::vector<Candidate>& candidates, Sess
     std::error_code ignored;
     if (!fs::exists(candidate.directory, ignored)) {
       const auto plan = make_plan(model, candidate.options);
-      if (!plan && plan.error().code != ErrorCode::kUsage) return Unexpected(plan.error());
+      if (!plan && plan.error().code != ErrorCode::kUsage && plan.error().code != ErrorCode::kBadInput) return Unexpected(plan.error());
       if (!plan) {
         context.listener.warn(fmt::format("{} at {} bits is left out: {}", candidate.method, candidate.bits_text, plan.error().message));
         continue;
