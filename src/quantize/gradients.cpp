@@ -7,8 +7,8 @@
 namespace tq {
 namespace {
 
-constexpr uint64_t kWaveBytes = uint64_t{1} << 30;
-constexpr float kWeightClip = 1000.0f;  // times the mean: one token should not decide alone
+constexpr uint64_t kWaveBytes = uint64_t{256} << 20;
+constexpr double kWeightClip = 8.0;  // times the mean
 
 // Squares of gradient [n, R]: their mean over the rows of each token, and their sum over the tokens of each row.
 struct Squares {
@@ -96,13 +96,23 @@ class Wave {
   Gradients gradients_;
 };
 
-// Scaled to mean 1 and clipped there. All zeros stay so.
+// Scaled to mean 1 after clipping at kWeightClip times that mean, so that no fewer than a kWeightClip-th of the tokens decide: all later
+// tokens look at the first of a sequence, which would have 95 % of the weight of some values. All zeros stay so.
 std::vector<double> normalised(const std::vector<float>& token) {
-  double sum = 0;
-  for (const float each : token) sum += each;
   std::vector<double> out(token.begin(), token.end());
-  if (!(sum > 0)) return out;
-  for (double& each : out) each = std::min<double>(kWeightClip, each * static_cast<double>(token.size()) / sum);
+  for (int round = 0; round < 60; ++round) {  // the mean falls with the clip, and converges
+    double sum = 0;
+    for (const double each : out) sum += each;
+    if (!(sum > 0)) return out;
+    const double scale = static_cast<double>(out.size()) / sum;
+    bool is_clipped = false;
+    for (double& each : out) {
+      each *= scale;
+      is_clipped |= each > kWeightClip * (1 + 1e-9);
+      each = std::min(each, kWeightClip);
+    }
+    if (!is_clipped) return out;
+  }
   return out;
 }
 

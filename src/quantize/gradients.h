@@ -23,7 +23,7 @@ struct OutputGradients {
 };
 using Gradients = std::map<std::string, OutputGradients>;  // by the linear's name, the head's among them
 
-// Sequences that fit into about a gigabyte of hidden states; does not depend on the machine.
+// Sequences whose hidden states fit into 256 MiB, one at least: what is lost when a run is stopped; does not depend on the machine.
 int64_t sequences_per_wave(const ModelSpec& spec, int64_t length);
 
 // One wave. The draws depend on the seed and on the sequences' places, which count from first_sequence. Equal on any number of threads.
@@ -38,8 +38,8 @@ Result<Gradients> measure_gradients(const Model& model, Backend& backend, const 
 // Appends the tokens of a later wave, adds its rows.
 void append(Gradients& all, const Gradients& wave);
 
-// By tap point: a weight for every token, of mean 1. Each linear's token gradients are scaled to mean 1, clipped at kWeightClip, and summed
-// over the linears that read the tap point.
+// By tap point: a weight for every token, of mean 1. Each linear's token gradients are clipped at 8 times their mean, scaled to mean 1 and
+// summed over the linears that read the tap point.
 using TokenWeights = std::map<std::string, std::vector<float>>;
 TokenWeights token_weights(const ModelSpec& spec, const Gradients& gradients);
 

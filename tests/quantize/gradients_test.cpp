@@ -94,6 +94,19 @@ TEST(TokenWeights, HaveMeanOneAndCountEveryLinearOfATapPointAlike) {
   for (size_t t = 0; t < before.size(); ++t) EXPECT_NEAR(changed[t], before[t], 1e-4 * before[t] + 1e-6);
 }
 
+TEST(TokenWeights, OneTokenDoesNotDecideAlone) {
+  const TinyModel tiny("llama2");
+  Gradients gradients = measure(tiny, 2, 0, 4);
+  const std::string name = "model.layers.0.mlp.down_proj";  // alone at its tap point
+  gradients.at(name).token[7] *= 1e6f;
+  const TokenWeights weights = token_weights(tiny.model.spec, gradients);
+  const std::vector<float>& weight = weights.at(name);
+  double sum = 0, squares = 0;
+  for (const float each : weight) sum += each, squares += static_cast<double>(each) * each;
+  EXPECT_NEAR(weight[7], 8.0, 0.01);
+  EXPECT_GT(sum * sum / squares, static_cast<double>(weight.size()) / 8);
+}
+
 TEST(TokenWeights, WeightedMomentIsThatOfScaledTokens) {
   ThreadPool threads(2);
   const std::vector<float> x = {1, 2, 3, 4, 5, 6}, weight = {0.5f, 0.0f, 2.0f};
