@@ -97,7 +97,7 @@ Command add_bench(CLI::App& root) {
   CLI::App* app = root.add_subcommand("bench", "Measure how fast models run here");
   auto flags = std::make_shared<Flags>();
   app->add_option("model", flags->models, "Artifacts, Hugging Face directories or GGUF files");
-  app->add_option("--random", flags->random, "Shapes of a known model with random weights instead: llama-1b, llama-8b");
+  app->add_option("--random", flags->random, "Shapes of a known model with random weights instead: llama-1b, llama-8b, llama-70b");
   app->add_option("--bits", flags->bits, "Of the random weights: 2 to 8, or 16 (F16), with commas")->delimiter(',')->capture_default_str();
   app->add_option("--seed", flags->seed, "Of the random weights");
   app->add_option("--prompt", flags->speed.prompt_tokens, "Tokens of the prompt")->check(CLI::Range(1, 1 << 20))->capture_default_str();

@@ -5,6 +5,7 @@
 
 #include "cli/command.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cuda/cuda_backend.h"
 
 namespace tq::cli {
 namespace {
@@ -77,7 +78,8 @@ void watch_interrupts() {
 void add_compute_flags(CLI::App& app, ComputeFlags& flags) {
   app.add_option("-t,--threads", flags.threads, "Threads; 0 uses every processor")->check(CLI::Range(0, 1024));
   app.add_option("--isa", flags.isa, "Force an instruction set: generic, avx2, avx512, avx512bf16, neon");
-  app.add_option("--backend", flags.backend, "cpu, or ref: the slow scalar reference")->check(CLI::IsMember({"cpu", "ref"}));
+  app.add_option("--backend", flags.backend, "cpu, cuda: an NVIDIA card, or ref: the slow scalar reference")
+      ->check(CLI::IsMember({"cpu", "cuda", "ref"}));
 }
 
 Result<std::unique_ptr<Session>> Session::open(const ComputeFlags& flags) {
@@ -92,7 +94,11 @@ Result<std::unique_ptr<Session>> Session::open(const ComputeFlags& flags) {
   std::unique_ptr<Session> session(new Session);
   session->threads_ = std::make_unique<ThreadPool>(flags.threads);
   session->listener_ = std::make_unique<TerminalListener>();
-  session->backend_ = flags.backend == "ref" ? make_ref_backend(*session->threads_) : make_cpu_backend(*session->threads_, isa);
+  if (flags.backend == "cuda") {
+    TQ_ASSIGN(session->backend_, make_cuda_backend(*session->threads_));
+  } else {
+    session->backend_ = flags.backend == "ref" ? make_ref_backend(*session->threads_) : make_cpu_backend(*session->threads_, isa);
+  }
   return session;
 }
 

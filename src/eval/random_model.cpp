@@ -17,22 +17,29 @@ namespace {
 constexpr int kTableBits = 6;       // of the embedding and the head
 constexpr int kLongestWindow = 12;  // of the taps: what --effort normal takes at 3 and 4 bits
 
-constexpr std::array<std::string_view, 2> kNames = {"llama-1b", "llama-8b"};
+constexpr std::array<std::string_view, 3> kNames = {"llama-1b", "llama-8b", "llama-70b"};
 
-// config.json of TinyLlama 1.1B and of Llama 3.1 8B, as far as it decides shapes.
+// config.json of TinyLlama 1.1B, Llama 3.1 8B and 70B, as far as it decides shapes.
 Json config_of(std::string_view name) {
-  const bool is_small = name == kNames[0];
+  struct Size {
+    int64_t hidden, intermediate, layers, heads, kv_heads, vocabulary, context;
+    double rope_theta;
+  };
+  constexpr std::array<Size, 3> kSizes = {{{2048, 5632, 22, 32, 4, 32000, 2048, 1e4},
+                                           {4096, 14336, 32, 32, 8, 128256, 8192, 5e5},
+                                           {8192, 28672, 80, 64, 8, 128256, 8192, 5e5}}};
+  const Size& size = kSizes[static_cast<size_t>(std::find(kNames.begin(), kNames.end(), name) - kNames.begin())];
   return {{"architectures", {"LlamaForCausalLM"}},
           {"model_type", "llama"},
-          {"hidden_size", is_small ? 2048 : 4096},
-          {"intermediate_size", is_small ? 5632 : 14336},
-          {"num_hidden_layers", is_small ? 22 : 32},
-          {"num_attention_heads", 32},
-          {"num_key_value_heads", is_small ? 4 : 8},
-          {"vocab_size", is_small ? 32000 : 128256},
-          {"max_position_embeddings", is_small ? 2048 : 8192},
+          {"hidden_size", size.hidden},
+          {"intermediate_size", size.intermediate},
+          {"num_hidden_layers", size.layers},
+          {"num_attention_heads", size.heads},
+          {"num_key_value_heads", size.kv_heads},
+          {"vocab_size", size.vocabulary},
+          {"max_position_embeddings", size.context},
           {"rms_norm_eps", 1e-5},
-          {"rope_theta", is_small ? 1e4 : 5e5},
+          {"rope_theta", size.rope_theta},
           {"hidden_act", "silu"},
           {"tie_word_embeddings", false}};
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 
 #include "base/hash.h"
 #include "base/rng.h"
@@ -51,9 +52,10 @@ class Run {
     for (int64_t i = 0; i < count; ++i) {
       const auto start = std::chrono::steady_clock::now();
       const float* hidden = network_.forward({.tokens = {&token, 1}, .first_position = i, .cache = &cache_});
-      network_.head(hidden, 1, logits_.data());
-      token = static_cast<int32_t>(std::max_element(logits_.begin(), logits_.end()) - logits_.begin());
+      const Network::Choice choice = network_.choose(hidden);
+      token = choice.token;
       seconds += seconds_since(start);
+      network_.backend().download(logits_.data(), choice.logits, logits_.size() * sizeof(float));
       hash = hash64(std::as_bytes(std::span<const float>(logits_)), hash);
     }
     return seconds;
@@ -105,16 +107,19 @@ Result<SpeedResult> measure_speed(Network& network, const SpeedOptions& options,
   if (longest > spec.context) return bad_usage("{} tokens: {} was made for {}", longest, network.model().source, spec.context);
   TQ_ASSIGN(KvCache cache, KvCache::create(network.backend(), spec, KvType::kF16, longest));
   Run run(network, options, cache);
-  ReadLoop read(context.threads);
+  const bool is_host = network.backend().is_host();
+  std::optional<ReadLoop> read;
+  if (is_host) read.emplace(context.threads);
+  const auto read_speed = [&] { return is_host ? read->bytes_per_second() : network.backend().read_bytes_per_second(); };
   SpeedResult result;
   result.bytes_per_token = network.bytes_per_token();
   std::vector<double> prompt, decode, reading;
   run.decode(std::min<int64_t>(4, options.answer_tokens), result.logits_hash);  // pages, caches, clocks
   for (int i = 0; i < options.repetitions; ++i) {
     if (context.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
-    for (int pass = 0; pass < 4; ++pass) reading.push_back(read.bytes_per_second());
+    for (int pass = 0; pass < 4; ++pass) reading.push_back(read_speed());
     decode.push_back(run.decode(options.answer_tokens, result.logits_hash));
-    for (int pass = 0; pass < 4; ++pass) reading.push_back(read.bytes_per_second());
+    for (int pass = 0; pass < 4; ++pass) reading.push_back(read_speed());
     prompt.push_back(run.prompt());
     context.listener.progress(network.model().source, i + 1, options.repetitions);
   }

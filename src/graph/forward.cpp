@@ -17,14 +17,29 @@ struct Step {
   void tap(const std::string& name, const float* input, int64_t columns) const {
     show_tap(args.taps, backend, name, input, args.tokens, columns);
   }
+  NormArgs norm_args(const Norm& norm, const DeviceVector& weight, const float* input, int64_t count, float* output) const {
+    return {.input = input,
+            .weight = weight.data(),
+            .output = output,
+            .count = count,
+            .width = norm.width,
+            .epsilon = norm.epsilon,
+            .offset = spec.norm_offset};
+  }
   void norm(const Norm& norm, const DeviceVector& weight, const float* input, int64_t count, float* output) const {
-    backend.norm({.input = input,
-                  .weight = weight.data(),
-                  .output = output,
-                  .count = count,
-                  .width = norm.width,
-                  .epsilon = norm.epsilon,
-                  .offset = spec.norm_offset});
+    backend.norm(norm_args(norm, weight, input, count, output));
+  }
+  // The linears behind a block's norm. With taps, the norm has its own memory to be seen in.
+  void normed_linear(const NormArgs& norm, const std::string& tap_name, std::span<const LinearJob> jobs) const {
+    const LinearArgs linear{.input = norm.output, .tokens = args.tokens, .jobs = jobs, .precision = args.precision};
+    if (!args.taps) return backend.fused_linear({.linear = linear, .norm = &norm});
+    backend.norm(norm);
+    tap(tap_name, norm.output, norm.width);
+    backend.linear(linear);
+  }
+  // The last linear of a block, which is added to the hidden states at once unless a norm comes between.
+  void last_linear(const LinearArgs& linear, const GatedArgs* gated, bool adds) const {
+    backend.fused_linear({.linear = linear, .gated = gated, .sum = adds ? args.hidden : nullptr});
   }
 };
 
@@ -36,7 +51,7 @@ struct Heads {
   int64_t query_stride, key_stride;
 };
 
-Heads project_heads(const Step& step, const Attention& op, const BlockWeights& weights, const float* input) {
+Heads project_heads(const Step& step, const Attention& op, const BlockWeights& weights, const NormArgs& norm) {
   const int64_t tokens = step.args.tokens;
   const int64_t query = op.heads * op.head_dim, key = op.kv_heads * op.head_dim;
   float* out = step.workspace.floats(kFused, tokens * (query + 2 * key));
@@ -49,7 +64,7 @@ Heads project_heads(const Step& step, const Attention& op, const BlockWeights& w
     heads = {out, out + tokens * query, out + tokens * (query + key), query, key};
     jobs = {weights.linears[0].job(heads.query), weights.linears[1].job(heads.key), weights.linears[2].job(heads.value)};
   }
-  step.backend.linear({.input = input, .tokens = tokens, .jobs = jobs, .precision = step.args.precision});
+  step.normed_linear(norm, op.qkv[0].tap, jobs);
   return heads;
 }
 
@@ -58,34 +73,35 @@ void norm_heads(const Step& step, const Norm& norm, const DeviceVector& weight, 
   for (int64_t t = 0; t < step.args.tokens; ++t) step.norm(norm, weight, values + t * stride, heads, values + t * stride);
 }
 
-void rotate_heads(const Step& step, const Attention& op, const Heads& heads) {
-  const int64_t end = std::max(step.args.sequence_length, step.args.first_position + step.args.tokens);
-  RotaryArgs args{.values = heads.query,
-                  .tokens = step.args.tokens,
-                  .heads = op.heads,
-                  .head_dim = op.head_dim,
-                  .stride = heads.query_stride,
-                  .first_position = step.args.first_position,
-                  .inv_freq = rotary_frequencies(op.rope, end),
-                  .magnitude = op.rope.magnitude};
-  step.backend.rotary(args);
-  args.values = heads.key, args.heads = op.kv_heads, args.stride = heads.key_stride;
-  step.backend.rotary(args);
+void rotate_and_store(const Step& step, const Attention& op, const Heads& heads) {
+  const ForwardArgs& args = step.args;
+  const int64_t end = std::max(args.sequence_length, args.first_position + args.tokens);
+  const RotaryArgs query{.values = heads.query,
+                         .tokens = args.tokens,
+                         .heads = op.heads,
+                         .head_dim = op.head_dim,
+                         .stride = heads.query_stride,
+                         .first_position = args.first_position,
+                         .inv_freq = rotary_frequencies(op.rope, end),
+                         .magnitude = op.rope.magnitude};
+  RotaryArgs key = query;
+  key.values = heads.key, key.heads = op.kv_heads, key.stride = heads.key_stride;
+  step.backend.rotate_and_store(query, key,
+                                {.key = heads.key,
+                                 .value = heads.value,
+                                 .tokens = args.tokens,
+                                 .stride = heads.key_stride,
+                                 .first_position = args.first_position,
+                                 .kv = args.kv});
 }
 
-float* run_op(const Step& step, const Attention& op, const BlockWeights& weights, const float* input) {
+// A block's operation: its result, or nullptr when that has been added to the hidden states. norm: what stands before it.
+float* run_op(const Step& step, const Attention& op, const BlockWeights& weights, const NormArgs& norm, bool adds) {
   const ForwardArgs& args = step.args;
-  step.tap(op.qkv[0].tap, input, step.spec.hidden);
-  const Heads heads = project_heads(step, op, weights, input);
+  const Heads heads = project_heads(step, op, weights, norm);
   if (op.query_norm) norm_heads(step, *op.query_norm, weights.query_norm, heads.query, op.heads, heads.query_stride);
   if (op.key_norm) norm_heads(step, *op.key_norm, weights.key_norm, heads.key, op.kv_heads, heads.key_stride);
-  rotate_heads(step, op, heads);
-  step.backend.kv_store({.key = heads.key,
-                         .value = heads.value,
-                         .tokens = args.tokens,
-                         .stride = heads.key_stride,
-                         .first_position = args.first_position,
-                         .kv = args.kv});
+  rotate_and_store(step, op, heads);
   const int64_t width = op.heads * op.head_dim;
   float* mixed = step.workspace.floats(kMixed, args.tokens * width);
   step.backend.attend({.query = heads.query,
@@ -101,39 +117,43 @@ float* run_op(const Step& step, const Attention& op, const BlockWeights& weights
   step.tap(op.output.tap, mixed, width);
   float* result = step.workspace.floats(kResult, args.tokens * step.spec.hidden);
   const LinearJob job = weights.linears.back().job(result);
-  step.backend.linear({.input = mixed, .tokens = args.tokens, .jobs = {&job, 1}, .precision = args.precision});
-  return result;
+  step.last_linear({.input = mixed, .tokens = args.tokens, .jobs = {&job, 1}, .precision = args.precision}, nullptr, adds);
+  return adds ? nullptr : result;
 }
 
-float* run_op(const Step& step, const Mlp& op, const BlockWeights& weights, const float* input) {
+float* run_op(const Step& step, const Mlp& op, const BlockWeights& weights, const NormArgs& norm, bool adds) {
   const ForwardArgs& args = step.args;
   const int64_t width = op.down.in;
-  step.tap(op.gate_up[0].tap, input, step.spec.hidden);
   float* gate_up = step.workspace.floats(kGateUp, args.tokens * 2 * width);
   const bool fused = op.gate_up.size() == 1;
   float* up = fused ? gate_up + width : gate_up + args.tokens * width;
   std::vector<LinearJob> jobs = {weights.linears[0].job(gate_up)};
   if (!fused) jobs.push_back(weights.linears[1].job(up));
-  step.backend.linear({.input = input, .tokens = args.tokens, .jobs = jobs, .precision = args.precision});
+  step.normed_linear(norm, op.gate_up[0].tap, jobs);
   float* activated = step.workspace.floats(kActivated, args.tokens * width);
-  step.backend.gated({.kind = static_cast<GateKind>(op.activation),
-                      .gate = gate_up,
-                      .up = up,
-                      .output = activated,
-                      .tokens = args.tokens,
-                      .width = width,
-                      .stride = fused ? 2 * width : width});
-  step.tap(op.down.tap, activated, width);
+  const GatedArgs gated{.kind = static_cast<GateKind>(op.activation),
+                        .gate = gate_up,
+                        .up = up,
+                        .output = activated,
+                        .tokens = args.tokens,
+                        .width = width,
+                        .stride = fused ? 2 * width : width};
+  if (args.taps) {
+    step.backend.gated(gated);
+    step.tap(op.down.tap, activated, width);
+  }
   float* result = step.workspace.floats(kResult, args.tokens * step.spec.hidden);
   const LinearJob job = weights.linears.back().job(result);
-  step.backend.linear({.input = activated, .tokens = args.tokens, .jobs = {&job, 1}, .precision = args.precision});
-  return result;
+  step.last_linear({.input = activated, .tokens = args.tokens, .jobs = {&job, 1}, .precision = args.precision},
+                   args.taps ? nullptr : &gated, adds);
+  return adds ? nullptr : result;
 }
 
-float* run_op(const Step& step, const Moe& op, const BlockWeights& weights, const float* input) {
+float* run_op(const Step& step, const Moe& op, const BlockWeights& weights, const NormArgs& norm, bool) {
+  step.backend.norm(norm);
   float* result = step.workspace.floats(kResult, step.args.tokens * step.spec.hidden);
   run_mixture(op, weights, step.backend,
-              {.input = input,
+              {.input = norm.output,
                .output = result,
                .tokens = step.args.tokens,
                .hidden = step.spec.hidden,
@@ -172,8 +192,10 @@ void forward_layer(const ModelSpec& spec, int64_t layer, const LayerWeights& wei
   const auto& blocks = spec.layers[static_cast<size_t>(layer)];
   for (size_t i = 0; i < blocks.size(); ++i) {
     float* normed = workspace.floats(kNormed, args.tokens * spec.hidden);
-    step.norm(blocks[i].pre, weights[i].pre, args.hidden, args.tokens, normed);
-    float* result = std::visit([&](const auto& op) { return run_op(step, op, weights[i], normed); }, blocks[i].op);
+    const NormArgs norm = step.norm_args(blocks[i].pre, weights[i].pre, args.hidden, args.tokens, normed);
+    const bool adds = !blocks[i].post;
+    float* result = std::visit([&](const auto& op) { return run_op(step, op, weights[i], norm, adds); }, blocks[i].op);
+    if (!result) continue;
     if (blocks[i].post) step.norm(*blocks[i].post, weights[i].post, result, args.tokens, result);
     backend.add(args.hidden, result, args.tokens * spec.hidden);
   }
@@ -192,17 +214,21 @@ void embed(const Model& model, std::span<const int32_t> tokens, Backend& backend
 
 void forward_head(const ModelSpec& spec, const HeadWeights& weights, Backend& backend, const HeadArgs& args, Workspace& workspace) {
   float* normed = workspace.floats(kFinal, args.tokens * spec.hidden);
-  backend.norm({.input = args.hidden,
-                .weight = weights.norm.data(),
-                .output = normed,
-                .count = args.tokens,
-                .width = spec.hidden,
-                .epsilon = spec.final_norm.epsilon,
-                .offset = spec.norm_offset});
-  show_tap(args.taps, backend, spec.head.tap, normed, args.tokens, spec.hidden);
+  const NormArgs norm{.input = args.hidden,
+                      .weight = weights.norm.data(),
+                      .output = normed,
+                      .count = args.tokens,
+                      .width = spec.hidden,
+                      .epsilon = spec.final_norm.epsilon,
+                      .offset = spec.norm_offset};
+  if (args.taps) {
+    backend.norm(norm);
+    show_tap(args.taps, backend, spec.head.tap, normed, args.tokens, spec.hidden);
+  }
   if (!args.logits) return;
   const LinearJob job = weights.linear.job(args.logits);
-  backend.linear({.input = normed, .tokens = args.tokens, .jobs = {&job, 1}, .precision = args.precision});
+  backend.fused_linear({.linear = {.input = normed, .tokens = args.tokens, .jobs = {&job, 1}, .precision = args.precision},
+                        .norm = args.taps ? nullptr : &norm});
   if (spec.final_softcap > 0) backend.softcap(args.logits, args.tokens * spec.vocabulary, spec.final_softcap);
 }
 

@@ -1,5 +1,7 @@
 #include "graph/network.h"
 
+#include "base/hash.h"
+
 namespace tq {
 namespace {
 
@@ -13,6 +15,7 @@ Result<Network> Network::create(const Model& model, Backend& backend) {
   for (int64_t i = 0; i < model.spec.layers_count(); ++i) {
     TQ_ASSIGN(LayerWeights layer, prepare_layer(model, i, backend));
     network.layers_.push_back(std::move(layer));
+    for (const Block& block : model.spec.layers[static_cast<size_t>(i)]) network.has_mixture_ |= std::holds_alternative<Moe>(block.op);
   }
   TQ_ASSIGN(network.head_, prepare_head(model, backend));
   return network;
@@ -23,7 +26,7 @@ const float* Network::forward(const Args& args) {
   const auto tokens = static_cast<int64_t>(args.tokens.size());
   TQ_CHECK(args.cache && args.first_position + tokens <= args.cache->capacity());
   float* hidden = workspace_.floats(kHidden, tokens * spec.hidden);
-  backend_->pass({.tokens = args.tokens, .first_position = args.first_position}, [&] {
+  backend_->pass({.tokens = args.tokens, .first_position = args.first_position, .recording = recording(args, hidden)}, [&] {
     embed(*model_, args.tokens, *backend_, hidden);
     for (int64_t i = 0; i < spec.layers_count(); ++i)
       forward_layer(spec, i, layers_[static_cast<size_t>(i)], *backend_,
@@ -36,6 +39,26 @@ const float* Network::forward(const Args& args) {
                     workspace_);
   });
   return hidden;
+}
+
+// Of a pass over one token: equal when it goes through the same memory in the same way.
+uint64_t Network::recording(const Args& args, const float* hidden) const {
+  if (args.tokens.size() != 1 || has_mixture_) return 0;
+  bool is_long = false;  // rope of long sequences has other frequencies
+  const int64_t end = std::max(args.sequence_length, args.first_position + 1);
+  for (const auto& layer : model_->spec.layers) {
+    const Rope& rope = attention_of(layer).rope;
+    is_long |= &rotary_frequencies(rope, end) != &rope.inv_freq;
+  }
+  const uint64_t parts[] = {reinterpret_cast<uintptr_t>(hidden), reinterpret_cast<uintptr_t>(args.cache->layer(0).key),
+                            static_cast<uint64_t>(args.cache->capacity()), static_cast<uint64_t>(args.precision), is_long};
+  return hash64(std::as_bytes(std::span(parts))) | 1;
+}
+
+Network::Choice Network::choose(const float* hidden, Precision precision) {
+  float* logits = workspace_.floats(kLogits, model_->spec.vocabulary);
+  forward_head(model_->spec, head_, *backend_, {.hidden = hidden, .tokens = 1, .logits = logits, .precision = precision}, workspace_);
+  return {backend_->argmax(logits, model_->spec.vocabulary), logits};
 }
 
 void Network::head(const float* hidden, int64_t tokens, float* logits, Precision precision) {

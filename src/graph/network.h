@@ -19,6 +19,12 @@ class Network {
   };
   // The hidden states after the last layer, [T, H], in the backend's memory; valid until the next call.
   const float* forward(const Args& args);
+  // The most likely next token after one hidden state [H], in the backend's memory. Its logits stay there, until the next call.
+  struct Choice {
+    int32_t token;
+    const float* logits;  // [vocabulary]
+  };
+  Choice choose(const float* hidden, Precision precision = Precision::kInt8);
   // logits[T, vocabulary], in the host's memory, of hidden states [T, H] in the backend's.
   void head(const float* hidden, int64_t tokens, float* logits, Precision precision = Precision::kInt8);
 
@@ -30,11 +36,13 @@ class Network {
   const HeadWeights& head_weights() const { return head_; }
 
  private:
+  uint64_t recording(const Args& args, const float* hidden) const;
   Network(const Model& model, Backend& backend) : model_(&model), backend_(&backend), workspace_(backend) {}
   const Model* model_;
   Backend* backend_;
   std::vector<LayerWeights> layers_;
   HeadWeights head_;
+  bool has_mixture_ = false;  // routes are chosen on the host, so that a pass cannot be recorded
   Workspace workspace_;
 };
 

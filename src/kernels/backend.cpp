@@ -55,6 +55,25 @@ void Backend::scatter_add(const RowsArgs& args) {
     for (int64_t k = 0; k < args.width; ++k) args.output[args.row[i] * args.width + k] += args.weight[i] * args.input[i * args.width + k];
 }
 
+int32_t Backend::argmax(const float* values, int64_t count) {
+  return static_cast<int32_t>(std::max_element(values, values + count) - values);
+}
+
+void Backend::fused_linear(const FusedLinearArgs& args) {
+  if (args.norm) norm(*args.norm);
+  if (args.gated) gated(*args.gated);
+  linear(args.linear);
+  if (!args.sum) return;
+  const LinearJob& job = args.linear.jobs[0];
+  add(args.sum, job.output, args.linear.tokens * job.matrix->rows());
+}
+
+void Backend::rotate_and_store(const RotaryArgs& query, const RotaryArgs& key, const KvStoreArgs& store) {
+  rotary(query);
+  rotary(key);
+  kv_store(store);
+}
+
 void embed_rows(const EmbedArgs& args, ThreadPool& threads) {
   const int64_t width = args.table->columns();
   threads.run(static_cast<int64_t>(args.tokens.size()), 4, [&](int64_t begin, int64_t end, int) {

@@ -143,6 +143,15 @@ struct RowsArgs {
   int64_t count = 0, width = 0;
 };
 
+// A product with what stands before and after it, for backends that do it in one go. norm or gated: an operation whose output is the
+// linear's input; that memory's content is undefined afterwards. sum: the output of the one job is added there, [T, R].
+struct FusedLinearArgs {
+  LinearArgs linear;
+  const NormArgs* norm = nullptr;
+  const GatedArgs* gated = nullptr;
+  float* sum = nullptr;
+};
+
 // What a pass over the layers depends on that changes from token to token. Passes of equal `recording` enqueue the same operations but for
 // these tokens and this position, so that a device may repeat what it recorded; 0: never the same.
 struct PassArgs {
@@ -169,6 +178,8 @@ class Backend {
   virtual void download(void* host, const void* from, uint64_t bytes);
   virtual void copy(void* to, const void* from, uint64_t bytes);
   virtual void synchronize() {}
+  // Bytes a second of a loop that only reads the device's memory. The host's backends leave that to the caller: 0.
+  virtual double read_bytes_per_second() { return 0; }
   // Runs `enqueue`, or repeats what was recorded of it.
   virtual void pass(const PassArgs& args, const std::function<void()>& enqueue) { (void)args, enqueue(); }
 
@@ -179,6 +190,9 @@ class Backend {
   virtual void kv_store(const KvStoreArgs& args) = 0;
   virtual void attend(const AttendArgs& args) = 0;
   virtual void gated(const GatedArgs& args) = 0;
+  // The operations one after another, unless a backend knows better.
+  virtual void fused_linear(const FusedLinearArgs& args);
+  virtual void rotate_and_store(const RotaryArgs& query, const RotaryArgs& key, const KvStoreArgs& store);
   // sum[count] += addend[count]
   virtual void add(float* sum, const float* addend, int64_t count) = 0;
   // values[count] = cap * tanh(values / cap)
@@ -186,6 +200,8 @@ class Backend {
   virtual void zero(float* values, int64_t count);
   virtual void gather(const RowsArgs& args);
   virtual void scatter_add(const RowsArgs& args);
+  // The index of the largest value, the first of equals. Waits for it.
+  virtual int32_t argmax(const float* values, int64_t count);
   // The gradients of these operations (kernels/training.h); null where a backend has none. Those that have some work in the host's memory.
   virtual Training* training() { return nullptr; }
 };

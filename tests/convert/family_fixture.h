@@ -119,7 +119,7 @@ inline std::vector<float> run(const Model& model, const Fixture& fixture, Backen
     return {};
   }
   const auto count = static_cast<int64_t>(fixture.tokens.size());
-  const int64_t vocabulary = model.spec.vocabulary, hidden = model.spec.hidden;
+  const int64_t vocabulary = model.spec.vocabulary;
   auto cache = KvCache::create(backend, model.spec, KvType::kF32, count);
   std::vector<float> logits(static_cast<size_t>(count * vocabulary));
   for (int64_t begin = 0; begin < count; begin += step) {
@@ -130,8 +130,7 @@ inline std::vector<float> run(const Model& model, const Fixture& fixture, Backen
                           .sequence_length = count,
                           .cache = &*cache,
                           .precision = Precision::kFloat});
-    const std::vector<float> copy(states, states + here * hidden);
-    network->head(copy.data(), here, logits.data() + begin * vocabulary, Precision::kFloat);
+    network->head(states, here, logits.data() + begin * vocabulary, Precision::kFloat);
   }
   std::vector<float> out;
   for (const int32_t position : fixture.positions)

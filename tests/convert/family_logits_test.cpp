@@ -4,6 +4,7 @@
 #include "convert/export_hf.h"
 #include "convert/family_fixture.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cuda/cuda_backend.h"
 
 namespace tq {
 namespace {
@@ -42,6 +43,13 @@ TEST_P(FamilyLogits, HoldOnEveryInstructionSet) {
     for (const int64_t step : {48, 1, 11})
       EXPECT_LT(error(run(model, fixture_, *cpu, step), fixture_.logits), kLimit) << isa_name(isa) << " " << step;
   }
+}
+
+TEST_P(FamilyLogits, HoldOnTheDevice) {
+  const auto cuda = make_cuda_backend(threads_);
+  if (!cuda) GTEST_SKIP() << cuda.error().message;
+  const Model model = read(fixture_.json["config"], DType::kF32, 1 << 30, "v5");
+  for (const int64_t step : {48, 1, 11}) EXPECT_LT(error(run(model, fixture_, **cuda, step), fixture_.logits), kLimit) << step;
 }
 
 TEST_P(FamilyLogits, DoNotDependOnSpellingShardsOrTypeOfTheFiles) {

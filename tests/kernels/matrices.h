@@ -62,14 +62,34 @@ inline PackedTensor random_grid(int64_t rows, int64_t columns, const std::vector
   return tensor;
 }
 
+// Floats in a backend's memory.
+class Floats {
+ public:
+  Floats(Backend& backend, const std::vector<float>& values)
+      : backend_(backend), memory_(backend.allocate(values.size() * sizeof(float)).value()), size_(values.size()) {
+    backend.upload(data(), values.data(), values.size() * sizeof(float));
+  }
+  float* data() { return memory_.as<float>(); }
+  std::vector<float> values() {
+    std::vector<float> out(size_);
+    backend_.download(out.data(), data(), size_ * sizeof(float));
+    return out;
+  }
+
+ private:
+  Backend& backend_;
+  Memory memory_;
+  size_t size_;
+};
+
 inline std::vector<float> multiply(Backend& backend, const PackedTensor& tensor, int64_t tokens, Precision precision) {
   auto matrix = backend.prepare(tensor);
   EXPECT_TRUE(matrix);
-  const std::vector<float> input = gaussian(tokens * tensor.columns(), 5), bias = gaussian(tensor.rows(), 6);
-  std::vector<float> output(static_cast<size_t>(tokens * tensor.rows()));
+  Floats input(backend, gaussian(tokens * tensor.columns(), 5)), bias(backend, gaussian(tensor.rows(), 6));
+  Floats output(backend, std::vector<float>(static_cast<size_t>(tokens * tensor.rows()), NAN));
   const LinearJob job{matrix->get(), bias.data(), output.data()};
   backend.linear({.input = input.data(), .tokens = tokens, .jobs = {&job, 1}, .precision = precision});
-  return output;
+  return output.values();
 }
 
 // Root mean square of the difference, relative to that of the expected values.

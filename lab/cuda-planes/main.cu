@@ -1,0 +1,533 @@
+// The plane product on a GPU, version by version: checks each against a scalar, then times whole layers beside cuBLAS FP16 and a loop that
+// only reads. Usage: cuda_planes [check] [bench] [sweep]; prints one JSON line a result.
+#include <cublas_v2.h>
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/plane_filter.cuh"
+#include "kernels/cuda/plane_product.cuh"
+#include "kernels/cuda/quantize.cuh"
+
+#define CHECK(call)                                                                             \
+  do {                                                                                          \
+    const cudaError_t status = (call);                                                          \
+    if (status != cudaSuccess) {                                                                \
+      std::printf("%s:%d: %s\n", __FILE__, __LINE__, cudaGetErrorString(status)), std::exit(1); \
+    }                                                                                           \
+  } while (false)
+
+using namespace tq::cuda;
+
+namespace {
+
+int g_sms = 0;
+
+__host__ __device__ uint32_t mix(uint64_t x) {
+  x += 0x9e3779b97f4a7c15ull;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+  return static_cast<uint32_t>((x ^ (x >> 31)) >> 16);
+}
+__global__ void fill_words(uint32_t* words, int64_t count, uint64_t seed) {
+  for (int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x; i < count;
+       i += static_cast<int64_t>(gridDim.x) * blockDim.x)
+    words[i] = mix(seed * 0x100000001ull + static_cast<uint64_t>(i));
+}
+__global__ void fill_halves(__half* values, int64_t count, uint64_t seed) {
+  for (int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x; i < count;
+       i += static_cast<int64_t>(gridDim.x) * blockDim.x)
+    values[i] = __float2half((static_cast<float>(mix(seed + static_cast<uint64_t>(i)) & 0xffff) / 32768.0f - 1.0f) * 0.02f);
+}
+__global__ void fill_floats(float* values, int64_t count, uint64_t seed) {
+  for (int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x; i < count;
+       i += static_cast<int64_t>(gridDim.x) * blockDim.x)
+    values[i] = static_cast<float>(mix(seed + static_cast<uint64_t>(i)) & 0xffffff) / 8388608.0f - 1.0f;
+}
+__global__ void read_loop(const uint4* words, int64_t count, uint32_t* sink) {
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  uint32_t sum = 0;
+  int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x;
+  for (; i + 7 * stride < count; i += 8 * stride) {
+    uint4 v[8];
+#pragma unroll
+    for (int j = 0; j < 8; ++j) v[j] = __ldcs(words + i + j * stride);
+#pragma unroll
+    for (int j = 0; j < 8; ++j) sum += v[j].x ^ v[j].y ^ v[j].z ^ v[j].w;
+  }
+  if (sum == 12345u) *sink = sum;
+}
+
+template <typename T>
+T* device(int64_t count) {
+  void* memory = nullptr;
+  CHECK(cudaMalloc(&memory, std::max<int64_t>(count, 1) * sizeof(T) + 256));
+  return static_cast<T*>(memory);
+}
+template <typename T>
+T* device(const std::vector<T>& values) {
+  T* memory = device<T>(static_cast<int64_t>(values.size()));
+  CHECK(cudaMemcpy(memory, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice));
+  return memory;
+}
+
+template <typename... Parameters, typename... Args>
+void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int shared, cudaStream_t stream, bool early, Args... args) {
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid, config.blockDim = dim3(threads), config.dynamicSmemBytes = shared, config.stream = stream;
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &attribute, config.numAttrs = early ? 1 : 0;
+  CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100));  // alike, or every change costs microseconds
+  CHECK(cudaLaunchKernelEx(&config, kernel, args...));
+}
+
+// One way to launch the product.
+struct Variant {
+  std::string name;
+  int warps, stages, per_sm;
+  std::function<void(const ProductArgs&, const Form&, dim3, cudaStream_t, bool)> run;
+  std::function<int(const Split&, const Form&)> shared;
+};
+
+template <int kColumns, bool kPair, int kWarps, int kStages, template <int> class Ring>
+void run_form(const ProductArgs& args, dim3 grid, cudaStream_t stream, bool early) {
+  using Kernel = PlaneProduct<kColumns, kPair, kWarps, kStages, Ring>;
+  const int shared = Kernel::shared_bytes(args.split);
+  auto* kernel = &plane_product_kernel<kColumns, kPair, kWarps, kStages, Ring>;
+  CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
+  launch(kernel, grid, kWarps * 32, shared, stream, early, args);
+}
+
+template <int kWarps, int kStages, template <int> class Ring>
+Variant variant(const char* name, int per_sm) {
+  return {std::string(name) + " " + std::to_string(kWarps) + "x" + std::to_string(kStages) + "/" + std::to_string(per_sm),
+          kWarps,
+          kStages,
+          per_sm,
+          [](const ProductArgs& args, const Form& form, dim3 grid, cudaStream_t stream, bool early) {
+            if (form.columns == 2) run_form<2, true, kWarps, kStages, Ring>(args, grid, stream, early);
+            else if (form.columns == 4) run_form<4, true, kWarps, kStages, Ring>(args, grid, stream, early);
+            else if (form.is_pair) run_form<8, true, kWarps, kStages, Ring>(args, grid, stream, early);
+            else run_form<8, false, kWarps, kStages, Ring>(args, grid, stream, early);
+          },
+          {}};
+}
+
+// A set of matrices with the same input.
+struct Linears {
+  std::vector<int> rows;
+  int columns;
+};
+
+struct Shape {
+  int tokens = 1;
+  Form form;
+  Split split;
+  dim3 grid;
+  int first_block[kMaxJobs + 1] = {};
+};
+
+Shape plan(const Linears& linears, const std::vector<std::vector<uint8_t>>& rates, int tokens, const Variant& way) {
+  Shape shape;
+  shape.tokens = tokens, shape.form = form_of(tokens);
+  Split& split = shape.split;
+  split.groups = (linears.columns + kGroupColumns - 1) / kGroupColumns;
+  while (split.groups * kGroupTiles * shape.form.columns * 32 / split.slices > 66000) ++split.slices;
+  split.warps_per_slice = g_sms * way.per_sm / split.slices * way.warps;
+  shape.grid = dim3(static_cast<unsigned>(g_sms * way.per_sm / split.slices * split.slices));
+  for (size_t i = 0; i < linears.rows.size(); ++i) {
+    int planes = 0;
+    for (int r = 0; r < linears.rows[i]; ++r) planes += rates[i][r / 32];
+    shape.first_block[i] = split.blocks;
+    split.blocks += (planes + kTileRows - 1) / kTileRows;
+  }
+  shape.first_block[linears.rows.size()] = split.blocks;
+  for (int s = 0; s < split.slices; ++s) {
+    const Slice slice = split.slice(s);
+    for (int b = 0; b < split.blocks; ++b)
+      split.slots_per_slice =
+          std::max(split.slots_per_slice, static_cast<int>(split.last_worker(slice, b) - split.first_worker(slice, b)) + 1);
+  }
+  return shape;
+}
+
+// Device memory of one fused set of matrices.
+struct Weights {
+  std::vector<uint32_t*> tiles;
+  FilterArgs filter;
+  uint8_t* sign;
+  int64_t bytes = 0;
+};
+
+Weights make_weights(const Linears& linears, const std::vector<std::vector<uint8_t>>& rates, uint64_t seed, float* output) {
+  Weights weights;
+  const int groups = (linears.columns + kGroupColumns - 1) / kGroupColumns;
+  weights.filter.jobs = static_cast<int>(linears.rows.size());
+  std::vector<float> taps(kRates * kMaxTaps);
+  for (int k = 1; k < kRates; ++k)
+    for (int j = 0; j < 12; ++j) taps[k * kMaxTaps + j] = static_cast<float>(mix(77 + k * 100 + j) & 0xffff) / 65536.0f - 0.5f;
+  float* device_taps = device(taps);
+  for (size_t i = 0; i < linears.rows.size(); ++i) {
+    FilterJob& job = weights.filter.job[i];
+    std::vector<int32_t> newest;
+    int planes = 0;
+    for (int r = 0; r < linears.rows[i]; ++r) {
+      planes += rates[i][r / 32];
+      if (r % 32 == 0) newest.push_back(planes - 1);
+    }
+    const int blocks = (planes + kTileRows - 1) / kTileRows;
+    const int64_t bytes = static_cast<int64_t>(blocks) * groups * kGroupTiles * kTileBytes;
+    auto* tiles = device<uint32_t>(bytes / 4);
+    fill_words<<<1024, 256>>>(tiles, bytes / 4, seed * 16 + i);
+    weights.tiles.push_back(tiles);
+    weights.bytes += bytes;
+    std::vector<uint16_t> scale(linears.rows[i]);
+    for (size_t r = 0; r < scale.size(); ++r) scale[r] = static_cast<uint16_t>(0x2000 + (mix(r) & 0x3ff));  // f16 in [2^-7, 2^-6)
+    job.rate = device(rates[i]), job.newest = device(newest), job.row_scale = device(scale), job.taps = device_taps;
+    job.rows = linears.rows[i], job.plane_rows = planes, job.first_row_block = weights.filter.row_blocks;
+    for (int k = 1; k < kRates; ++k) job.windows[k] = 12;
+    job.output = output;
+    output += static_cast<int64_t>(kMaxTokens) * job.rows;
+    weights.filter.row_blocks += (job.rows + kFilterRows - 1) / kFilterRows;
+  }
+  std::vector<uint8_t> sign((linears.columns + 7) / 8);
+  for (size_t i = 0; i < sign.size(); ++i) sign[i] = static_cast<uint8_t>(mix(i + 9));
+  weights.sign = device(sign);
+  return weights;
+}
+
+struct Scratch {
+  Activations input;
+  float* partial;
+};
+
+int g_parts = 7;  // 1: quantize, 2: product, 4: filter
+
+void enqueue(const Linears& linears, const Weights& weights, const Shape& shape, const float* input, const Scratch& scratch,
+             const Variant& way, cudaStream_t stream, bool early) {
+  QuantizeArgs quantize;
+  quantize.input.input = input, quantize.input.stride = linears.columns, quantize.sign = weights.sign, quantize.tokens = shape.tokens,
+  quantize.columns = linears.columns;
+  quantize.hadamard = 256, quantize.form = shape.form, quantize.output = scratch.input;
+  if (g_parts & 1)
+    launch(&quantize_kernel,
+           dim3(static_cast<unsigned>((shape.split.groups + kQuantizeWarps - 1) / kQuantizeWarps), static_cast<unsigned>(shape.tokens)),
+           kQuantizeWarps * 32, 0, stream, early, quantize);
+  ProductArgs product;
+  product.jobs = static_cast<int>(linears.rows.size());
+  for (int i = 0; i < product.jobs; ++i) product.tiles[i] = weights.tiles[i];
+  std::copy_n(shape.first_block, kMaxJobs + 1, product.first_block);
+  product.split = shape.split, product.input = scratch.input, product.partial = scratch.partial;
+  if (g_parts & 2) way.run(product, shape.form, shape.grid, stream, early);
+  FilterArgs filter = weights.filter;
+  std::copy_n(shape.first_block, kMaxJobs + 1, filter.first_block);
+  filter.tokens = shape.tokens, filter.form_tokens = shape.form.tokens(), filter.split = shape.split;
+  filter.partial = scratch.partial, filter.sums = scratch.input.sums;
+  if (g_parts & 4)
+    launch(&plane_filter_kernel, dim3(static_cast<unsigned>(filter.row_blocks), static_cast<unsigned>(shape.tokens)), kFilterThreads, 0,
+           stream, early, filter);
+}
+
+Scratch make_scratch(int64_t columns, int64_t partial) {
+  const int64_t groups = columns / kGroupColumns + 1;
+  return {{device<uint32_t>(groups * kGroupTiles * 64), device<float>(groups * 8), device<float>(groups * 8)}, device<float>(partial)};
+}
+
+int bit_of(const std::vector<uint32_t>& tiles, int groups, int plane, int column) {
+  const int block = plane / 128, tile = column / 32, c = column % 32, i = plane % 16, j = plane % 128 / 16;
+  const int lane = 4 * (i % 8) + c % 16 / 4, part = i / 8 + 2 * (c / 16);
+  const int64_t word = ((static_cast<int64_t>(block) * groups * 8 + tile) * 32 + lane) * 4 + part;
+  return tiles[word] >> (8 * (c % 4) + j) & 1;
+}
+
+// Largest difference of a variant's outputs from a scalar in double over the same rounded activations, relative to the largest output.
+double check(const Linears& linears, const std::vector<std::vector<uint8_t>>& rates, int tokens, const Variant& way) {
+  const Shape shape = plan(linears, rates, tokens, way);
+  int total_rows = 0;
+  for (const int rows : linears.rows) total_rows += rows;
+  std::vector<float> poison(static_cast<size_t>(total_rows) * kMaxTokens, NAN);
+  float* output = device(poison);
+  const Weights weights = make_weights(linears, rates, 5, output);
+  float* input = device<float>(static_cast<int64_t>(tokens) * linears.columns);
+  fill_floats<<<64, 256>>>(input, static_cast<int64_t>(tokens) * linears.columns, 3);
+  const int64_t partial =
+      static_cast<int64_t>(shape.split.slices) * shape.split.slots_per_slice * shape.form.tokens() * shape.split.blocks * kTileRows;
+  const Scratch scratch = make_scratch(linears.columns, partial);
+  CHECK(cudaMemset(scratch.partial, 0xff, partial * 4));
+  CHECK(cudaMemset(scratch.input.words, 0, (linears.columns / 256 + 1) * 8 * 256));
+  enqueue(linears, weights, shape, input, scratch, way, nullptr, false);
+  CHECK(cudaDeviceSynchronize());
+  const int groups = shape.split.groups, form_tokens = shape.form.tokens();
+  std::vector<uint32_t> words(static_cast<size_t>(groups) * kGroupTiles * shape.form.columns * 8);
+  std::vector<float> scales(static_cast<size_t>(groups * form_tokens)), got(poison.size());
+  CHECK(cudaMemcpy(words.data(), scratch.input.words, words.size() * 4, cudaMemcpyDeviceToHost));
+  CHECK(cudaMemcpy(scales.data(), scratch.input.scales, scales.size() * 4, cudaMemcpyDeviceToHost));
+  CHECK(cudaMemcpy(got.data(), output, got.size() * 4, cudaMemcpyDeviceToHost));
+  const auto value = [&](int token, int k) {
+    const auto column = [&](int n) {
+      const uint32_t word = words[((static_cast<size_t>(k / 32) * shape.form.columns + n) * 4 + k % 16 / 4) * 2 + k % 32 / 16];
+      return static_cast<int>(static_cast<int8_t>(word >> (8 * (k % 4))));
+    };
+    const int rounded = shape.form.is_pair ? 128 * column(2 * token) + column(2 * token + 1) : column(token);
+    return static_cast<double>(scales[static_cast<size_t>(k / 256 * form_tokens + token)]) * rounded;
+  };
+  double worst = 0, largest = 0;
+  size_t base = 0;
+  for (size_t m = 0; m < linears.rows.size(); ++m) {
+    const FilterJob& job = weights.filter.job[m];
+    std::vector<uint32_t> tiles(static_cast<size_t>((job.plane_rows + 127) / 128) * groups * 1024);
+    CHECK(cudaMemcpy(tiles.data(), weights.tiles[m], tiles.size() * 4, cudaMemcpyDeviceToHost));
+    std::vector<float> taps(kRates * kMaxTaps);
+    CHECK(cudaMemcpy(taps.data(), job.taps, taps.size() * 4, cudaMemcpyDeviceToHost));
+    std::vector<double> z(static_cast<size_t>(job.plane_rows) * tokens);
+    std::vector<double> x(static_cast<size_t>(linears.columns));
+    for (int t = 0; t < tokens; ++t) {
+      double total = 0;
+      for (int k = 0; k < linears.columns; ++k) total += x[k] = value(t, k);
+      for (int p = 0; p < job.plane_rows; ++p) {
+        double sum = 0;
+        for (int k = 0; k < linears.columns; ++k)
+          if (bit_of(tiles, groups, p, k)) sum += x[k];
+        z[static_cast<size_t>(p) * tokens + t] = sum;
+      }
+      int newest = -1;
+      for (int r = 0; r < job.rows; ++r) {
+        const int rate = rates[m][r / 32];
+        newest += rate;
+        double y = 0, tap_sum = 0;
+        for (int j = 0; j < 12; ++j) {
+          int p = newest - j;
+          if (p < 0) p += job.plane_rows;
+          y += taps[rate * kMaxTaps + j] * z[static_cast<size_t>(p) * tokens + t], tap_sum += taps[rate * kMaxTaps + j];
+        }
+        const double scale = (1.0 + static_cast<double>(mix(r) & 0x3ff) / 1024) / 128;
+        const double expected = scale * (2 * y - total * tap_sum), own = got[base + static_cast<size_t>(t) * job.rows + r];
+        worst = std::isfinite(own) ? std::max(worst, std::abs(own - expected)) : INFINITY;
+        largest = std::max(largest, std::abs(expected));
+      }
+    }
+    base += static_cast<size_t>(job.rows) * kMaxTokens;
+  }
+  return worst / largest;
+}
+
+std::vector<std::vector<uint8_t>> uniform(const Linears& linears, int rate) {
+  std::vector<std::vector<uint8_t>> rates;
+  for (const int rows : linears.rows) rates.emplace_back((rows + 31) / 32, static_cast<uint8_t>(rate));
+  return rates;
+}
+
+double median_us(const std::function<void(cudaStream_t)>& enqueue_all, int layers) {
+  cudaStream_t stream;
+  CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  enqueue_all(stream);
+  CHECK(cudaStreamSynchronize(stream));
+  cudaGraph_t graph;
+  cudaGraphExec_t exec;
+  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  enqueue_all(stream);
+  CHECK(cudaStreamEndCapture(stream, &graph));
+  CHECK(cudaGraphInstantiate(&exec, graph, 0));
+  cudaEvent_t begin, end;
+  CHECK(cudaEventCreate(&begin));
+  CHECK(cudaEventCreate(&end));
+  std::vector<float> times;
+  for (int i = 0; i < 23; ++i) {
+    CHECK(cudaEventRecord(begin, stream));
+    CHECK(cudaGraphLaunch(exec, stream));
+    CHECK(cudaEventRecord(end, stream));
+    CHECK(cudaStreamSynchronize(stream));
+    float ms = 0;
+    CHECK(cudaEventElapsedTime(&ms, begin, end));
+    if (i >= 3) times.push_back(ms);
+  }
+  std::sort(times.begin(), times.end());
+  CHECK(cudaGraphExecDestroy(exec));
+  CHECK(cudaGraphDestroy(graph));
+  CHECK(cudaStreamDestroy(stream));
+  return 1000.0 * times[times.size() / 2] / layers;
+}
+
+double read_gigabytes_per_second() {
+  const int64_t count = int64_t{2} << 30 >> 4;
+  auto* words = device<uint4>(count);
+  fill_words<<<1024, 256>>>(reinterpret_cast<uint32_t*>(words), count * 4, 1);
+  auto* sink = device<uint32_t>(1);
+  double best = 0;
+  for (const int per_sm : {8, 16, 32}) {
+    const double us = median_us([&](cudaStream_t stream) { read_loop<<<g_sms * per_sm, 256, 0, stream>>>(words, count, sink); }, 1);
+    best = std::max(best, static_cast<double>(count) * 16 / us / 1e3);
+  }
+  CHECK(cudaFree(words));
+  return best;
+}
+
+struct Layer {
+  const char* name;
+  std::vector<Linears> linears;
+};
+const Layer kLayers[] = {{"8b", {{{4096, 1024, 1024}, 4096}, {{4096}, 4096}, {{14336, 14336}, 4096}, {{4096}, 14336}}},
+                         {"70b", {{{8192, 1024, 1024}, 8192}, {{8192}, 8192}, {{28672, 28672}, 8192}, {{8192}, 28672}}}};
+
+double half_layer_us(const Layer& layer, int tokens) {
+  cublasHandle_t handle;
+  if (cublasCreate(&handle) != CUBLAS_STATUS_SUCCESS) return std::printf("no cublas\n"), 0;
+  void* workspace = device<char>(64 << 20);
+  cublasSetWorkspace(handle, workspace, 64 << 20);
+  constexpr int kCopies = 2;
+  std::vector<__half*> weights;
+  for (int c = 0; c < kCopies; ++c)
+    for (const Linears& linears : layer.linears) {
+      int64_t rows = 0;
+      for (const int r : linears.rows) rows += r;
+      weights.push_back(device<__half>(rows * linears.columns));
+      fill_halves<<<1024, 256>>>(weights.back(), rows * linears.columns, weights.size());
+    }
+  auto* input = device<__half>(int64_t{8} << 16);
+  auto* output = device<__half>(int64_t{8} << 17);
+  fill_halves<<<64, 256>>>(input, int64_t{8} << 16, 9);
+  const double us = median_us(
+      [&](cudaStream_t stream) {
+        cublasSetStream(handle, stream);
+        cublasSetWorkspace(handle, workspace, 64 << 20);
+        const float one = 1, zero = 0;
+        size_t at = 0;
+        for (int c = 0; c < kCopies; ++c)
+          for (const Linears& linears : layer.linears) {
+            int rows = 0;
+            for (const int r : linears.rows) rows += r;
+            cublasGemmEx(handle, CUBLAS_OP_T, CUBLAS_OP_N, rows, tokens, linears.columns, &one, weights[at++], CUDA_R_16F, linears.columns,
+                         input, CUDA_R_16F, linears.columns, &zero, output, CUDA_R_16F, rows, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+          }
+      },
+      kCopies);
+  for (__half* memory : weights) CHECK(cudaFree(memory));
+  CHECK(cudaFree(workspace));
+  cublasDestroy(handle);
+  return us;
+}
+
+struct PackedLayer {
+  std::vector<std::vector<Weights>> copies;
+  float* output;
+  float* input;
+  Scratch scratch;
+  int64_t bytes = 0;
+};
+
+PackedLayer make_layer(const Layer& layer, int rate) {
+  PackedLayer packed;
+  const int copies = std::strcmp(layer.name, "8b") == 0 ? 6 : 3;
+  packed.output = device<float>(int64_t{8} * 70000);
+  packed.input = device<float>(int64_t{8} * 28672);
+  fill_floats<<<64, 256>>>(packed.input, int64_t{8} * 28672, 3);
+  packed.scratch = make_scratch(28672, int64_t{48} << 20);
+  for (int c = 0; c < copies; ++c) {
+    packed.copies.emplace_back();
+    for (size_t i = 0; i < layer.linears.size(); ++i) {
+      packed.copies.back().push_back(
+          make_weights(layer.linears[i], uniform(layer.linears[i], rate), static_cast<uint64_t>(100 * c) + i, packed.output));
+      if (c == 0) packed.bytes += packed.copies.back().back().bytes;
+    }
+  }
+  CHECK(cudaDeviceSynchronize());
+  return packed;
+}
+
+void free_layer(PackedLayer& packed) {
+  for (auto& copy : packed.copies)
+    for (Weights& weights : copy)
+      for (uint32_t* tiles : weights.tiles) CHECK(cudaFree(tiles));
+  CHECK(cudaFree(packed.scratch.partial));
+  CHECK(cudaFree(packed.output));
+}
+
+double packed_layer_us(const Layer& layer, const PackedLayer& packed, int rate, int tokens, const Variant& way, bool early) {
+  std::vector<Shape> shapes;
+  for (const Linears& linears : layer.linears) {
+    shapes.push_back(plan(linears, uniform(linears, rate), tokens, way));
+    const Split& split = shapes.back().split;
+    const int64_t partial =
+        static_cast<int64_t>(split.slices) * split.slots_per_slice * shapes.back().form.tokens() * split.blocks * kTileRows;
+    if (partial > int64_t{48} << 20) return -1;
+  }
+  return median_us(
+      [&](cudaStream_t stream) {
+        for (const auto& copy : packed.copies)
+          for (size_t i = 0; i < layer.linears.size(); ++i)
+            enqueue(layer.linears[i], copy[i], shapes[i], packed.input, packed.scratch, way, stream, early);
+      },
+      static_cast<int>(packed.copies.size()));
+}
+
+std::vector<Variant> variants() {
+  return {variant<16, 6, LaneRing>("lane", 1), variant<16, 5, LaneRing>("lane", 1), variant<14, 8, LaneRing>("lane", 1),
+          variant<18, 6, LaneRing>("lane", 1)};
+}
+
+void run_checks() {
+  const Linears small[] = {{{256, 96, 64}, 768}, {{640}, 1024}, {{224, 512}, 4352}};
+  for (const Variant& way : variants())
+    for (const int tokens : {1, 2, 3, 4, 5, 8}) {
+      double worst = 0;
+      for (const Linears& linears : small) {
+        auto rates = uniform(linears, 3);
+        for (auto& of_matrix : rates)
+          for (size_t i = 0; i < of_matrix.size(); ++i) of_matrix[i] = static_cast<uint8_t>(2 + mix(i * 7 + of_matrix.size()) % 4);
+        worst = std::max(worst, check(linears, rates, tokens, way));
+      }
+      std::printf("{\"check\": \"%s\", \"tokens\": %d, \"error\": %.2e, \"good\": %s}\n", way.name.c_str(), tokens, worst,
+                  worst < 2e-6 ? "true" : "false");
+      std::fflush(stdout);
+    }
+}
+
+void bench(const std::vector<int>& rates, const std::vector<int>& token_counts) {
+  std::printf("{\"read_gigabytes_per_second\": %.0f}\n", read_gigabytes_per_second());
+  for (const Layer& layer : kLayers) {
+    std::vector<double> half;
+    for (const int tokens : token_counts) half.push_back(half_layer_us(layer, tokens));
+    for (const int rate : rates) {
+      PackedLayer packed = make_layer(layer, rate);
+      for (size_t t = 0; t < token_counts.size(); ++t)
+        for (const Variant& way : variants())
+          for (const int mode : {15, 2 + 8, 4 + 8}) {
+            const bool early = mode & 8;
+            g_parts = mode & 7;
+            const double us = packed_layer_us(layer, packed, rate, token_counts[t], way, early);
+            std::printf(
+                "{\"layer\": \"%s\", \"bits\": %d, \"tokens\": %d, \"way\": \"%s\", \"mode\": %d, \"us\": %.1f, \"half_us\": %.1f, "
+                "\"ratio\": %.2f, \"gbs\": %.0f}\n",
+                layer.name, rate, token_counts[t], way.name.c_str(), mode, us, half[t], half[t] / us,
+                static_cast<double>(packed.bytes) / us / 1e3);
+            std::fflush(stdout);
+          }
+      free_layer(packed);
+    }
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  cudaDeviceProp properties;
+  CHECK(cudaGetDeviceProperties(&properties, 0));
+  g_sms = properties.multiProcessorCount;
+  std::printf("{\"device\": \"%s\", \"multiprocessors\": %d}\n", properties.name, g_sms);
+  for (int i = 1; i < argc; ++i) {
+    const std::string what = argv[i];
+    if (what == "check") run_checks();
+    if (what == "bench") bench({3, 4}, {1, 4, 8});
+    if (what == "bench2") bench({2}, {1, 4});
+  }
+  return 0;
+}

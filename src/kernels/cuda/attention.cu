@@ -1,0 +1,195 @@
+// Causal attention over stored keys and values: the positions of a token are split among thread blocks, whose results are then merged.
+#include <cuda_fp16.h>
+
+#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/ops.h"
+
+namespace tq::cuda {
+namespace {
+
+constexpr int kWarps = 4;
+constexpr int kUnroll = 4;          // positions of a warp at a time
+constexpr float kNothing = -1e30f;  // the largest score of no positions
+constexpr int kMergeThreads = 128;
+
+// Values 2 i and 2 i + 1 of a stored row.
+template <int kType>
+__device__ __forceinline__ float2 load_pair(const char* row, int i) {
+  if constexpr (kType == 0) return reinterpret_cast<const float2*>(row)[i];
+  if constexpr (kType == 1) return __half22float2(reinterpret_cast<const __half2*>(row)[i]);
+  const char2 pair = reinterpret_cast<const char2*>(row)[i];
+  return make_float2(static_cast<float>(pair.x), static_cast<float>(pair.y));
+}
+
+// One warp's online softmax of kHeads queries: the largest score, the sum of weights, the weighted sum of values.
+template <int kPairs, int kHeads>
+struct Running {
+  float largest[kHeads], weight[kHeads];
+  float2 sum[kHeads][kPairs];
+
+  __device__ Running() {
+#pragma unroll
+    for (int h = 0; h < kHeads; ++h) {
+      largest[h] = kNothing, weight[h] = 0.0f;
+#pragma unroll
+      for (int i = 0; i < kPairs; ++i) sum[h][i] = make_float2(0.0f, 0.0f);
+    }
+  }
+  __device__ void add(int h, const float (&score)[kUnroll], const float2 (&value)[kUnroll][kPairs]) {
+    float top = largest[h];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) top = fmaxf(top, score[u]);
+    const float shrink = __expf(largest[h] - top);
+    largest[h] = top;
+    weight[h] *= shrink;
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) sum[h][i].x *= shrink, sum[h][i].y *= shrink;
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const float part = score[u] <= kNothing ? 0.0f : __expf(score[u] - top);
+      weight[h] += part;
+#pragma unroll
+      for (int i = 0; i < kPairs; ++i) sum[h][i].x += part * value[u][i].x, sum[h][i].y += part * value[u][i].y;
+    }
+  }
+};
+
+// grid (kv heads * chunks of a group's heads, splits, tokens)
+template <int kType, int kPairs, int kHeads>
+__global__ void __launch_bounds__(kWarps * 32) attend_kernel(const AttendArgsDevice args) {
+  launch_dependents();
+  dependency_wait();
+  const KvArgs& kv = args.kv;
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32, token = static_cast<int>(blockIdx.z);
+  const int group = args.heads / kv.kv_heads, chunks = (group + kHeads - 1) / kHeads;
+  const int kv_head = static_cast<int>(blockIdx.x) / chunks, chunk = static_cast<int>(blockIdx.x) % chunks;
+  const int first_head = kv_head * group + chunk * kHeads, heads = min(kHeads, group - chunk * kHeads), dim = kv.head_dim;
+  const int end = *args.position.base + args.position.offset + token + 1, begin = args.window > 0 ? max(0, end - args.window) : 0;
+  const int share = (end - begin + args.splits - 1) / args.splits, from = begin + static_cast<int>(blockIdx.y) * share,
+            to = min(end, from + share);
+
+  float2 query[kHeads][kPairs];
+#pragma unroll
+  for (int h = 0; h < kHeads; ++h)
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) {
+      const int pair = lane + 32 * i;
+      const bool is_there = h < heads && 2 * pair < dim;
+      const float* at = args.query + token * args.stride + (first_head + (is_there ? h : 0)) * dim + (is_there ? 2 * pair : 0);
+      query[h][i] = is_there ? make_float2(at[0], at[1]) : make_float2(0.0f, 0.0f);
+    }
+  Running<kPairs, kHeads> running;
+  const int64_t head_rows = kv_head * kv.capacity;
+  for (int p = from + warp; p < to; p += kWarps * kUnroll) {
+    float2 key[kUnroll][kPairs], value[kUnroll][kPairs];
+    float key_scale[kUnroll], value_scale[kUnroll];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const int at = p + u * kWarps;
+      const char* key_row = kv.key + (head_rows + min(at, to - 1)) * kv.row_bytes;
+      const char* value_row = kv.value + (head_rows + min(at, to - 1)) * kv.row_bytes;
+      key_scale[u] = kType == 2 ? *reinterpret_cast<const float*>(key_row + kv.scale_at) : 1.0f;
+      value_scale[u] = kType == 2 ? *reinterpret_cast<const float*>(value_row + kv.scale_at) : 1.0f;
+#pragma unroll
+      for (int i = 0; i < kPairs; ++i) {
+        const int pair = lane + 32 * i;
+        key[u][i] = 2 * pair < dim ? load_pair<kType>(key_row, pair) : make_float2(0.0f, 0.0f);
+        value[u][i] = 2 * pair < dim ? load_pair<kType>(value_row, pair) : make_float2(0.0f, 0.0f);
+      }
+    }
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u)
+#pragma unroll
+      for (int i = 0; i < kPairs; ++i) value[u][i].x *= value_scale[u], value[u][i].y *= value_scale[u];
+#pragma unroll
+    for (int h = 0; h < kHeads; ++h) {
+      float score[kUnroll];
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) {
+        float dot = 0.0f;
+#pragma unroll
+        for (int i = 0; i < kPairs; ++i) dot += query[h][i].x * key[u][i].x + query[h][i].y * key[u][i].y;
+        dot = warp_sum(dot) * key_scale[u] * args.scale;
+        if (args.softcap > 0.0f) dot = args.softcap * tanhf(dot / args.softcap);
+        score[u] = p + u * kWarps < to ? dot : kNothing;
+      }
+      running.add(h, score, value);
+    }
+  }
+
+  __shared__ float largest_of[kWarps][kHeads], weight_of[kWarps][kHeads];
+  __shared__ float2 sum_of[kWarps][kHeads][kPairs * 32];
+#pragma unroll
+  for (int h = 0; h < kHeads; ++h) {
+    if (lane == 0) largest_of[warp][h] = running.largest[h], weight_of[warp][h] = running.weight[h];
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) sum_of[warp][h][lane + 32 * i] = running.sum[h][i];
+  }
+  __syncthreads();
+  for (int h = 0; h < heads; ++h) {
+    float top = kNothing, weight = 0.0f;
+    for (int w = 0; w < kWarps; ++w) top = fmaxf(top, largest_of[w][h]);
+    for (int w = 0; w < kWarps; ++w) weight += weight_of[w][h] * __expf(largest_of[w][h] - top);
+    for (int i = static_cast<int>(threadIdx.x); i < dim; i += kWarps * 32) {
+      float sum = 0.0f;
+      for (int w = 0; w < kWarps; ++w) sum += reinterpret_cast<const float*>(sum_of[w][h])[i] * __expf(largest_of[w][h] - top);
+      const int64_t row = static_cast<int64_t>(token) * args.heads + first_head + h;
+      if (args.splits == 1) {
+        args.output[row * dim + i] = sum / weight;
+      } else {
+        float* out = args.partial + (row * args.splits + blockIdx.y) * (dim + 2);
+        out[i] = sum;
+        if (i == 0) out[dim] = top, out[dim + 1] = weight;
+      }
+    }
+  }
+}
+
+// grid (heads, tokens)
+__global__ void __launch_bounds__(kMergeThreads) merge_kernel(const AttendArgsDevice args) {
+  launch_dependents();
+  dependency_wait();
+  const int dim = args.kv.head_dim;
+  const int64_t row = static_cast<int64_t>(blockIdx.y) * args.heads + blockIdx.x;
+  const float* parts = args.partial + row * args.splits * (dim + 2);
+  float top = kNothing, weight = 0.0f;
+  for (int s = 0; s < args.splits; ++s) top = fmaxf(top, parts[s * (dim + 2) + dim]);
+  for (int s = 0; s < args.splits; ++s) weight += parts[s * (dim + 2) + dim + 1] * __expf(parts[s * (dim + 2) + dim] - top);
+  for (int i = static_cast<int>(threadIdx.x); i < dim; i += kMergeThreads) {
+    float sum = 0.0f;
+    for (int s = 0; s < args.splits; ++s) sum += parts[s * (dim + 2) + i] * __expf(parts[s * (dim + 2) + dim] - top);
+    args.output[row * dim + i] = sum / weight;
+  }
+}
+
+template <int kType, int kPairs>
+void attend_pairs(const AttendArgsDevice& args, cudaStream_t stream) {
+  const int group = args.heads / args.kv.kv_heads;
+  const auto start = [&](auto kernel, int heads) {
+    const auto blocks = static_cast<unsigned>(args.kv.kv_heads * ((group + heads - 1) / heads));
+    launch(kernel, dim3(blocks, static_cast<unsigned>(args.splits), static_cast<unsigned>(args.tokens)), kWarps * 32, 0, stream, args);
+  };
+  if (group == 1) start(&attend_kernel<kType, kPairs, 1>, 1);
+  else if (group == 2) start(&attend_kernel<kType, kPairs, 2>, 2);
+  else start(&attend_kernel<kType, kPairs, 4>, 4);
+}
+
+template <int kType>
+void attend_type(const AttendArgsDevice& args, cudaStream_t stream) {
+  if (args.kv.head_dim <= 64) attend_pairs<kType, 1>(args, stream);
+  else if (args.kv.head_dim <= 128) attend_pairs<kType, 2>(args, stream);
+  else attend_pairs<kType, 4>(args, stream);
+}
+
+}  // namespace
+
+void attend(const AttendArgsDevice& args, cudaStream_t stream) {
+  if (args.kv.type == 0) attend_type<0>(args, stream);
+  else if (args.kv.type == 1) attend_type<1>(args, stream);
+  else attend_type<2>(args, stream);
+  if (args.splits > 1)
+    launch(&merge_kernel, dim3(static_cast<unsigned>(args.heads), static_cast<unsigned>(args.tokens)), kMergeThreads, 0, stream, args);
+}
+
+}  // namespace tq::cuda

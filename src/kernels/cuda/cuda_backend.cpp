@@ -1,0 +1,517 @@
+#include "kernels/cuda/cuda_backend.h"
+
+#include <cublas_v2.h>
+
+#include <algorithm>
+#include <map>
+
+#include "kernels/cuda/expect.h"
+#include "kernels/cuda/weights.h"
+
+namespace tq {
+namespace {
+
+using namespace cuda;
+
+constexpr int kOldestMajor = 8;  // compute capability
+constexpr uint64_t kBlasBytes = uint64_t{64} << 20;
+constexpr uint64_t kReadBytes = uint64_t{1} << 30;
+
+// Device memory that grows and stays. Growing it invalidates what was recorded with it.
+class Scratch {
+ public:
+  template <typename T>
+  T* get(int64_t count, uint64_t& generation) {
+    const uint64_t bytes = static_cast<uint64_t>(count) * sizeof(T);
+    if (memory_.bytes() < bytes) {
+      memory_ = DeviceMemory();
+      auto memory = DeviceMemory::allocate(bytes);
+      TQ_CHECK(memory.has_value());
+      memory_ = std::move(*memory);
+      ++generation;
+    }
+    return memory_.as<T>();
+  }
+
+ private:
+  DeviceMemory memory_;
+};
+
+class CudaBackend final : public Backend {
+ public:
+  CudaBackend(std::string name, int multiprocessors, ThreadPool& threads)
+      : name_(std::move(name)), multiprocessors_(multiprocessors), threads_(threads) {}
+  ~CudaBackend() override {
+    for (auto& [key, recording] : recordings_)
+      if (recording.graph) cudaGraphExecDestroy(recording.graph);
+    if (blas_) cublasDestroy(blas_);
+    if (stream_) cudaStreamDestroy(stream_);
+  }
+
+  Status open() {
+    if (cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking) != cudaSuccess || cublasCreate(&blas_) != CUBLAS_STATUS_SUCCESS)
+      return fail(ErrorCode::kNoResource, "{} has no memory left for a stream and cuBLAS", name_);
+    TQ_ASSIGN(blas_workspace_, DeviceMemory::allocate(kBlasBytes));
+    cublasSetStream(blas_, stream_);
+    cublasSetWorkspace(blas_, blas_workspace_.as<void>(), kBlasBytes);
+    TQ_ASSIGN(state_, DeviceMemory::allocate(3 * sizeof(int32_t)));
+    return {};
+  }
+
+  std::string name() const override { return name_; }
+  bool is_host() const override { return false; }
+
+  Result<std::unique_ptr<Matrix>> prepare(const PackedTensor& tensor, int64_t expert) override {
+    TQ_ASSIGN(std::shared_ptr<const Weights> weights, load(tensor, expert));
+    return std::make_unique<CudaMatrix>(std::move(weights));
+  }
+
+  Result<Memory> allocate(uint64_t bytes) override {
+    TQ_ASSIGN(DeviceMemory memory, DeviceMemory::allocate(bytes));
+    if (bytes == 0) return Memory();
+    auto owner = std::make_shared<DeviceMemory>(std::move(memory));
+    return Memory(owner->as<std::byte>(), bytes, [this, owner](std::byte*) mutable {
+      ++generation_;
+      owner.reset();
+    });
+  }
+  void upload(void* to, const void* host, uint64_t bytes) override {
+    expect(cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, stream_), "upload");
+    synchronize();
+  }
+  void download(void* host, const void* from, uint64_t bytes) override {
+    expect(cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, stream_), "download");
+    synchronize();
+  }
+  void copy(void* to, const void* from, uint64_t bytes) override {
+    expect(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_), "copy");
+  }
+  void synchronize() override { expect(cudaStreamSynchronize(stream_), "waiting for the card"); }
+
+  double read_bytes_per_second() override {
+    auto memory = DeviceMemory::allocate(kReadBytes);
+    if (!memory) return 0;
+    expect(cudaMemsetAsync(memory->as<void>(), 1, kReadBytes, stream_), "reading");
+    cudaEvent_t begin, end;
+    expect(cudaEventCreate(&begin), "reading");
+    expect(cudaEventCreate(&end), "reading");
+    float milliseconds = 0;
+    for (int pass = 0; pass < 2; ++pass) {
+      expect(cudaEventRecord(begin, stream_), "reading");
+      cuda::read_only(memory->as<void>(), kReadBytes, state_.as<int32_t>() + 2, multiprocessors_, stream_);
+      expect(cudaEventRecord(end, stream_), "reading");
+      synchronize();
+      expect(cudaEventElapsedTime(&milliseconds, begin, end), "reading");
+    }
+    cudaEventDestroy(begin);
+    cudaEventDestroy(end);
+    return static_cast<double>(kReadBytes) / milliseconds * 1e3;
+  }
+
+  void pass(const PassArgs& args, const std::function<void()>& enqueue) override {
+    first_position_ = args.first_position;
+    in_pass_ = true;
+    cuda::set_position(position(), static_cast<int32_t>(args.first_position), token(), args.tokens.empty() ? 0 : args.tokens[0], stream_);
+    if (args.recording == 0 || args.tokens.size() > 1) enqueue();
+    else repeat(args.recording, enqueue);
+    in_pass_ = false;
+  }
+
+  void embed(const EmbedArgs& args) override {
+    const Weights& table = table_of(*args.table);
+    const auto count = static_cast<int64_t>(args.tokens.size());
+    const int32_t* tokens = token();
+    if (!in_pass_ || count != 1) {
+      auto* all = tokens_.get<int32_t>(count, generation_);
+      upload(all, args.tokens.data(), args.tokens.size_bytes());
+      tokens = all;
+    }
+    if (table.is_planes) {
+      DecodeArgs decode = decode_args(table);
+      decode.output = args.output;
+      cuda::embed_planes(decode, table.sign.as<uint8_t>(), tokens, args.scale, static_cast<int>(count), stream_);
+    } else {
+      cuda::embed_dense(table.values.as<void>(), table.type, tokens, args.scale, args.output, count, table.columns, stream_);
+    }
+  }
+
+  void linear(const LinearArgs& args) override { multiply(args, {.input = args.input, .stride = columns_of(args)}, nullptr); }
+
+  void fused_linear(const FusedLinearArgs& args) override {
+    TQ_CHECK(!args.sum || args.linear.jobs.size() == 1);
+    InputArgs input{.input = args.linear.input, .stride = columns_of(args.linear)};
+    if (args.norm)
+      input = {.prologue = Prologue::kNorm,
+               .input = args.norm->input,
+               .other = args.norm->weight,
+               .stride = args.norm->width,
+               .epsilon = args.norm->epsilon,
+               .offset = args.norm->offset};
+    if (args.gated)
+      input = {.prologue = Prologue::kGated,
+               .input = args.gated->gate,
+               .other = args.gated->up,
+               .stride = args.gated->stride,
+               .gate_kind = static_cast<int>(args.gated->kind)};
+    multiply(args.linear, input, args.sum);
+  }
+
+  void norm(const NormArgs& args) override {
+    cuda::norm(args.input, args.weight, args.output, args.count, static_cast<int>(args.width), args.epsilon, args.offset, stream_);
+  }
+
+  void rotary(const RotaryArgs& args) override {
+    RotateArgs rotate = rotate_args(args, {});
+    rotate.query = args.values, rotate.query_stride = args.stride, rotate.heads = static_cast<int>(args.heads);
+    rotate.stores = false;
+    cuda::rotate_store(rotate, stream_);
+  }
+  void kv_store(const KvStoreArgs& args) override {
+    RotateArgs store;
+    store.kv = kv_args(args.kv);
+    store.key = const_cast<float*>(args.key), store.value = args.value, store.key_stride = args.stride;
+    store.tokens = static_cast<int>(args.tokens), store.position = at(args.first_position);
+    store.rotates = false;
+    cuda::rotate_store(store, stream_);
+  }
+  void rotate_and_store(const RotaryArgs& query, const RotaryArgs& key, const KvStoreArgs& store) override {
+    RotateArgs all = rotate_args(query, store.kv);
+    all.query = query.values, all.query_stride = query.stride, all.heads = static_cast<int>(query.heads);
+    all.key = key.values, all.value = store.value, all.key_stride = key.stride;
+    cuda::rotate_store(all, stream_);
+  }
+
+  void attend(const AttendArgs& args) override {
+    AttendArgsDevice attend;
+    attend.kv = kv_args(args.kv);
+    attend.query = args.query, attend.output = args.output, attend.stride = args.stride;
+    attend.tokens = static_cast<int>(args.tokens), attend.heads = static_cast<int>(args.heads),
+    attend.window = static_cast<int>(args.window);
+    attend.scale = args.scale, attend.softcap = args.softcap, attend.position = at(args.first_position);
+    // The same split at every length, so that a recorded pass holds for all of them.
+    const int64_t blocks = args.kv.kv_heads * args.tokens, longest = (args.kv.capacity + kAttendShare - 1) / kAttendShare;
+    attend.splits = static_cast<int>(std::clamp<int64_t>(2 * multiprocessors_ / blocks, 1, std::min<int64_t>(longest, kMostSplits)));
+    if (attend.splits > 1)
+      attend.partial = attend_partial_.get<float>(args.tokens * args.heads * attend.splits * (args.kv.head_dim + 2), generation_);
+    cuda::attend(attend, stream_);
+  }
+
+  void gated(const GatedArgs& args) override {
+    const InputArgs input{.prologue = Prologue::kGated,
+                          .input = args.gate,
+                          .other = args.up,
+                          .stride = args.stride,
+                          .gate_kind = static_cast<int>(args.kind)};
+    cuda::prepare_input(input, args.output, nullptr, static_cast<int>(args.tokens), static_cast<int>(args.width), stream_);
+  }
+  void add(float* sum, const float* addend, int64_t count) override { cuda::add(sum, addend, count, stream_); }
+  void softcap(float* values, int64_t count, float cap) override { cuda::softcap(values, count, cap, stream_); }
+  void zero(float* values, int64_t count) override {
+    expect(cudaMemsetAsync(values, 0, static_cast<uint64_t>(count) * sizeof(float), stream_), "zeroing");
+  }
+  void gather(const RowsArgs& args) override {
+    cuda::gather(args.input, args.row, args.output, args.count, static_cast<int>(args.width), stream_);
+  }
+  void scatter_add(const RowsArgs& args) override {
+    cuda::scatter_add(args.input, args.row, args.weight, args.output, args.count, static_cast<int>(args.width), stream_);
+  }
+  int32_t argmax(const float* values, int64_t count) override {
+    int32_t index = 0;
+    cuda::argmax(values, static_cast<int>(count), state_.as<int32_t>() + 2, stream_);
+    download(&index, state_.as<int32_t>() + 2, sizeof index);
+    return index;
+  }
+
+ private:
+  static constexpr int64_t kAttendShare = 32;  // positions that are worth a thread block
+  static constexpr int64_t kMostSplits = 32;
+
+  struct Recording {
+    uint64_t generation = 0;
+    cudaGraphExec_t graph = nullptr;
+  };
+
+  int32_t* position() const { return state_.as<int32_t>(); }
+  int32_t* token() const { return state_.as<int32_t>() + 1; }
+  Position at(int64_t first_position) {
+    if (!in_pass_) {
+      first_position_ = first_position;
+      cuda::set_position(position(), static_cast<int32_t>(first_position), token(), 0, stream_);
+    }
+    return {position(), static_cast<int32_t>(first_position - first_position_)};
+  }
+  static int64_t columns_of(const LinearArgs& args) { return args.jobs[0].matrix->columns(); }
+  static const Weights& weights_of(const LinearJob& job) { return *static_cast<const CudaMatrix&>(*job.matrix).weights; }
+
+  // The first time eagerly, so that memory grows; the second time recorded; then repeated until some memory of it has gone.
+  void repeat(uint64_t key, const std::function<void()>& enqueue) {
+    const auto [found, is_new] = recordings_.try_emplace(key);
+    Recording& recording = found->second;
+    if (is_new || recording.generation != generation_) {
+      if (recording.graph) cudaGraphExecDestroy(recording.graph);
+      recording.graph = nullptr;
+      enqueue();
+      recording.generation = generation_;
+      return;
+    }
+    if (!recording.graph) {
+      cudaGraph_t graph = nullptr;
+      expect(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "recording");
+      enqueue();
+      expect(cudaStreamEndCapture(stream_, &graph), "recording");
+      expect(cudaGraphInstantiate(&recording.graph, graph, 0), "recording");
+      expect(cudaGraphDestroy(graph), "recording");
+    }
+    expect(cudaGraphLaunch(recording.graph, stream_), "repeating");
+  }
+
+  // Tensors are loaded once: a tied head is the embedding.
+  Result<std::shared_ptr<const Weights>> load(const PackedTensor& tensor, int64_t expert) {
+    std::weak_ptr<const Weights>& known = loaded_[{tensor.parts[0].view.data, expert}];
+    if (auto weights = known.lock()) return weights;
+    TQ_ASSIGN(std::shared_ptr<const Weights> weights, load_weights(tensor, expert, threads_, stream_));
+    known = weights;
+    return weights;
+  }
+
+  // Embeddings, kept as long as the host's tensor is.
+  struct Table {
+    std::weak_ptr<const void> owner;
+    std::shared_ptr<const Weights> weights;
+  };
+  const Weights& table_of(const PackedTensor& tensor) {
+    std::erase_if(tables_, [](const auto& entry) { return entry.second.owner.expired(); });
+    Table& table = tables_[tensor.parts[0].view.data];
+    if (!table.weights) {
+      auto weights = load(tensor, 0);
+      TQ_CHECK(weights.has_value());
+      table = {tensor.owner, std::move(*weights)};
+    }
+    return *table.weights;
+  }
+
+  const float* on_device(std::span<const float> values) {
+    std::vector<float> key(values.begin(), values.end());
+    auto found = constants_.find(key);
+    if (found == constants_.end()) {
+      auto memory = DeviceMemory::of(key.data(), key.size() * sizeof(float));
+      TQ_CHECK(memory.has_value());
+      found = constants_.emplace(std::move(key), std::move(*memory)).first;
+    }
+    return found->second.as<float>();
+  }
+
+  static KvArgs kv_args(const KvView& kv) {
+    return {.type = static_cast<int>(kv.type),
+            .key = reinterpret_cast<char*>(kv.key),
+            .value = reinterpret_cast<char*>(kv.value),
+            .kv_heads = static_cast<int>(kv.kv_heads),
+            .head_dim = static_cast<int>(kv.head_dim),
+            .capacity = kv.capacity,
+            .row_bytes = static_cast<int>(kv_row_bytes(kv.type, kv.head_dim)),
+            .scale_at = static_cast<int>((kv.head_dim + 3) / 4 * 4)};
+  }
+  RotateArgs rotate_args(const RotaryArgs& args, const KvView& kv) {
+    RotateArgs rotate;
+    rotate.kv = kv_args(kv);
+    rotate.kv.head_dim = static_cast<int>(args.head_dim);
+    rotate.inv_freq = on_device(args.inv_freq);
+    rotate.half = static_cast<int>(args.inv_freq.size()), rotate.magnitude = args.magnitude;
+    rotate.tokens = static_cast<int>(args.tokens), rotate.position = at(args.first_position);
+    return rotate;
+  }
+
+  static DecodeArgs decode_args(const Weights& weights) {
+    DecodeArgs args;
+    args.job = weights.filter;
+    args.tiles = weights.tiles.as<uint32_t>(), args.groups = weights.groups, args.columns = weights.columns,
+    args.hadamard = weights.hadamard;
+    return args;
+  }
+
+  // Jobs of planes and of floats may stand side by side.
+  void multiply(const LinearArgs& args, const InputArgs& input, float* sum) {
+    std::vector<LinearJob> planes, dense;
+    for (LinearJob job : args.jobs) {
+      if (sum) job.output = sum;
+      (weights_of(job).is_planes ? planes : dense).push_back(job);
+    }
+    for (size_t i = 0; i < planes.size(); i += kMaxJobs)
+      multiply_planes(args, input, std::span(planes).subspan(i, std::min<size_t>(kMaxJobs, planes.size() - i)), sum != nullptr);
+    for (size_t i = 0; i < dense.size(); i += kMaxDenseJobs)
+      multiply_dense(args, input, std::span(dense).subspan(i, std::min<size_t>(kMaxDenseJobs, dense.size() - i)), sum != nullptr);
+  }
+
+  void multiply_planes(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds) {
+    if (args.precision == Precision::kFloat || args.tokens > kPlaneTokens) return multiply_decoded(args, input, jobs, adds);
+    bool wants_pairs = false;
+    for (const LinearJob& job : jobs) wants_pairs |= weights_of(job).wants_pairs;
+    const int64_t most = wants_pairs ? kMaxTokens / 2 : kMaxTokens;
+    for (int64_t first = 0; first < args.tokens; first += most) {
+      const int64_t count = std::min(most, args.tokens - first);
+      InputArgs part = input;
+      part.input += first * input.stride;
+      if (input.prologue == Prologue::kGated) part.other += first * input.stride;
+      std::vector<LinearJob> shifted(jobs.begin(), jobs.end());
+      for (LinearJob& job : shifted) job.output += first * job.matrix->rows();
+      plane_pass(part, shifted, static_cast<int>(count), adds);
+    }
+  }
+
+  // Up to kMaxTokens tokens: quantize, multiply, filter.
+  void plane_pass(const InputArgs& input, std::span<const LinearJob> jobs, int tokens, bool adds) {
+    ProductArgs product;
+    FilterArgs filter;
+    product.jobs = filter.jobs = static_cast<int>(jobs.size());
+    int blocks = 0;
+    for (size_t i = 0; i < jobs.size(); ++i) {
+      const Weights& weights = weights_of(jobs[i]);
+      product.tiles[i] = weights.tiles.as<void>();
+      product.first_block[i] = filter.first_block[i] = blocks;
+      blocks += weights.plane_blocks;
+      filter.job[i] = weights.filter;
+      filter.job[i].bias = jobs[i].bias, filter.job[i].output = jobs[i].output;
+      filter.job[i].first_row_block = filter.row_blocks;
+      filter.row_blocks += (weights.rows + kFilterRows - 1) / kFilterRows;
+    }
+    product.first_block[jobs.size()] = filter.first_block[jobs.size()] = blocks;
+    const Weights& first = weights_of(jobs[0]);
+    const ProductPlan plan = plan_product(first.columns, blocks, tokens, multiprocessors_);
+    const int64_t values = static_cast<int64_t>(first.groups) * plan.form.tokens();
+    Activations activations;
+    activations.words = words_.get<uint32_t>(static_cast<int64_t>(first.groups) * kGroupTiles * plan.form.columns * 8, generation_);
+    activations.scales = scales_.get<float>(2 * values, generation_);
+    activations.sums = activations.scales + values;
+    product.input = activations, product.split = filter.split = plan.split;
+    product.partial = partial_.get<float>(partial_floats(plan), generation_);
+    filter.partial = product.partial, filter.sums = activations.sums;
+    filter.tokens = tokens, filter.form_tokens = plan.form.tokens(), filter.adds = adds;
+    QuantizeArgs quantize = quantize_args(first, input, tokens);
+    quantize.form = plan.form, quantize.output = activations;
+    cuda::quantize(quantize, stream_);
+    cuda::product(product, plan, stream_);
+    cuda::filter(filter, stream_);
+  }
+
+  static QuantizeArgs quantize_args(const Weights& weights, const InputArgs& input, int tokens) {
+    QuantizeArgs quantize;
+    quantize.input = input, quantize.sign = weights.sign.as<uint8_t>();
+    quantize.tokens = tokens, quantize.columns = weights.columns, quantize.hadamard = weights.hadamard;
+    return quantize;
+  }
+
+  // Prompts: the input rotated, the planes decoded to half (float for kFloat), a GEMM.
+  void multiply_decoded(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds) {
+    const bool is_float = args.precision == Precision::kFloat;
+    const Weights& first = weights_of(jobs[0]);
+    const int64_t size = is_float ? 2 : 1;  // of elements, in halves
+    auto* rotated = input_.get<uint16_t>(args.tokens * first.columns * size, generation_);
+    cuda::rotate_input(quantize_args(first, input, static_cast<int>(args.tokens)), is_float ? nullptr : rotated,
+                       is_float ? reinterpret_cast<float*>(rotated) : nullptr, stream_);
+    for (const LinearJob& job : jobs) {
+      const Weights& weights = weights_of(job);
+      DecodeArgs decode = decode_args(weights);
+      decode.count = weights.rows;
+      auto* decoded = decoded_.get<uint16_t>(static_cast<int64_t>(weights.rows) * weights.columns * size, generation_);
+      if (is_float) decode.output = reinterpret_cast<float*>(decoded);
+      else decode.half_output = decoded;
+      cuda::decode(decode, stream_);
+      gemm(decoded, rotated, is_float ? CUDA_R_32F : CUDA_R_16F, weights, job, args.tokens, adds);
+    }
+  }
+
+  // output[T, R] (+)= input[T, C] · weight[R, C]^T + bias
+  void gemm(const void* weight, const void* input, cudaDataType type, const Weights& shape, const LinearJob& job, int64_t tokens,
+            bool adds) {
+    const float one = 1.0f, sum = adds ? 1.0f : 0.0f;
+    const cublasStatus_t status = cublasGemmEx(blas_, CUBLAS_OP_T, CUBLAS_OP_N, shape.rows, static_cast<int>(tokens), shape.columns, &one,
+                                               weight, type, shape.columns, input, type, shape.columns, &sum, job.output, CUDA_R_32F,
+                                               shape.rows, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+    TQ_CHECK(status == CUBLAS_STATUS_SUCCESS);
+    if (job.bias) cuda::add_bias(job.output, job.bias, tokens, shape.rows, stream_);
+  }
+
+  void multiply_dense(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds) {
+    const int columns = weights_of(jobs[0]).columns;
+    const bool is_exact = args.precision == Precision::kFloat, is_few = args.tokens <= kMaxDenseTokens;
+    bool needs_float = is_few, needs_half = false;
+    for (const LinearJob& job : jobs) {
+      const bool is_half = weights_of(job).type == DenseType::kF16;
+      needs_float |= is_exact || !is_half;
+      needs_half |= !is_few && !is_exact && is_half;
+    }
+    const float* values = input.input;
+    if (needs_float && input.prologue != Prologue::kNone) {
+      auto* made = input_.get<float>(args.tokens * columns, generation_);
+      cuda::prepare_input(input, made, nullptr, static_cast<int>(args.tokens), columns, stream_);
+      values = made;
+    }
+    auto* halves = needs_half ? half_input_.get<uint16_t>(args.tokens * columns, generation_) : nullptr;
+    if (halves) cuda::prepare_input(input, nullptr, halves, static_cast<int>(args.tokens), columns, stream_);
+    if (is_few) return dense_pass(values, jobs, 0, static_cast<int>(args.tokens), adds);
+    for (const LinearJob& job : jobs) {
+      const Weights& weights = weights_of(job);
+      const bool is_half = weights.type == DenseType::kF16;
+      if (!is_half) {
+        gemm(weights.values.as<void>(), values, CUDA_R_32F, weights, job, args.tokens, adds);
+      } else if (!is_exact) {
+        gemm(weights.values.as<void>(), halves, CUDA_R_16F, weights, job, args.tokens, adds);
+      } else {
+        for (int64_t first = 0; first < args.tokens; first += kMaxDenseTokens)
+          dense_pass(values, {&job, 1}, first, static_cast<int>(std::min<int64_t>(kMaxDenseTokens, args.tokens - first)), adds);
+      }
+    }
+  }
+
+  void dense_pass(const float* values, std::span<const LinearJob> jobs, int64_t first, int tokens, bool adds) {
+    DenseArgs dense;
+    dense.columns = weights_of(jobs[0]).columns, dense.tokens = tokens, dense.adds = adds;
+    dense.input = values + first * dense.columns;
+    for (const LinearJob& job : jobs) {
+      const Weights& weights = weights_of(job);
+      dense.job[dense.jobs++] = {.weight = weights.values.as<void>(),
+                                 .bias = job.bias,
+                                 .output = job.output + first * weights.rows,
+                                 .rows = weights.rows,
+                                 .first_block = dense.blocks,
+                                 .type = weights.type};
+      dense.blocks += cuda::dense_blocks(weights.rows);
+    }
+    cuda::dense(dense, stream_);
+  }
+
+  std::string name_;
+  int multiprocessors_;
+  ThreadPool& threads_;
+  cudaStream_t stream_ = nullptr;
+  cublasHandle_t blas_ = nullptr;
+  DeviceMemory blas_workspace_, state_;  // state: position, token, argmax
+  int64_t first_position_ = 0;
+  bool in_pass_ = false;
+  uint64_t generation_ = 0;  // grows when memory that a recording may use is freed
+  std::map<uint64_t, Recording> recordings_;
+  std::map<std::pair<const void*, int64_t>, std::weak_ptr<const Weights>> loaded_;
+  std::map<const void*, Table> tables_;
+  std::map<std::vector<float>, DeviceMemory> constants_;
+  Scratch tokens_, words_, scales_, partial_, attend_partial_, input_, half_input_, decoded_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Backend>> make_cuda_backend(ThreadPool& threads) {
+  int count = 0;
+  if (const cudaError_t status = cudaGetDeviceCount(&count); status != cudaSuccess || count == 0)
+    return fail(ErrorCode::kNoResource, "no NVIDIA card to be used: {}; use --backend cpu",
+                status == cudaSuccess ? "none found" : cudaGetErrorString(status));
+  cudaDeviceProp properties;
+  if (cudaGetDeviceProperties(&properties, 0) != cudaSuccess)
+    return fail(ErrorCode::kNoResource, "the NVIDIA card does not answer: {}; use --backend cpu", cudaGetErrorString(cudaGetLastError()));
+  if (properties.major < kOldestMajor)
+    return fail(ErrorCode::kNoResource, "{} has compute capability {}.{}, 8.0 is needed; use --backend cpu", properties.name,
+                properties.major, properties.minor);
+  auto backend = std::make_unique<CudaBackend>(fmt::format("cuda ({})", properties.name), properties.multiProcessorCount, threads);
+  TQ_TRY(backend->open());
+  return backend;
+}
+
+}  // namespace tq

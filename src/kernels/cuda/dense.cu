@@ -1,0 +1,299 @@
+// Norms, rotary embeddings, the store of keys and values, gated activations, rows by number, and products with 16- and 32-bit floats.
+#include <cuda_fp16.h>
+
+#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/ops.h"
+#include "kernels/cuda/prologue.cuh"
+
+namespace tq::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+__device__ int64_t global_index() { return blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x; }
+dim3 grid_for(int64_t count) { return dim3(static_cast<unsigned>((count + kThreads - 1) / kThreads)); }
+
+// One thread block a row.
+__global__ void norm_kernel(const float* input, const float* weight, float* output, int width, float epsilon, float offset) {
+  launch_dependents();
+  dependency_wait();
+  __shared__ float parts[kThreads / 32];
+  const float* in = input + blockIdx.x * static_cast<int64_t>(width);
+  float sum = 0.0f;
+  for (int i = static_cast<int>(threadIdx.x); i < width; i += kThreads) sum += in[i] * in[i];
+  sum = warp_sum(sum);
+  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = sum;
+  __syncthreads();
+  sum = 0.0f;
+  for (const float part : parts) sum += part;
+  const float factor = 1.0f / sqrtf(sum / static_cast<float>(width) + epsilon);
+  float* out = output + blockIdx.x * static_cast<int64_t>(width);
+  for (int i = static_cast<int>(threadIdx.x); i < width; i += kThreads) out[i] = in[i] * factor * (weight[i] + offset);
+}
+
+__global__ void input_kernel(const InputArgs args, float* output, __half* half_output, int columns) {
+  launch_dependents();
+  dependency_wait();
+  const int64_t token = blockIdx.y;
+  const float* row = args.input + token * args.stride;
+  const float factor =
+      args.prologue == Prologue::kNorm ? inverse_rms(row, columns, args.epsilon, static_cast<int>(threadIdx.x) % 32) : 1.0f;
+  const int64_t k = global_index();
+  if (k >= columns) return;
+  const float x = input_value(args, token, static_cast<int>(k), factor);
+  if (output) output[token * columns + k] = x;
+  if (half_output) half_output[token * columns + k] = __float2half(x);
+}
+
+__global__ void add_kernel(float* sum, const float* addend, int64_t count) {
+  launch_dependents();
+  dependency_wait();
+  const int64_t i = global_index();
+  if (i < count) sum[i] += addend[i];
+}
+
+__global__ void add_bias_kernel(float* values, const float* bias, int64_t count, int rows) {
+  launch_dependents();
+  dependency_wait();
+  const int64_t i = global_index();
+  if (i < count) values[i] += bias[i % rows];
+}
+
+__global__ void softcap_kernel(float* values, int64_t count, float cap) {
+  launch_dependents();
+  dependency_wait();
+  const int64_t i = global_index();
+  if (i < count) values[i] = cap * tanhf(values[i] / cap);
+}
+
+__global__ void gather_kernel(const float* input, const int32_t* row, float* output, int64_t count, int width) {
+  launch_dependents();
+  dependency_wait();
+  const int64_t i = global_index();
+  if (i < count * width) output[i] = input[row[i / width] * static_cast<int64_t>(width) + i % width];
+}
+
+// Rows of one call are different, so that no two threads add to one value.
+__global__ void scatter_add_kernel(const float* input, const int32_t* row, const float* weight, float* output, int64_t count, int width) {
+  launch_dependents();
+  dependency_wait();
+  const int64_t i = global_index();
+  if (i < count * width) output[row[i / width] * static_cast<int64_t>(width) + i % width] += weight[i / width] * input[i];
+}
+
+__global__ void embed_dense_kernel(const void* table, DenseType type, const int32_t* tokens, float scale, float* output, int64_t count,
+                                   int width) {
+  launch_dependents();
+  dependency_wait();
+  const int64_t i = global_index();
+  if (i >= count * width) return;
+  const int64_t at = tokens[i / width] * static_cast<int64_t>(width) + i % width;
+  output[i] =
+      scale * (type == DenseType::kF16 ? __half2float(static_cast<const __half*>(table)[at]) : static_cast<const float*>(table)[at]);
+}
+
+__global__ void set_position_kernel(int32_t* position, int32_t value, int32_t* token, int32_t first_token) {
+  launch_dependents();
+  dependency_wait();
+  *position = value;
+  *token = first_token;
+}
+
+__device__ void store_row(const KvArgs& kv, const float* values, char* row, int lane) {
+  if (kv.type == 0) {
+    for (int i = lane; i < kv.head_dim; i += 32) reinterpret_cast<float*>(row)[i] = values[i];
+  } else if (kv.type == 1) {
+    for (int i = lane; i < kv.head_dim; i += 32) reinterpret_cast<__half*>(row)[i] = __float2half_rn(values[i]);
+  } else {
+    float largest = 0.0f;
+    for (int i = lane; i < kv.head_dim; i += 32) largest = fmaxf(largest, fabsf(values[i]));
+    largest = warp_max(largest);
+    const float scale = largest / 127.0f, inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
+    for (int i = lane; i < kv.head_dim; i += 32)
+      reinterpret_cast<int8_t*>(row)[i] = static_cast<int8_t>(__float2int_rn(values[i] * inverse));
+    if (lane == 0) *reinterpret_cast<float*>(row + kv.scale_at) = scale;
+  }
+}
+
+// A warp a head: queries first, then keys, then values. grid (ceil(heads + 2 kv_heads, warps), tokens)
+__global__ void rotate_store_kernel(const RotateArgs args) {
+  launch_dependents();
+  dependency_wait();
+  const int lane = static_cast<int>(threadIdx.x) % 32, token = static_cast<int>(blockIdx.y);
+  int head = static_cast<int>(blockIdx.x) * (kThreads / 32) + static_cast<int>(threadIdx.x) / 32;
+  const int queries = args.query ? args.heads : 0, keys = args.key ? args.kv.kv_heads : 0;
+  if (head >= queries + 2 * keys) return;
+  const int position = *args.position.base + args.position.offset + token;
+  const bool is_query = head < queries, is_key = !is_query && head < queries + keys;
+  if (!is_query) head -= queries;
+  const int dim = args.kv.head_dim, kv_head = is_key ? head : head - keys;
+  float* values = is_query ? args.query + token * args.query_stride + head * dim
+                           : (is_key ? args.key : const_cast<float*>(args.value)) + token * args.key_stride + kv_head * dim;
+  if (args.rotates && (is_query || is_key)) {
+    for (int i = lane; i < args.half; i += 32) {
+      float sine, cosine;
+      sincosf(static_cast<float>(position) * args.inv_freq[i], &sine, &cosine);
+      sine *= args.magnitude, cosine *= args.magnitude;
+      const float low = values[i], high = values[i + args.half];
+      values[i] = low * cosine - high * sine;
+      values[i + args.half] = high * cosine + low * sine;
+    }
+    __syncwarp();
+  }
+  if (!args.stores || is_query) return;
+  char* side = is_key ? args.kv.key : args.kv.value;
+  store_row(args.kv, values, side + (kv_head * args.kv.capacity + position) * args.kv.row_bytes, lane);
+}
+
+// A warp two rows, 8 halves a lane and step; sums in float.
+constexpr int kDenseRows = 2;
+template <int kTokens, typename Weight>
+__device__ void dense_rows(const DenseArgs& args, const DenseJob& job, int first, int lane) {
+  constexpr int kVector = 16 / sizeof(Weight);
+  float sum[kDenseRows][kTokens] = {};
+  const int rows = min(kDenseRows, job.rows - first);
+  const auto* weight = static_cast<const Weight*>(job.weight) + static_cast<int64_t>(first) * args.columns;
+  const auto row_step = rows > 1 ? args.columns : 0;
+  if (args.columns % kVector == 0) {
+#pragma unroll 4
+    for (int k = lane * kVector; k < args.columns; k += 32 * kVector) {
+      uint4 raw[kDenseRows];
+#pragma unroll
+      for (int r = 0; r < kDenseRows; ++r) raw[r] = __ldcs(reinterpret_cast<const uint4*>(weight + r * static_cast<int64_t>(row_step) + k));
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) {
+        const float4* x4 = reinterpret_cast<const float4*>(args.input + static_cast<int64_t>(t) * args.columns + k);
+        float x[kVector];
+#pragma unroll
+        for (int i = 0; i < kVector / 4; ++i) *reinterpret_cast<float4*>(x + 4 * i) = x4[i];
+#pragma unroll
+        for (int r = 0; r < kDenseRows; ++r) {
+          const auto* w = reinterpret_cast<const Weight*>(&raw[r]);
+#pragma unroll
+          for (int i = 0; i < kVector; ++i) sum[r][t] += static_cast<float>(w[i]) * x[i];
+        }
+      }
+    }
+  } else {
+    for (int k = lane; k < args.columns; k += 32)
+      for (int r = 0; r < rows; ++r)
+        for (int t = 0; t < kTokens; ++t)
+          sum[r][t] += static_cast<float>(weight[r * static_cast<int64_t>(args.columns) + k]) *
+                       args.input[static_cast<int64_t>(t) * args.columns + k];
+  }
+#pragma unroll
+  for (int r = 0; r < kDenseRows; ++r)
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
+      const float y = warp_sum(sum[r][t]) + (job.bias && r < rows ? job.bias[first + r] : 0.0f);
+      if (lane == 0 && r < rows) {
+        float* out = job.output + static_cast<int64_t>(t) * job.rows + first + r;
+        *out = args.adds ? *out + y : y;
+      }
+    }
+}
+
+template <int kTokens>
+__global__ void __launch_bounds__(kThreads) dense_kernel(const __grid_constant__ DenseArgs args) {
+  launch_dependents();
+  dependency_wait();
+  int index = 0;
+  while (index + 1 < args.jobs && static_cast<int>(blockIdx.x) >= args.job[index + 1].first_block) ++index;
+  const DenseJob& job = args.job[index];
+  const int warp = (static_cast<int>(blockIdx.x) - job.first_block) * (kThreads / 32) + static_cast<int>(threadIdx.x) / 32;
+  if (warp * kDenseRows >= job.rows) return;
+  if (job.type == DenseType::kF16) dense_rows<kTokens, __half>(args, job, warp * kDenseRows, static_cast<int>(threadIdx.x) % 32);
+  else dense_rows<kTokens, float>(args, job, warp * kDenseRows, static_cast<int>(threadIdx.x) % 32);
+}
+
+__global__ void read_only_kernel(const uint4* words, int64_t count, int32_t* sink) {
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  uint32_t sum = 0;
+  for (int64_t i = global_index(); i + 7 * stride < count; i += 8 * stride) {
+    uint4 v[8];
+#pragma unroll
+    for (int j = 0; j < 8; ++j) v[j] = __ldcs(words + i + j * stride);
+#pragma unroll
+    for (int j = 0; j < 8; ++j) sum += v[j].x ^ v[j].y ^ v[j].z ^ v[j].w;
+  }
+  if (sum == 0x9e3779b9u) *sink = 1;  // so that the reading cannot be left out
+}
+
+// The first of the largest: one thread block.
+__global__ void __launch_bounds__(1024) argmax_kernel(const float* values, int count, int32_t* index) {
+  launch_dependents();
+  dependency_wait();
+  __shared__ float best_of[32];
+  __shared__ int at_of[32];
+  float best = -INFINITY;
+  int at = 0x7fffffff;
+  const auto take = [&](float value, int i) {
+    if (value > best || (value == best && i < at)) best = value, at = i;
+  };
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += 1024) take(values[i], i);
+  for (int step = 16; step > 0; step /= 2) take(__shfl_xor_sync(0xffffffffu, best, step), __shfl_xor_sync(0xffffffffu, at, step));
+  if (threadIdx.x % 32 == 0) best_of[threadIdx.x / 32] = best, at_of[threadIdx.x / 32] = at;
+  __syncthreads();
+  if (threadIdx.x >= 32) return;
+  best = best_of[threadIdx.x], at = at_of[threadIdx.x];
+  for (int step = 16; step > 0; step /= 2) take(__shfl_xor_sync(0xffffffffu, best, step), __shfl_xor_sync(0xffffffffu, at, step));
+  if (threadIdx.x == 0) *index = at;
+}
+
+}  // namespace
+
+void norm(const float* input, const float* weight, float* output, int64_t count, int width, float epsilon, float offset,
+          cudaStream_t stream) {
+  launch(&norm_kernel, dim3(static_cast<unsigned>(count)), kThreads, 0, stream, input, weight, output, width, epsilon, offset);
+}
+void prepare_input(const InputArgs& args, float* output, void* half_output, int tokens, int columns, cudaStream_t stream) {
+  launch(&input_kernel, dim3(grid_for(columns).x, static_cast<unsigned>(tokens)), kThreads, 0, stream, args, output,
+         static_cast<__half*>(half_output), columns);
+}
+void add(float* sum, const float* addend, int64_t count, cudaStream_t stream) {
+  launch(&add_kernel, grid_for(count), kThreads, 0, stream, sum, addend, count);
+}
+void add_bias(float* values, const float* bias, int64_t tokens, int rows, cudaStream_t stream) {
+  launch(&add_bias_kernel, grid_for(tokens * rows), kThreads, 0, stream, values, bias, tokens * rows, rows);
+}
+void softcap(float* values, int64_t count, float cap, cudaStream_t stream) {
+  launch(&softcap_kernel, grid_for(count), kThreads, 0, stream, values, count, cap);
+}
+void gather(const float* input, const int32_t* row, float* output, int64_t count, int width, cudaStream_t stream) {
+  launch(&gather_kernel, grid_for(count * width), kThreads, 0, stream, input, row, output, count, width);
+}
+void scatter_add(const float* input, const int32_t* row, const float* weight, float* output, int64_t count, int width,
+                 cudaStream_t stream) {
+  launch(&scatter_add_kernel, grid_for(count * width), kThreads, 0, stream, input, row, weight, output, count, width);
+}
+void embed_dense(const void* table, DenseType type, const int32_t* tokens, float scale, float* output, int64_t count, int width,
+                 cudaStream_t stream) {
+  launch(&embed_dense_kernel, grid_for(count * width), kThreads, 0, stream, table, type, tokens, scale, output, count, width);
+}
+void set_position(int32_t* position, int32_t value, int32_t* token, int32_t first_token, cudaStream_t stream) {
+  launch(&set_position_kernel, dim3(1), 1, 0, stream, position, value, token, first_token);
+}
+void rotate_store(const RotateArgs& args, cudaStream_t stream) {
+  const int heads = (args.query ? args.heads : 0) + (args.key ? 2 * args.kv.kv_heads : 0);
+  launch(&rotate_store_kernel, dim3(static_cast<unsigned>((heads + 7) / 8), static_cast<unsigned>(args.tokens)), kThreads, 0, stream, args);
+}
+int dense_blocks(int rows) { return (rows + kDenseRows * (kThreads / 32) - 1) / (kDenseRows * (kThreads / 32)); }
+void dense(const DenseArgs& args, cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>(args.blocks));
+  switch (args.tokens) {
+    case 1: return launch(&dense_kernel<1>, grid, kThreads, 0, stream, args);
+    case 2: return launch(&dense_kernel<2>, grid, kThreads, 0, stream, args);
+    case 3: return launch(&dense_kernel<3>, grid, kThreads, 0, stream, args);
+    default: return launch(&dense_kernel<4>, grid, kThreads, 0, stream, args);
+  }
+}
+void read_only(const void* memory, uint64_t bytes, int32_t* sink, int multiprocessors, cudaStream_t stream) {
+  launch(&read_only_kernel, dim3(static_cast<unsigned>(16 * multiprocessors)), kThreads, 0, stream, static_cast<const uint4*>(memory),
+         static_cast<int64_t>(bytes / sizeof(uint4)), sink);
+}
+void argmax(const float* values, int count, int32_t* index, cudaStream_t stream) {
+  launch(&argmax_kernel, dim3(1), 1024, 0, stream, values, count, index);
+}
+
+}  // namespace tq::cuda

@@ -1,0 +1,54 @@
+// Device memory for C++.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "base/result.h"
+
+namespace tq::cuda {
+
+class DeviceMemory {
+ public:
+  DeviceMemory() = default;
+  DeviceMemory(DeviceMemory&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  DeviceMemory& operator=(DeviceMemory&& other) noexcept {
+    std::swap(data_, other.data_), std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  ~DeviceMemory() { cudaFree(data_); }
+
+  // Errors: kNoResource, with what the card has and what was asked for.
+  static Result<DeviceMemory> allocate(uint64_t bytes) {
+    DeviceMemory memory;
+    if (bytes == 0) return memory;
+    if (cudaMalloc(&memory.data_, bytes) == cudaSuccess) {
+      memory.bytes_ = bytes;
+      return memory;
+    }
+    (void)cudaGetLastError();  // the next call must not report it again
+    memory.data_ = nullptr;
+    size_t free = 0, total = 0;
+    (void)cudaMemGetInfo(&free, &total);
+    return fail(ErrorCode::kNoResource,
+                "the card has {:.2f} of its {:.2f} GB free, {:.2f} GB more are needed; take fewer bits, a shorter context or --backend cpu",
+                static_cast<double>(free) / 1e9, static_cast<double>(total) / 1e9, static_cast<double>(bytes) / 1e9);
+  }
+  // Allocates and copies from the host.
+  static Result<DeviceMemory> of(const void* host, uint64_t bytes) {
+    TQ_ASSIGN(DeviceMemory memory, allocate(bytes));
+    if (bytes > 0 && cudaMemcpy(memory.data_, host, bytes, cudaMemcpyHostToDevice) != cudaSuccess)
+      return fail(ErrorCode::kFailed, "copying to the card failed: {}", cudaGetErrorString(cudaGetLastError()));
+    return memory;
+  }
+  template <typename T>
+  T* as() const {
+    return static_cast<T*>(data_);
+  }
+  uint64_t bytes() const { return bytes_; }
+
+ private:
+  void* data_ = nullptr;
+  uint64_t bytes_ = 0;
+};
+
+}  // namespace tq::cuda

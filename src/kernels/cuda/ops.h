@@ -1,0 +1,58 @@
+// The kernels of the CUDA backend: every function enqueues on the stream. Pointers are the device's.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "kernels/cuda/dense_args.h"
+#include "kernels/cuda/plane_types.h"
+
+namespace tq::cuda {
+
+void norm(const float* input, const float* weight, float* output, int64_t count, int width, float epsilon, float offset,
+          cudaStream_t stream);
+// The input of a product after its prologue, as float and / or half [T, C]; either may be null.
+void prepare_input(const InputArgs& args, float* output, void* half_output, int tokens, int columns, cudaStream_t stream);
+void add(float* sum, const float* addend, int64_t count, cudaStream_t stream);
+void add_bias(float* values, const float* bias, int64_t tokens, int rows, cudaStream_t stream);
+void softcap(float* values, int64_t count, float cap, cudaStream_t stream);
+void gather(const float* input, const int32_t* row, float* output, int64_t count, int width, cudaStream_t stream);
+void scatter_add(const float* input, const int32_t* row, const float* weight, float* output, int64_t count, int width, cudaStream_t stream);
+void embed_dense(const void* table, DenseType type, const int32_t* tokens, float scale, float* output, int64_t count, int width,
+                 cudaStream_t stream);
+void set_position(int32_t* position, int32_t value, int32_t* token, int32_t first_token, cudaStream_t stream);
+void rotate_store(const RotateArgs& args, cudaStream_t stream);
+void attend(const AttendArgsDevice& args, cudaStream_t stream);
+int dense_blocks(int rows);
+void dense(const DenseArgs& args, cudaStream_t stream);  // up to kMaxDenseTokens
+// A loop that only reads; sink is never written.
+void read_only(const void* memory, uint64_t bytes, int32_t* sink, int multiprocessors, cudaStream_t stream);
+void argmax(const float* values, int count, int32_t* index, cudaStream_t stream);
+
+// Planes. Product warps and the split of a launch are planned on the host.
+struct ProductPlan {
+  Form form;
+  Split split;
+  int blocks = 0;  // thread blocks
+};
+ProductPlan plan_product(int columns, int plane_blocks, int tokens, int multiprocessors);
+int64_t partial_floats(const ProductPlan& plan);
+void quantize(const QuantizeArgs& args, cudaStream_t stream);
+void product(const ProductArgs& args, const ProductPlan& plan, cudaStream_t stream);
+void filter(const FilterArgs& args, cudaStream_t stream);
+// Lines of the file (device memory) to tiles, one matrix.
+void repack(const uint32_t* lines, int64_t lines_of_row, int blocks, int groups, uint32_t* tiles, cudaStream_t stream);
+// Rows [first, first + count) of W', rotated basis, as half [count, C] or float.
+struct DecodeArgs {
+  FilterJob job;  // bias and output unused
+  const uint32_t* tiles = nullptr;
+  int groups = 0, columns = 0, hadamard = 0, first = 0, count = 0;
+  void* half_output = nullptr;
+  float* output = nullptr;
+};
+void decode(const DecodeArgs& args, cudaStream_t stream);
+// Input in the rotated basis [T, C], as half or float.
+void rotate_input(const QuantizeArgs& args, void* half_output, float* output, cudaStream_t stream);
+// Rows of a table by number, back in the original basis, scaled. output: [count, C]
+void embed_planes(const DecodeArgs& table, const uint8_t* sign, const int32_t* tokens, float scale, int count, cudaStream_t stream);
+
+}  // namespace tq::cuda

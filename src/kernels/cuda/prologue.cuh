@@ -1,0 +1,37 @@
+// What stands before a product, value by value.
+#pragma once
+
+#include "kernels/cuda/dense_args.h"
+#include "kernels/cuda/device.cuh"
+
+namespace tq::cuda {
+
+// As ref::activate: SiLU, GELU by tanh, GELU.
+__device__ __forceinline__ float activate(int kind, float x) {
+  if (kind == 0) return x / (1.0f + expf(-x));
+  if (kind == 1) return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
+  return 0.5f * x * (1.0f + erff(x * 0.7071067812f));
+}
+
+// 1 / rms of a row, the same in every thread of a warp; every warp must call it whole.
+__device__ __forceinline__ float inverse_rms(const float* input, int columns, float epsilon, int lane) {
+  float sum = 0.0f;
+  const int vectors = reinterpret_cast<uintptr_t>(input) % sizeof(float4) == 0 ? columns / 4 : 0;
+#pragma unroll 8
+  for (int i = lane; i < vectors; i += 32) {
+    const float4 x = reinterpret_cast<const float4*>(input)[i];
+    sum += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
+  }
+  for (int i = 4 * vectors + lane; i < columns; i += 32) sum += input[i] * input[i];
+  return 1.0f / sqrtf(warp_sum(sum) / static_cast<float>(columns) + epsilon);
+}
+
+// Column k of a token. factor: inverse_rms with a norm.
+__device__ __forceinline__ float input_value(const InputArgs& args, int64_t token, int k, float factor) {
+  const float x = args.input[token * args.stride + k];
+  if (args.prologue == Prologue::kNorm) return x * factor * (args.other[k] + args.offset);
+  if (args.prologue == Prologue::kGated) return activate(args.gate_kind, x) * args.other[token * args.stride + k];
+  return x;
+}
+
+}  // namespace tq::cuda

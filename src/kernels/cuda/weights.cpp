@@ -1,0 +1,114 @@
+#include "kernels/cuda/weights.h"
+
+#include <algorithm>
+
+#include "base/float16.h"
+#include "codec/grid/grid.h"
+
+namespace tq::cuda {
+namespace {
+
+constexpr double kPairRate = 4.75;
+
+Status load_planes(const PackedTensor& tensor, int64_t expert, cudaStream_t stream, Weights& weights) {
+  const grid::Matrix matrix = grid::open(tensor, expert);
+  const grid::Layout& layout = matrix.layout;
+  weights.is_planes = true;
+  weights.plane_blocks = static_cast<int>(layout.padded_plane_rows / kTileRows);
+  weights.groups = static_cast<int>((layout.columns + kGroupColumns - 1) / kGroupColumns);
+  weights.hadamard = static_cast<int>(grid::hadamard_block(layout.columns));
+  weights.wants_pairs = static_cast<double>(layout.plane_rows) >= kPairRate * static_cast<double>(layout.rows);
+  std::vector<uint8_t> rate;
+  std::vector<int32_t> newest;
+  for (int64_t r = 0; r < layout.rows; r += grid::kRateRows) {
+    rate.push_back(layout.rate[static_cast<size_t>(r)]);
+    newest.push_back(static_cast<int32_t>(layout.newest[static_cast<size_t>(r)]));
+  }
+  std::vector<float> taps(kRates * kMaxTaps);
+  for (size_t k = 1; k < kRates; ++k) {
+    std::copy(matrix.taps[k].begin(), matrix.taps[k].end(), taps.begin() + static_cast<std::ptrdiff_t>(k) * kMaxTaps);
+    weights.filter.windows[k] = static_cast<int>(matrix.taps[k].size());
+  }
+  TQ_ASSIGN(weights.rate, DeviceMemory::of(rate.data(), rate.size()));
+  TQ_ASSIGN(weights.newest, DeviceMemory::of(newest.data(), newest.size() * sizeof(int32_t)));
+  TQ_ASSIGN(weights.row_scale, DeviceMemory::of(matrix.row_scale, static_cast<uint64_t>(layout.rows) * sizeof(uint16_t)));
+  TQ_ASSIGN(weights.taps, DeviceMemory::of(taps.data(), taps.size() * sizeof(float)));
+  TQ_ASSIGN(weights.sign, DeviceMemory::of(matrix.sign, static_cast<uint64_t>(layout.columns + 7) / 8));
+  TQ_ASSIGN(const DeviceMemory lines, DeviceMemory::of(matrix.bits, layout.bytes()));
+  TQ_ASSIGN(weights.tiles, DeviceMemory::allocate(static_cast<uint64_t>(weights.plane_blocks) * static_cast<uint64_t>(weights.groups) *
+                                                  kGroupTiles * kTileBytes));
+  repack(lines.as<uint32_t>(), layout.padded_columns / grid::kLineColumns, weights.plane_blocks, weights.groups,
+         weights.tiles.as<uint32_t>(), stream);
+  if (cudaStreamSynchronize(stream) != cudaSuccess)
+    return fail(ErrorCode::kFailed, "repacking on the card failed: {}", cudaGetErrorString(cudaGetLastError()));
+  weights.filter.rate = weights.rate.as<uint8_t>();
+  weights.filter.newest = weights.newest.as<int32_t>();
+  weights.filter.row_scale = weights.row_scale.as<uint16_t>();
+  weights.filter.taps = weights.taps.as<float>();
+  weights.filter.rows = weights.rows;
+  weights.filter.plane_rows = static_cast<int>(layout.plane_rows);
+  return {};
+}
+
+// Halves that lie as they are needed.
+bool is_plain_half(const PackedTensor& tensor) {
+  return tensor.codec == CodecId::kPlain && tensor.parts[0].view.dtype == DType::kF16 && tensor.interleaved_head_dim == 0 &&
+         tensor.offset == 0.0f;
+}
+
+// Everything else is decoded: to half, or left as float if the file has floats.
+Status load_dense(const PackedTensor& tensor, int64_t expert, ThreadPool& threads, Weights& weights) {
+  const int64_t rows = weights.rows, columns = weights.columns;
+  const bool is_float = tensor.codec == CodecId::kPlain && tensor.parts[0].view.dtype == DType::kF32;
+  weights.type = is_float ? DenseType::kF32 : DenseType::kF16;
+  const uint64_t size = is_float ? sizeof(float) : sizeof(uint16_t);
+  if (is_plain_half(tensor)) {
+    const auto bytes = static_cast<uint64_t>(rows * columns) * size;
+    TQ_ASSIGN(weights.values, DeviceMemory::of(tensor.parts[0].view.data + static_cast<uint64_t>(expert) * bytes, bytes));
+    return {};
+  }
+  TQ_ASSIGN(weights.values, DeviceMemory::allocate(static_cast<uint64_t>(rows * columns) * size));
+  constexpr int64_t kBand = 2048;
+  Buffer<float> band = Buffer<float>::uninitialized(static_cast<size_t>(std::min(kBand, rows) * columns));
+  Buffer<uint16_t> halves = Buffer<uint16_t>::uninitialized(is_float ? 0 : band.size());
+  for (int64_t first = 0; first < rows; first += kBand) {
+    const int64_t count = std::min(kBand, rows - first);
+    threads.run(count, 16, [&](int64_t begin, int64_t end, int) {
+      decode_rows(tensor, expert * rows + first + begin, end - begin, band.data() + begin * columns);
+      if (!is_float)
+        for (int64_t i = begin * columns; i < end * columns; ++i)
+          halves[static_cast<size_t>(i)] = float_to_f16(band[static_cast<size_t>(i)]);
+    });
+    const void* from = is_float ? static_cast<const void*>(band.data()) : halves.data();
+    if (cudaMemcpy(weights.values.as<char>() + static_cast<uint64_t>(first * columns) * size, from,
+                   static_cast<uint64_t>(count * columns) * size, cudaMemcpyHostToDevice) != cudaSuccess)
+      return fail(ErrorCode::kFailed, "copying to the card failed: {}", cudaGetErrorString(cudaGetLastError()));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::shared_ptr<Weights>> load_weights(const PackedTensor& tensor, int64_t expert, ThreadPool& threads, cudaStream_t stream) {
+  const size_t dims = tensor.shape.size();
+  if (dims != 2 && dims != 3) return bad_input("a matrix was expected, the tensor's shape is {}", shape_text(tensor.shape));
+  auto weights = std::make_shared<Weights>();
+  weights->rows = static_cast<int>(tensor.shape[dims - 2]);
+  weights->columns = static_cast<int>(tensor.columns());
+  if (tensor.codec == CodecId::kGrid) {
+    TQ_TRY(load_planes(tensor, expert, stream, *weights));
+  } else {
+    TQ_TRY(load_dense(tensor, expert, threads, *weights));
+  }
+  return weights;
+}
+
+std::string CudaMatrix::kernel(int64_t tokens) const {
+  const char* activations = tokens <= 4 || weights->wants_pairs ? "15-bit" : "int8";
+  if (weights->is_planes)
+    return tokens <= kPlaneTokens ? fmt::format("cuda planes, {} activations", activations) : "cuda planes decoded to half, cuBLAS";
+  const char* type = weights->type == DenseType::kF16 ? "half" : "float";
+  return fmt::format("{} {}", tokens <= kMaxDenseTokens ? "cuda" : "cuBLAS", type);
+}
+
+}  // namespace tq::cuda

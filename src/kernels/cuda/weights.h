@@ -1,0 +1,39 @@
+// Weights on the device: bit planes in tile order, or 16- and 32-bit floats.
+#pragma once
+
+#include "codec/codec.h"
+#include "kernels/backend.h"
+#include "kernels/cuda/device_memory.h"
+#include "kernels/cuda/ops.h"
+
+namespace tq::cuda {
+
+struct Weights {
+  int rows = 0, columns = 0;
+  bool is_planes = false;
+  bool wants_pairs = false;  // planes of so many bits that int8 activations would cost more than the rounding of the weights
+  // Planes.
+  DeviceMemory tiles, rate, newest, row_scale, taps, sign;
+  int plane_blocks = 0, groups = 0, hadamard = 0;
+  FilterJob filter;  // all but bias, output and first_row_block
+  // Floats.
+  DeviceMemory values;
+  DenseType type = DenseType::kF16;
+
+  uint64_t bytes() const { return is_planes ? tiles.bytes() + row_scale.bytes() : values.bytes(); }
+};
+
+// Errors: a tensor that is no matrix; kNoResource.
+Result<std::shared_ptr<Weights>> load_weights(const PackedTensor& tensor, int64_t expert, ThreadPool& threads, cudaStream_t stream);
+
+class CudaMatrix final : public Matrix {
+ public:
+  explicit CudaMatrix(std::shared_ptr<const Weights> loaded) : Matrix(loaded->rows, loaded->columns), weights(std::move(loaded)) {}
+  std::string kernel(int64_t tokens) const override;
+  uint64_t bytes() const override { return weights->bytes(); }
+  std::shared_ptr<const Weights> weights;
+};
+
+constexpr int64_t kPlaneTokens = 32;  // up to here planes are multiplied as they are, kMaxTokens at a time
+
+}  // namespace tq::cuda

@@ -1,0 +1,223 @@
+// The CUDA backend against the scalar oracle; skipped by name without a card.
+#include "kernels/cuda/cuda_backend.h"
+
+#include "kernels/matrices.h"
+
+namespace tq {
+namespace {
+
+class CudaBackend : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto cuda = make_cuda_backend(threads_);
+    if (!cuda) GTEST_SKIP() << cuda.error().message;
+    cuda_ = std::move(*cuda);
+  }
+
+  ThreadPool threads_{4};
+  std::unique_ptr<Backend> ref_ = make_ref_backend(threads_), cuda_;
+};
+
+// Halves of the input and of the decoded weights: 11 bits each.
+constexpr double kHalfLimit = 6e-4;
+
+TEST_F(CudaBackend, ProductsWithFloatsAreTheOracles) {
+  for (const int64_t columns : {17, 64, 300})
+    for (const int64_t tokens : {1, 4, 9}) {
+      const PackedTensor tensor = plain(100, columns);
+      const auto expected = multiply(*ref_, tensor, tokens, Precision::kFloat);
+      EXPECT_LT(relative(multiply(*cuda_, tensor, tokens, Precision::kFloat), expected), 1e-5) << columns << " " << tokens;
+    }
+}
+
+TEST_F(CudaBackend, ProductsWithHalvesRoundTheInputOfManyTokensAtMost) {
+  for (const int64_t tokens : {1, 4, 9}) {
+    const PackedTensor tensor = random_halves(DType::kF16, 100, 320);
+    const auto expected = multiply(*ref_, tensor, tokens, Precision::kFloat);
+    EXPECT_LT(relative(multiply(*cuda_, tensor, tokens, Precision::kFloat), expected), 1e-5) << tokens;
+    EXPECT_LT(relative(multiply(*cuda_, tensor, tokens, Precision::kInt8), expected), tokens > 4 ? kHalfLimit : 1e-5) << tokens;
+  }
+}
+
+TEST_F(CudaBackend, GridProductsWithFloatActivationsAreTheOracles) {
+  for (const int64_t tokens : {1, 9}) {
+    const PackedTensor tensor = random_grid(100, 172, {3, 4, 2, 5});
+    const auto expected = multiply(*ref_, tensor, tokens, Precision::kFloat);
+    EXPECT_LT(relative(multiply(*cuda_, tensor, tokens, Precision::kFloat), expected), 2e-6) << tokens;
+  }
+}
+
+// Up to four tokens the activations have 15 bits, up to eight 8, unless the planes are many; prompts go through halves.
+TEST_F(CudaBackend, PackedPlanesLoseOnlyTheRoundingOfTheActivations) {
+  for (const auto& rates : {std::vector<uint8_t>{3, 3, 3, 3}, {3, 4, 2, 5}, {6, 6, 6, 6}, {8, 2, 8, 2}})
+    for (const int64_t columns : {66, 172, 768, 9216})
+      for (const int64_t tokens : {1, 2, 4, 5, 8, 11, 40}) {
+        const PackedTensor tensor = random_grid(100, columns, rates);
+        const auto expected = multiply(*ref_, tensor, tokens, Precision::kFloat);
+        const bool is_int8 = tokens > 4 && tokens <= 32 && rates[0] + rates[1] < 10;
+        const double limit = tokens > 32 ? kHalfLimit : is_int8 ? 0.012 : 1e-4;
+        EXPECT_LT(relative(multiply(*cuda_, tensor, tokens, Precision::kInt8), expected), limit)
+            << int{rates[0]} << " " << columns << " " << tokens;
+      }
+}
+
+TEST_F(CudaBackend, ManyRowsAreSharedOutAmongAllMultiprocessors) {
+  const PackedTensor tensor = random_grid(9000, 512, std::vector<uint8_t>(282, 4));
+  const auto expected = multiply(*ref_, tensor, 1, Precision::kFloat);
+  EXPECT_LT(relative(multiply(*cuda_, tensor, 1, Precision::kInt8), expected), 1e-4);
+}
+
+// Norm, product, sum in one go, with three matrices of different codecs.
+TEST_F(CudaBackend, FusedProductsAreTheirParts) {
+  constexpr int64_t kColumns = 512;
+  const PackedTensor grid = random_grid(96, kColumns, {3, 4, 2}), half = random_halves(DType::kF16, 70, kColumns);
+  const auto input = gaussian(2 * kColumns, 1), other = gaussian(2 * kColumns, 2), start = gaussian(2 * 96, 3);
+  const auto run = [&](Backend& backend, bool is_gated) {
+    Floats in(backend, input), weight(backend, other), made(backend, input), sum(backend, start), out(backend, start),
+        second(backend, start);
+    const auto planes = backend.prepare(grid).value(), halves = backend.prepare(half).value();
+    const NormArgs norm{
+        .input = in.data(), .weight = weight.data(), .output = made.data(), .count = 2, .width = kColumns, .epsilon = 1e-5f, .offset = 1};
+    const GatedArgs gated{
+        .gate = in.data(), .up = weight.data(), .output = made.data(), .tokens = 2, .width = kColumns, .stride = kColumns};
+    const LinearJob jobs[] = {{planes.get(), nullptr, out.data()}, {halves.get(), nullptr, second.data()}};
+    const LinearArgs linear{.input = made.data(), .tokens = 2, .jobs = {jobs, is_gated ? 1u : 2u}};
+    backend.fused_linear({.linear = linear,
+                          .norm = is_gated ? nullptr : &norm,
+                          .gated = is_gated ? &gated : nullptr,
+                          .sum = is_gated ? sum.data() : nullptr});
+    auto all = is_gated ? sum.values() : out.values();
+    const auto more = is_gated ? std::vector<float>{} : second.values();
+    all.insert(all.end(), more.begin(), more.begin() + static_cast<std::ptrdiff_t>(std::min<size_t>(more.size(), 140)));
+    return all;
+  };
+  EXPECT_LT(relative(run(*cuda_, false), run(*ref_, false)), 1e-4);
+  EXPECT_LT(relative(run(*cuda_, true), run(*ref_, true)), 1e-4);
+}
+
+struct AttentionCase {
+  KvType type;
+  int64_t heads, kv_heads, dim, past, tokens, window;
+};
+
+std::vector<float> attention(Backend& backend, const AttentionCase& c) {
+  constexpr int64_t kCapacity = 700;
+  const int64_t width = c.kv_heads * c.dim, stored = c.past + c.tokens;
+  const auto side = static_cast<uint64_t>(c.kv_heads * kCapacity * kv_row_bytes(c.type, c.dim));
+  const Memory keys = backend.allocate(side).value(), values = backend.allocate(side).value();
+  const KvView kv{c.type, keys.as<std::byte>(), values.as<std::byte>(), c.kv_heads, kCapacity, c.dim};
+  Floats key(backend, gaussian(stored * width, 8)), value(backend, gaussian(stored * width, 9)),
+      query(backend, gaussian(c.tokens * c.heads * c.dim, 10));
+  Floats output(backend, std::vector<float>(static_cast<size_t>(c.tokens * c.heads * c.dim), NAN));
+  std::vector<float> inv_freq;
+  for (int64_t i = 0; i < c.dim / 2; ++i) inv_freq.push_back(std::pow(1e4f, -2.0f * static_cast<float>(i) / static_cast<float>(c.dim)));
+  backend.kv_store({.key = key.data(), .value = value.data(), .tokens = c.past, .stride = width, .kv = kv});
+  const RotaryArgs rotate_query{.values = query.data(),
+                                .tokens = c.tokens,
+                                .heads = c.heads,
+                                .head_dim = c.dim,
+                                .stride = c.heads * c.dim,
+                                .first_position = c.past,
+                                .inv_freq = inv_freq};
+  RotaryArgs rotate_key = rotate_query;
+  rotate_key.values = key.data() + c.past * width, rotate_key.heads = c.kv_heads, rotate_key.stride = width;
+  backend.rotate_and_store(rotate_query, rotate_key,
+                           {.key = rotate_key.values,
+                            .value = value.data() + c.past * width,
+                            .tokens = c.tokens,
+                            .stride = width,
+                            .first_position = c.past,
+                            .kv = kv});
+  backend.attend({.query = query.data(),
+                  .output = output.data(),
+                  .tokens = c.tokens,
+                  .heads = c.heads,
+                  .stride = c.heads * c.dim,
+                  .first_position = c.past,
+                  .kv = kv,
+                  .window = c.window,
+                  .scale = 0.2f,
+                  .softcap = c.window ? 5.0f : 0.0f});
+  return output.values();
+}
+
+TEST_F(CudaBackend, RotationStoreAndAttentionAreTheOracles) {
+  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kQ8})
+    for (const int64_t window : {0, 90})
+      for (const auto& [heads, kv_heads, dim] : {std::tuple<int64_t, int64_t, int64_t>{4, 2, 40}, {8, 2, 128}, {7, 1, 64}, {3, 3, 256}})
+        for (const auto& [past, tokens] : {std::pair<int64_t, int64_t>{10, 1}, {650, 1}, {500, 3}, {5, 50}}) {
+          const AttentionCase c{type, heads, kv_heads, dim, past, tokens, window};
+          // Rounding to the stored type may fall to the other side.
+          EXPECT_LT(relative(attention(*cuda_, c), attention(*ref_, c)), type == KvType::kF32 ? 1e-5 : 1e-3)
+              << kv_type_name(type) << " " << window << " " << dim << " " << past << " " << tokens;
+        }
+}
+
+TEST_F(CudaBackend, ElementwiseOperationsAreTheOracles) {
+  const auto gate = gaussian(5 * 70, 11), up = gaussian(5 * 70, 12), weight = gaussian(70, 13);
+  const auto run = [&](Backend& backend) {
+    Floats a(backend, gate), b(backend, up), w(backend, weight), out(backend, gate);
+    std::vector<float> all;
+    const auto keep = [&] {
+      const auto values = out.values();
+      all.insert(all.end(), values.begin(), values.end());
+    };
+    for (const GateKind kind : {GateKind::kSilu, GateKind::kGeluTanh, GateKind::kGelu}) {
+      backend.gated({.kind = kind, .gate = a.data(), .up = b.data(), .output = out.data(), .tokens = 5, .width = 70, .stride = 70});
+      keep();
+    }
+    backend.norm({.input = a.data(), .weight = w.data(), .output = out.data(), .count = 5, .width = 70, .epsilon = 1e-5f, .offset = 1});
+    keep();
+    backend.add(out.data(), a.data(), 5 * 70);
+    backend.softcap(out.data(), 5 * 70, 1.5f);
+    keep();
+    const std::vector<int32_t> rows = {3, 0, 4};
+    const Memory index = backend.allocate(rows.size() * sizeof(int32_t)).value();
+    backend.upload(index.as<int32_t>(), rows.data(), rows.size() * sizeof(int32_t));
+    backend.zero(out.data(), 5 * 70);
+    backend.gather({.input = a.data(), .row = index.as<int32_t>(), .output = out.data(), .count = 3, .width = 70});
+    backend.scatter_add({.input = b.data(), .row = index.as<int32_t>(), .weight = w.data(), .output = out.data(), .count = 3, .width = 70});
+    keep();
+    all.push_back(static_cast<float>(backend.argmax(a.data(), 5 * 70)));
+    return all;
+  };
+  EXPECT_LT(relative(run(*cuda_), run(*ref_)), 1e-6);
+}
+
+TEST_F(CudaBackend, EmbeddingRowsAreTheOracles) {
+  const std::vector<int32_t> tokens = {5, 0, 99, 5};
+  for (const PackedTensor& table :
+       {random_grid(100, 768, {6, 6, 4, 6}), random_grid(100, 68, {6, 2, 4, 6}), random_halves(DType::kF16, 100, 64)}) {
+    const auto run = [&](Backend& backend) {
+      Floats out(backend, std::vector<float>(tokens.size() * static_cast<size_t>(table.columns()), NAN));
+      backend.embed({.table = &table, .tokens = tokens, .scale = 3.0f, .output = out.data()});
+      return out.values();
+    };
+    EXPECT_LT(relative(run(*cuda_), run(*ref_)), 1e-6);
+  }
+}
+
+// A pass recorded once gives at every token and position what the operations give one by one.
+TEST_F(CudaBackend, RecordedPassesFollowTokenAndPosition) {
+  const PackedTensor table = random_halves(DType::kF16, 100, 64);
+  const std::vector<float> inv_freq = {1.0f, 0.3f, 0.1f, 0.01f};
+  const auto run = [&](Backend& backend, uint64_t recording) {
+    Floats out(backend, std::vector<float>(64));
+    std::vector<float> all;
+    for (int32_t i = 0; i < 5; ++i) {
+      const int32_t token = 10 * i;
+      backend.pass({.tokens = {&token, 1}, .first_position = 7 * i, .recording = recording}, [&] {
+        backend.embed({.table = &table, .tokens = {&token, 1}, .output = out.data()});
+        backend.rotary(
+            {.values = out.data(), .tokens = 1, .heads = 8, .head_dim = 8, .stride = 64, .first_position = 7 * i, .inv_freq = inv_freq});
+      });
+      const auto values = out.values();
+      all.insert(all.end(), values.begin(), values.end());
+    }
+    return all;
+  };
+  EXPECT_LT(relative(run(*cuda_, 77), run(*ref_, 0)), 1e-6);
+}
+
+}  // namespace
+}  // namespace tq
