@@ -98,26 +98,26 @@ struct Variant {
   std::function<int(const Split&, const Form&)> shared;
 };
 
-template <int kColumns, bool kPair, int kWarps, int kStages, template <int> class Ring>
+template <int kColumns, bool kPair, int kWarps, int kStages>
 void run_form(const ProductArgs& args, dim3 grid, cudaStream_t stream, bool early) {
-  using Kernel = PlaneProduct<kColumns, kPair, kWarps, kStages, Ring>;
+  using Kernel = PlaneProduct<kColumns, kPair, kWarps, kStages>;
   const int shared = Kernel::shared_bytes(args.split);
-  auto* kernel = &plane_product_kernel<kColumns, kPair, kWarps, kStages, Ring>;
+  auto* kernel = &plane_product_kernel<kColumns, kPair, kWarps, kStages>;
   CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
   launch(kernel, grid, kWarps * 32, shared, stream, early, args);
 }
 
-template <int kWarps, int kStages, template <int> class Ring>
-Variant variant(const char* name, int per_sm) {
-  return {std::string(name) + " " + std::to_string(kWarps) + "x" + std::to_string(kStages) + "/" + std::to_string(per_sm),
+template <int kWarps, int kStages>
+Variant variant(int per_sm) {
+  return {std::to_string(kWarps) + "x" + std::to_string(kStages) + "/" + std::to_string(per_sm),
           kWarps,
           kStages,
           per_sm,
           [](const ProductArgs& args, const Form& form, dim3 grid, cudaStream_t stream, bool early) {
-            if (form.columns == 2) run_form<2, true, kWarps, kStages, Ring>(args, grid, stream, early);
-            else if (form.columns == 4) run_form<4, true, kWarps, kStages, Ring>(args, grid, stream, early);
-            else if (form.is_pair) run_form<8, true, kWarps, kStages, Ring>(args, grid, stream, early);
-            else run_form<8, false, kWarps, kStages, Ring>(args, grid, stream, early);
+            if (form.columns == 2) run_form<2, true, kWarps, kStages>(args, grid, stream, early);
+            else if (form.columns == 4) run_form<4, true, kWarps, kStages>(args, grid, stream, early);
+            else if (form.is_pair) run_form<8, true, kWarps, kStages>(args, grid, stream, early);
+            else run_form<8, false, kWarps, kStages>(args, grid, stream, early);
           },
           {}};
 }
@@ -469,10 +469,7 @@ double packed_layer_us(const Layer& layer, const PackedLayer& packed, int rate, 
       static_cast<int>(packed.copies.size()));
 }
 
-std::vector<Variant> variants() {
-  return {variant<16, 6, LaneRing>("lane", 1), variant<16, 5, LaneRing>("lane", 1), variant<14, 8, LaneRing>("lane", 1),
-          variant<18, 6, LaneRing>("lane", 1)};
-}
+std::vector<Variant> variants() { return {variant<16, 6>(1), variant<16, 5>(1), variant<8, 16>(1), variant<8, 6>(2), variant<20, 5>(1)}; }
 
 void run_checks() {
   const Linears small[] = {{{256, 96, 64}, 768}, {{640}, 1024}, {{224, 512}, 4352}};

@@ -146,20 +146,29 @@ __global__ void __launch_bounds__(kWarps * 32) attend_kernel(const AttendArgsDev
   }
 }
 
-// grid (heads, tokens)
+// grid (heads, tokens). A lane knows one split's largest score and weight; all warps do the same.
 __global__ void __launch_bounds__(kMergeThreads) merge_kernel(const AttendArgsDevice args) {
   launch_dependents();
   dependency_wait();
-  const int dim = args.kv.head_dim;
+  constexpr int kFlight = 8;
+  const int dim = args.kv.head_dim, lane = static_cast<int>(threadIdx.x) % 32;
   const int64_t row = static_cast<int64_t>(blockIdx.y) * args.heads + blockIdx.x;
   const float* parts = args.partial + row * args.splits * (dim + 2);
-  float top = kNothing, weight = 0.0f;
-  for (int s = 0; s < args.splits; ++s) top = fmaxf(top, parts[s * (dim + 2) + dim]);
-  for (int s = 0; s < args.splits; ++s) weight += parts[s * (dim + 2) + dim + 1] * __expf(parts[s * (dim + 2) + dim] - top);
-  for (int i = static_cast<int>(threadIdx.x); i < dim; i += kMergeThreads) {
+  const bool has_split = lane < args.splits;
+  const float own = has_split ? parts[lane * (dim + 2) + dim] : kNothing, own_weight = has_split ? parts[lane * (dim + 2) + dim + 1] : 0.0f;
+  float part = __expf(own - warp_max(own));
+  part /= warp_sum(own_weight * part);
+  for (int i = static_cast<int>(threadIdx.x); i - lane < dim; i += kMergeThreads) {
+    const int at = min(i, dim - 1);
     float sum = 0.0f;
-    for (int s = 0; s < args.splits; ++s) sum += parts[s * (dim + 2) + i] * __expf(parts[s * (dim + 2) + dim] - top);
-    args.output[row * dim + i] = sum / weight;
+    for (int s = 0; s < args.splits; s += kFlight) {
+      float value[kFlight];
+#pragma unroll
+      for (int u = 0; u < kFlight; ++u) value[u] = s + u < args.splits ? parts[(s + u) * (dim + 2) + at] : 0.0f;
+#pragma unroll
+      for (int u = 0; u < kFlight; ++u) sum += value[u] * __shfl_sync(0xffffffffu, part, (s + u) % 32);
+    }
+    if (i < dim) args.output[row * dim + i] = sum;
   }
 }
 

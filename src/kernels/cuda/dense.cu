@@ -288,8 +288,8 @@ void dense(const DenseArgs& args, cudaStream_t stream) {
     default: return launch(&dense_kernel<4>, grid, kThreads, 0, stream, args);
   }
 }
-void read_only(const void* memory, uint64_t bytes, int32_t* sink, int multiprocessors, cudaStream_t stream) {
-  launch(&read_only_kernel, dim3(static_cast<unsigned>(16 * multiprocessors)), kThreads, 0, stream, static_cast<const uint4*>(memory),
+void read_only(const void* memory, uint64_t bytes, int32_t* sink, int blocks, cudaStream_t stream) {
+  launch(&read_only_kernel, dim3(static_cast<unsigned>(blocks)), kThreads, 0, stream, static_cast<const uint4*>(memory),
          static_cast<int64_t>(bytes / sizeof(uint4)), sink);
 }
 void argmax(const float* values, int count, int32_t* index, cudaStream_t stream) {

@@ -1,5 +1,5 @@
-// Launches with programmatic dependent launch where the device has it, and with one carve-out of shared memory for every kernel: a change of
-// it between kernels costs microseconds.
+// Launches with programmatic dependent launch where the device has it, and with one carve-out of shared memory for every kernel: a change
+// of it between kernels costs microseconds.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -21,7 +21,8 @@ void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int shared_by
   config.attrs = &attribute;
   config.numAttrs = 1;
   expect(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100), "shared memory");
-  if (shared_bytes > 48 << 10) expect(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), "shared memory");
+  if (shared_bytes > 48 << 10)
+    expect(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), "shared memory");
   expect(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(args)...), "launch");
 }
 

@@ -25,7 +25,7 @@ void attend(const AttendArgsDevice& args, cudaStream_t stream);
 int dense_blocks(int rows);
 void dense(const DenseArgs& args, cudaStream_t stream);  // up to kMaxDenseTokens
 // A loop that only reads; sink is never written.
-void read_only(const void* memory, uint64_t bytes, int32_t* sink, int multiprocessors, cudaStream_t stream);
+void read_only(const void* memory, uint64_t bytes, int32_t* sink, int blocks, cudaStream_t stream);
 void argmax(const float* values, int count, int32_t* index, cudaStream_t stream);
 
 // Planes. Product warps and the split of a launch are planned on the host.

@@ -40,21 +40,24 @@ __device__ __forceinline__ float sum_source(const FilterArgs& args, const Source
   return sum;
 }
 
-// The rows [first, first + kFilterRows) of a job for one token, a row a thread of the first kFilterRows. What depends on the weights alone is
-// read before the partial sums are waited for.
+// The rows [first, first + kFilterRows) of a job for one token, a row a thread of the first kFilterRows. What depends on the weights alone
+// is read before the partial sums are waited for.
 struct RowFilter {
   const FilterArgs& args;
   const FilterJob& job;
   int thread, first_plane, token;  // of the job's partial sums
-  int low, high;           // plane rows of the window; low may be negative: the ring closes
-  int row, newest, window; // of this thread; newest counts from low
+  int low, high;                   // plane rows of the window; low may be negative: the ring closes
+  int row, newest, window;         // of this thread; newest counts from low
   bool has_row;
   float scale, bias;
   Source source;
 
   __device__ RowFilter(const FilterArgs& args_, int index, int first, int token_, float* taps)
-      : args(args_), job(args_.job[index]), thread(static_cast<int>(threadIdx.x)),
-      first_plane(args_.first_block[index] * kTileRows), token(token_) {
+      : args(args_),
+        job(args_.job[index]),
+        thread(static_cast<int>(threadIdx.x)),
+        first_plane(args_.first_block[index] * kTileRows),
+        token(token_) {
     const int last = min(first + kFilterRows, job.rows) - 1, range = first / 32, last_range = last / 32;
     const int rate = job.rate[range], last_rate = job.rate[last_range];
     const int begin = job.newest[range] - job.windows[rate] + 1;

@@ -9,12 +9,12 @@ namespace tq::cuda {
 // A warp's ring of stages in shared memory, filled by asynchronous copies: every lane copies what it alone will read, so that no barrier is
 // needed.
 template <int kStages>
-struct LaneRing {
+struct TileRing {
   static constexpr int kBytes = kStages * kUnitTiles * kTileBytes;
   uint4* memory;  // [kStages][kUnitTiles][32]
   int lane;
 
-  __device__ LaneRing(void* shared, int lane_) : memory(static_cast<uint4*>(shared)), lane(lane_) {}
+  __device__ TileRing(void* shared, int lane_) : memory(static_cast<uint4*>(shared)), lane(lane_) {}
   // Every stage is filled in turn, with nullptr behind the end.
   __device__ void fill(int stage, const uint4* tiles) const {
     if (tiles) {
@@ -23,58 +23,24 @@ struct LaneRing {
     }
     copy_commit();
   }
-  // Until the stage that was filled kStages turns ago is there.
-  __device__ void wait(int, uint32_t) const { copy_wait<kStages - 1>(); }
+  // Until what was filled kStages turns ago is there.
+  __device__ void wait() const { copy_wait<kStages - 1>(); }
   __device__ uint4 tile(int stage, int i) const { return memory[(stage * kUnitTiles + i) * 32 + lane]; }
 };
 
-// The same, filled by bulk copies that one lane starts (sm_90).
-template <int kStages>
-struct BulkRing {
-  static constexpr int kBytes = kStages * (kUnitTiles * kTileBytes + 16);
-  uint4* memory;
-  uint64_t* barrier;  // [kStages], 16 bytes apart
-  int lane;
-
-  __device__ BulkRing(void* shared, int lane_)
-      : memory(static_cast<uint4*>(shared)), barrier(reinterpret_cast<uint64_t*>(memory + kStages * kUnitTiles * 32)), lane(lane_) {
-    if (lane < kStages) barrier_init(barrier + 2 * lane);
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    __syncwarp();
-  }
-  __device__ void fill(int stage, const uint4* tiles) const {
-    __syncwarp();  // all lanes have read what stood there
-    if (tiles && lane == 0) copy_bulk(memory + stage * kUnitTiles * 32, tiles, kUnitTiles * kTileBytes, barrier + 2 * stage);
-  }
-  __device__ void wait(int stage, uint32_t turn) const { barrier_wait(barrier + 2 * stage, turn & 1u); }
-  __device__ uint4 tile(int stage, int i) const { return memory[(stage * kUnitTiles + i) * 32 + lane]; }
-};
-
-// Where in the planes a warp is: a block of 128 plane rows, a tile of the slice.
+// Where in the planes a warp reads: stretches of tiles that lie one behind another, which end with a job, or, in a slice, with a row of
+// tiles.
 struct TileCursor {
-  const ProductArgs& args;
-  Slice slice;
-  int block, tile;
   const uint4* at;
+  int left;  // units of the stretch
 
-  __device__ TileCursor(const ProductArgs& args_, const Slice& slice_, uint32_t unit) : args(args_), slice(slice_) {
-    const int units = slice.tiles / kUnitTiles;
-    block = static_cast<int>(unit / static_cast<uint32_t>(units));
-    tile = static_cast<int>(unit % static_cast<uint32_t>(units)) * kUnitTiles;
-    seek();
-  }
-  __device__ void seek() {
+  __device__ void seek(const ProductArgs& args, const Slice& slice, uint32_t unit) {
+    const int units = slice.tiles / kUnitTiles, block = static_cast<int>(unit) / units, inside = static_cast<int>(unit) % units;
     int job = 0;
     while (job + 1 < args.jobs && block >= args.first_block[job + 1]) ++job;
     const int64_t row = static_cast<int64_t>(block - args.first_block[job]) * args.split.groups * kGroupTiles;
-    at = static_cast<const uint4*>(args.tiles[job]) + (row + slice.first_tile + tile) * 32;
-  }
-  __device__ void advance() {
-    tile += kUnitTiles;
-    at += kUnitTiles * 32;
-    if (tile < slice.tiles) return;
-    tile = 0;
-    if (++block < args.split.blocks) seek();
+    at = static_cast<const uint4*>(args.tiles[job]) + (row + slice.first_tile + inside * kUnitTiles) * 32;
+    left = (args.split.slices == 1 ? args.first_block[job + 1] - block : 1) * units - inside;
   }
 };
 
@@ -142,11 +108,11 @@ struct BlockSums {
   }
 };
 
-template <int kColumns, bool kPair, int kWarps, int kStages, template <int> class Ring>
+template <int kColumns, bool kPair, int kWarps, int kStages>
 struct PlaneProduct {
   static constexpr int kTokens = kPair ? kColumns / 2 : kColumns;
   static constexpr int kThreads = kWarps * 32;
-  static constexpr int kRingBytes = kWarps * Ring<kStages>::kBytes;
+  static constexpr int kRingBytes = kWarps * TileRing<kStages>::kBytes;
   static int shared_bytes(const Split& split) {
     int tiles = 0;
     for (int i = 0; i < split.slices; ++i) tiles = split.slice(i).tiles > tiles ? split.slice(i).tiles : tiles;
@@ -183,14 +149,18 @@ struct PlaneProduct {
     const uint32_t end = has_work ? args.split.first_unit(slice, worker + 1) : 0;
 
     // The weights depend on nothing: they are under way before the activations are waited for.
-    const Ring<kStages> ring(shared + warp * (Ring<kStages>::kBytes / 16), lane);
-    TileCursor ahead(args, slice, begin);
+    const TileRing<kStages> ring(shared + warp * (TileRing<kStages>::kBytes / 16), lane);
+    TileCursor ahead;
+    ahead.seek(args, slice, begin);
     uint32_t filled = begin;
-#pragma unroll 1
-    for (int stage = 0; stage < kStages; ++stage) {
+    const auto fill = [&](int stage) {
       ring.fill(stage, filled < end ? ahead.at : nullptr);
-      if (filled < end) ahead.advance(), ++filled;
-    }
+      ++filled;
+      ahead.at += kUnitTiles * 32;
+      if (--ahead.left == 0 && filled < end) ahead.seek(args, slice, filled);
+    };
+#pragma unroll 1
+    for (int stage = 0; stage < kStages; ++stage) fill(stage);
     launch_dependents();
     dependency_wait();
     uint4* words = shared + kRingBytes / 16;
@@ -201,19 +171,18 @@ struct PlaneProduct {
     const uint2* columns = reinterpret_cast<const uint2*>(words) + (g % kColumns) * 4 + t;
     const int64_t stride = static_cast<int64_t>(args.split.blocks) * kTileRows;
     const int units = slice.tiles / kUnitTiles;
-    int block = static_cast<int>(begin / static_cast<uint32_t>(units)), tile = static_cast<int>(begin % static_cast<uint32_t>(units)) * kUnitTiles;
+    int block = static_cast<int>(begin / static_cast<uint32_t>(units)),
+        tile = static_cast<int>(begin % static_cast<uint32_t>(units)) * kUnitTiles;
     BlockSums<kColumns, kPair> sums;
     sums.clear();
     int stage = 0;
-    uint32_t turn = 0;  // of the ring
 #pragma unroll 1
     for (uint32_t unit = begin; unit < end; ++unit) {
-      ring.wait(stage, turn);
+      ring.wait();
 #pragma unroll
       for (int i = 0; i < kUnitTiles; ++i) sums.multiply(ring.tile(stage, i), columns[(tile + i) * kColumns * 4]);
-      ring.fill(stage, filled < end ? ahead.at : nullptr);
-      if (filled < end) ahead.advance(), ++filled;
-      if (++stage == kStages) stage = 0, ++turn;
+      fill(stage);
+      if (++stage == kStages) stage = 0;
       const int group = tile / kGroupTiles;
       tile += kUnitTiles;
       const bool is_last = unit + 1 == end;
@@ -228,10 +197,10 @@ struct PlaneProduct {
   }
 };
 
-template <int kColumns, bool kPair, int kWarps, int kStages, template <int> class Ring>
+template <int kColumns, bool kPair, int kWarps, int kStages>
 __global__ void __launch_bounds__(kWarps * 32) plane_product_kernel(const __grid_constant__ ProductArgs args) {
   extern __shared__ uint4 shared[];
-  PlaneProduct<kColumns, kPair, kWarps, kStages, Ring>::run(args, shared);
+  PlaneProduct<kColumns, kPair, kWarps, kStages>::run(args, shared);
 }
 
 }  // namespace tq::cuda

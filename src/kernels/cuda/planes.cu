@@ -17,8 +17,8 @@ constexpr int kInputBytes = 66000;  // of shared memory, for the activations of 
 
 template <int kColumns, bool kPair>
 void launch_product(const ProductArgs& args, const ProductPlan& plan, cudaStream_t stream) {
-  using Kernel = PlaneProduct<kColumns, kPair, kProductWarps, kProductStages, LaneRing>;
-  launch(&plane_product_kernel<kColumns, kPair, kProductWarps, kProductStages, LaneRing>, dim3(static_cast<unsigned>(plan.blocks)),
+  using Kernel = PlaneProduct<kColumns, kPair, kProductWarps, kProductStages>;
+  launch(&plane_product_kernel<kColumns, kPair, kProductWarps, kProductStages>, dim3(static_cast<unsigned>(plan.blocks)),
          kProductWarps * 32, Kernel::shared_bytes(plan.split), stream, args);
 }
 
@@ -105,10 +105,11 @@ __global__ void __launch_bounds__(kQuantizeWarps * 32)
   const int group = static_cast<int>(blockIdx.x) * kQuantizeWarps + static_cast<int>(threadIdx.x) / 32;
   launch_dependents();
   dependency_wait();
-  if (group * kGroupColumns >= args.columns) return;
   const int64_t token = blockIdx.y;
+  const float factor = norm_factor(args, token);
+  if (group * kGroupColumns >= args.columns) return;
   Group values;
-  values.read(args, token, group, lane, norm_factor(args, token, lane));
+  values.read(args, token, group, lane, factor);
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     const int k = group * kGroupColumns + 8 * lane + i;

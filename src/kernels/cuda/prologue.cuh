@@ -13,17 +13,22 @@ __device__ __forceinline__ float activate(int kind, float x) {
   return 0.5f * x * (1.0f + erff(x * 0.7071067812f));
 }
 
-// 1 / rms of a row, the same in every thread of a warp; every warp must call it whole.
-__device__ __forceinline__ float inverse_rms(const float* input, int columns, float epsilon, int lane) {
+// A thread's part of the sum of squares of a row, which `threads` threads share.
+__device__ __forceinline__ float squares(const float* row, int columns, int thread, int threads) {
   float sum = 0.0f;
-  const int vectors = reinterpret_cast<uintptr_t>(input) % sizeof(float4) == 0 ? columns / 4 : 0;
+  const int vectors = reinterpret_cast<uintptr_t>(row) % sizeof(float4) == 0 ? columns / 4 : 0;
 #pragma unroll 8
-  for (int i = lane; i < vectors; i += 32) {
-    const float4 x = reinterpret_cast<const float4*>(input)[i];
+  for (int i = thread; i < vectors; i += threads) {
+    const float4 x = reinterpret_cast<const float4*>(row)[i];
     sum += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
   }
-  for (int i = 4 * vectors + lane; i < columns; i += 32) sum += input[i] * input[i];
-  return 1.0f / sqrtf(warp_sum(sum) / static_cast<float>(columns) + epsilon);
+  for (int i = 4 * vectors + thread; i < columns; i += threads) sum += row[i] * row[i];
+  return sum;
+}
+
+// 1 / rms of a row, the same in every thread of a warp; every warp must call it whole.
+__device__ __forceinline__ float inverse_rms(const float* row, int columns, float epsilon, int lane) {
+  return 1.0f / sqrtf(warp_sum(squares(row, columns, lane, 32)) / static_cast<float>(columns) + epsilon);
 }
 
 // Column k of a token. factor: inverse_rms with a norm.

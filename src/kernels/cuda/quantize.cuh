@@ -7,29 +7,25 @@
 
 namespace tq::cuda {
 
-constexpr int kQuantizeWarps = 4;
+constexpr int kQuantizeWarps = 8;
 
 // 256 columns of one token, 8 a lane: value i is column 8 * lane + i of the group.
 struct Group {
   float value[8];
 
-  // The input after its prologue, in the rotated basis; zeros behind the last column. factor: of a norm. The result is this lane's part of
-  // the squares of the input itself.
-  __device__ float read(const QuantizeArgs& args, int64_t token, int group, int lane, float factor) {
+  // The input after its prologue, in the rotated basis; zeros behind the last column. factor: of a norm.
+  __device__ void read(const QuantizeArgs& args, int64_t token, int group, int lane, float factor) {
     const InputArgs& input = args.input;
     const int first = group * kGroupColumns + 8 * lane;
-    float squares = 0.0f;
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       const int k = first + i;
       value[i] = 0.0f;
       if (k >= args.columns) continue;
-      const float raw = input.input[token * input.stride + k], x = input_value(input, token, k, factor);
-      squares += raw * raw;
+      const float x = input_value(input, token, k, factor);
       value[i] = args.sign[k / 8] >> (k % 8) & 1 ? -x : x;
     }
     hadamard(args.hadamard, lane);
-    return squares;
   }
 
   // Sylvester order, orthonormal, on blocks of `size` (a power of two up to 256).
@@ -86,9 +82,18 @@ struct Group {
   }
 };
 
-__device__ __forceinline__ float norm_factor(const QuantizeArgs& args, int64_t token, int lane) {
+// The factor of a norm, from the whole row, which the warps of a thread block share; 1 without a norm. Waits for all threads.
+__device__ __forceinline__ float norm_factor(const QuantizeArgs& args, int64_t token) {
   const InputArgs& input = args.input;
-  return input.prologue == Prologue::kNorm ? inverse_rms(input.input + token * input.stride, args.columns, input.epsilon, lane) : 1.0f;
+  if (input.prologue != Prologue::kNorm) return 1.0f;
+  __shared__ float parts[kQuantizeWarps];
+  const float sum = warp_sum(squares(input.input + token * input.stride, args.columns, static_cast<int>(threadIdx.x), kQuantizeWarps * 32));
+  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = sum;
+  __syncthreads();
+  float total = 0.0f;
+#pragma unroll
+  for (const float part : parts) total += part;
+  return 1.0f / sqrtf(total / static_cast<float>(args.columns) + input.epsilon);
 }
 
 // A warp a group: grid (ceil(groups / kQuantizeWarps), tokens).
@@ -97,9 +102,10 @@ __global__ void __launch_bounds__(kQuantizeWarps * 32) quantize_kernel(const __g
   const int group = static_cast<int>(blockIdx.x) * kQuantizeWarps + static_cast<int>(threadIdx.x) / 32;
   launch_dependents();
   dependency_wait();
+  const float factor = norm_factor(args, token);
   if (group * kGroupColumns >= args.columns) return;
   Group values;
-  values.read(args, token, group, lane, norm_factor(args, token, lane));
+  values.read(args, token, group, lane, factor);
   values.round(args.form, args.output, group, token, lane);
 }
 
