@@ -46,7 +46,8 @@ void AddedTokens::index() {
   for (size_t i = 0; i < tokens_.size(); ++i) {
     if (tokens_[i].content.empty()) continue;
     by_id_.emplace(tokens_[i].id, i);
-    if (utf8_repair(tokens_[i].content) == tokens_[i].content) sorted_.push_back(&tokens_[i]);  // others would cut characters
+    if (tokens_[i].normalized == finds_normalized_ && utf8_repair(tokens_[i].content) == tokens_[i].content)
+      sorted_.push_back(&tokens_[i]);  // others would cut characters
   }
   std::stable_sort(sorted_.begin(), sorted_.end(), [](const auto* a, const auto* b) { return a->content < b->content; });
   for (uint32_t i = 0; i < sorted_.size(); ++i) {

@@ -20,6 +20,7 @@ struct AddedToken {
   bool strip_left = false;  // takes the white space on that side with it
   bool strip_right = false;
   bool single_word = false;  // not within a word
+  bool normalized = false;   // found in the normalized text, by its normalized content
 };
 
 // How a text is searched.
@@ -34,7 +35,8 @@ class AddedTokens {
     size_t begin, end;  // with the white space it takes
     const AddedToken* token;
   };
-  AddedTokens() = default;
+  // finds_normalized: whether it finds the normalized tokens, or the others.
+  explicit AddedTokens(bool finds_normalized = false) : finds_normalized_(finds_normalized) {}
   AddedTokens(const AddedTokens&) = delete;  // the index points into the list
   AddedTokens& operator=(const AddedTokens&) = delete;
 
@@ -52,6 +54,7 @@ class AddedTokens {
   // The tokens that text begins with at `at`, shortest first.
   void prefixes(std::string_view text, size_t at, std::vector<const AddedToken*>& out) const;
 
+  bool finds_normalized_;
   std::vector<AddedToken> tokens_;
   std::vector<const AddedToken*> sorted_;                      // by content
   std::array<std::pair<uint32_t, uint32_t>, 256> by_first_{};  // ranges of sorted_

@@ -1,7 +1,7 @@
+// Texts to ids: added tokens are cut out, the rest is normalized, cut into words, and each word into tokens.
 #include <algorithm>
 #include <cstdlib>
-
-#include <utf8proc.h>
+#include <limits>
 
 #include "token/tokenizer_impl.h"
 #include "token/utf8.h"
@@ -10,6 +10,7 @@ namespace tq {
 namespace {
 
 constexpr std::string_view kSpaceMark = "\xe2\x96\x81";  // ▁
+constexpr float kNeverScore = std::numeric_limits<float>::lowest();
 
 // Control tokens that end an answer in every vocabulary that has them. Others, like GLM's <|user|>, depend on the chat template.
 constexpr const char* kEndOfTurn[] = {"<|im_end|>",
@@ -28,71 +29,30 @@ constexpr const char* kEndOfTurn[] = {"<|im_end|>",
                                       "<|eot|>",
                                       "<end_of_utterance>"};
 
-void replace_all(std::string& text, std::string_view from, std::string_view to) {
-  if (from.empty()) return;
-  std::string out;
-  size_t at = 0;
-  for (size_t found = text.find(from); found != std::string::npos; found = text.find(from, at)) {
-    out.append(text, at, found - at).append(to);
-    at = found + from.size();
-  }
-  text = out.append(text, at);
-}
-
-std::string unicode_form(const std::string& text, UnicodeForm::Kind kind) {
-  int options = UTF8PROC_STABLE;
-  switch (kind) {
-    case UnicodeForm::kNfc: options |= UTF8PROC_COMPOSE; break;
-    case UnicodeForm::kNfd: options |= UTF8PROC_DECOMPOSE; break;
-    case UnicodeForm::kNfkc: options |= UTF8PROC_COMPOSE | UTF8PROC_COMPAT; break;
-    case UnicodeForm::kNfkd: options |= UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT; break;
-    case UnicodeForm::kLowercase: {
-      std::string out;
-      for (size_t at = 0; at < text.size(); at += utf8_length(text, at))
-        utf8_append(out, static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(utf8_decode(text, at)))));
-      return out;
-    }
-  }
-  utf8proc_uint8_t* mapped = nullptr;
-  const utf8proc_ssize_t length =
-      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()), &mapped,
-                   static_cast<utf8proc_option_t>(options));
-  if (length < 0) return text;
-  std::string out(reinterpret_cast<char*>(mapped), static_cast<size_t>(length));
-  std::free(mapped);
-  return out;
-}
-
-void apply(const NormalizeStep& step, std::string& text) {
-  if (const auto* form = std::get_if<UnicodeForm>(&step)) text = unicode_form(text, form->kind);
-  if (const auto* replace = std::get_if<ReplaceText>(&step)) replace_all(text, replace->from, replace->to);
-  if (const auto* prepend = std::get_if<PrependText>(&step); prepend && !text.empty()) text = prepend->text + text;
-  if (const auto* replace = std::get_if<ReplaceRegex>(&step)) {
-    std::string out;
-    size_t at = 0;
-    for (const auto& [begin, end] : replace->from.find_all(text)) {
-      out.append(text, at, begin - at).append(replace->to);
-      at = end;
-    }
-    text = out.append(text, at);
-  }
-  if (const auto* strip = std::get_if<StripSpace>(&step)) {
-    size_t begin = 0, end = text.size();
-    while (strip->left && begin < end && is_space_at(text, begin)) begin += utf8_length(text, begin);
-    while (strip->right && end > begin && is_space_at(text, character_before(text, end))) end = character_before(text, end);
-    text = text.substr(begin, end - begin);
-  }
-}
-
 }  // namespace
 
 Status TokenizerImpl::finish() {
   kinds.resize(tokens.size(), TokenKind::kNormal);
-  for (size_t i = 0; i < tokens.size(); ++i) ids.emplace(tokens[i], static_cast<TokenId>(i));
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    ids.emplace(tokens[i], static_cast<TokenId>(i));
+    longest_token_ = std::max(longest_token_, tokens[i].size());
+  }
   byte_tokens_.fill(-1);
   for (size_t byte = 0; byte < 256; ++byte)
     if (const auto found = ids.find(fmt::format("<0x{:02X}>", byte)); found != ids.end()) byte_tokens_[byte] = found->second;
   added.index();
+  for (AddedToken token : added.all()) {
+    if (!token.normalized) continue;
+    token.content = normalize(normalizer, token.content);
+    added_normalized_.add(std::move(token));
+  }
+  added_normalized_.index();
+  for (size_t i = 0; i < scores.size(); ++i) {  // control tokens are never found in words
+    least_score_ = std::min(least_score_, scores[i]);
+    const AddedToken* token = added.by_id(static_cast<TokenId>(i));
+    if ((token && token->special) || kinds[i] == TokenKind::kControl || kinds[i] == TokenKind::kUnknown || kinds[i] == TokenKind::kByte)
+      scores[i] = kNeverScore;
+  }
   const auto add_end = [&](TokenId id) {
     if (id >= 0 && std::find(end_of_turn.begin(), end_of_turn.end(), id) == end_of_turn.end()) end_of_turn.push_back(id);
   };
@@ -114,8 +74,7 @@ std::vector<TokenId> TokenizerImpl::encode(std::string_view raw, const AddedSear
   size_t at = 0;
   bool is_first = true, after_special = true;
   for (const AddedTokens::Found& found : added.find(text, search)) {
-    if (found.begin > at)
-      encode_stretch(std::string_view(text).substr(at, found.begin - at), is_first, after_special, out), is_first = false;
+    if (found.begin > at) encode_stretch(std::string_view(text).substr(at, found.begin - at), is_first, after_special, out);
     out.push_back(found.token->id);
     is_first = false;
     after_special = found.token->special;
@@ -126,35 +85,34 @@ std::vector<TokenId> TokenizerImpl::encode(std::string_view raw, const AddedSear
   return out;
 }
 
-std::string TokenizerImpl::normalized(std::string_view text, bool wants_prefix) const {
-  std::string out(text);
-  for (const NormalizeStep& step : normalize) apply(step, out);
-  if (prefix_after_special && wants_prefix) out = " " + out;
-  if (prefix_after_special || (byte_fallback && !metaspace && normalize.empty() && !byte_level)) replace_all(out, " ", kSpaceMark);
-  return out;
+void TokenizerImpl::encode_stretch(std::string_view raw, bool is_first, bool after_special, std::vector<TokenId>& out) const {
+  std::string text = normalize(normalizer, raw);
+  if (prefix_after_special && after_special && !text.empty()) text = std::string(kSpaceMark) + text;
+  if (added_normalized_.all().empty()) return encode_normalized(std::move(text), is_first, out);
+  size_t at = 0;
+  for (const AddedTokens::Found& found : added_normalized_.find(text, {.parse_special = true})) {
+    if (found.begin > at) encode_normalized(text.substr(at, found.begin - at), is_first && at == 0, out);
+    out.push_back(found.token->id);
+    at = found.end;
+  }
+  if (at < text.size()) encode_normalized(text.substr(at), is_first && at == 0, out);
 }
 
-void TokenizerImpl::encode_stretch(std::string_view raw, bool is_first, bool after_special, std::vector<TokenId>& out) const {
-  std::string text = normalized(raw, after_special);
-  if (metaspace) {
-    replace_all(text, " ", kSpaceMark);
-    const bool prepends = metaspace->prepend == Metaspace::kAlways || (metaspace->prepend == Metaspace::kFirst && is_first);
-    if (prepends && !text.starts_with(kSpaceMark)) text = std::string(kSpaceMark) + text;
-  }
-  if (byte_level && add_prefix_space && !text.empty() && !is_space_at(text, 0)) text = " " + text;
-  std::vector<std::string_view> pieces = {text};
-  for (const SplitStep& step : splits) pieces = split(step, pieces);
-  for (const std::string_view piece : pieces) {
-    if (!metaspace || !metaspace->split) {
-      encode_piece(piece, out);
-      continue;
+void TokenizerImpl::encode_normalized(std::string text, bool is_first, std::vector<TokenId>& out) const {
+  for (const std::string& word : pretokenize(pretokenizer, std::move(text), is_first)) encode_word(word, out);
+}
+
+void TokenizerImpl::encode_word(const std::string& word, std::vector<TokenId>& out) const {
+  switch (algorithm) {
+    case Algorithm::kBpe: return encode_bpe(word, out);
+    case Algorithm::kUnigram: return encode_unigram(word, out);
+    case Algorithm::kWordPiece: return encode_word_piece(word, out);
+    case Algorithm::kWordLevel: {
+      const auto found = ids.find(word);
+      if (found != ids.end()) out.push_back(found->second);
+      else append_unknown(word, out);
+      return;
     }
-    size_t begin = 0;  // a new word begins at every mark
-    for (size_t next = piece.find(kSpaceMark, 1); next != std::string_view::npos; next = piece.find(kSpaceMark, begin + 1)) {
-      encode_piece(piece.substr(begin, next - begin), out);
-      begin = next;
-    }
-    encode_piece(piece.substr(begin), out);
   }
 }
 
@@ -166,42 +124,108 @@ void TokenizerImpl::append_unknown(std::string_view symbol, std::vector<TokenId>
       return;
     }
   }
-  if (unknown < 0 || (fuse_unknown && !out.empty() && out.back() == unknown)) return;
-  out.push_back(unknown);
+  if (unknown >= 0) out.push_back(unknown);
 }
 
-void TokenizerImpl::encode_piece(std::string_view piece, std::vector<TokenId>& out) const {
-  if (piece.empty()) return;
-  std::string spelled;
-  if (byte_level) {
-    for (const char c : piece) spelled += byte_characters()[static_cast<uint8_t>(c)];
-  } else {
-    spelled = piece;
-  }
+void TokenizerImpl::encode_bpe(const std::string& word, std::vector<TokenId>& out) const {
   if (ignore_merges) {
-    if (const auto whole = ids.find(spelled); whole != ids.end()) {
+    if (const auto whole = ids.find(word); whole != ids.end()) {
       out.push_back(whole->second);
       return;
     }
   }
   std::vector<TokenId> symbols;
   std::vector<std::string_view> strange;  // characters outside the vocabulary: id -1 - index
-  for (size_t at = 0; at < spelled.size();) {
-    const size_t length = utf8_length(spelled, at);
-    const auto found = ids.find(spelled.substr(at, length));
+  for (size_t at = 0; at < word.size();) {
+    const size_t length = std::max<size_t>(1, utf8_length(word, at));
+    std::string symbol = (at > 0 ? subword_prefix : std::string()) + word.substr(at, length);
+    if (at + length == word.size()) symbol += word_suffix;
+    const auto found = ids.find(symbol);
     if (found != ids.end()) {
       symbols.push_back(found->second);
     } else {
-      strange.push_back(std::string_view(spelled).substr(at, length));
+      strange.push_back(std::string_view(word).substr(at, length));
       symbols.push_back(-static_cast<TokenId>(strange.size()));
     }
     at += length;
   }
   merge_symbols(merges, symbols);
+  bool last_is_unknown = false;
   for (const TokenId symbol : symbols) {
-    if (symbol >= 0) out.push_back(symbol);
-    else append_unknown(strange[static_cast<size_t>(-symbol - 1)], out);
+    if (symbol >= 0) {
+      out.push_back(symbol);
+      last_is_unknown = false;
+    } else if (!(fuse_unknown && last_is_unknown)) {
+      const size_t before = out.size();
+      append_unknown(strange[static_cast<size_t>(-symbol - 1)], out);
+      last_is_unknown = out.size() > before && out.back() == unknown;
+    }
   }
+}
+
+// Viterbi over the characters. A character that no token spells costs more than every token.
+void TokenizerImpl::encode_unigram(const std::string& word, std::vector<TokenId>& out) const {
+  constexpr double kUnknownPenalty = 10;
+  struct Best {
+    double score = 0;
+    size_t begin = 0;
+    TokenId id = -1;
+    bool reached = false;
+  };
+  std::vector<Best> best(word.size() + 1);
+  best[0].reached = true;
+  const auto offer = [&](size_t begin, size_t end, double score, TokenId id) {
+    const double total = best[begin].score + score;
+    if (!best[end].reached || total > best[end].score) best[end] = {total, begin, id, true};
+  };
+  for (size_t at = 0; at < word.size();) {
+    const size_t character = std::max<size_t>(1, utf8_length(word, at));
+    bool has_single = false;
+    for (size_t end = at + character; end <= std::min(word.size(), at + longest_token_);) {
+      const auto found = ids.find(word.substr(at, end - at));
+      const auto id = found == ids.end() ? scores.size() : static_cast<size_t>(found->second);
+      if (id < scores.size() && scores[id] > kNeverScore) {
+        offer(at, end, static_cast<double>(scores[id]), found->second);
+        has_single |= end == at + character;
+      }
+      end += end < word.size() ? std::max<size_t>(1, utf8_length(word, end)) : 1;
+    }
+    if (!has_single) offer(at, at + character, static_cast<double>(least_score_) - kUnknownPenalty, -1);
+    at += character;
+  }
+  std::vector<std::pair<size_t, size_t>> pieces;  // from the end
+  for (size_t end = word.size(); end > 0; end = best[end].begin) {
+    const bool joins = fuse_unknown && best[end].id < 0 && !pieces.empty() && best[pieces.back().second].id < 0;
+    if (joins) pieces.back().first = best[end].begin;
+    else pieces.emplace_back(best[end].begin, end);
+  }
+  for (auto piece = pieces.rbegin(); piece != pieces.rend(); ++piece) {
+    const TokenId id = best[piece->second].id;
+    if (id >= 0) out.push_back(id);
+    else append_unknown(std::string_view(word).substr(piece->first, piece->second - piece->first), out);
+  }
+}
+
+void TokenizerImpl::encode_word_piece(const std::string& word, std::vector<TokenId>& out) const {
+  const auto characters = std::count_if(word.begin(), word.end(), [](char c) { return (static_cast<uint8_t>(c) & 0xc0) != 0x80; });
+  const size_t before = out.size();
+  bool fits = longest_word <= 0 || characters <= longest_word;
+  for (size_t at = 0; fits && at < word.size();) {
+    size_t end = std::min(word.size(), at + longest_token_);
+    while (end > at && end < word.size() && (static_cast<uint8_t>(word[end]) & 0xc0) == 0x80) --end;
+    TokenId id = -1;
+    while (end > at && id < 0) {
+      const auto found = ids.find((at > 0 ? subword_prefix : std::string()) + word.substr(at, end - at));
+      if (found != ids.end()) id = found->second;
+      else end = character_before(word, end);
+    }
+    fits = id >= 0;
+    out.push_back(id);
+    at = end;
+  }
+  if (fits) return;
+  out.resize(before);
+  append_unknown(word, out);
 }
 
 std::string TokenizerImpl::bytes_of(TokenId id) const {
@@ -212,7 +236,9 @@ std::string TokenizerImpl::bytes_of(TokenId id) const {
   if (byte_fallback && token.size() == 6 && token.starts_with("<0x") && token.back() == '>')
     return std::string(1, static_cast<char>(std::strtol(token.substr(3, 2).c_str(), nullptr, 16)));
   std::string out = token;
-  replace_all(out, kSpaceMark, " ");
+  if (algorithm == Algorithm::kWordPiece) return out.starts_with(subword_prefix) ? out.substr(subword_prefix.size()) : " " + out;
+  if (!word_suffix.empty()) replace_all(out, word_suffix, " ");
+  if (marks_spaces) replace_all(out, kSpaceMark, " ");
   return out;
 }
 

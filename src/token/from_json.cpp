@@ -1,4 +1,6 @@
 // Tokenizers from Hugging Face's tokenizer.json.
+#include <map>
+
 #include "token/json_steps.h"
 #include "token/tokenizer_impl.h"
 
@@ -7,18 +9,34 @@ namespace {
 
 constexpr int64_t kLargestId = int64_t{1} << 28;
 
+Status set_token(TokenizerImpl& impl, const std::string& token, int64_t id, size_t count) {
+  if (id < 0 || id >= kLargestId || static_cast<size_t>(id) >= 16 * count + 1024)
+    return bad_input("{}: token '{}' has the id {} in a vocabulary of {}", impl.where, token.substr(0, 40), id, count);
+  if (impl.tokens.size() <= static_cast<size_t>(id)) impl.tokens.resize(static_cast<size_t>(id) + 1);
+  impl.tokens[static_cast<size_t>(id)] = token;
+  return {};
+}
+
 // Vocabularies are objects of 10^5 members: walked once, never searched.
 Status read_vocabulary(const Json& model, TokenizerImpl& impl) {
   const auto vocabulary = model.find("vocab");
   if (vocabulary == model.end() || !vocabulary->is_object()) return bad_input("{}: model.vocab should be an object", impl.where);
   for (const auto& [token, value] : vocabulary->items()) {
-    if (!value.is_number_integer() || value.get<int64_t>() < 0 || value.get<int64_t>() >= kLargestId)
-      return bad_input("{}: the id of token '{}' makes no sense", impl.where, token.substr(0, 40));
-    const auto id = static_cast<size_t>(value.get<int64_t>());
-    if (id >= 16 * vocabulary->size() + 1024)
-      return bad_input("{}: token '{}' has the id {} in a vocabulary of {}", impl.where, token.substr(0, 40), id, vocabulary->size());
-    if (impl.tokens.size() <= id) impl.tokens.resize(id + 1);
-    impl.tokens[id] = token;
+    if (!value.is_number_integer()) return bad_input("{}: the id of token '{}' makes no sense", impl.where, token.substr(0, 40));
+    TQ_TRY(set_token(impl, token, value.get<int64_t>(), vocabulary->size()));
+  }
+  return {};
+}
+
+// [["piece", score], …]
+Status read_scored_vocabulary(const Json& model, TokenizerImpl& impl) {
+  const auto vocabulary = model.find("vocab");
+  if (vocabulary == model.end() || !vocabulary->is_array()) return bad_input("{}: model.vocab should be a list", impl.where);
+  for (const Json& entry : *vocabulary) {
+    if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() || !entry[1].is_number())
+      return bad_input("{}: entry {} of model.vocab is no piece with a score", impl.where, impl.tokens.size());
+    impl.tokens.push_back(entry[0].get<std::string>());
+    impl.scores.push_back(entry[1].get<float>());
   }
   return {};
 }
@@ -39,7 +57,8 @@ Status read_merges(const Json& model, TokenizerImpl& impl) {
     } else {
       return bad_input("{}: merge {} is neither a text nor a pair", impl.where, rank);
     }
-    const auto a = impl.ids.find(left), b = impl.ids.find(right), ab = impl.ids.find(left + right);
+    const std::string joined = left + (right.starts_with(impl.subword_prefix) ? right.substr(impl.subword_prefix.size()) : right);
+    const auto a = impl.ids.find(left), b = impl.ids.find(right), ab = impl.ids.find(joined);
     if (a != impl.ids.end() && b != impl.ids.end() && ab != impl.ids.end())
       impl.merges.emplace(pair_key(a->second, b->second), Merge{rank, ab->second});
     ++rank;
@@ -52,15 +71,28 @@ Status read_model(const Json& json, TokenizerImpl& impl) {
   if (model == json.end() || !model->is_object()) return bad_input("{}: there is no model", impl.where);
   const JsonReader reader(*model, impl.where + " model");
   TQ_ASSIGN(const std::string type, reader.string_or("type", model->contains("merges") ? "BPE" : "unknown"));
-  if (type != "BPE") return bad_input("{}: tokenizers of the type {} are not supported (BPE is)", impl.where, type);
-  for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
-    TQ_ASSIGN(const std::string text, reader.string_or(key, ""));
-    if (!text.empty()) return bad_input("{}: {} is not supported", impl.where, key);
-  }
+  static const std::map<std::string, Algorithm> kAlgorithms = {{"BPE", Algorithm::kBpe},
+                                                               {"Unigram", Algorithm::kUnigram},
+                                                               {"WordPiece", Algorithm::kWordPiece},
+                                                               {"WordLevel", Algorithm::kWordLevel}};
+  const auto found = kAlgorithms.find(type);
+  if (found == kAlgorithms.end())
+    return bad_input("{}: tokenizers of the type {} are not supported (BPE, Unigram, WordPiece and WordLevel are)", impl.where, type);
+  impl.algorithm = found->second;
+  TQ_ASSIGN(impl.subword_prefix, reader.string_or("continuing_subword_prefix", impl.algorithm == Algorithm::kWordPiece ? "##" : ""));
+  TQ_ASSIGN(impl.word_suffix, reader.string_or("end_of_word_suffix", ""));
   TQ_ASSIGN(impl.byte_fallback, reader.boolean_or("byte_fallback", false));
-  TQ_ASSIGN(impl.fuse_unknown, reader.boolean_or("fuse_unk", false));
+  TQ_ASSIGN(impl.fuse_unknown, reader.boolean_or("fuse_unk", impl.algorithm == Algorithm::kUnigram));
   TQ_ASSIGN(impl.ignore_merges, reader.boolean_or("ignore_merges", false));
-  return read_vocabulary(*model, impl);
+  if (impl.algorithm == Algorithm::kWordPiece) {
+    TQ_ASSIGN(impl.longest_word, reader.integer_or("max_input_chars_per_word", 100, 0, int64_t{1} << 40));
+  }
+  if (impl.algorithm != Algorithm::kUnigram) return read_vocabulary(*model, impl);
+  TQ_TRY(read_scored_vocabulary(*model, impl));
+  const auto size = static_cast<int64_t>(impl.tokens.size());
+  TQ_ASSIGN(const int64_t unknown, reader.integer_or("unk_id", -1, -1, size - 1));
+  impl.unknown = static_cast<TokenId>(unknown);
+  return {};
 }
 
 Status read_added(const Json& json, TokenizerImpl& impl) {
@@ -76,6 +108,7 @@ Status read_added(const Json& json, TokenizerImpl& impl) {
     TQ_ASSIGN(token.strip_left, reader.boolean_or("lstrip", false));
     TQ_ASSIGN(token.strip_right, reader.boolean_or("rstrip", false));
     TQ_ASSIGN(token.single_word, reader.boolean_or("single_word", false));
+    TQ_ASSIGN(token.normalized, reader.boolean_or("normalized", !token.special));
     token.id = static_cast<TokenId>(id);
     if (impl.tokens.size() <= static_cast<size_t>(id)) impl.tokens.resize(static_cast<size_t>(id) + 1);
     impl.tokens[static_cast<size_t>(id)] = token.content;
@@ -117,7 +150,7 @@ Result<Tokenizer> Tokenizer::from_json(const Json& json, const Json& config, con
   TQ_TRY(read_model(json, *impl));
   TQ_TRY(read_added(json, *impl));
   for (size_t i = 0; i < impl->tokens.size(); ++i) impl->ids.emplace(impl->tokens[i], static_cast<TokenId>(i));
-  TQ_TRY(read_merges(json["model"], *impl));
+  if (impl->algorithm == Algorithm::kBpe) TQ_TRY(read_merges(json["model"], *impl));
   const auto part = [&](const char* key) -> const Json& {
     static const Json kNull;
     const auto found = json.find(key);

@@ -1,4 +1,4 @@
-// tokenizer.model: SentencePiece's protocol buffer (sentencepiece_model.proto), as far as a BPE vocabulary needs it.
+// tokenizer.model: SentencePiece's protocol buffer (sentencepiece_model.proto), as far as encoding needs it.
 #include <cstring>
 
 #include "token/tokenizer.h"
@@ -86,6 +86,7 @@ bool read_piece(std::string_view bytes, VocabularySpec& spec) {
 
 struct Trainer {
   uint64_t model_type = 1;  // 1 unigram, 2 BPE
+  bool space_is_suffix = false;
 };
 
 bool read_trainer(std::string_view bytes, VocabularySpec& spec, Trainer& trainer) {
@@ -94,6 +95,7 @@ bool read_trainer(std::string_view bytes, VocabularySpec& spec, Trainer& trainer
     if (!message.next(field)) return false;
     const auto id = static_cast<TokenId>(static_cast<int32_t>(field.value));
     if (field.number == 3) trainer.model_type = field.value;
+    if (field.number == 24) trainer.space_is_suffix = field.value != 0;
     if (field.number == 40) spec.unknown = id;
     if (field.number == 41) spec.bos = id;
     if (field.number == 42) spec.eos = id;
@@ -106,6 +108,7 @@ bool read_normalizer_spec(std::string_view bytes, VocabularySpec& spec) {
   Message message(bytes);
   for (Message::Field field; !message.at_end();) {
     if (!message.next(field)) return false;
+    if (field.number == 2) spec.charsmap = field.bytes;
     if (field.number == 3) spec.add_space_prefix = field.value != 0;
     if (field.number == 4) spec.remove_extra_whitespaces = field.value != 0;
   }
@@ -118,7 +121,7 @@ Result<Tokenizer> Tokenizer::from_sentencepiece(std::span<const std::byte> bytes
   VocabularySpec spec;
   spec.model = VocabularySpec::Model::kSpm;
   spec.unknown = 0, spec.bos = 1, spec.eos = 2;
-  spec.add_space_prefix = true;
+  spec.add_space_prefix = spec.remove_extra_whitespaces = spec.fuse_unknown = true;
   Trainer trainer;
   Message message({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
   for (Message::Field field; !message.at_end();) {
@@ -128,7 +131,10 @@ Result<Tokenizer> Tokenizer::from_sentencepiece(std::span<const std::byte> bytes
     if (is_sound && field.number == 3) is_sound = read_normalizer_spec(field.bytes, spec);
     if (!is_sound) return bad_input("{}: not a SentencePiece model, or damaged", where);
   }
-  if (trainer.model_type != 2) return bad_input("{}: a SentencePiece model of another type than BPE is not supported", where);
+  if (trainer.model_type != 1 && trainer.model_type != 2)
+    return bad_input("{}: a SentencePiece model of characters or words is not supported (unigram and BPE are)", where);
+  if (trainer.space_is_suffix) return bad_input("{}: a SentencePiece model with spaces at the ends of words is not supported", where);
+  if (trainer.model_type == 1) spec.model = VocabularySpec::Model::kUnigram;
   const JsonReader reader(config, where);
   TQ_ASSIGN(spec.add_bos, reader.boolean_or("add_bos_token", true));
   TQ_ASSIGN(spec.add_eos, reader.boolean_or("add_eos_token", false));

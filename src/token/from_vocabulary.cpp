@@ -85,8 +85,28 @@ Status set_byte_bpe(TokenizerImpl& impl, const VocabularySpec& spec) {
     return bad_input("{}: the pre-tokenizer '{}' is not known; convert the original Hugging Face directory instead", impl.where, spec.pre);
   for (const std::string& pattern : patterns) {
     TQ_ASSIGN(Regex regex, Regex::compile(pattern, impl.where));
-    impl.splits.push_back({std::move(regex), SplitBehavior::kIsolated, false});
+    impl.pretokenizer.push_back(SplitStep{std::move(regex), SplitBehavior::kIsolated, false});
   }
+  impl.pretokenizer.push_back(ByteLevel{});
+  return {};
+}
+
+Status set_sentencepiece(TokenizerImpl& impl, const VocabularySpec& spec) {
+  impl.byte_fallback = true;
+  impl.marks_spaces = true;
+  impl.fuse_unknown = spec.fuse_unknown;
+  impl.prefix_after_special = spec.add_space_prefix;
+  impl.strip_leading_space = spec.add_space_prefix;
+  if (!spec.charsmap.empty()) {
+    TQ_ASSIGN(Charsmap map, Charsmap::parse(spec.charsmap, Charsmap::Walk::kSentencePiece, impl.where));
+    impl.normalizer.push_back(std::move(map));
+  }
+  if (spec.remove_extra_whitespaces) impl.normalizer.push_back(SingleSpaces{});
+  impl.normalizer.push_back(ReplaceText{" ", "\xe2\x96\x81"});
+  if (spec.model != VocabularySpec::Model::kUnigram) return {};
+  if (spec.scores.empty()) return bad_input("{}: a unigram vocabulary without scores", impl.where);
+  impl.algorithm = Algorithm::kUnigram;
+  impl.scores = spec.scores;
   return {};
 }
 
@@ -96,8 +116,9 @@ Result<Tokenizer> Tokenizer::from_vocabulary(VocabularySpec spec, const std::str
   TQ_TRY(check_ids(spec, where));
   auto impl = std::make_shared<TokenizerImpl>();
   impl->where = where;
-  const bool is_spm = spec.model == VocabularySpec::Model::kSpm;
-  if (!is_spm) TQ_TRY(set_byte_bpe(*impl, spec));
+  const bool is_byte_level = spec.model == VocabularySpec::Model::kByteBpe;
+  if (is_byte_level) TQ_TRY(set_byte_bpe(*impl, spec));
+  else TQ_TRY(set_sentencepiece(*impl, spec));
   impl->tokens = std::move(spec.tokens);
   impl->kinds = std::move(spec.kinds);
   impl->kinds.resize(impl->tokens.size(), TokenKind::kNormal);
@@ -107,14 +128,8 @@ Result<Tokenizer> Tokenizer::from_vocabulary(VocabularySpec spec, const std::str
   if (spec.add_eos && spec.eos >= 0) impl->suffix = {spec.eos};
   add_special_kinds(*impl);
   TQ_TRY(impl->finish());
-  if (is_spm) {
-    impl->byte_fallback = true;
-    impl->prefix_after_special = spec.add_space_prefix;
-    impl->strip_leading_space = spec.add_space_prefix;
-    add_scored_merges(*impl, spec.scores);
-  } else {
-    TQ_TRY(add_listed_merges(*impl, spec.merges));
-  }
+  if (is_byte_level) TQ_TRY(add_listed_merges(*impl, spec.merges));
+  else if (spec.model == VocabularySpec::Model::kSpm) add_scored_merges(*impl, spec.scores);
   return Tokenizer(std::move(impl));
 }
 

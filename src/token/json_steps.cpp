@@ -1,5 +1,6 @@
 #include "token/json_steps.h"
 
+#include <cctype>
 #include <map>
 
 namespace tq {
@@ -39,7 +40,15 @@ Result<Pattern> read_pattern(const JsonReader& reader) {
   return Pattern{std::move(text), true};
 }
 
-std::string escaped(std::string_view text) { return "\\Q" + std::string(text) + "\\E"; }
+// The text as an expression.
+std::string escaped(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    if (std::ispunct(static_cast<unsigned char>(c))) out += '\\';
+    out += c;
+  }
+  return out;
+}
 
 Result<SplitBehavior> read_behavior(const JsonReader& reader, std::string_view fallback) {
   static const std::map<std::string, SplitBehavior> kNames = {{"Removed", SplitBehavior::kRemoved},
@@ -55,24 +64,29 @@ Result<SplitBehavior> read_behavior(const JsonReader& reader, std::string_view f
 
 Status add_split(TokenizerImpl& impl, const std::string& pattern, SplitBehavior behavior, bool invert = false) {
   TQ_ASSIGN(Regex regex, Regex::compile(pattern, impl.where));
-  impl.splits.push_back({std::move(regex), behavior, invert});
+  impl.pretokenizer.push_back(SplitStep{std::move(regex), behavior, invert});
   return {};
 }
 
 Status read_byte_level(const JsonReader& reader, TokenizerImpl& impl) {
-  TQ_ASSIGN(impl.add_prefix_space, reader.boolean_or("add_prefix_space", true));
+  TQ_ASSIGN(const bool add_prefix_space, reader.boolean_or("add_prefix_space", true));
   TQ_ASSIGN(const bool use_regex, reader.boolean_or("use_regex", true));
   impl.byte_level = true;
-  return use_regex ? add_split(impl, gpt2_pattern(), SplitBehavior::kIsolated) : Status{};
+  if (add_prefix_space) impl.pretokenizer.push_back(PrefixSpace{});
+  if (use_regex) TQ_TRY(add_split(impl, gpt2_pattern(), SplitBehavior::kIsolated));
+  impl.pretokenizer.push_back(ByteLevel{});
+  return {};
 }
 
 Status read_metaspace(const JsonReader& reader, TokenizerImpl& impl) {
-  Metaspace metaspace;
+  Metaspace step;
   TQ_ASSIGN(const bool old_prefix, reader.boolean_or("add_prefix_space", true));
   TQ_ASSIGN(const std::string scheme, reader.string_or("prepend_scheme", old_prefix ? "always" : "never"));
-  TQ_ASSIGN(metaspace.split, reader.boolean_or("split", true));
-  metaspace.prepend = scheme == "always" ? Metaspace::kAlways : scheme == "first" ? Metaspace::kFirst : Metaspace::kNever;
-  impl.metaspace = metaspace;
+  TQ_ASSIGN(step.split, reader.boolean_or("split", true));
+  TQ_ASSIGN(const std::string mark, reader.string_or("replacement", step.mark));
+  if (mark != step.mark) return bad_input("{}: a Metaspace with the mark '{}' is not supported", reader.where(), mark);
+  step.prepend = scheme == "always" ? Metaspace::kAlways : scheme == "first" ? Metaspace::kFirst : Metaspace::kNever;
+  impl.pretokenizer.push_back(step);
   return {};
 }
 
@@ -83,12 +97,22 @@ Status read_split(const JsonReader& reader, TokenizerImpl& impl) {
   return add_split(impl, pattern.is_regex ? pattern.text : escaped(pattern.text), behavior, invert);
 }
 
+constexpr const char* kPunctuation = R"([\p{P}!-/:-@\[-`{-~])";
+
 Status read_pre_tokenizer_step(const JsonReader& reader, TokenizerImpl& impl) {
   TQ_ASSIGN(const std::string type, reader.string("type"));
   if (type == "ByteLevel") return read_byte_level(reader, impl);
   if (type == "Metaspace") return read_metaspace(reader, impl);
   if (type == "Split") return read_split(reader, impl);
   if (type == "Whitespace") return add_split(impl, R"(\w+|[^\w\s]+)", SplitBehavior::kRemoved, true);
+  if (type == "BertPreTokenizer") {
+    TQ_TRY(add_split(impl, R"(\s+)", SplitBehavior::kRemoved));
+    return add_split(impl, kPunctuation, SplitBehavior::kIsolated);
+  }
+  if (type == "CharDelimiterSplit") {
+    TQ_ASSIGN(const std::string delimiter, reader.string("delimiter"));
+    return add_split(impl, escaped(delimiter), SplitBehavior::kRemoved);
+  }
   if (type == "WhitespaceSplit") return add_split(impl, R"(\s+)", SplitBehavior::kRemoved);
   if (type == "Digits") {
     TQ_ASSIGN(const bool individual, reader.boolean_or("individual_digits", false));
@@ -96,38 +120,76 @@ Status read_pre_tokenizer_step(const JsonReader& reader, TokenizerImpl& impl) {
   }
   if (type == "Punctuation") {
     TQ_ASSIGN(const SplitBehavior behavior, read_behavior(reader, "Isolated"));
-    return add_split(impl, R"([\p{P}!-/:-@\[-`{-~])", behavior);
+    return add_split(impl, kPunctuation, behavior);
   }
   return bad_input("{}: the pre-tokenizer {} is not supported", impl.where, type);
 }
 
+Status read_bert_normalizer(const JsonReader& reader, TokenizerImpl& impl) {
+  TQ_ASSIGN(const bool cleans, reader.boolean_or("clean_text", true));
+  TQ_ASSIGN(const bool spaces_ideographs, reader.boolean_or("handle_chinese_chars", true));
+  TQ_ASSIGN(const bool lowercases, reader.boolean_or("lowercase", true));
+  TQ_ASSIGN(const bool strips, reader.boolean_or("strip_accents", lowercases));
+  if (cleans) impl.normalizer.push_back(CleanText{});
+  if (spaces_ideographs) impl.normalizer.push_back(SpaceIdeographs{});
+  if (strips) {
+    impl.normalizer.push_back(UnicodeForm{UnicodeForm::kNfd});
+    impl.normalizer.push_back(StripAccents{});
+  }
+  if (lowercases) impl.normalizer.push_back(Lowercase{});
+  return {};
+}
+
 Status read_normalizer_step(const JsonReader& reader, TokenizerImpl& impl) {
-  static const std::map<std::string, UnicodeForm::Kind> kForms = {{"NFC", UnicodeForm::kNfc},
-                                                                  {"NFD", UnicodeForm::kNfd},
-                                                                  {"NFKC", UnicodeForm::kNfkc},
-                                                                  {"NFKD", UnicodeForm::kNfkd},
-                                                                  {"Lowercase", UnicodeForm::kLowercase}};
+  static const std::map<std::string, UnicodeForm::Kind> kForms = {
+      {"NFC", UnicodeForm::kNfc}, {"NFD", UnicodeForm::kNfd}, {"NFKC", UnicodeForm::kNfkc}, {"NFKD", UnicodeForm::kNfkd}};
   TQ_ASSIGN(const std::string type, reader.string("type"));
   if (const auto form = kForms.find(type); form != kForms.end()) {
-    impl.normalize.push_back(UnicodeForm{form->second});
+    impl.normalizer.push_back(UnicodeForm{form->second});
+  } else if (type == "Lowercase") {
+    impl.normalizer.push_back(Lowercase{});
+  } else if (type == "StripAccents") {
+    impl.normalizer.push_back(StripAccents{});
+  } else if (type == "BertNormalizer") {
+    return read_bert_normalizer(reader, impl);
+  } else if (type == "Precompiled") {
+    TQ_ASSIGN(const std::string text, reader.string_or("precompiled_charsmap", ""));
+    if (text.empty()) return {};
+    const std::optional<std::string> blob = decode_base64(text);
+    if (!blob) return bad_input("{}: precompiled_charsmap is no base64", reader.where());
+    TQ_ASSIGN(Charsmap map, Charsmap::parse(*blob, Charsmap::Walk::kHuggingFace, reader.where()));
+    impl.normalizer.push_back(std::move(map));
   } else if (type == "Replace") {
     TQ_ASSIGN(const Pattern pattern, read_pattern(reader));
     TQ_ASSIGN(std::string content, reader.string_or("content", ""));
     if (!pattern.is_regex) {
-      impl.normalize.push_back(ReplaceText{pattern.text, std::move(content)});
+      impl.normalizer.push_back(ReplaceText{pattern.text, std::move(content)});
     } else {
       TQ_ASSIGN(Regex regex, Regex::compile(pattern.text, impl.where));
-      impl.normalize.push_back(ReplaceRegex{std::move(regex), std::move(content)});
+      impl.normalizer.push_back(ReplaceRegex{std::move(regex), std::move(content)});
     }
   } else if (type == "Prepend") {
     TQ_ASSIGN(std::string text, reader.string("prepend"));
-    impl.normalize.push_back(PrependText{std::move(text)});
+    impl.normalizer.push_back(PrependText{std::move(text)});
   } else if (type == "Strip") {
     TQ_ASSIGN(const bool left, reader.boolean_or("strip_left", true));
     TQ_ASSIGN(const bool right, reader.boolean_or("strip_right", true));
-    impl.normalize.push_back(StripSpace{left, right});
+    impl.normalizer.push_back(StripSpace{left, right});
   } else {
     return bad_input("{}: the normalizer {} is not supported", impl.where, type);
+  }
+  return {};
+}
+
+// RobertaProcessing and BertProcessing: ["</s>", 2]
+Status read_frame(const JsonReader& reader, TokenizerImpl& impl) {
+  for (const auto& [key, list] : {std::pair{"cls", &impl.prefix}, {"sep", &impl.suffix}}) {
+    const Json* pair = reader.find(key);
+    if (!pair || !pair->is_array() || pair->size() != 2 || !(*pair)[0].is_string())
+      return bad_input("{}: '{}' should be a token and its id", reader.where(), key);
+    const auto found = impl.ids.find((*pair)[0].get<std::string>());
+    if (found == impl.ids.end()) return bad_input("{}: '{}' names an unknown token", reader.where(), key);
+    list->push_back(found->second);
   }
   return {};
 }
@@ -168,10 +230,22 @@ Status read_post_processor(const Json& json, TokenizerImpl& impl) {
     const JsonReader reader(*step, impl.where + " post_processor");
     TQ_ASSIGN(const std::string type, reader.string("type"));
     if (type == "TemplateProcessing") TQ_TRY(read_template(reader, impl));
+    else if (type == "RobertaProcessing" || type == "BertProcessing") TQ_TRY(read_frame(reader, impl));
     else if (type != "ByteLevel") return bad_input("{}: the post-processor {} is not supported", impl.where, type);
   }
   return {};
 }
+
+namespace {
+
+bool never_prepends(const TokenizerImpl& impl) {
+  bool out = false;
+  for (const PreStep& step : impl.pretokenizer)
+    if (const auto* metaspace = std::get_if<Metaspace>(&step)) out = metaspace->prepend == Metaspace::kNever;
+  return out;
+}
+
+}  // namespace
 
 // What decoding does follows from the model and the pre-tokenizer, but for the leading space.
 Status read_decoder(const Json& json, TokenizerImpl& impl) {
@@ -180,7 +254,9 @@ Status read_decoder(const Json& json, TokenizerImpl& impl) {
     const JsonReader reader(*step, impl.where + " decoder");
     TQ_ASSIGN(const std::string type, reader.string("type"));
     if (type == "ByteLevel") impl.byte_level = true;
-    if (type == "Metaspace") impl.strip_leading_space = !impl.metaspace || impl.metaspace->prepend != Metaspace::kNever;
+    if (type == "Replace" || type == "Metaspace") impl.marks_spaces = true;
+    if (type == "Metaspace") impl.strip_leading_space = !never_prepends(impl);
+    if (type == "WordPiece") impl.strip_leading_space = true;
     if (type == "Strip") {
       TQ_ASSIGN(const int64_t start, reader.integer_or("start", 0, 0, 1 << 20));
       impl.strip_leading_space = start > 0;

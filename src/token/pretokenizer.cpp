@@ -1,15 +1,16 @@
 #include "token/pretokenizer.h"
 
 #include <algorithm>
-#include <initializer_list>
+#include <optional>
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include "token/normalizer.h"
+#include "token/tokenizer_impl.h"
+
 namespace tq {
 namespace {
-
-using Pieces = std::vector<std::string_view>;
 
 struct Span {
   size_t begin, end;
@@ -72,60 +73,82 @@ std::vector<Span> arranged(const SplitStep& step, std::string_view piece) {
   __builtin_unreachable();
 }
 
-constexpr const char* kGpt2 = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-constexpr const char* kLlama3 =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr const char* kQwen2 =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr const char* kQwen35 =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr const char* kGpt4o =
-    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr const char* kTekken =
-    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr const char* kDeepSeek3 =
-    R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+// Names of general categories that make up everything, by their first letter.
+constexpr const char* kCategories[] = {"Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No", "Pc", "Pd", "Ps", "Pe",
+                                       "Pi", "Pf", "Po", "Sm", "Sc", "Sk", "So", "Zs", "Zl", "Zp", "Cc", "Cf", "Cs", "Co", "Cn"};
+
+// [\p{X}\p{Y}&&[^\p{Z}]], which PCRE2 lacks, as the characters of none of the other categories and not in Z. Nothing for other forms.
+std::optional<std::string> intersection(std::string_view kept, std::string_view excluded) {
+  std::vector<std::string> wanted;
+  for (size_t at = 0; at < kept.size();) {
+    const size_t end = kept.find('}', at);
+    if (kept.compare(at, 3, "\\p{") != 0 || end == std::string_view::npos) return std::nullopt;
+    wanted.emplace_back(kept.substr(at + 3, end - at - 3));
+    at = end + 1;
+  }
+  std::string out = "[^" + std::string(excluded);
+  for (const std::string_view category : kCategories) {
+    const bool is_wanted = std::any_of(wanted.begin(), wanted.end(), [&](const std::string& name) { return category.starts_with(name); });
+    if (!is_wanted) (out += "\\p{").append(category) += '}';
+  }
+  return out + "]";
+}
+
+// [^(\s|[.,])], a class within a class, as PCRE2 writes it: without the inner brackets. Nothing when an inner class is negated.
+std::optional<std::string> without_nested_classes(std::string_view pattern) {
+  std::string out;
+  int depth = 0;
+  for (size_t at = 0; at < pattern.size(); ++at) {
+    const char c = pattern[at];
+    if (c == '\\' && at + 1 < pattern.size()) {
+      (out += c) += pattern[++at];
+      continue;
+    }
+    if (depth > 0 && pattern.compare(at, 2, "[:") == 0 && pattern.find(":]", at) != std::string_view::npos) {
+      const size_t end = pattern.find(":]", at) + 2;
+      out.append(pattern, at, end - at);
+      at = end - 1;
+      continue;
+    }
+    const bool opens = c == '[', closes = c == ']' && depth > 0;
+    if (opens && depth > 0 && pattern.compare(at, 2, "[^") == 0) return std::nullopt;
+    if (opens) ++depth;
+    if ((!opens && !closes) || depth == 1) out += c;
+    if (closes) --depth;
+    if (opens && depth == 1) {  // a bracket that closes nothing yet is itself
+      if (pattern.compare(at + 1, 1, "^") == 0) out += pattern[++at];
+      if (pattern.compare(at + 1, 1, "]") == 0) out += "\\]", ++at;
+    }
+  }
+  return out;
+}
+
+// Ruby's syntax of classes, which Hugging Face's tokenizers use, in PCRE2's. Errors: kBadInput for what has no counterpart.
+Result<std::string> translated_classes(std::string pattern, const std::string& where) {
+  for (size_t at = pattern.find("&&["); at != std::string::npos; at = pattern.find("&&[", at)) {
+    const size_t begin = pattern.rfind('[', at), end = pattern.find("]]", at);
+    const bool has_form = begin != std::string::npos && end != std::string::npos && pattern.compare(at, 4, "&&[^") == 0;
+    const auto rewritten = has_form ? intersection(std::string_view(pattern).substr(begin + 1, at - begin - 1),
+                                                   std::string_view(pattern).substr(at + 4, end - at - 4))
+                                    : std::nullopt;
+    if (!rewritten) return bad_input("{}: the expression '{}' cannot be used: it intersects classes", where, pattern.substr(0, 80));
+    pattern.replace(begin, end + 2 - begin, *rewritten);
+    at = begin + rewritten->size();
+  }
+  std::optional<std::string> flat = without_nested_classes(pattern);
+  if (!flat) return bad_input("{}: the expression '{}' cannot be used: a class within a class", where, pattern.substr(0, 80));
+  return std::move(*flat);
+}
 
 }  // namespace
-
-const char* gpt2_pattern() { return kGpt2; }
-
-// Public descriptions: the tokenizer.json files of the models that each name stands for.
-std::vector<std::string> gguf_patterns(std::string_view pre) {
-  const auto is = [&](std::initializer_list<std::string_view> names) { return std::find(names.begin(), names.end(), pre) != names.end(); };
-  if (is({"gpt-2", "phi-2", "jina-es", "jina-de", "jina-v1-en", "jina-v2-es", "jina-v2-de", "jina-v2-code", "roberta-bpe", "mpt", "olmo",
-          "jais", "gigachat", "trillion", "granite-docling", "exaone4", "modern-bert"}))
-    return {kGpt2};
-  if (is({"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "dbrx", "smaug-bpe", "chatglm-bpe",
-          "glm4", "gpt-4"}))
-    return {kLlama3};
-  if (is({"qwen2", "stablelm2", "hunyuan", "megrez", "deepseek-r1-qwen", "solar-open"})) return {kQwen2};
-  if (is({"qwen35"})) return {kQwen35};
-  if (is({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"})) return {R"(\p{N})", kGpt2};
-  if (is({"gpt-4o", "llama4"})) return {kGpt4o};
-  if (is({"tekken"})) return {kTekken};
-  if (is({"deepseek-v3", "hunyuan-dense", "joyai-llm"})) return {R"(\p{N}{1,3})", R"([一-龥぀-ゟ゠-ヿ]+)", kDeepSeek3};
-  if (is({"deepseek-llm"}))
-    return {
-        R"([\r\n])",
-        R"(\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+)",
-        R"(\s?[!-/:-~！-／：-～‘-‟　-。]+)",
-        R"(\s+$)",
-        R"([一-龥ࠀ-一가-퟿]+)",
-        R"(\p{N}+)"};
-  if (is({"deepseek-coder"})) return {R"([\r\n])", R"(\s?\p{L}+)", R"(\s?\p{P}+)", R"([一-龥ࠀ-一가-퟿]+)", R"(\p{N})"};
-  if (is({"falcon"})) return {R"([\p{P}\$\+<=>\^~\|`]+)", kGpt2, R"([0-9][0-9][0-9])"};
-  if (is({"", "default"})) return {R"([\p{P}\$\+<=>\^~\|]+)", kGpt2, R"(\p{N}+)", R"([0-9][0-9][0-9])"};
-  if (is({"poro-chat", "bloom", "gpt3-finnish"})) return {R"( ?[^(\s|.,!?…。，、।۔،)]+)"};
-  if (is({"viking"})) return {R"( ?[^(\s|.,!?…。，、।۔،)]+)", R"(\p{N})"};
-  return {};
-}
 
 Result<Regex> Regex::compile(const std::string& pattern, const std::string& where) {
   int code = 0;
   PCRE2_SIZE offset = 0;
-  pcre2_code* compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                                       PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK, &code, &offset, nullptr);
+  TQ_ASSIGN(const std::string translated, translated_classes(pattern, where));
+  // Ruby's syntax, which Hugging Face's tokenizers use: ^ and $ are about lines.
+  pcre2_code* compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
+                                       PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &code, &offset, nullptr);
   if (!compiled) {
     PCRE2_UCHAR message[200] = {};
     pcre2_get_error_message(code, message, sizeof message);
@@ -143,22 +166,66 @@ std::vector<Regex::Match> Regex::find_all(std::string_view text) const {
   const auto* code = static_cast<const pcre2_code*>(code_.get());
   const std::unique_ptr<pcre2_match_data, void (*)(pcre2_match_data*)> data(pcre2_match_data_create_from_pattern(code, nullptr),
                                                                             pcre2_match_data_free);
+  uint32_t options = PCRE2_NO_UTF_CHECK;
   for (size_t at = 0; at < text.size();) {
-    const int status = pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at, PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY,
-                                   data.get(), nullptr);
+    const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
+    int status = pcre2_match(code, subject, text.size(), at, options, data.get(), nullptr);
+    if (status == PCRE2_ERROR_JIT_STACKLIMIT)
+      status = pcre2_match(code, subject, text.size(), at, options | PCRE2_NO_JIT, data.get(), nullptr);
     if (status < 0) break;
     const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(data.get());
+    if (ends[0] >= text.size()) break;  // an empty match at the end
     out.push_back({ends[0], ends[1]});
     at = ends[1];
+    options = PCRE2_NO_UTF_CHECK | (ends[0] == ends[1] ? PCRE2_NOTEMPTY_ATSTART : 0);
   }
   return out;
 }
 
-std::vector<std::string_view> split(const SplitStep& step, const std::vector<std::string_view>& pieces) {
-  Pieces out;
-  for (const std::string_view piece : pieces)
-    for (const Span& span : arranged(step, piece)) out.push_back(piece.substr(span.begin, span.end - span.begin));
-  return out;
+namespace {
+
+struct Apply {
+  std::vector<std::string>& out;
+
+  void operator()(const SplitStep& step, const std::string& piece, bool) const {
+    for (const Span& span : arranged(step, piece))
+      if (span.end > span.begin) out.push_back(piece.substr(span.begin, span.end - span.begin));
+  }
+  void operator()(const Metaspace& step, std::string piece, bool is_first) const {
+    replace_all(piece, " ", step.mark);
+    const bool prepends = step.prepend == Metaspace::kAlways || (step.prepend == Metaspace::kFirst && is_first);
+    if (prepends && !piece.starts_with(step.mark)) piece = step.mark + piece;
+    size_t begin = 0;  // a new word begins at every mark
+    for (size_t next = step.split ? piece.find(step.mark, 1) : std::string::npos; next != std::string::npos;
+         next = piece.find(step.mark, begin + 1)) {
+      out.push_back(piece.substr(begin, next - begin));
+      begin = next;
+    }
+    out.push_back(piece.substr(begin));
+  }
+  void operator()(const ByteLevel& step, const std::string& piece, bool) const {
+    std::string& spelled = out.emplace_back();
+    if (step.add_prefix_space && !piece.starts_with(' ')) spelled += byte_characters()[' '];
+    for (const char c : piece) spelled += byte_characters()[static_cast<uint8_t>(c)];
+  }
+  void operator()(const PrefixSpace&, const std::string& piece, bool) const { out.push_back(piece.starts_with(' ') ? piece : " " + piece); }
+};
+
+}  // namespace
+
+std::vector<std::string> pretokenize(const std::vector<PreStep>& steps, std::string text, bool is_first) {
+  std::vector<std::string> pieces = {std::move(text)};
+  for (const PreStep& step : steps) {
+    std::vector<std::string> next;
+    bool is_first_piece = is_first;
+    for (const std::string& piece : pieces) {
+      if (!piece.empty()) std::visit([&](const auto& one) { Apply{next}(one, piece, is_first_piece); }, step);
+      is_first_piece = false;
+    }
+    pieces = std::move(next);
+  }
+  std::erase(pieces, "");
+  return pieces;
 }
 
 }  // namespace tq

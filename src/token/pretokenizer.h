@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "base/result.h"
@@ -18,8 +19,8 @@ class Regex {
   struct Match {
     size_t begin, end;
   };
-  // All matches from left to right, none empty. text must be valid UTF-8. When the machine's limits end the search early, the rest of the
-  // text counts as unmatched.
+  // All matches from left to right; empty ones are places to cut at. text must be valid UTF-8. When the machine's limits end the search
+  // early, the rest of the text counts as unmatched.
   std::vector<Match> find_all(std::string_view text) const;
   const std::string& pattern() const { return pattern_; }
 
@@ -38,8 +39,23 @@ struct SplitStep {
   bool invert = false;
 };
 
-// Applies the step to every piece.
-std::vector<std::string_view> split(const SplitStep& step, const std::vector<std::string_view>& pieces);
+// A mark for spaces, "▁".
+struct Metaspace {
+  enum Prepend : uint8_t { kNever, kFirst, kAlways } prepend = kAlways;
+  bool split = true;
+  std::string mark = "\xe2\x96\x81";
+};
+
+// Bytes become the printable characters that stand for them in GPT-2's vocabulary.
+struct ByteLevel {
+  bool add_prefix_space = false;
+};
+struct PrefixSpace {};
+
+using PreStep = std::variant<SplitStep, Metaspace, ByteLevel, PrefixSpace>;
+
+// The words that a text is cut into, none empty. is_first: the text begins the input.
+std::vector<std::string> pretokenize(const std::vector<PreStep>& steps, std::string text, bool is_first);
 
 // The expressions of a GGUF pre-tokenizer name, applied one after another, each isolating what it matches. Empty: unknown name.
 std::vector<std::string> gguf_patterns(std::string_view pre);

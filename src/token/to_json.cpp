@@ -21,8 +21,9 @@ Json byte_level(bool add_prefix_space, bool use_regex) {
 Json pre_tokenizer(const TokenizerImpl& impl) {
   if (!impl.byte_level) return nullptr;
   Json steps = Json::array();
-  for (const SplitStep& step : impl.splits)
-    steps.push_back({{"type", "Split"}, {"pattern", {{"Regex", step.regex.pattern()}}}, {"behavior", "Isolated"}, {"invert", false}});
+  for (const PreStep& step : impl.pretokenizer)
+    if (const auto* split = std::get_if<SplitStep>(&step))
+      steps.push_back({{"type", "Split"}, {"pattern", {{"Regex", split->regex.pattern()}}}, {"behavior", "Isolated"}, {"invert", false}});
   steps.push_back(byte_level(false, false));
   return {{"type", "Sequence"}, {"pretokenizers", steps}};
 }

@@ -1,4 +1,4 @@
-// Text to token ids and back: byte-level BPE and SentencePiece BPE, from tokenizer.json, tokenizer.model or a GGUF vocabulary.
+// Text to token ids and back: BPE, unigram, WordPiece and whole words, from tokenizer.json, tokenizer.model or a GGUF vocabulary.
 #pragma once
 
 #include <cstdint>
@@ -20,18 +20,21 @@ enum class TokenKind : uint8_t { kNormal, kUnknown, kControl, kUserDefined, kUnu
 
 // What a GGUF vocabulary says. Strings as in the file.
 struct VocabularySpec {
-  enum class Model : uint8_t { kByteBpe, kSpm };
+  enum class Model : uint8_t { kByteBpe, kSpm, kUnigram };  // kSpm: merges by score
   Model model = Model::kByteBpe;
   std::string pre;  // tokenizer.ggml.pre: the name of the pre-tokenizer
   std::vector<std::string> tokens;
-  std::vector<float> scores;        // kSpm
+  std::vector<float> scores;        // kSpm, kUnigram
   std::vector<TokenKind> kinds;     // empty: all normal
   std::vector<std::string> merges;  // kByteBpe: "a b", best first
   TokenId bos = -1, eos = -1, unknown = -1, pad = -1;
   std::vector<TokenId> end_of_turn;  // beyond eos
   bool add_bos = false, add_eos = false;
-  bool add_space_prefix = false;          // kSpm
-  bool remove_extra_whitespaces = false;  // kSpm
+  // kSpm and kUnigram
+  bool add_space_prefix = false;
+  bool remove_extra_whitespaces = false;
+  bool fuse_unknown = false;  // one unknown token for a run of characters
+  std::string charsmap;       // SentencePiece's precompiled normalization; empty: none
 };
 
 class TokenizerImpl;

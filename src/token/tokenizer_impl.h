@@ -6,40 +6,19 @@
 #include <variant>
 
 #include "token/added_tokens.h"
+#include "token/normalizer.h"
 #include "token/pretokenizer.h"
 #include "token/tokenizer.h"
 
 namespace tq {
 
-// Steps of a normalizer.
-struct UnicodeForm {
-  enum Kind : uint8_t { kNfc, kNfd, kNfkc, kNfkd, kLowercase } kind;
-};
-struct ReplaceText {
-  std::string from, to;
-};
-struct ReplaceRegex {
-  Regex from;
-  std::string to;
-};
-struct PrependText {
-  std::string text;
-};
-struct StripSpace {
-  bool left, right;
-};
-using NormalizeStep = std::variant<UnicodeForm, ReplaceText, ReplaceRegex, PrependText, StripSpace>;
-
-// "▁" for spaces, as a pre-tokenizer.
-struct Metaspace {
-  enum Prepend : uint8_t { kNever, kFirst, kAlways } prepend = kAlways;
-  bool split = true;
-};
-
 struct Merge {
   int32_t rank;
   TokenId id;
 };
+
+// How words become tokens: byte-pair merges; the likeliest pieces (Kudo 2018); the longest pieces from the left (BERT); whole words.
+enum class Algorithm : uint8_t { kBpe, kUnigram, kWordPiece, kWordLevel };
 
 class TokenizerImpl {
  public:
@@ -50,15 +29,19 @@ class TokenizerImpl {
   std::unordered_map<uint64_t, Merge> merges;  // by (left << 32 | right)
   AddedTokens added;
 
-  std::vector<NormalizeStep> normalize;
-  std::vector<SplitStep> splits;
-  bool byte_level = false;        // symbols are bytes, spelled as the printable characters of GPT-2
-  bool add_prefix_space = false;  // byte level: before a text that begins without white space
-  std::optional<Metaspace> metaspace;
+  Algorithm algorithm = Algorithm::kBpe;
+  std::vector<NormalizeStep> normalizer;
+  std::vector<PreStep> pretokenizer;
+  bool byte_level = false;            // tokens spell bytes by the printable characters of GPT-2
+  bool marks_spaces = false;          // tokens spell spaces as ▁
   bool prefix_after_special = false;  // SPM: the space prefix goes to every stretch that begins the text or follows a special token
   bool ignore_merges = false;         // a piece that is a token as a whole is that token
   bool byte_fallback = false;         // characters outside the vocabulary become <0xXX>
   bool fuse_unknown = false;
+  std::string subword_prefix;        // of pieces that do not begin a word: "##"
+  std::string word_suffix;           // of pieces that end a word: "</w>"
+  std::vector<float> scores;         // kUnigram: natural logarithms of probabilities
+  int64_t longest_word = 0;          // kWordPiece: characters; longer words are unknown. 0: no limit
   bool strip_leading_space = false;  // decode drops the space that encoding put in front
 
   std::vector<TokenId> prefix, suffix;  // added by add_special
@@ -74,10 +57,16 @@ class TokenizerImpl {
 
  private:
   void encode_stretch(std::string_view text, bool is_first, bool after_special, std::vector<TokenId>& out) const;
-  void encode_piece(std::string_view piece, std::vector<TokenId>& out) const;
-  std::string normalized(std::string_view text, bool wants_prefix) const;
+  void encode_normalized(std::string text, bool is_first, std::vector<TokenId>& out) const;
+  void encode_word(const std::string& word, std::vector<TokenId>& out) const;
+  void encode_bpe(const std::string& word, std::vector<TokenId>& out) const;
+  void encode_unigram(const std::string& word, std::vector<TokenId>& out) const;
+  void encode_word_piece(const std::string& word, std::vector<TokenId>& out) const;
   void append_unknown(std::string_view symbol, std::vector<TokenId>& out) const;
 
+  AddedTokens added_normalized_{true};  // those that are looked for in the normalized text
+  size_t longest_token_ = 0;            // bytes
+  float least_score_ = 0;
   std::array<TokenId, 256> byte_tokens_{};
 };
 

@@ -1,0 +1,123 @@
+// Ids and texts of the PyPI packages tokenizers and sentencepiece, for tiny tokenizers of every kind (scripts/oracles/tokenizer_files.py).
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/mapped_file.h"
+#include "token/tokenizer.h"
+
+namespace tq {
+namespace {
+
+const std::string kFolder = std::string(TQ_TEST_DATA) + "/tokenizers/";
+
+const Json& expectations() {
+  static const Json kAll = read_json_file(kFolder + "expected.json").value();
+  return kAll;
+}
+
+Result<Tokenizer> load(const std::string& name) {
+  const std::string stem = kFolder + name + "/tokenizer.";
+  if (const auto json = read_json_file(stem + "json")) return Tokenizer::from_json(*json, Json::object(), name);
+  TQ_ASSIGN(const std::string model, read_text_file(stem + "model"));
+  return Tokenizer::from_sentencepiece(std::as_bytes(std::span<const char>(model)), {{"add_bos_token", false}}, name);
+}
+
+// As a GGUF file would have it: the same tokens and merges, and the name of the pre-tokenizer.
+Result<Tokenizer> load_as_gguf(const std::string& name, const std::string& pre) {
+  const Json model = read_json_file(kFolder + name + "/tokenizer.json").value()["model"];
+  VocabularySpec spec;
+  spec.pre = pre;
+  spec.tokens.resize(model["vocab"].size());
+  for (const auto& [token, id] : model["vocab"].items()) spec.tokens.at(id.get<size_t>()) = token;
+  spec.kinds.assign(spec.tokens.size(), TokenKind::kNormal);
+  spec.kinds[0] = spec.kinds[1] = TokenKind::kControl;  // <s>, </s>
+  for (const Json& merge : model["merges"]) spec.merges.push_back(merge[0].get<std::string>() + " " + merge[1].get<std::string>());
+  return Tokenizer::from_vocabulary(std::move(spec), name);
+}
+
+void expect_ids(const Tokenizer& tokenizer, const Json& expected, bool parse_special, const std::string& name) {
+  const Json& texts = expectations()["texts"];
+  for (size_t i = 0; i < texts.size(); ++i) {
+    std::string text = texts[i];
+    if (name.starts_with("spm-") && text.find('\0') != std::string::npos) text = "";  // which sentencepiece cannot be given
+    EXPECT_EQ(Json(tokenizer.encode(text, parse_special, true)), expected["ids"][i]) << name << ": " << Json(text);
+  }
+}
+
+class TokenizerFile : public testing::TestWithParam<std::string> {};
+
+TEST_P(TokenizerFile, GivesTheIdsAndTextsOfItsOracle) {
+  const std::string name = GetParam();
+  const Json& expected = expectations()["tokenizers"][name];
+  const auto tokenizer = load(name);
+  ASSERT_TRUE(tokenizer.has_value()) << tokenizer.error().message;
+  expect_ids(*tokenizer, expected, !name.starts_with("spm-"), name);
+  for (size_t i = 0; i < expected["ids"].size(); ++i) {
+    const auto ids = expected["ids"][i].get<std::vector<TokenId>>();
+    EXPECT_EQ(tokenizer->decode(ids, true), expected["decoded"][i].get<std::string>()) << name << ": " << expectations()["texts"][i];
+  }
+}
+
+TEST_P(TokenizerFile, GivesTheSameIdsAsAGgufVocabulary) {
+  const std::string name = GetParam();
+  const Json& expected = expectations()["tokenizers"][name];
+  if (!expected.contains("pre")) GTEST_SKIP() << "no pre-tokenizer of GGUF";
+  const auto tokenizer = load_as_gguf(name, expected["pre"]);
+  ASSERT_TRUE(tokenizer.has_value()) << tokenizer.error().message;
+  expect_ids(*tokenizer, expected, true, name);
+  const auto again = Tokenizer::from_json(tokenizer->to_tokenizer_json(), tokenizer->to_tokenizer_config(), "exported");
+  ASSERT_TRUE(again.has_value()) << again.error().message;
+  expect_ids(*again, expected, true, name + " exported");
+}
+
+std::vector<std::string> names() {
+  std::vector<std::string> out;
+  for (const auto& [name, value] : expectations()["tokenizers"].items()) out.push_back(name);
+  return out;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, TokenizerFile, testing::ValuesIn(names()), [](const auto& one) {
+  std::string out = one.param;
+  std::replace_if(
+      out.begin(), out.end(), [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');
+  return out;
+});
+
+// A tenth of a second each; a quadratic search would take minutes.
+TEST(Tokenizer, LongTextsOfOneCharacterTakeLinearTime) {
+  const auto seconds = [](const Tokenizer& tokenizer, const std::string& text) {
+    const auto start = std::chrono::steady_clock::now();
+    EXPECT_FALSE(tokenizer.encode(text, true, true).empty());
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  };
+  for (const char* name : {"pre-gpt-4o", "pre-deepseek-v3", "pre-kimi-k2", "nfc", "llama", "unigram", "bert", "added-tokens"}) {
+    const Tokenizer tokenizer = load(name).value();
+    for (const std::string unit : {"a", " ", "\n", "A", "1", "<", "\u0301\u0316", "\u4e2d", "'"}) {
+      std::string text;
+      while (text.size() < 100'000) text += unit;
+      EXPECT_LT(seconds(tokenizer, text), 10) << name << " " << unit;
+    }
+  }
+}
+
+TEST(Tokenizer, WhatItCannotDoIsRefusedByName) {
+  Json json = read_json_file(kFolder + "pre-gpt-2/tokenizer.json").value();
+  const auto error_with = [&](const char* part, Json value) {
+    Json changed = json;
+    changed[part] = std::move(value);
+    const auto tokenizer = Tokenizer::from_json(changed, Json::object(), "file");
+    return tokenizer ? std::string() : tokenizer.error().message;
+  };
+  EXPECT_NE(error_with("pre_tokenizer", {{"type", "UnicodeScripts"}}).find("UnicodeScripts"), std::string::npos);
+  EXPECT_NE(error_with("normalizer", {{"type", "Nmt"}}).find("Nmt"), std::string::npos);
+  EXPECT_NE(error_with("post_processor", {{"type", "Strange"}}).find("Strange"), std::string::npos);
+  EXPECT_NE(
+      error_with("pre_tokenizer", {{"type", "Split"}, {"pattern", {{"Regex", R"([a-z&&[aeiou]])"}}}, {"behavior", "Isolated"}}).find("&&"),
+      std::string::npos);
+  EXPECT_FALSE(load_as_gguf("pre-gpt-2", "martian").has_value());
+}
+
+}  // namespace
+}  // namespace tq
