@@ -1,5 +1,6 @@
 #include <unistd.h>
 
+#include <cmath>
 #include <iostream>
 #include <random>
 
@@ -94,7 +95,18 @@ Status answer_once(const Flags& flags, Answerer& answerer, const Tokenizer& toke
   return {};
 }
 
+Status check_sampler(const SamplerFlags& flags) {
+  const std::pair<const char*, std::optional<float>> numbers[] = {{"--temperature", flags.temperature},
+                                                                  {"--top-p", flags.top_p},
+                                                                  {"--min-p", flags.min_p},
+                                                                  {"--repetition-penalty", flags.repetition_penalty}};
+  for (const auto& [name, value] : numbers)  // the ranges let NaN through
+    if (value && std::isnan(*value)) return bad_usage("{}: a number was expected", name);
+  return {};
+}
+
 Status act(const Flags& flags) {
+  TQ_TRY(check_sampler(flags.sampler));
   TQ_ASSIGN(const std::optional<std::string> prompt, find_prompt(flags));
   if (!prompt && flags.json) return bad_usage("--json needs a prompt");
   TQ_ASSIGN(const Model model, load_model(flags.model));
@@ -126,16 +138,16 @@ Status act(const Flags& flags) {
 
 void add_sampler_flags(CLI::App& app, SamplerFlags& flags) {
   app.add_option("--temperature", flags.temperature, "0: always the most likely token; else the model's own, or 0.8")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0.0, 1000.0));
   app.add_option("--top-k", flags.top_k, "Only the K most likely tokens, 0: all; else the model's own, or 40")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
   app.add_option("--top-p", flags.top_p, "Only the most likely tokens that reach this probability; else the model's own, or 0.95")
       ->check(CLI::Range(0.0, 1.0));
   app.add_option("--min-p", flags.min_p, "Only tokens of this probability relative to the first; else the model's own, or 0.05")
       ->check(CLI::Range(0.0, 1.0));
   app.add_option("--repetition-penalty", flags.repetition_penalty,
                  "Above 1: tokens seen before become less likely; else the model's own, or 1")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(0.01, 100.0));
   app.add_option("--seed", flags.seed, "Of the random choice; else another one every time");
 }
 
@@ -152,7 +164,7 @@ Command add_run(CLI::App& root) {
   app->add_option("--chat-template", flags->template_file, "A file with a chat template to use instead of the model's");
   app->add_option("--chat-template-kwargs", flags->variables, "Variables of the chat template, as {\"enable_thinking\": false}");
   app->add_option("--ctx", flags->context, "Context in tokens; 0 is the model's own. Memory is taken as it fills")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
   app->add_option("-n,--max-tokens", flags->max_tokens, "Tokens of the answer at most; negative: no limit");
   add_sampler_flags(*app, flags->sampler);
   app->add_option("--stop", flags->stop, "Text that ends the answer; may be given several times")->allow_extra_args(false);

@@ -76,6 +76,9 @@ Status read_gguf_vocabulary(const gguf::File& file, Model& model) {
   if (!model.chat_template.empty()) config["chat_template"] = model.chat_template;
   model.files.push_back({"tokenizer.json", tokenizer.to_tokenizer_json().dump()});
   model.files.push_back({"tokenizer_config.json", config.dump(2) + "\n"});
+  const Json generation = {{"bos_token_id", tokenizer.bos() >= 0 ? Json(tokenizer.bos()) : Json(nullptr)},
+                           {"eos_token_id", tokenizer.end_of_turn()}};
+  if (!tokenizer.end_of_turn().empty()) model.files.push_back({"generation_config.json", generation.dump(2) + "\n"});
   model.tokenizer = std::make_shared<const Tokenizer>(std::move(tokenizer));
   return {};
 }

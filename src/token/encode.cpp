@@ -231,12 +231,13 @@ void TokenizerImpl::encode_word_piece(const std::string& word, std::vector<Token
 std::string TokenizerImpl::bytes_of(TokenId id) const {
   if (id < 0 || static_cast<size_t>(id) >= tokens.size()) return {};
   const std::string& token = tokens[static_cast<size_t>(id)];
+  if (joins_by_spaces) return " " + token;
+  if (!spaced_unless.empty()) return token.starts_with(spaced_unless) ? token.substr(spaced_unless.size()) : " " + token;
   if (added.by_id(id)) return token;
   if (byte_level) return bytes_of_characters(token);
   if (byte_fallback && token.size() == 6 && token.starts_with("<0x") && token.back() == '>')
     return std::string(1, static_cast<char>(std::strtol(token.substr(3, 2).c_str(), nullptr, 16)));
   std::string out = token;
-  if (algorithm == Algorithm::kWordPiece) return out.starts_with(subword_prefix) ? out.substr(subword_prefix.size()) : " " + out;
   if (!word_suffix.empty()) replace_all(out, word_suffix, " ");
   if (marks_spaces) replace_all(out, kSpaceMark, " ");
   return out;

@@ -18,12 +18,14 @@ Status check_ids(const VocabularySpec& spec, const std::string& where) {
   return {};
 }
 
-void add_special_kinds(TokenizerImpl& impl) {
+// in_normalized: user-defined tokens are found in the normalized text, as SentencePiece does it.
+void add_special_kinds(TokenizerImpl& impl, bool in_normalized) {
   for (size_t i = 0; i < impl.tokens.size(); ++i) {
     const TokenKind kind = impl.kinds[i];
     const bool is_special = kind == TokenKind::kControl || kind == TokenKind::kUnknown;
     if ((is_special || kind == TokenKind::kUserDefined) && !impl.tokens[i].empty())
-      impl.added.add({.content = impl.tokens[i], .id = static_cast<TokenId>(i), .special = is_special});
+      impl.added.add(
+          {.content = impl.tokens[i], .id = static_cast<TokenId>(i), .special = is_special, .normalized = in_normalized && !is_special});
   }
 }
 
@@ -126,7 +128,7 @@ Result<Tokenizer> Tokenizer::from_vocabulary(VocabularySpec spec, const std::str
   impl->end_of_turn = std::move(spec.end_of_turn);
   if (spec.add_bos && spec.bos >= 0) impl->prefix = {spec.bos};
   if (spec.add_eos && spec.eos >= 0) impl->suffix = {spec.eos};
-  add_special_kinds(*impl);
+  add_special_kinds(*impl, spec.remove_extra_whitespaces || !spec.charsmap.empty());
   TQ_TRY(impl->finish());
   if (is_byte_level) TQ_TRY(add_listed_merges(*impl, spec.merges));
   else if (spec.model == VocabularySpec::Model::kSpm) add_scored_merges(*impl, spec.scores);

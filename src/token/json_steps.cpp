@@ -104,7 +104,9 @@ Status read_pre_tokenizer_step(const JsonReader& reader, TokenizerImpl& impl) {
   if (type == "ByteLevel") return read_byte_level(reader, impl);
   if (type == "Metaspace") return read_metaspace(reader, impl);
   if (type == "Split") return read_split(reader, impl);
-  if (type == "Whitespace") return add_split(impl, R"(\w+|[^\w\s]+)", SplitBehavior::kRemoved, true);
+  if (type == "Whitespace")
+    return add_split(impl, R"([\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{200c}\x{200d}]+|[^\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{200c}\x{200d}\s]+)",
+                     SplitBehavior::kRemoved, true);
   if (type == "BertPreTokenizer") {
     TQ_TRY(add_split(impl, R"(\s+)", SplitBehavior::kRemoved));
     return add_split(impl, kPunctuation, SplitBehavior::kIsolated);
@@ -134,7 +136,7 @@ Status read_bert_normalizer(const JsonReader& reader, TokenizerImpl& impl) {
   if (spaces_ideographs) impl.normalizer.push_back(SpaceIdeographs{});
   if (strips) {
     impl.normalizer.push_back(UnicodeForm{UnicodeForm::kNfd});
-    impl.normalizer.push_back(StripAccents{});
+    impl.normalizer.push_back(StripAccents{false});
   }
   if (lowercases) impl.normalizer.push_back(Lowercase{});
   return {};
@@ -250,13 +252,17 @@ bool never_prepends(const TokenizerImpl& impl) {
 // What decoding does follows from the model and the pre-tokenizer, but for the leading space.
 Status read_decoder(const Json& json, TokenizerImpl& impl) {
   TQ_ASSIGN(const std::vector<const Json*> steps, steps_of(json, "decoders", impl.where + " decoder"));
+  if (steps.empty()) impl.joins_by_spaces = impl.strip_leading_space = true;
   for (const Json* step : steps) {
     const JsonReader reader(*step, impl.where + " decoder");
     TQ_ASSIGN(const std::string type, reader.string("type"));
     if (type == "ByteLevel") impl.byte_level = true;
     if (type == "Replace" || type == "Metaspace") impl.marks_spaces = true;
     if (type == "Metaspace") impl.strip_leading_space = !never_prepends(impl);
-    if (type == "WordPiece") impl.strip_leading_space = true;
+    if (type == "WordPiece") {
+      TQ_ASSIGN(impl.spaced_unless, reader.string_or("prefix", "##"));
+      impl.strip_leading_space = true;
+    }
     if (type == "Strip") {
       TQ_ASSIGN(const int64_t start, reader.integer_or("start", 0, 0, 1 << 20));
       impl.strip_leading_space = start > 0;

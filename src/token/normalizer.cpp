@@ -82,9 +82,11 @@ std::string run(const Lowercase&, std::string_view text) {
   });
 }
 
-std::string run(const StripAccents&, std::string_view text) {
-  return mapped(text, [](std::string& out, uint32_t c, std::string_view character) {
-    if (category_of(c) != UTF8PROC_CATEGORY_MN) out += character;
+std::string run(const StripAccents& step, std::string_view text) {
+  return mapped(text, [&](std::string& out, uint32_t c, std::string_view character) {
+    const utf8proc_category_t category = category_of(c);
+    const bool is_spacing = category == UTF8PROC_CATEGORY_MC || category == UTF8PROC_CATEGORY_ME;
+    if (category != UTF8PROC_CATEGORY_MN && !(step.spacing_too && is_spacing)) out += character;
   });
 }
 
@@ -136,7 +138,8 @@ std::string run(const SingleSpaces&, std::string_view text) {
   std::string out;
   for (const char c : text)
     if (c != ' ' || (!out.empty() && out.back() != ' ')) out += c;
-  if (!out.empty() && out.back() == ' ') out.pop_back();
+  constexpr std::string_view kSpaceMark = "\xe2\x96\x81";
+  while (out.ends_with(' ') || out.ends_with(kSpaceMark)) out.resize(out.size() - (out.ends_with(' ') ? 1 : kSpaceMark.size()));
   return out;
 }
 

@@ -16,7 +16,9 @@ struct UnicodeForm {
   enum Kind : uint8_t { kNfc, kNfd, kNfkc, kNfkd } kind;
 };
 struct Lowercase {};
-struct StripAccents {};  // drops non-spacing marks
+struct StripAccents {  // drops marks
+  bool spacing_too = true;
+};
 // Control characters go, white space becomes spaces: what BERT did to its texts.
 struct CleanText {};
 struct SpaceIdeographs {};  // spaces around every CJK ideograph
@@ -33,7 +35,7 @@ struct PrependText {
 struct StripSpace {
   bool left, right;
 };
-// Spaces only: none at the ends, none beside another.
+// Spaces only: none at the ends, none beside another; marks for spaces (▁) that end the text go with them, as in SentencePiece.
 struct SingleSpaces {};
 using NormalizeStep = std::variant<UnicodeForm, Lowercase, StripAccents, CleanText, SpaceIdeographs, ReplaceText, ReplaceRegex, PrependText,
                                    StripSpace, SingleSpaces, Charsmap>;

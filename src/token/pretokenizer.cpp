@@ -94,6 +94,8 @@ std::optional<std::string> intersection(std::string_view kept, std::string_view 
   return out + "]";
 }
 
+constexpr const char* kWord = R"(\p{L}\p{M}\p{Nd}\p{Pc})";
+
 // [^(\s|[.,])], a class within a class, as PCRE2 writes it: without the inner brackets. Nothing when an inner class is negated.
 std::optional<std::string> without_nested_classes(std::string_view pattern) {
   std::string out;
@@ -101,7 +103,9 @@ std::optional<std::string> without_nested_classes(std::string_view pattern) {
   for (size_t at = 0; at < pattern.size(); ++at) {
     const char c = pattern[at];
     if (c == '\\' && at + 1 < pattern.size()) {
-      (out += c) += pattern[++at];
+      const char next = pattern[++at];
+      if (next == 'w') out += depth > 0 ? kWord : "[" + std::string(kWord) + "]";  // PCRE2's leaves out marks
+      else (out += c) += next;
       continue;
     }
     if (depth > 0 && pattern.compare(at, 2, "[:") == 0 && pattern.find(":]", at) != std::string_view::npos) {

@@ -54,14 +54,20 @@ std::string StreamDecoder::push(TokenId id) {
     if (tokenizer_.strips_leading_space() && text[0] == ' ') text.erase(0, 1);
   }
   pending_ += text;
-  const size_t keep = utf8_incomplete_tail(pending_);
+  size_t keep = utf8_incomplete_tail(pending_);
+  if (tokenizer_.ends_words_with_space() && pending_.ends_with(' ')) keep = 1;  // none at the end of a text
   std::string out = utf8_repair(std::string_view(pending_).substr(0, pending_.size() - keep));
   pending_.erase(0, pending_.size() - keep);
   return out;
 }
 
-std::string StreamDecoder::finish() { return utf8_repair(std::exchange(pending_, {})); }
+std::string StreamDecoder::finish() {
+  std::string out = utf8_repair(std::exchange(pending_, {}));
+  if (tokenizer_.ends_words_with_space() && out.ends_with(' ')) out.pop_back();
+  return out;
+}
 
 bool Tokenizer::strips_leading_space() const { return impl_->strip_leading_space; }
+bool Tokenizer::ends_words_with_space() const { return !impl_->word_suffix.empty(); }
 
 }  // namespace tq

@@ -74,7 +74,8 @@ class Tokenizer {
 
   // The bytes that an id stands for, without the treatment of the text's beginning.
   std::string piece(TokenId id, bool skip_special) const;
-  bool strips_leading_space() const;  // decoding drops the space that encoding puts in front of a text
+  bool ends_words_with_space() const;  // decoding drops the space behind the last word
+  bool strips_leading_space() const;   // decoding drops the space that encoding puts in front of a text
 
  private:
   explicit Tokenizer(std::shared_ptr<const TokenizerImpl> impl) : impl_(std::move(impl)) {}

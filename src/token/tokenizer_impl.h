@@ -42,6 +42,8 @@ class TokenizerImpl {
   std::string word_suffix;           // of pieces that end a word: "</w>"
   std::vector<float> scores;         // kUnigram: natural logarithms of probabilities
   int64_t longest_word = 0;          // kWordPiece: characters; longer words are unknown. 0: no limit
+  bool joins_by_spaces = false;      // decoded tokens have spaces between them
+  std::string spaced_unless;         // as above, but for tokens that begin with this; empty: not so
   bool strip_leading_space = false;  // decode drops the space that encoding put in front
 
   std::vector<TokenId> prefix, suffix;  // added by add_special

@@ -117,6 +117,10 @@ class Run(ProgramTest):
         piped = subprocess.run([TQ, "run", self.model, "--raw"], input="long " * 50, capture_output=True, text=True)
         self.assertEqual((piped.returncode, piped.stderr.count("\n")), (2, 1))
 
+    def test_numbers_that_make_no_sense_are_refused(self):
+        for flags in (["--temperature", "nan"], ["--temperature", "-1"], ["--repetition-penalty", "nan"], ["--top-p", "2"], ["--ctx", "-5"]):
+            self.fails(2, "run", self.chat, "hi", *flags, says=flags[0])
+
     def test_a_seed_repeats_the_choice(self):
         choice = ["-n", "12", "--ignore-end", "--temperature", "2", "--top-k", "0", "--top-p", "1", "--min-p", "0"]
         first = self.facts(self.chat, "hi", *choice, "--seed", "5")
