@@ -5,18 +5,22 @@
 
 #include <algorithm>
 
+#include "base/mapped_file.h"
 #include "cli/command.h"
+#include "cli/units.h"
 #include "convert/import.h"
+#include "quantize/budget.h"
 
 namespace tq::cli {
 namespace {
 
 struct Flags {
-  std::string model, output, method = "turboquant", effort = "normal", embedding = "6", head = "6", gradients, act_order;
+  std::string model, output, method = "turboquant", effort = "normal", embedding = "6", head = "6", gradients, act_order, allocate, rates,
+                             size, fit, context = "4096";
   std::vector<std::string> calibration;
   double bits = 0, damping = QuantizeOptions().damping;
   int passes = QuantizeOptions().passes;
-  int64_t calibration_tokens = 0, group = QuantizeOptions().group;
+  int64_t batch = 1, calibration_tokens = 0, group = QuantizeOptions().group;
   uint64_t seed = 0;
   bool dry_run = false, resume = false, json = false;
   ComputeFlags compute;
@@ -28,9 +32,26 @@ Result<int> table_bits(const std::string& text, const char* flag) {
   return bad_usage("{} {}: give 2 to 8, or 'original'", flag, text);
 }
 
+// {"model.layers.0.mlp.down_proj": 4, …}; "*" stands for all others, unless --bits does.
+Status read_rates(const std::string& path, QuantizeOptions& options) {
+  TQ_ASSIGN(const Json file, read_json_file(path));
+  if (!file.is_object()) return bad_input("{}: an object of linears and their bits was expected", path);
+  for (const auto& [name, bits] : file.items()) {
+    if (!bits.is_number()) return bad_input("{}: the bits of {} are no number", path, name);
+    if (name == "*") options.bits = bits.get<double>();
+    else options.rates[name] = bits.get<double>();
+  }
+  return {};
+}
+
 Result<QuantizeOptions> options_of(const Flags& flags) {
   QuantizeOptions options;
-  options.bits = flags.bits;
+  if (flags.bits > 0) options.bits = flags.bits;
+  const int targets = (flags.bits > 0) + !flags.size.empty() + !flags.fit.empty();
+  if (targets > 1) return bad_usage("give one of --bits, --size and --fit");
+  if (targets == 0 && flags.rates.empty()) return bad_usage("how small? Give --bits 3, --size 35GB, --fit 24GB or --rates FILE");
+  if (!flags.rates.empty()) TQ_TRY(read_rates(flags.rates, options));
+  if (!flags.allocate.empty()) options.allocate = flags.allocate == "on";
   const std::optional<Effort> effort = effort_from_name(flags.effort);
   if (!effort) return bad_usage("--effort {}: give fast, normal or best", flags.effort);
   options.effort = *effort;
@@ -59,6 +80,36 @@ uint64_t folder_entry_bytes(const std::string& output) {
   return statvfs(parent.c_str(), &status) == 0 ? status.f_frsize : 4096;
 }
 
+// The bits that meet --size or --fit.
+Result<QuantizeOptions> with_budget(const Model& model, const Flags& flags, QuantizeOptions options) {
+  uint64_t bytes = 0;
+  if (!flags.size.empty()) {
+    TQ_ASSIGN(bytes, parse_bytes(flags.size, "--size"));
+  } else if (!flags.fit.empty()) {
+    RunningMemory running{.batch = flags.batch};
+    TQ_ASSIGN(running.memory, parse_bytes(flags.fit, "--fit"));
+    TQ_ASSIGN(running.context, parse_tokens(flags.context, "--context"));
+    TQ_ASSIGN(bytes, bytes_for_files(model.spec, running));
+  }
+  return bytes > 0 ? fit_bits(model, std::move(options), bytes) : Result<QuantizeOptions>(std::move(options));
+}
+
+// Mean bits of each kind of linear.
+std::string rates_text(const std::vector<std::vector<TensorPlan>>& layers) {
+  constexpr const char* kNames[] = {"q", "k", "v", "qkv", "o", "gate", "up", "gate_up", "down"};
+  std::map<size_t, std::pair<double, double>> sums;
+  for (const auto& layer : layers)
+    for (const TensorPlan& tensor : layer) {
+      const auto role = static_cast<size_t>(tensor.linear.role);
+      if (role >= std::size(kNames)) continue;
+      const double weights = static_cast<double>(tensor.linear.in) * static_cast<double>(tensor.linear.out);
+      sums[role].first += mean_rate(tensor) * weights, sums[role].second += weights;
+    }
+  std::string out;
+  for (const auto& [role, sum] : sums) out += fmt::format("{}{} {:.2f}", out.empty() ? "" : ", ", kNames[role], sum.first / sum.second);
+  return out;
+}
+
 void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags, Session& session) {
   const int threads = session.threads().size();
   const uint64_t bytes = planned_bytes(model, plan), entry = folder_entry_bytes(flags.output);
@@ -85,6 +136,8 @@ void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags
              bytes + entry);
   fmt::print("  bits     {:.4f} a weight of the linears, {:.4f} stored, {:.3f} of all weights\n", bits.code, bits.stored,
              8.0 * static_cast<double>(bytes) / static_cast<double>(counts.all));
+  fmt::print("  rates    {}{}\n", rates_text(plan.layers),
+             uses_allocation(plan.options) ? ", before they are chosen by what they cost" : "");
   fmt::print("  memory   about {} beyond the mapped source\n", bytes_text(static_cast<double>(memory)));
   fmt::print("  time     about {:.0f} s with {} threads: {:.0f} s of gradients, {:.0f} s of statistics, {:.0f} s of rounding\n", time.all(),
              threads, time.gradients, time.statistics, time.rounding);
@@ -100,12 +153,22 @@ std::string experts_text(const std::string& letters) {
 
 void print_summary(const QuantizeSummary& summary, const Flags& flags) {
   if (flags.json) {
+    Json rates = Json::object();
+    for (const auto& layer : summary.layers)
+      for (const TensorPlan& tensor : layer) rates[tensor.linear.name] = mean_rate(tensor);
     Json errors = Json::object();
     for (const auto& [name, error] : summary.errors) errors[name] = error;
     fmt::print("{}\n", Json{{"bytes", summary.files_bytes},
                             {"bits_linears", summary.bits.code},
                             {"bits_linears_stored", summary.bits.stored},
                             {"seconds_gradients", summary.seconds_gradients},
+                            {"seconds_allocation", summary.seconds_allocation},
+                            {"rates", rates},
+                            {"allocation",
+                             {{"chosen", summary.allocation.chosen},
+                              {"kl_uniform", summary.allocation.uniform},
+                              {"kl_promotions", summary.allocation.promotions},
+                              {"kl_moves", summary.allocation.moves}}},
                             {"seconds_statistics", summary.seconds_statistics},
                             {"seconds_rounding", summary.seconds_rounding},
                             {"relative_error", errors},
@@ -116,18 +179,30 @@ void print_summary(const QuantizeSummary& summary, const Flags& flags) {
   for (const auto& [tap, letters] : summary.experts)
     if (const auto few = std::count(letters.begin(), letters.end(), 's') + std::count(letters.begin(), letters.end(), 'i'); few > 0)
       fmt::print("{}: {} experts without tokens of their own, or too few: {}\n", tap, few, experts_text(letters));
-  fmt::print("{}: {}, {:.3f} bits a weight of the linears; {:.0f} s of gradients, {:.0f} s of statistics, {:.0f} s of rounding\n",
-             flags.output, bytes_text(static_cast<double>(summary.files_bytes)), summary.bits.stored, summary.seconds_gradients,
-             summary.seconds_statistics, summary.seconds_rounding);
+  fmt::print(
+      "{}: {}, {:.3f} bits a weight of the linears; {:.0f} s of gradients, {:.0f} s of allocation, {:.0f} s of statistics, {:.0f} s of "
+      "rounding\n",
+      flags.output, bytes_text(static_cast<double>(summary.files_bytes)), summary.bits.stored, summary.seconds_gradients,
+      summary.seconds_allocation, summary.seconds_statistics, summary.seconds_rounding);
+  fmt::print("rates ({}): {}\n", summary.allocation.chosen, rates_text(summary.layers));
+}
+
+// A plan needs shapes alone, so a config.json is enough for one.
+Result<Model> read_model(const Flags& flags) {
+  if (!flags.dry_run || !flags.model.ends_with(".json")) return load_model(flags.model);
+  TQ_ASSIGN(const Json config, read_json_file(flags.model));
+  return shapes_of(config, flags.model);
 }
 
 Status act(const Flags& flags) {
-  TQ_ASSIGN(QuantizeOptions options, options_of(flags));
-  TQ_ASSIGN(const Model model, load_model(flags.model));
+  TQ_ASSIGN(const QuantizeOptions wanted, options_of(flags));
+  TQ_ASSIGN(const Model model, read_model(flags));
+  TQ_ASSIGN(QuantizeOptions options, with_budget(model, flags, wanted));
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
-  if (!session->backend().training() && uses_gradients(options)) {
-    if (options.gradients) return bad_usage("--gradients on: the backend {} has none; use --backend cpu", session->backend().name());
-    options.gradients = false;
+  if (!session->backend().training()) {
+    if (options.gradients.value_or(false) || options.allocate.value_or(false))
+      return bad_usage("--gradients, --allocate: the backend {} computes no gradients; use --backend cpu", session->backend().name());
+    options.gradients = options.allocate = false;
   }
   TQ_ASSIGN(const QuantizePlan plan, make_plan(model, options));
   if (flags.dry_run) {
@@ -149,7 +224,14 @@ Command add_quantize(CLI::App& root) {
   auto flags = std::make_shared<Flags>();
   app->add_option("model", flags->model, "Hugging Face directory or GGUF file")->required();
   app->add_option("-o,--output", flags->output, "Directory to write")->required();
-  app->add_option("-b,--bits", flags->bits, "Mean bits a weight of the linears, 2 to 8; fractions are fine")->required();
+  app->add_option("-b,--bits", flags->bits, "Mean bits a weight of the linears, 2 to 8; fractions are fine");
+  app->add_option("--size", flags->size, "Instead of --bits: the most that the finished directory may take, such as 35GB");
+  app->add_option("--fit", flags->fit, "Instead of --bits: memory that running it may take, files, keys and values together");
+  app->add_option("--context", flags->context, "With --fit: tokens of a sequence")->capture_default_str();
+  app->add_option("--batch", flags->batch, "With --fit: sequences at once")->capture_default_str()->check(CLI::Range(1, 4096));
+  app->add_option("--rates", flags->rates, "JSON file with the bits of linears by name; '*' for the others")->check(CLI::ExistingFile);
+  app->add_option("--allocate", flags->allocate, "Choose the linears' bits by what they cost the model; on for effort best")
+      ->check(CLI::IsMember({"on", "off"}));
   app->add_option("--method", flags->method, "turboquant, or one to compare with: rtn, gptq, awq, quip")->capture_default_str();
   app->add_option("--group", flags->group, "Columns that share a scale with rtn, gptq and awq; 0: a whole row")->capture_default_str();
   app->add_option("--act-order", flags->act_order, "Columns by falling diagonal of the Hessian: on (gptq's own way) or off (turboquant's)")

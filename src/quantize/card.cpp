@@ -1,5 +1,6 @@
 #include "quantize/card.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "artifact/format.h"
@@ -11,7 +12,7 @@ namespace {
 constexpr std::string_view kProgram = "tq 0.1.0";
 
 // A fixed width keeps the promised size exact.
-std::string fixed(double value) { return fmt::format("{:.6e}", value); }
+std::string fixed(double value) { return fmt::format("{:.6e}", std::max(0.0, value)); }
 
 std::string source_name(const Model& model) {
   std::filesystem::path path(model.source);
@@ -80,6 +81,13 @@ std::string record_text(const Model& model, const QuantizePlan& plan, const Reco
   }
   record["relative_error"] = tensors;
   if (!experts.empty()) record["experts"] = experts;
+  Json rates = Json::object();
+  for (const TensorPlan* tensor : plan.tensors()) rates[tensor->linear.name] = fmt::format("{:.4f}", mean_rate(*tensor));
+  record["rates"] = rates;
+  record["allocation"] = {{"chosen", fmt::format("{:<10}", plan.allocation.chosen)},
+                          {"kl_uniform", fixed(plan.allocation.uniform)},
+                          {"kl_promotions", fixed(plan.allocation.promotions)},
+                          {"kl_moves", fixed(plan.allocation.moves)}};
   Json files = Json::object();
   for (const auto& [name, hash] : facts.hashes) files[name] = hash;
   record["files"] = files;

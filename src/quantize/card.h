@@ -13,7 +13,7 @@ struct QuantizePlan;
 // Everything but the weights: config.json, README.md, turboquant.json (with placeholders of the right length) and the carried files.
 std::map<std::string, std::string> artifact_texts(const Model& model, const QuantizePlan& plan);
 
-// turboquant.json.
+// turboquant.json, with the mean rate of every quantized tensor.
 struct RecordFacts {
   std::map<std::string, std::string> hashes;   // of the weight files, by name
   std::map<std::string, double> errors;        // tr(E H E^T) / tr(W H W^T) of every quantized tensor

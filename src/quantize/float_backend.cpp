@@ -31,7 +31,46 @@ class FloatMatrix final : public Matrix {
   mutable Buffer<float> values_;  // [R, C]
 };
 
+// The training operations of another backend, on matrices that are decoded.
+class FloatTraining final : public Training {
+ public:
+  FloatTraining(Training& other, ThreadPool& threads) : other_(other), threads_(threads) {}
+
+  void linear(const LinearBackwardArgs& args) override {
+    constexpr int64_t kTile = 256;  // tokens and columns that one thread multiplies at a time
+    const auto& matrix = static_cast<const FloatMatrix&>(*args.matrix);
+    const int64_t columns = matrix.columns(), rows = matrix.rows();
+    const int64_t across = (columns + kTile - 1) / kTile, down = (args.tokens + kTile - 1) / kTile;
+    threads_.run(across * down, 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t tile = begin; tile < end; ++tile) {
+        const int64_t t = tile / across * kTile, k = tile % across * kTile;
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, static_cast<int>(std::min(kTile, args.tokens - t)),
+                    static_cast<int>(std::min(kTile, columns - k)), static_cast<int>(rows), 1.0f, args.gradient + t * rows,
+                    static_cast<int>(rows), matrix.row(0) + k, static_cast<int>(columns), args.accumulate ? 1.0f : 0.0f,
+                    args.input_gradient + t * columns + k, static_cast<int>(columns));
+      }
+    });
+  }
+  void weight(const WeightGradientArgs& args) override { other_.weight(args); }
+  void norm(const NormBackwardArgs& args) override { other_.norm(args); }
+  void rotary(const RotaryArgs& args) override { other_.rotary(args); }
+  void attend(const AttendBackwardArgs& args) override { other_.attend(args); }
+  void gated(const GatedBackwardArgs& args) override { other_.gated(args); }
+  void cross_entropy(const CrossEntropyArgs& args) override { other_.cross_entropy(args); }
+  void divergence(const DivergenceArgs& args) override { other_.divergence(args); }
+  void sample(const SampleArgs& args) override { other_.sample(args); }
+
+ private:
+  Training& other_;
+  ThreadPool& threads_;
+};
+
 }  // namespace
+
+FloatBackend::FloatBackend(Backend& other, ThreadPool& threads) : other_(other), threads_(threads) {
+  use_one_blas_thread();
+  if (other.training()) training_ = std::make_unique<FloatTraining>(*other.training(), threads);
+}
 
 Result<std::unique_ptr<Matrix>> FloatBackend::prepare(const PackedTensor& tensor, int64_t expert) {
   TQ_CHECK(tensor.shape.size() >= 2);

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "base/thread_pool.h"
-#include "kernels/backend.h"
+#include "graph/backward.h"
 
 namespace tq {
 
@@ -10,7 +10,7 @@ namespace tq {
 // on any number of threads.
 class FloatBackend final : public Backend {
  public:
-  FloatBackend(Backend& other, ThreadPool& threads) : other_(other), threads_(threads) {}
+  FloatBackend(Backend& other, ThreadPool& threads);
 
   std::string name() const override { return other_.name() + ", linears by BLAS"; }
   Result<std::unique_ptr<Matrix>> prepare(const PackedTensor& tensor, int64_t expert) override;
@@ -22,10 +22,12 @@ class FloatBackend final : public Backend {
   void attend(const AttendArgs& args) override { other_.attend(args); }
   void gated(const GatedArgs& args) override { other_.gated(args); }
   void add(float* sum, const float* addend, int64_t count) override { other_.add(sum, addend, count); }
+  Training* training() override { return training_.get(); }
 
  private:
   Backend& other_;
   ThreadPool& threads_;
+  std::unique_ptr<Training> training_;  // null if the other has none
 };
 
 }  // namespace tq

@@ -4,10 +4,12 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <set>
 
 #include "artifact/format.h"
 #include "base/output_file.h"
 #include "codec/e8p/e8p.h"
+#include "quantize/allocation_steps.h"
 #include "quantize/calibration.h"
 #include "quantize/card.h"
 #include "quantize/float_backend.h"
@@ -97,6 +99,8 @@ class Job {
     TQ_TRY(assemble());
     TQ_TRY(publish(directory));
     summary_.bits = mean_bits(plan_);
+    summary_.layers = plan_.layers;
+    summary_.allocation = plan_.allocation;
     summary_.files_bytes = planned_bytes(model_, plan_);
     return summary_;
   }
@@ -115,20 +119,29 @@ class Job {
   }
 
   Status make_steps() {
+    if (uses_allocation(plan_.options)) TQ_TRY(load_allocation(model_, folder_, plan_));
     const int64_t needed = layers_needed();
     if (needed == 0 && tables_done()) return {};
     TQ_ASSIGN(const std::vector<std::vector<TokenId>> sequences, read_sequences());
-    TokenWeights weights;
-    if (uses_gradients(plan_.options)) {
-      const auto start = std::chrono::steady_clock::now();
-      TQ_ASSIGN(const Gradients gradients, gradient_steps(model_, backend_, context_, folder_, {sequences, 0, plan_.options.seed}));
-      weights = token_weights(model_.spec, gradients);
-      summary_.seconds_gradients += seconds_since(start);
-    }
     FloatBackend by_blas(backend_, context_.threads);
     const bool is_decoded = backend_.is_host() && decoded_layer_bytes(plan_) <= kLargestDecodedLayer;
     Backend& backend = is_decoded ? by_blas : backend_;
-    Stream stream(model_, backend, context_, sequences, plan_.options, weights.empty() ? nullptr : &weights);
+    TokenWeights weights;
+    if (uses_gradients(plan_.options)) {
+      const auto start = std::chrono::steady_clock::now();
+      TQ_ASSIGN(const Gradients gradients, gradient_steps(model_, backend, context_, folder_, {sequences, 0, plan_.options.seed}));
+      weights = token_weights(model_.spec, gradients);
+      summary_.seconds_gradients += seconds_since(start);
+    }
+    const TokenWeights* used = weights.empty() ? nullptr : &weights;
+    if (uses_allocation(plan_.options)) {
+      const auto start = std::chrono::steady_clock::now();
+      TQ_ASSIGN(const auto held_out, held_out_sequences(sequences));
+      const QuantizePlan before = plan_;
+      TQ_TRY(allocation_steps({model_, before, sequences, held_out, used}, backend, context_, folder_, plan_));
+      summary_.seconds_allocation += seconds_since(start);
+    }
+    Stream stream(model_, backend, context_, sequences, plan_.options, used);
     const size_t wave = layers_per_wave(plan_, context_.threads.size());
     std::vector<PendingStep> pending;
     for (int64_t layer = 0; layer < needed; ++layer) {
@@ -157,6 +170,21 @@ class Job {
     TQ_ASSIGN(const std::vector<CalibrationText> texts, read_calibration(plan_.options));
     const int64_t sequence = std::min(plan_.options.sequence, model_.spec.context);
     return calibration_sequences(*model_.tokenizer, texts, sequence, calibration_tokens(plan_.options));
+  }
+
+  // Sequences of the same texts that are not among these; what the texts lack, the last of these.
+  Result<std::vector<std::vector<TokenId>>> held_out_sequences(const std::vector<std::vector<TokenId>>& used) {
+    constexpr size_t kCount = 6;
+    TQ_ASSIGN(const std::vector<CalibrationText> texts, read_calibration(plan_.options));
+    const auto length = static_cast<int64_t>(used[0].size());
+    TQ_ASSIGN(const auto more, calibration_sequences(*model_.tokenizer, texts, length, 2 * length * static_cast<int64_t>(used.size())));
+    const std::set<std::vector<TokenId>> known(used.begin(), used.end());
+    std::vector<std::vector<TokenId>> fresh, out;
+    for (const auto& sequence : more)
+      if (!known.contains(sequence)) fresh.push_back(sequence);
+    for (size_t i = 0; i < std::min(kCount, fresh.size()); ++i) out.push_back(fresh[i * fresh.size() / std::min(kCount, fresh.size())]);
+    for (size_t i = used.size(); out.size() < kCount && i-- > 0;) out.push_back(used[i]);
+    return out;
   }
 
   // Rounds the pending steps and saves them.
@@ -239,7 +267,7 @@ class Job {
   }
 
   const Model& model_;
-  const QuantizePlan& plan_;
+  QuantizePlan plan_;  // allocation changes its rates
   Backend& backend_;
   const Context& context_;
   JobFolder folder_;

@@ -12,7 +12,9 @@ namespace tq {
 struct QuantizeSummary {
   uint64_t files_bytes = 0;  // of everything in the directory
   MeanBits bits;
-  double seconds_gradients = 0, seconds_statistics = 0, seconds_rounding = 0;
+  std::vector<std::vector<TensorPlan>> layers;  // with the rates that were chosen
+  AllocationFacts allocation;
+  double seconds_gradients = 0, seconds_allocation = 0, seconds_statistics = 0, seconds_rounding = 0;
   std::map<std::string, double> errors;        // tr(E H E^T) / tr(W H W^T) by tensor
   std::map<std::string, std::string> experts;  // RoundedStep::experts
 };

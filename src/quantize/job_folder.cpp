@@ -42,6 +42,8 @@ std::string job_identity(const Model& model, const QuantizePlan& plan) {
                       uses_act_order(options), options.bits, static_cast<int>(options.effort), options.embedding_bits, options.head_bits,
                       calibration_tokens(options), options.sequence, options.damping, options.seed, options.shard_bytes,
                       uses_gradients(options));
+  text += fmt::format("{} {}\n", uses_allocation(options), options.byte_limit);
+  for (const auto& [name, bits] : options.rates) text += fmt::format("{} {}\n", name, bits);
   for (const std::string& file : options.calibration) {
     const auto read = read_text_file(file);
     text += file + " " + (read ? hex64(hash64(std::as_bytes(std::span<const char>(*read)))) : "missing") + "\n";

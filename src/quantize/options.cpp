@@ -46,6 +46,10 @@ bool uses_gradients(const QuantizeOptions& options) {
   return options.gradients.value_or(options.method == Method::kTurboquant && options.effort != Effort::kFast);
 }
 
+bool uses_allocation(const QuantizeOptions& options) {
+  return options.method == Method::kTurboquant && options.rates.empty() && options.allocate.value_or(options.effort == Effort::kBest);
+}
+
 int window_of(int rate, Effort effort) { return kWindows[static_cast<size_t>(effort)][rate]; }
 
 grid::TapsByRate taps_of(Effort effort) {

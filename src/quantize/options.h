@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -39,6 +40,9 @@ struct QuantizeOptions {
   int64_t sequence = 1024;               // tokens of a calibration sequence
   double damping = 0.01;                 // of the Hessian's mean diagonal
   std::optional<bool> gradients;         // weight tokens by the gradients at the linears' outputs; by effort when not given
+  std::optional<bool> allocate;          // choose each linear's rate by what it costs; by effort when not given
+  std::map<std::string, double> rates;   // mean bits of linears by name, instead of `bits` and of what allocation chooses
+  uint64_t byte_limit = 0;               // of the finished directory; 0: none. Where `bits` came from
   int passes = 0;                        // turboquant: times that all columns are rounded again
   uint64_t shard_bytes = uint64_t{4} << 30;
   uint64_t seed = 0;
@@ -47,6 +51,7 @@ struct QuantizeOptions {
 bool uses_act_order(const QuantizeOptions& options);
 int64_t calibration_tokens(const QuantizeOptions& options);
 bool uses_gradients(const QuantizeOptions& options);
+bool uses_allocation(const QuantizeOptions& options);
 // Window L of a rate.
 int window_of(int rate, Effort effort);
 // The taps for every rate that the program can use at this effort.

@@ -30,6 +30,21 @@ Status check_options(const QuantizeOptions& options) {
   return {};
 }
 
+// Linears whose rates the user has chosen.
+Status apply_rates(const QuantizeOptions& options, const std::vector<const Linear*>& all, std::vector<Rates>& rates) {
+  std::set<std::string> names;
+  for (size_t i = 0; i < all.size(); ++i) {
+    names.insert(all[i]->name);
+    const auto own = options.rates.find(all[i]->name);
+    if (own == options.rates.end()) continue;
+    if (!(own->second >= 2.0 && own->second <= 8.0)) return bad_usage("{} bits for {}: give a number from 2 to 8", own->second, own->first);
+    rates[i] = uniform_rates({&all[i], 1}, own->second)[0];
+  }
+  for (const auto& [name, bits] : options.rates)
+    if (!names.contains(name)) return bad_usage("--rates: the model has no linear {}", name);
+  return {};
+}
+
 Linear embedding_linear(const ModelSpec& spec) {
   return Linear{.name = spec.embedding, .in = spec.hidden, .out = spec.vocabulary, .tap = spec.embedding, .role = Role::kHead};
 }
@@ -182,7 +197,8 @@ Result<QuantizePlan> make_plan(const Model& model, const QuantizeOptions& option
   for (const Linear* linear : all)
     if (options.method == Method::kQuip && linear->in % e8p::kWidth != 0)
       return bad_input("{}: {} has {} columns; --method quip needs a multiple of 8", model.source, linear->name, linear->in);
-  const std::vector<Rates> rates = uniform_rates(all, options.bits);
+  std::vector<Rates> rates = uniform_rates(all, options.bits);
+  TQ_TRY(apply_rates(options, all, rates));
   size_t next = 0;
   for (const auto& layer : spec.layers) {
     plan.layers.emplace_back();
@@ -196,6 +212,7 @@ Result<QuantizePlan> make_plan(const Model& model, const QuantizeOptions& option
     const Linear embedding = embedding_linear(spec);
     plan.tables.push_back({embedding, constant_rates(embedding, options.embedding_bits)});
   }
+  if (!options.rates.empty()) plan.allocation.chosen = "given";
   plan.texts = artifact_texts(model, plan);
   return plan;
 }
@@ -269,6 +286,23 @@ MeanBits mean_bits(const QuantizePlan& plan) {
     }
   }
   return {code / weights, stored / weights};
+}
+
+double mean_rate(const TensorPlan& tensor) {
+  double sum = 0, rows = 0;
+  const auto per_matrix = static_cast<size_t>((tensor.linear.out + grid::kRateRows - 1) / grid::kRateRows);
+  for (size_t i = 0; i < tensor.rates.size(); ++i) {
+    const auto here =
+        static_cast<double>(std::min(grid::kRateRows, tensor.linear.out - static_cast<int64_t>(i % per_matrix) * grid::kRateRows));
+    sum += here * tensor.rates[i], rows += here;
+  }
+  return sum / rows;
+}
+
+void set_rates(const Model& model, QuantizePlan& plan, const std::vector<std::vector<Rates>>& rates) {
+  for (size_t layer = 0; layer < rates.size(); ++layer)
+    for (size_t i = 0; i < rates[layer].size(); ++i) plan.layers[layer][i].rates = rates[layer][i];
+  plan.texts = artifact_texts(model, plan);
 }
 
 }  // namespace tq

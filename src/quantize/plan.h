@@ -29,12 +29,19 @@ struct Fold {
   bool has_bias = false;
 };
 
+// How the rates were chosen: divergences on held-out text of models with short windows, in nats a token; 0 where not measured.
+struct AllocationFacts {
+  std::string chosen = "uniform";  // "uniform", "promotions", "moves" or "given"
+  double uniform = 0, promotions = 0, moves = 0;
+};
+
 struct QuantizePlan {
   QuantizeOptions options;
   std::vector<std::vector<TensorPlan>> layers;  // the linears of each layer, in order
   std::vector<std::vector<Fold>> folds;         // of each layer
   std::vector<TensorPlan> tables;               // head and embedding, as far as they are quantized
   grid::TapsByRate taps;
+  AllocationFacts allocation;
   std::map<std::string, std::string> texts;  // small files by name, complete but for the hashes and errors in turboquant.json
 
   std::vector<const TensorPlan*> tensors() const;
@@ -66,5 +73,10 @@ struct MeanBits {
   double code = 0, stored = 0;
 };
 MeanBits mean_bits(const QuantizePlan& plan);
+// Of the code of one tensor.
+double mean_rate(const TensorPlan& tensor);
+
+// Gives the linears of the layers other rates; everything that follows from them is made anew. rates: as plan.layers.
+void set_rates(const Model& model, QuantizePlan& plan, const std::vector<std::vector<Rates>>& rates);
 
 }  // namespace tq

@@ -51,6 +51,52 @@ class Quantize(ProgramTest):
             subprocess.run(self.command(output, "--threads", threads), check=True, capture_output=True)
             self.assert_same(output)
 
+    def test_gradients_and_allocation_make_the_same_bytes_on_any_threads_and_after_kills(self):
+        flags, outputs = ("--gradients", "on", "--allocate", "on", "--effort", "fast"), []
+        for threads in ("1", "3"):
+            outputs.append(self.folder / f"allocated-{threads}")
+            start = time.monotonic()
+            subprocess.run(self.command(outputs[-1], *flags, "--threads", threads), check=True, capture_output=True)
+            duration = time.monotonic() - start
+        outputs.append(self.folder / "allocated-killed")
+        generator = random.Random(6)
+        for attempt in range(4):
+            process = self.start(outputs[-1], *flags, "--resume")
+            time.sleep(generator.uniform(0.1, 0.9) * duration)
+            process.kill()
+            process.communicate()
+            if outputs[-1].exists():
+                shutil.rmtree(outputs[-1])
+        subprocess.run(self.command(outputs[-1], *flags, "--resume"), check=True, capture_output=True)
+        made = [contents(output) for output in outputs]
+        for other in made[1:]:
+            self.assertEqual(list(other), list(made[0]))
+            for name in other:
+                self.assertTrue(other[name] == made[0][name], f"{name} differs")
+        record = json.loads(made[0]["turboquant.json"])
+        self.assertTrue(record["gradients"])
+        self.assertIn(record["allocation"]["chosen"].strip(), ("uniform", "promotions", "moves"))
+        self.assertGreater(float(record["allocation"]["kl_uniform"]), 0)
+
+    def test_a_size_is_kept_and_rates_of_a_file_are_used(self):
+        sized = self.folder / "sized"
+        limit = 9 * sum(map(len, contents(self.reference).values())) // 8
+        command = [TQ, "quantize", str(self.model), "-o", str(sized), "--size", str(limit), *QUANTIZE]
+        subprocess.run(command, check=True, capture_output=True)
+        size = sum(map(len, contents(sized).values()))
+        self.assertLessEqual(size, limit)
+        self.assertGreater(size, limit - 8192)
+        rates, output = self.folder / "rates.json", self.folder / "rated"
+        rates.write_text(json.dumps({"*": 3, "model.layers.0.mlp.down_proj": 5}))
+        self.succeeds("quantize", self.model, "-o", output, "--rates", rates, *QUANTIZE)
+        record = json.loads(contents(output)["turboquant.json"])
+        self.assertEqual(float(record["rates"]["model.layers.0.mlp.down_proj"]), 5)
+        self.assertEqual(float(record["rates"]["model.layers.1.mlp.down_proj"]), 3)
+        rates.write_text(json.dumps({"*": 3, "no.such.linear": 5}))
+        self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--rates", rates, *QUANTIZE, says="no.such.linear")
+        self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--size", "1kB", *QUANTIZE, says="fewest")
+        self.fails(2, "quantize", self.model, "-o", self.folder / "x", *QUANTIZE, says="--size")
+
     def test_killed_at_ten_points_and_resumed_makes_the_same_bytes(self):
         generator, output, kills = random.Random(5), self.folder / "killed", 0
         for attempt in range(10):

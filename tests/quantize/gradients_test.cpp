@@ -4,6 +4,7 @@
 
 #include "convert/family_fixture.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "quantize/float_backend.h"
 #include "quantize/statistics.h"
 
 namespace tq {
@@ -52,6 +53,23 @@ TEST(Gradients, FollowTheSeedOfTheDraws) {
   const TinyModel tiny("llama3");
   EXPECT_TRUE(measure(tiny, 2, 0, 4, 1) == measure(tiny, 2, 0, 4, 1));
   EXPECT_FALSE(measure(tiny, 2, 0, 4, 1) == measure(tiny, 2, 0, 4, 2));
+}
+
+TEST(Gradients, AreThoseOfTheBackendWhereBlasMultiplies) {
+  for (const char* name : {"phi3", "qwen3_moe"}) {
+    const TinyModel tiny(name);
+    const Gradients expected = measure(tiny, 2, 0, 4);
+    ThreadPool threads(2);
+    Listener listener;
+    const auto cpu = make_cpu_backend(threads, best_isa());
+    FloatBackend by_blas(*cpu, threads);
+    const auto got = measure_gradients(tiny.model, by_blas, {.threads = threads, .listener = listener},
+                                       {.sequences = tiny.sequences, .first_sequence = 0, .seed = 1});
+    ASSERT_TRUE(got.has_value()) << got.error().message;
+    for (const auto& [linear, own] : expected)
+      for (size_t t = 0; t < own.token.size(); ++t)
+        EXPECT_NEAR(got->at(linear).token[t], own.token[t], 1e-3 * own.token[t] + 1e-9) << linear << " " << t;
+  }
 }
 
 TEST(Gradients, TokensAndRowsAddUpToTheSameSquares) {

@@ -1,0 +1,26 @@
+// Allocation as steps of a job: candidates, prices, trials of demotions, the choice, and a guard that measures on text that the choice has
+// not seen whether it helps.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "quantize/allocate.h"
+#include "quantize/candidates.h"
+
+namespace tq {
+
+struct AllocationRequest {
+  const Model& model;
+  const QuantizePlan& plan;
+  std::span<const std::vector<TokenId>> sequences;  // calibration
+  std::span<const std::vector<TokenId>> held_out;   // of the same kinds of text, of equal length
+  const TokenWeights* weights = nullptr;
+};
+// Sets the plan's rates and facts from a finished allocation, if the folder has one.
+Status load_allocation(const Model& model, const JobFolder& folder, QuantizePlan& plan);
+
+// Makes what the folder lacks, then the same. Errors: those of candidate_steps, of price_moves, of Trials.
+Status allocation_steps(const AllocationRequest& request, Backend& backend, const Context& context, JobFolder& folder, QuantizePlan& plan);
+
+}  // namespace tq

@@ -1,0 +1,90 @@
+#include "quantize/budget.h"
+
+#include <algorithm>
+
+#include "graph/kv_cache.h"
+#include "model/family.h"
+#include "quantize/job.h"
+
+namespace tq {
+namespace {
+
+constexpr double kLowest = 2.0, kHighest = 8.0;
+constexpr int64_t kPromptChunk = 512;  // tokens of a prompt that are computed at once
+
+Result<uint64_t> size_at(const Model& model, QuantizeOptions options, double bits) {
+  options.bits = bits;
+  TQ_ASSIGN(const QuantizePlan plan, make_plan(model, options));
+  return planned_bytes(model, plan);
+}
+
+// Floats that one layer keeps of a chunk of tokens.
+int64_t working_floats(const ModelSpec& spec) {
+  int64_t widest = 0;
+  for (const auto& layer : spec.layers)
+    for (const Block& block : layer) {
+      int64_t sum = 3 * spec.hidden;
+      for (const Linear* linear : linears(block)) sum += linear->out;
+      widest = std::max(widest, sum);
+    }
+  return widest * kPromptChunk;
+}
+
+Shape shape_of(const Linear& linear) {
+  return linear.experts > 0 ? Shape{linear.experts, linear.out, linear.in} : Shape{linear.out, linear.in};
+}
+
+}  // namespace
+
+Result<QuantizeOptions> fit_bits(const Model& model, QuantizeOptions options, uint64_t bytes) {
+  TQ_ASSIGN(const uint64_t smallest, size_at(model, options, kLowest));
+  if (smallest > bytes)
+    return bad_usage("{} bytes are too few: {} has {} at {} bits, the fewest there are; allow more, or fewer bits for embedding and head",
+                     bytes, model.source, smallest, kLowest);
+  TQ_ASSIGN(const uint64_t largest, size_at(model, options, kHighest));
+  double low = kLowest, high = kHighest;
+  if (largest <= bytes) low = high;
+  for (int i = 0; i < 40 && low < high; ++i) {
+    const double middle = 0.5 * (low + high);
+    TQ_ASSIGN(const uint64_t size, size_at(model, options, middle));
+    (size <= bytes ? low : high) = middle;
+  }
+  options.bits = low;
+  options.byte_limit = bytes;
+  return options;
+}
+
+Result<uint64_t> bytes_for_files(const ModelSpec& spec, const RunningMemory& running) {
+  const uint64_t cache = kv_cache_bytes(spec, KvType::kF16, running.context) * static_cast<uint64_t>(running.batch);
+  const uint64_t work = 4 * static_cast<uint64_t>(working_floats(spec) + running.batch * spec.vocabulary);
+  if (cache + work >= running.memory)
+    return bad_usage("{} bytes are too few: keys and values of {} x {} tokens take {}, the working memory {}", running.memory,
+                     running.batch, running.context, cache, work);
+  return running.memory - cache - work;
+}
+
+Result<Model> shapes_of(const Json& config, const std::string& source) {
+  Model model;
+  TQ_ASSIGN(model.spec, parse_config(config, source));
+  model.config = config;
+  model.source = source, model.format = "shapes";
+  const auto add = [&](const std::string& name, Shape shape) {
+    model.tensors[name] = plain_tensor({DType::kBF16, std::move(shape), nullptr}, nullptr);
+  };
+  for (const std::string& name : tensor_names(model.spec)) add(name, {model.spec.hidden});  // norms and biases; the rest follows
+  add(model.spec.embedding + ".weight", {model.spec.vocabulary, model.spec.hidden});
+  std::vector<const Linear*> all = linears(model.spec);
+  all.push_back(&model.spec.head);
+  for (const Linear* linear : all) {
+    add(linear->name + ".weight", shape_of(*linear));
+    if (linear->bias) add(linear->name + ".bias", {linear->out});
+  }
+  for (const auto& layer : model.spec.layers)
+    for (const Block& block : layer)
+      if (const auto* attention = std::get_if<Attention>(&block.op))
+        for (const auto& norm : {attention->query_norm, attention->key_norm})
+          if (norm) add(norm->name + ".weight", {norm->width});
+  return model;
+}
+
+}  // namespace tq

@@ -1,0 +1,23 @@
+// Sizes that a quantization is asked to have, turned into mean bits of the linears.
+#pragma once
+
+#include "quantize/plan.h"
+
+namespace tq {
+
+// The options with the most bits for which the finished directory has at most `bytes`, of 2 to 8.
+// Errors: kUsage with the smallest size that is possible; those of make_plan.
+Result<QuantizeOptions> fit_bits(const Model& model, QuantizeOptions options, uint64_t bytes);
+
+// What is left for the files when a machine has `memory` bytes for running the model.
+struct RunningMemory {
+  uint64_t memory = 0;
+  int64_t context = 4096, batch = 1;  // sequences at once, keys and values of each in F16
+};
+// Errors: kUsage when keys, values and the working memory of a prompt's chunk already exceed it.
+Result<uint64_t> bytes_for_files(const ModelSpec& spec, const RunningMemory& running);
+
+// A model that has shapes and no values, from its config.json: enough for a plan.
+Result<Model> shapes_of(const Json& config, const std::string& source);
+
+}  // namespace tq

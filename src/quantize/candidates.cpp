@@ -1,0 +1,125 @@
+#include "quantize/candidates.h"
+
+#include "quantize/round_steps.h"
+#include "quantize/stream.h"
+
+namespace tq {
+namespace {
+
+constexpr Effort kEffort = Effort::kFast;  // of the windows
+
+std::string step_of(size_t layer) { return fmt::format("candidates-{:05}", layer); }
+std::string array_of(const Linear& linear, int rate, std::string_view part) { return fmt::format("{}.{}.{}", linear.name, rate, part); }
+
+// What every tensor of a candidate model shares.
+struct Shared {
+  grid::TapsByRate taps = taps_of(kEffort);
+  std::map<std::string, std::vector<uint8_t>> signs;   // by tap point
+  std::map<std::pair<std::string, int>, Rates> rates;  // by linear and rate
+  std::vector<std::shared_ptr<const safetensors::Archive>> archives;
+};
+
+// The plan of all candidates of a layer: every linear once for each rate.
+QuantizePlan candidate_plan(const CandidateRequest& request) {
+  QuantizePlan plan;
+  plan.options = request.plan.options;
+  plan.options.passes = 0;
+  plan.taps = taps_of(kEffort);
+  for (const auto& layer : request.plan.layers) {
+    plan.layers.emplace_back();
+    for (const int rate : request.rates)
+      for (const TensorPlan& tensor : layer) plan.layers.back().push_back({tensor.linear, constant_rates(tensor.linear, rate)});
+  }
+  return plan;
+}
+
+Status save(JobFolder& folder, size_t layer, const std::vector<TensorPlan>& tensors, const RoundedStep& rounded) {
+  std::vector<JobFolder::Array> arrays;
+  for (size_t i = 0; i < tensors.size(); ++i)
+    for (const RoundedPart& part : rounded.tensors[i].parts)
+      arrays.push_back({{array_of(tensors[i].linear, tensors[i].rates[0], part.name),
+                         part.dtype,
+                         {static_cast<int64_t>(part.bytes.size() / dtype_size(part.dtype))}},
+                        part.bytes});
+  return folder.save_step(step_of(layer), arrays, {});
+}
+
+TensorView bytes_view(const std::vector<uint8_t>& bytes) {
+  return {DType::kU8, {static_cast<int64_t>(bytes.size())}, reinterpret_cast<const std::byte*>(bytes.data())};
+}
+
+Result<TensorView> find(const safetensors::Archive& archive, const std::string& name) {
+  for (const auto& tensor : archive.tensors())
+    if (tensor.name == name) return tensor.view;
+  return bad_input("an unfinished run lacks {}; remove it and begin again", name);
+}
+
+// A rounded linear, in the memory of `shared`.
+Result<PackedTensor> packed(const Linear& linear, int rate, const safetensors::Archive& archive, const std::shared_ptr<Shared>& shared,
+                            uint64_t seed) {
+  PackedTensor tensor{.codec = CodecId::kGrid, .shape = {linear.out, linear.in}};
+  if (linear.experts > 0) tensor.shape = {linear.experts, linear.out, linear.in};
+  TQ_ASSIGN(const TensorView bits, find(archive, array_of(linear, rate, "bits")));
+  TQ_ASSIGN(const TensorView scales, find(archive, array_of(linear, rate, "row_scale")));
+  const Rates& rates = shared->rates[{linear.name, rate}] = constant_rates(linear, rate);
+  const auto [sign, is_new] = shared->signs.try_emplace(linear.tap);
+  if (is_new) sign->second = sign_of(linear.tap, linear.in, seed);
+  const grid::Taps& taps = shared->taps[static_cast<size_t>(rate)];
+  const auto window = static_cast<int64_t>(taps.size());
+  tensor.parts = {
+      {"bits", bits},
+      {"row_scale", scales},
+      {"rates", bytes_view(rates)},
+      {"sign", bytes_view(sign->second)},
+      {grid::taps_name(rate, static_cast<int>(window)), {DType::kF32, {window}, reinterpret_cast<const std::byte*>(taps.data())}}};
+  tensor.owner = shared;
+  return tensor;
+}
+
+Result<Candidates> open_candidates(const CandidateRequest& request, const JobFolder& folder) {
+  const auto shared = std::make_shared<Shared>();
+  Candidates out;
+  for (const int rate : request.rates) {
+    Model model = request.model;
+    model.files.clear();
+    out.emplace(rate, std::move(model));
+  }
+  for (size_t layer = 0; layer < request.plan.layers.size(); ++layer) {
+    TQ_ASSIGN(auto archive, folder.open_step(step_of(layer)));
+    shared->archives.push_back(archive);
+    for (const TensorPlan& tensor : request.plan.layers[layer])
+      for (auto& [rate, model] : out) {
+        TQ_ASSIGN(PackedTensor rounded, packed(tensor.linear, rate, *archive, shared, request.plan.options.seed));
+        TQ_TRY(codec_of(CodecId::kGrid).validate(rounded, tensor.linear.name));
+        model.tensors.at(tensor.linear.name + ".weight") = std::move(rounded);
+      }
+  }
+  return out;
+}
+
+}  // namespace
+
+Result<Candidates> candidate_steps(const CandidateRequest& request, Backend& backend, const Context& context, JobFolder& folder) {
+  const size_t layers = request.plan.layers.size();
+  size_t needed = 0;
+  for (size_t layer = 0; layer < layers; ++layer)
+    if (!folder.has_step(step_of(layer))) needed = layer + 1;
+  if (needed > 0) {
+    const QuantizePlan plan = candidate_plan(request);
+    Stream stream(request.model, backend, context, request.sequences, plan.options, request.weights);
+    for (size_t layer = 0; layer < needed; ++layer) {
+      const bool is_done = folder.has_step(step_of(layer));
+      std::vector<PendingStep> steps(1);
+      steps[0].tensors = &plan.layers[layer];
+      TQ_TRY(stream.advance(is_done ? nullptr : &steps[0].statistics));
+      if (!is_done) {
+        TQ_ASSIGN(const std::vector<RoundedStep> rounded, round_steps(request.model, plan, steps, context));
+        TQ_TRY(save(folder, layer, plan.layers[layer], rounded[0]));
+      }
+      context.listener.progress("candidates", static_cast<int64_t>(layer + 1), static_cast<int64_t>(needed));
+    }
+  }
+  return open_candidates(request, folder);
+}
+
+}  // namespace tq

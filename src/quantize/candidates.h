@@ -1,0 +1,24 @@
+// Every linear rounded at several rates with short windows: what allocation prices moves with.
+#pragma once
+
+#include <map>
+
+#include "quantize/gradients.h"
+#include "quantize/job_folder.h"
+
+namespace tq {
+
+struct CandidateRequest {
+  const Model& model;
+  const QuantizePlan& plan;
+  std::span<const int> rates;
+  std::span<const std::vector<TokenId>> sequences;  // calibration
+  const TokenWeights* weights = nullptr;            // of their tokens, or null
+};
+
+// By rate: the model with every planned linear of the layers rounded at it. A step of the folder a layer. Errors: those of files;
+// kInterrupted.
+using Candidates = std::map<int, Model>;
+Result<Candidates> candidate_steps(const CandidateRequest& request, Backend& backend, const Context& context, JobFolder& folder);
+
+}  // namespace tq

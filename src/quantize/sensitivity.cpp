@@ -1,0 +1,173 @@
+#include "quantize/sensitivity.h"
+
+#include <algorithm>
+
+#include "codec/grid/layout.h"
+
+namespace tq {
+namespace {
+
+int64_t ranges_of(int64_t rows) { return (rows + grid::kRateRows - 1) / grid::kRateRows; }
+
+// Divergence from the original's logits, which come from its hidden states chunk by chunk.
+class ReferenceLoss {
+ public:
+  ReferenceLoss(const Model& original, Backend& backend, HeadWeights head, Buffer<float> hidden, int64_t length)
+      : original_(original), backend_(backend), head_(std::move(head)), hidden_(std::move(hidden)), length_(length), workspace_(backend) {}
+
+  void operator()(int64_t sequence, const LossChunk& chunk) {
+    const int64_t width = original_.spec.hidden, vocabulary = original_.spec.vocabulary;
+    logits_.resize(static_cast<size_t>(chunk.tokens * vocabulary));
+    forward_head(original_.spec, head_, backend_,
+                 {.hidden = hidden_.data() + (sequence * length_ + chunk.first) * width,
+                  .tokens = chunk.tokens,
+                  .logits = logits_.data(),
+                  .precision = Precision::kFloat},
+                 workspace_);
+    backend_.training()->divergence({.logits = chunk.logits,
+                                     .reference = logits_.data(),
+                                     .gradient = chunk.gradient,
+                                     .loss = chunk.loss,
+                                     .tokens = chunk.tokens,
+                                     .vocabulary = vocabulary});
+  }
+
+ private:
+  const Model& original_;
+  Backend& backend_;
+  HeadWeights head_;
+  Buffer<float> hidden_;  // [sequences, T, H]
+  int64_t length_;
+  std::vector<float> logits_;
+  Workspace workspace_;
+};
+
+// What one linear changes by under each candidate, for a sequence after another.
+class Pricer {
+ public:
+  Pricer(Backend& backend, const Context& context, const SensitivityRequest& request, MovePrices& prices)
+      : backend_(backend), context_(context), request_(request), prices_(prices) {}
+
+  void set_fisher(const Gradients* fisher) { fisher_ = fisher; }
+  const Status& status() const { return status_; }
+
+  void add(int64_t sequence, const LinearGradient& gradient) {
+    if (!status_ || gradient.linear.role == Role::kHead || gradient.linear.role == Role::kRouter) return;
+    status_ = try_add(sequence, gradient);
+  }
+
+ private:
+  // Matrices of the linear at hand; the sequences of a wave come one after another, so they are prepared once a wave and layer.
+  struct Prepared {
+    std::unique_ptr<Matrix> base;
+    std::vector<std::unique_ptr<Matrix>> candidates;
+  };
+
+  Status try_add(int64_t sequence, const LinearGradient& gradient) {
+    TQ_ASSIGN(const Prepared* prepared, prepare(gradient.linear, gradient.expert));
+    const int64_t count = gradient.tokens * gradient.linear.out;
+    base_.resize(static_cast<size_t>(count)), moved_.resize(static_cast<size_t>(count));
+    multiply(*prepared->base, gradient, base_.data());
+    for (size_t c = 0; c < prepared->candidates.size(); ++c) {
+      multiply(*prepared->candidates[c], gradient, moved_.data());
+      std::vector<MovePrice>& price = prices_[gradient.linear.name][request_.candidates[c].first];
+      const int64_t ranges = ranges_of(gradient.linear.out);
+      price.resize(static_cast<size_t>(std::max<int64_t>(1, gradient.linear.experts) * ranges));
+      add_prices(sequence, gradient, price.data() + gradient.expert * ranges);
+    }
+    return {};
+  }
+
+  Result<const Prepared*> prepare(const Linear& linear, int64_t expert) {
+    const std::string layer = linear.name.substr(0, linear.name.find('.', std::string("model.layers.").size()));
+    if (layer != layer_) prepared_.clear(), layer_ = layer;
+    const auto [found, is_new] = prepared_.try_emplace({linear.name, expert});
+    if (!is_new) return &found->second;
+    TQ_ASSIGN(found->second.base, backend_.prepare(*request_.base.find(linear.name + ".weight"), expert));
+    for (const auto& [rate, model] : request_.candidates) {
+      TQ_ASSIGN(auto matrix, backend_.prepare(*model->find(linear.name + ".weight"), expert));
+      found->second.candidates.push_back(std::move(matrix));
+    }
+    return &found->second;
+  }
+
+  void multiply(const Matrix& matrix, const LinearGradient& gradient, float* output) {
+    const LinearJob job{&matrix, nullptr, output};
+    backend_.linear({.input = gradient.input, .tokens = gradient.tokens, .jobs = {&job, 1}, .precision = Precision::kFloat});
+  }
+
+  // Sums over the tokens, range by range, of g d and of s f d^2 / 2; d = moved - base.
+  void add_prices(int64_t sequence, const LinearGradient& gradient, MovePrice* price) {
+    const OutputGradients& fisher = fisher_->at(gradient.linear.name);
+    const int64_t rows = gradient.linear.out, length = static_cast<int64_t>(request_.sequences[0].size());
+    double row_sum = 0;
+    for (const float each : fisher.row) row_sum += each;
+    const double row_mean = row_sum / static_cast<double>(fisher.row.size());
+    context_.threads.run(ranges_of(rows), 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t range = begin; range < end; ++range) {
+        const int64_t first = range * grid::kRateRows, last = std::min(rows, first + grid::kRateRows);
+        MovePrice sum;
+        for (int64_t t = 0; t < gradient.tokens; ++t) {
+          const int64_t position = gradient.positions.empty() ? t : gradient.positions[static_cast<size_t>(t)];
+          const double weight = fisher.token[static_cast<size_t>(sequence * length + position)];
+          double linear = 0, square = 0;
+          for (int64_t r = first; r < last; ++r) {
+            const double change = static_cast<double>(moved_[static_cast<size_t>(t * rows + r)]) - base_[static_cast<size_t>(t * rows + r)];
+            linear += change * gradient.gradient[t * rows + r];
+            square += change * change * fisher.row[static_cast<size_t>(gradient.expert * rows + r)];
+          }
+          sum.first += linear;
+          if (row_mean > 0) sum.second += 0.5 * weight * square / row_mean;
+        }
+        price[range].first += sum.first, price[range].second += sum.second;
+      }
+    });
+  }
+
+  Backend& backend_;
+  const Context& context_;
+  const SensitivityRequest& request_;
+  MovePrices& prices_;
+  const Gradients* fisher_ = nullptr;
+  Status status_;
+  std::string layer_;
+  std::map<std::pair<std::string, int64_t>, Prepared> prepared_;
+  std::vector<float> base_, moved_;  // [T, R]
+};
+
+}  // namespace
+
+Result<Sensitivity> price_moves(Backend& backend, const Context& context, const SensitivityRequest& request) {
+  const auto length = static_cast<int64_t>(request.sequences[0].size());
+  const auto count = static_cast<int64_t>(request.sequences.size());
+  const int64_t wave = sequences_per_wave(request.base.spec, length);
+  Sensitivity out;
+  Pricer pricer(backend, context, request, out.prices);
+  for (int64_t first = 0; first < count; first += wave) {
+    const auto sequences = request.sequences.subspan(static_cast<size_t>(first), static_cast<size_t>(std::min(wave, count - first)));
+    TQ_ASSIGN(const Gradients fisher,
+              measure_gradients(request.base, backend, context, {.sequences = sequences, .first_sequence = first, .seed = request.seed}));
+    TQ_ASSIGN(Buffer<float> hidden, final_hidden(request.original, backend, context, sequences));
+    TQ_ASSIGN(HeadWeights head, prepare_head(request.original, backend));
+    ReferenceLoss loss(request.original, backend, std::move(head), std::move(hidden), length);
+    pricer.set_fisher(&fisher);
+    TQ_ASSIGN(const double divergence,
+              training_pass(request.base, backend, context,
+                            {.sequences = sequences,
+                             .loss = [&](int64_t sequence, const LossChunk& chunk) { loss(sequence, chunk); },
+                             .linear = [&](int64_t sequence, const LinearGradient& gradient) { pricer.add(sequence, gradient); },
+                             .norm = {},
+                             .embedded = {}}));
+    TQ_TRY(Status(pricer.status()));
+    out.divergence += divergence;
+    context.listener.progress("sensitivity", std::min(count, first + wave), count);
+  }
+  const double tokens = static_cast<double>(count * length);
+  out.divergence /= tokens;
+  for (auto& [name, rates] : out.prices)
+    for (auto& [rate, prices] : rates)
+      for (MovePrice& price : prices) price.first /= tokens, price.second /= tokens;
+  return out;
+}
+
+}  // namespace tq

@@ -1,0 +1,42 @@
+// Divergence from the original, measured, of models that differ from a base model in some linears.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "base/context.h"
+#include "graph/network.h"
+
+namespace tq {
+
+class Trials {
+ public:
+  static constexpr int64_t kStride = 4;
+  // Runs original and base over the sequences, all of equal length, and keeps the base's hidden states before every layer.
+  // Models, backend and context must outlive it. Errors: a tensor that the backend cannot multiply; kInterrupted.
+  static Result<Trials> create(const Model& original, const Model& base, Backend& backend, const Context& context,
+                               std::span<const std::vector<int32_t>> sequences, int64_t stride = kStride);
+
+  // KL of the base model with these tensors instead, by name with ".weight", in nats a token over every stride-th position. Only the layers
+  // from the first changed one on are run.
+  using Changes = std::map<std::string, const PackedTensor*>;
+  Result<double> divergence(const Changes& changes);
+
+ private:
+  Trials(const Model& original, const Model& base, Backend& backend, const Context& context)
+      : original_(&original), variant_(base), backend_(&backend), context_(&context), workspace_(backend) {}
+  int64_t first_layer(const Changes& changes) const;
+  Status advance(const Model& model, int64_t layer, float* hidden);
+  Result<double> measure(const float* hidden);
+
+  const Model* original_;
+  Model variant_;  // the base, changed during a call
+  Backend* backend_;
+  const Context* context_;
+  int64_t sequences_ = 0, length_ = 0, stride_ = kStride;
+  std::vector<Buffer<float>> states_;  // of the base before each layer and after the last, [sequences, T, H]
+  Buffer<float> reference_;            // of the original after the last
+  Workspace workspace_;
+};
+
+}  // namespace tq

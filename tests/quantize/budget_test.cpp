@@ -1,0 +1,113 @@
+#include "quantize/budget.h"
+
+#include <gmock/gmock.h>
+
+#include "quantize/job.h"
+
+namespace tq {
+namespace {
+
+Json llama_70b() {
+  return {{"architectures", {"LlamaForCausalLM"}},
+          {"hidden_size", 8192},
+          {"intermediate_size", 28672},
+          {"num_hidden_layers", 80},
+          {"num_attention_heads", 64},
+          {"num_key_value_heads", 8},
+          {"vocab_size", 128256},
+          {"max_position_embeddings", 8192},
+          {"rms_norm_eps", 1e-5},
+          {"rope_theta", 500000.0}};
+}
+
+Json tiny() {
+  return {{"architectures", {"Qwen2ForCausalLM"}},
+          {"hidden_size", 96},
+          {"intermediate_size", 200},
+          {"num_hidden_layers", 3},
+          {"num_attention_heads", 4},
+          {"num_key_value_heads", 2},
+          {"vocab_size", 300},
+          {"rms_norm_eps", 1e-5},
+          {"max_position_embeddings", 512}};
+}
+
+double bits_at(const Model& model, uint64_t bytes, int embedding, int head) {
+  QuantizeOptions options;
+  options.embedding_bits = embedding, options.head_bits = head;
+  const auto fitted = fit_bits(model, options, bytes);
+  EXPECT_TRUE(fitted.has_value()) << (fitted ? "" : fitted.error().message);
+  return fitted ? mean_bits(*make_plan(model, *fitted)).code : 0;
+}
+
+// The design counted 10 MB more of scales and signs than there are: 0.0012 bits.
+TEST(FitBits, OfSeventyBillionWeightsAreThoseOfTheDesign) {
+  const Model model = *shapes_of(llama_70b(), "config.json");
+  EXPECT_NEAR(bits_at(model, 35'000'000'000, 6, 6), 3.903, 0.002);
+  EXPECT_NEAR(bits_at(model, 27'000'000'000, 6, 6), 2.968, 0.002);
+  EXPECT_NEAR(bits_at(model, 35'000'000'000, 4, 5), 3.949, 0.002);
+  EXPECT_NEAR(bits_at(model, 27'000'000'000, 4, 5), 3.014, 0.002);
+  for (const auto& [bits, gigabytes] : {std::pair{4.0, 35.83}, std::pair{3.0, 27.27}}) {
+    QuantizeOptions options;
+    options.bits = bits;
+    EXPECT_NEAR(static_cast<double>(planned_bytes(model, *make_plan(model, options))) / 1e9, gigabytes, 0.012);
+  }
+}
+
+TEST(FitBits, NeverExceedsTheSizeAndComesWithinARange) {
+  const Model model = *shapes_of(tiny(), "config.json");
+  QuantizeOptions options;
+  const auto size = [&](double bits) {
+    options.bits = bits;
+    return planned_bytes(model, *make_plan(model, options));
+  };
+  for (uint64_t bytes = size(2.0); bytes < size(8.0); bytes += 7919) {
+    const auto fitted = fit_bits(model, options, bytes);
+    ASSERT_TRUE(fitted.has_value()) << fitted.error().message;
+    const uint64_t got = size(fitted->bits);
+    EXPECT_LE(got, bytes);
+    EXPECT_GT(got + 32 * 200 + 128 * 200 / 8, bytes) << "a range of the widest linear, and its padding";
+  }
+}
+
+TEST(FitBits, ASizeThatIsTooSmallNamesTheSmallest) {
+  const Model model = *shapes_of(tiny(), "config.json");
+  const auto fitted = fit_bits(model, {}, 1000);
+  ASSERT_FALSE(fitted.has_value());
+  QuantizeOptions options;
+  options.bits = 2;
+  EXPECT_THAT(fitted.error().message, testing::HasSubstr(std::to_string(planned_bytes(model, *make_plan(model, options)))));
+}
+
+TEST(BytesForFiles, LeavesRoomForKeysAndValues) {
+  const Model model = *shapes_of(llama_70b(), "config.json");
+  const auto one = bytes_for_files(model.spec, {.memory = 48'000'000'000, .context = 8192});
+  const auto four = bytes_for_files(model.spec, {.memory = 48'000'000'000, .context = 8192, .batch = 4});
+  ASSERT_TRUE(one && four);
+  const uint64_t cache = 2ull * 80 * 8 * 128 * 2 * 8192;
+  EXPECT_GT(48'000'000'000 - *one, cache);
+  EXPECT_NEAR(static_cast<double>(*one - *four), 3.0 * static_cast<double>(cache), 1e7);
+  EXPECT_FALSE(bytes_for_files(model.spec, {.memory = 1'000'000'000, .context = 8192}));
+}
+
+TEST(Plan, RatesOfTheUsersReplaceTheUniformOnes) {
+  const Model model = *shapes_of(tiny(), "config.json");
+  QuantizeOptions options;
+  options.bits = 3;
+  options.rates = {{"model.layers.1.mlp.down_proj", 5}, {"model.layers.2.self_attn.v_proj", 3.5}};
+  const QuantizePlan plan = *make_plan(model, options);
+  for (const TensorPlan* tensor : plan.tensors()) {
+    const double expected = tensor->linear.name == "model.layers.1.mlp.down_proj"      ? 5
+                            : tensor->linear.name == "model.layers.2.self_attn.v_proj" ? 3.5
+                            : tensor->linear.role == Role::kHead                       ? 6
+                                                                                       : 3;
+    EXPECT_NEAR(mean_rate(*tensor), expected, 0.2) << tensor->linear.name;
+  }
+  options.rates = {{"model.layers.9.mlp.down_proj", 5}};
+  const auto unknown = make_plan(model, options);
+  ASSERT_FALSE(unknown.has_value());
+  EXPECT_THAT(unknown.error().message, testing::HasSubstr("model.layers.9.mlp.down_proj"));
+}
+
+}  // namespace
+}  // namespace tq
