@@ -1,6 +1,7 @@
 // tq: makes language models small and runs them.
 #include <algorithm>
 #include <new>
+#include <numeric>
 #include <system_error>
 
 #include "cli/command.h"
@@ -32,12 +33,37 @@ int run(const tq::cli::Command& command) {
   return fail_with({tq::ErrorCode::kNoResource, "the results could not be written to standard output; is the disk full?"});
 }
 
+// Letters to insert, remove or replace until one word is the other.
+size_t distance(std::string_view from, std::string_view to) {
+  std::vector<size_t> row(to.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 1; i <= from.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= to.size(); ++j) {
+      const size_t replaced = diagonal + (from[i - 1] != to[j - 1]);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
+    }
+  }
+  return row.back();
+}
+
+// "X: there is no such command", with the one that was probably meant.
+std::string no_such_command(const CLI::App& app, const std::string& word) {
+  std::string nearest;
+  size_t least = 3;
+  for (const CLI::App* each : app.get_subcommands([](const CLI::App*) { return true; }))
+    if (const size_t here = distance(word, each->get_name()); here < least) least = here, nearest = each->get_name();
+  return fmt::format("{}: there is no such command{}", word, nearest.empty() ? "" : fmt::format(", did you mean '{}'?", nearest));
+}
+
 // One line for what CLI11 says; help and version are no errors.
 int end_of_parsing(const CLI::App& app, const CLI::ParseError& error) {
   if (error.get_exit_code() == 0) return app.exit(error);
   std::string command = "tq", message = error.what();
   const std::vector<std::string> unknown = app.remaining();
-  if (app.get_subcommands().empty() && !unknown.empty()) message = fmt::format("{}: there is no such command", unknown.front());
+  if (app.get_subcommands().empty() && !unknown.empty()) message = no_such_command(app, unknown.front());
   for (const CLI::App* used : app.get_subcommands()) command += " " + used->get_name();
   std::replace(message.begin(), message.end(), '\n', ' ');
   return fail_with({tq::ErrorCode::kUsage, fmt::format("{}; {} --help tells more", message, command)});

@@ -48,6 +48,7 @@ class Errors(ProgramTest):
         self.fails(2, "inspect")
         self.fails(2, "inspect", self.model, "--no-such-flag", says="--no-such-flag")
         self.fails(2, "no-such-command", says="no-such-command")
+        self.fails(2, "quantise", self.model, says="did you mean 'quantize'?")
         self.fails(2, "quantize", self.model, "-o", self.folder / "out", says="bits")
         self.fails(2, "quantize", self.model, "-o", self.folder / "out", "--bits", "many", says="bits")
         self.fails(2, "run", self.model, "hello", "--isa", "sse9", says="sse9")
