@@ -51,7 +51,7 @@ grid::TapsByRate taps_for(const std::vector<std::pair<int, int>>& windows) {
   return taps;
 }
 
-cuda::RoundMatrix matrix_of(const Problem& problem) {
+RoundMatrix matrix_of(const Problem& problem) {
   return {.rows = problem.layout.rows,
           .rate = problem.layout.rate.data(),
           .weight = problem.weight.data(),
@@ -61,9 +61,9 @@ cuda::RoundMatrix matrix_of(const Problem& problem) {
 }
 
 // tr(E H E^T) / tr(W H W^T) in dB with scale 1.
-double decibel(const std::vector<double>& cross, const std::vector<double>& norm, const std::vector<double>& own) {
+double decibel(const RowSums& sums) {
   double error = 0, energy = 0;
-  for (size_t r = 0; r < cross.size(); ++r) error += own[r] - 2 * cross[r] + norm[r], energy += own[r];
+  for (size_t r = 0; r < sums.own.size(); ++r) error += sums.own[r] - 2 * sums.cross[r] + sums.norm[r], energy += sums.own[r];
   return 10 * std::log10(energy / error);
 }
 
@@ -88,7 +88,7 @@ std::vector<float> round_on_host(const Problem& problem, const grid::TapsByRate&
 }
 
 // Row products with the Hessian (the identity when there is none), as the device returns them.
-void products(const Problem& problem, const std::vector<float>& value, cuda::RoundedMatrix& out) {
+void products(const Problem& problem, const std::vector<float>& value, RowSums& out) {
   const int64_t rows = problem.layout.rows, columns = problem.layout.columns;
   out.cross.assign(static_cast<size_t>(rows), 0), out.norm = out.cross, out.own = out.cross;
   for (int64_t i = 0; i < columns; ++i)
@@ -121,14 +121,15 @@ bool check(const Case& each) {
       rates.push_back(static_cast<uint8_t>(each.windows[static_cast<size_t>(i) % each.windows.size()].first));
     problems.push_back(make_problem(rows, each.columns, rates, each.correlated, 7 + static_cast<uint64_t>(rows)));
   }
-  cuda::RoundBatch batch{.matrices = {}, .columns = each.columns, .taps = {}};
+  RoundBatch batch{.matrices = {}, .columns = each.columns, .taps = {}};
   for (const Problem& problem : problems) batch.matrices.push_back(matrix_of(problem));
   for (size_t rate = 0; rate < 9; ++rate) batch.taps[rate] = taps[rate];
-  std::vector<cuda::RoundedMatrix> rounded;
+  std::vector<RoundedMatrix> rounded;
   const std::string error = cuda::round_on_device(batch, rounded);
   if (!error.empty()) return fmt::print("{}: {}\n", each.name, error), false;
   const Problem& problem = problems.back();
-  const cuda::RoundedMatrix& last = rounded.back();
+  const RoundedMatrix& last = rounded.back();
+  const RowSums& sums = last.under_hessian;
   // The packed bits say what the device's sums say.
   std::vector<float> value(problem.weight.size());
   std::vector<uint8_t> string(static_cast<size_t>(problem.layout.plane_rows));
@@ -137,11 +138,11 @@ bool check(const Case& each) {
     grid::load_column(problem.layout, k, last.bits.data(), string.data());
     grid::ring_values(problem.layout, taps, string.data(), value.data() + k * problem.layout.rows);
   }
-  cuda::RoundedMatrix decoded, host;
+  RowSums decoded, host;
   products(problem, value, decoded);
   products(problem, round_on_host(problem, taps), host);
-  const double device_db = decibel(last.cross, last.norm, last.own), decoded_db = decibel(decoded.cross, decoded.norm, decoded.own);
-  const double host_db = decibel(host.cross, host.norm, host.own);
+  const double device_db = decibel(sums), decoded_db = decibel(decoded);
+  const double host_db = decibel(host);
   same = same && std::abs(device_db - decoded_db) < 2e-3;
   const bool good = same && device_db > host_db - 0.06;
   fmt::print("{:<28} device {:.3f} dB, its bits {:.3f} dB, CPU {:.3f} dB{}\n", each.name, device_db, decoded_db, host_db,
@@ -156,7 +157,7 @@ void time(const char* name, const std::vector<int64_t>& rows, int64_t columns, i
     problems.push_back(make_problem(each, columns, std::vector<uint8_t>(static_cast<size_t>((each + 31) / 32), static_cast<uint8_t>(rate)),
                                     false, rng.bits()));
   const std::vector<float> square(static_cast<size_t>(columns * columns), 1e-6f);
-  cuda::RoundBatch batch{.matrices = {}, .columns = columns, .taps = {}};
+  RoundBatch batch{.matrices = {}, .columns = columns, .taps = {}};
   int64_t weights = 0;
   for (const Problem& problem : problems) {
     batch.matrices.push_back(matrix_of(problem));
@@ -164,7 +165,7 @@ void time(const char* name, const std::vector<int64_t>& rows, int64_t columns, i
     weights += problem.layout.rows * columns;
   }
   batch.taps[rate] = grid::default_taps(rate, window);
-  std::vector<cuda::RoundedMatrix> rounded;
+  std::vector<RoundedMatrix> rounded;
   for (int repeat = 0; repeat < 2; ++repeat) {
     const auto start = std::chrono::steady_clock::now();
     const std::string error = cuda::round_on_device(batch, rounded);

@@ -15,7 +15,7 @@ struct Step {
   Workspace& workspace;
 
   void tap(const std::string& name, const float* input, int64_t columns) const {
-    show_tap(args.taps, backend, name, input, args.tokens, columns);
+    if (args.taps) (*args.taps)(name, input, args.tokens, columns, -1);
   }
   NormArgs norm_args(const Norm& norm, const DeviceVector& weight, const float* input, int64_t count, float* output) const {
     return {.input = input,
@@ -165,15 +165,6 @@ float* run_op(const Step& step, const Moe& op, const BlockWeights& weights, cons
 
 }  // namespace
 
-void show_tap(const TapSink* taps, Backend& backend, const std::string& tap, const float* input, int64_t tokens, int64_t columns,
-              int64_t expert) {
-  if (!taps) return;
-  if (backend.is_host()) return (*taps)(tap, input, tokens, columns, expert);
-  Buffer<float> seen = Buffer<float>::uninitialized(static_cast<size_t>(tokens * columns));
-  backend.download(seen.data(), input, seen.size() * sizeof(float));
-  (*taps)(tap, seen.data(), tokens, columns, expert);
-}
-
 float* Workspace::floats(size_t slot, int64_t count) {
   if (slots_.size() <= slot) slots_.resize(slot + 1);
   const uint64_t bytes = static_cast<uint64_t>(count) * sizeof(float);
@@ -223,7 +214,7 @@ void forward_head(const ModelSpec& spec, const HeadWeights& weights, Backend& ba
                       .offset = spec.norm_offset};
   if (args.taps) {
     backend.norm(norm);
-    show_tap(args.taps, backend, spec.head.tap, normed, args.tokens, spec.hidden);
+    (*args.taps)(spec.head.tap, normed, args.tokens, spec.hidden, -1);
   }
   if (!args.logits) return;
   const LinearJob job = weights.linear.job(args.logits);

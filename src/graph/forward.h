@@ -10,12 +10,9 @@
 
 namespace tq {
 
-// Sees the input of the linears of a tap point: input [T, C], in the host's memory. For mixtures, the tokens routed to one expert (expert
-// >= 0).
+// Sees the input of the linears of a tap point: input [T, C], in the backend's memory. For mixtures, the tokens routed to one
+// expert (expert >= 0).
 using TapSink = std::function<void(const std::string& tap, const float* input, int64_t tokens, int64_t columns, int64_t expert)>;
-
-void show_tap(const TapSink* taps, Backend& backend, const std::string& tap, const float* input, int64_t tokens, int64_t columns,
-              int64_t expert = -1);
 
 // Memory of the backend that a forward pass needs; grows once, then stays.
 class Workspace {

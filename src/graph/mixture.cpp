@@ -61,7 +61,7 @@ void run_expert(const Moe& op, const std::vector<LinearWeight>& expert, int64_t 
   float* activated = room.floats(kActivated, tokens * width);
   float* result = room.floats(kResult, tokens * args.hidden);
   backend.gather({.input = args.input, .row = rows, .output = input, .count = tokens, .width = args.hidden});
-  show_tap(args.taps, backend, op.gate_up[0].tap, input, tokens, args.hidden, index);
+  if (args.taps) (*args.taps)(op.gate_up[0].tap, input, tokens, args.hidden, index);
   const LinearJob in[] = {expert[0].job(gate), expert[1].job(up)};
   backend.linear({.input = input, .tokens = tokens, .jobs = in, .precision = args.precision});
   backend.gated({.kind = static_cast<GateKind>(op.activation),
@@ -71,7 +71,7 @@ void run_expert(const Moe& op, const std::vector<LinearWeight>& expert, int64_t 
                  .tokens = tokens,
                  .width = width,
                  .stride = width});
-  show_tap(args.taps, backend, op.down.tap, activated, tokens, width, index);
+  if (args.taps) (*args.taps)(op.down.tap, activated, tokens, width, index);
   const LinearJob out = expert[2].job(result);
   backend.linear({.input = activated, .tokens = tokens, .jobs = {&out, 1}, .precision = args.precision});
   backend.scatter_add({.input = result,
@@ -88,7 +88,7 @@ void run_mixture(const Moe& op, const BlockWeights& weights, Backend& backend, c
                  size_t first_slot) {
   const Room room{backend, workspace, first_slot};
   float* scores = room.floats(kScores, args.tokens * op.router.out);
-  show_tap(args.taps, backend, op.router.tap, args.input, args.tokens, args.hidden);
+  if (args.taps) (*args.taps)(op.router.tap, args.input, args.tokens, args.hidden, -1);
   const LinearJob job = weights.linears[0].job(scores);
   backend.linear({.input = args.input, .tokens = args.tokens, .jobs = {&job, 1}, .precision = args.precision});
   std::vector<float> seen(static_cast<size_t>(args.tokens * op.router.out));

@@ -160,6 +160,7 @@ struct PassArgs {
   uint64_t recording = 0;
 };
 
+class DeviceQuantizer;
 class Training;
 
 // Operations only enqueue; results are the caller's after download() or synchronize(). A backend is used by one thread at a time.
@@ -204,6 +205,8 @@ class Backend {
   virtual int32_t argmax(const float* values, int64_t count);
   // The gradients of these operations (kernels/training.h); null where a backend has none. Those that have some work in the host's memory.
   virtual Training* training() { return nullptr; }
+  // What quantization leaves to a device (kernels/device_quantizer.h); null where the memory is the host's.
+  virtual DeviceQuantizer* quantizer() { return nullptr; }
 };
 
 // embed() of a backend whose memory is the host's.

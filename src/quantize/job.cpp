@@ -75,11 +75,10 @@ uint64_t working_memory(const StepMemory& memory, size_t layers, int threads) {
   return total;
 }
 
-// How many layers are rounded together: enough that all threads have work to the end, as far as memory allows.
-size_t layers_per_wave(const QuantizePlan& plan, int threads) {
-  const auto most = static_cast<size_t>(std::max(2, threads));
+// How many layers memory allows to round together.
+size_t layers_in_memory(const QuantizePlan& plan, int threads) {
   size_t best = 1;
-  for (size_t layers = 2; layers <= most; ++layers) {
+  for (size_t layers = 2; layers <= plan.layers.size(); ++layers) {
     for (const auto& layer : plan.layers) {
       const StepMemory memory = step_memory(layer, threads);
       if (layers * memory.objectives + working_memory(memory, layers, threads) > wave_budget(threads)) return best;
@@ -87,6 +86,11 @@ size_t layers_per_wave(const QuantizePlan& plan, int threads) {
     best = layers;
   }
   return best;
+}
+
+// Enough that all threads have work to the end.
+size_t layers_per_wave(const QuantizePlan& plan, int threads) {
+  return std::min(static_cast<size_t>(std::max(2, threads)), layers_in_memory(plan, threads));
 }
 
 class Job {
@@ -141,8 +145,10 @@ class Job {
       TQ_TRY(allocation_steps({model_, before, sequences, held_out, used}, backend, context_, folder_, plan_));
       summary_.seconds_allocation += seconds_since(start);
     }
-    Stream stream(model_, backend, context_, sequences, plan_.options, used);
-    const size_t wave = layers_per_wave(plan_, context_.threads.size());
+    TQ_ASSIGN(Stream stream, Stream::create(model_, backend, context_, {.sequences = sequences, .options = plan_.options, .weights = used}));
+    // A device has work for all its processors only if it gets many rows of one width.
+    const size_t wave =
+        backend_.quantizer() ? layers_in_memory(plan_, context_.threads.size()) : layers_per_wave(plan_, context_.threads.size());
     std::vector<PendingStep> pending;
     for (int64_t layer = 0; layer < needed; ++layer) {
       const bool is_done = folder_.has_step(layer_step(layer));
@@ -190,7 +196,7 @@ class Job {
   // Rounds the pending steps and saves them.
   Status finish(std::vector<PendingStep>& pending) {
     const auto start = std::chrono::steady_clock::now();
-    TQ_ASSIGN(const std::vector<RoundedStep> rounded, round_steps(model_, plan_, pending, context_));
+    TQ_ASSIGN(const std::vector<RoundedStep> rounded, round_steps(model_, plan_, pending, backend_, context_));
     for (size_t i = 0; i < pending.size(); ++i) TQ_TRY(save(pending[i], rounded[i]));
     pending.clear();
     summary_.seconds_rounding += seconds_since(start);

@@ -281,19 +281,6 @@ void sum_squares(const ColumnMatrix& matrix, std::span<const double> activation,
   }
 }
 
-// The root mean square of each row: the grid's codes are made for a unit Gaussian.
-std::vector<float> row_scales(const ColumnMatrix& matrix) {
-  std::vector<double> sum(static_cast<size_t>(matrix.rows));
-  for (int64_t k = 0; k < matrix.columns; ++k)
-    for (int64_t r = 0; r < matrix.rows; ++r) {
-      const double w = matrix.weight_at(k)[r];
-      sum[static_cast<size_t>(r)] += w * w;
-    }
-  std::vector<float> scale;
-  for (const double each : sum) scale.push_back(static_cast<float>(std::sqrt(each / static_cast<double>(matrix.columns))));
-  return scale;
-}
-
 }  // namespace
 
 ColumnMatrix read_columns(const RowSource& weight, int64_t rows, int64_t columns, const RowChange& change, ThreadPool* threads) {
@@ -314,6 +301,18 @@ ColumnMatrix read_columns(const RowSource& weight, int64_t rows, int64_t columns
     }
   });
   return out;
+}
+
+std::vector<float> row_scales(const ColumnMatrix& matrix) {
+  std::vector<double> sum(static_cast<size_t>(matrix.rows));
+  for (int64_t k = 0; k < matrix.columns; ++k)
+    for (int64_t r = 0; r < matrix.rows; ++r) {
+      const double w = matrix.weight_at(k)[r];
+      sum[static_cast<size_t>(r)] += w * w;
+    }
+  std::vector<float> scale;
+  for (const double each : sum) scale.push_back(static_cast<float>(std::sqrt(each / static_cast<double>(matrix.columns))));
+  return scale;
 }
 
 Loss round_columns(ColumnMatrix& matrix, Rounder& rounder, const LoopRequest& request) {

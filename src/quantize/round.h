@@ -30,6 +30,9 @@ struct ColumnMatrix {
 using RowChange = std::function<void(float* rows, int64_t count)>;
 ColumnMatrix read_columns(const RowSource& weight, int64_t rows, int64_t columns, const RowChange& change, ThreadPool* threads);
 
+// The root mean square of each row, [R]: the grid's codes are made for a unit Gaussian.
+std::vector<float> row_scales(const ColumnMatrix& matrix);
+
 struct Loss {
   double error = 0;             // tr(E H E^T)
   double energy = 0;            // tr(W H W^T)

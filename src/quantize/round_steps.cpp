@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "quantize/awq.h"
+#include "quantize/device_rounding.h"
 #include "quantize/round_e8p.h"
 #include "quantize/round_scalar.h"
 
@@ -34,14 +35,15 @@ struct Work {
 
 class StepRounder {
  public:
-  StepRounder(const Model& model, const QuantizePlan& plan, std::vector<PendingStep>& steps, const Context& context)
-      : model_(model), plan_(plan), steps_(steps), context_(context), out_(steps.size()), matrices_(steps.size()) {}
+  StepRounder(const Model& model, const QuantizePlan& plan, std::vector<PendingStep>& steps, Backend& backend, const Context& context)
+      : model_(model), plan_(plan), steps_(steps), backend_(backend), context_(context), out_(steps.size()), matrices_(steps.size()) {}
 
   Result<std::vector<RoundedStep>> run() {
     collect();
     parallel(inputs_.size(), [&](size_t i) {
       if (inputs_[i].expert < 0) make_objective_of(inputs_[i]);
     });
+    if (backend_.quantizer()) TQ_TRY(run_on_device());
     std::stable_sort(work_.begin(), work_.end(), [](const Work& a, const Work& b) { return a.cost > b.cost; });
     parallel(work_.size(), [&](size_t i) { run_work(work_[i]); });
     for (const Work& work : tall_)
@@ -233,12 +235,41 @@ class StepRounder {
     if (input.expert >= 0) input.objective = {};
   }
 
+  // Mixtures, with a factor an expert, stay on the host, and what the device's loop has no word for.
+  bool is_for_device(const TensorPlan& tensor, const Input& input) const {
+    return tensor.method == Method::kTurboquant && input.expert < 0 && input.order.empty() && plan_.options.passes == 0 &&
+           device_can_round(tensor.rates, tensor.linear.out, plan_.taps);
+  }
+
+  // What the device takes of the work, matrices of the same width together.
+  Status run_on_device() {
+    std::map<int64_t, std::vector<Work>> by_width;
+    for (std::vector<Work>* list : {&work_, &tall_})
+      std::erase_if(*list, [&](const Work& work) {
+        const Input& input = inputs_[work.input];
+        const TensorPlan& tensor = tensors(input.step)[work.tensors[0]];
+        if (!is_for_device(tensor, input)) return false;
+        by_width[input.columns].push_back(work);
+        return true;
+      });
+    for (const auto& [columns, all] : by_width) {
+      std::vector<RoundRequest> requests;
+      for (const Work& work : all) {
+        const Input& input = inputs_[work.input];
+        requests.push_back(grid_request(tensors(input.step)[work.tensors[0]], input, nullptr));
+      }
+      TQ_ASSIGN(std::vector<Rounded> rounded, round_on_device(requests, backend_, context_));
+      for (size_t i = 0; i < all.size(); ++i) matrices_[inputs_[all[i].input].step][all[i].tensors[0]][0] = std::move(rounded[i]);
+    }
+    return {};
+  }
+
   void round_matrices(const Work& work, const Input& input, ThreadPool* threads) {
     for (const size_t i : work.tensors) {
       const TensorPlan& tensor = tensors(input.step)[i];
       const int64_t expert = std::max<int64_t>(0, input.expert);
       Rounded& matrix = matrices_[input.step][i][static_cast<size_t>(expert)];
-      matrix = tensor.method == Method::kTurboquant ? to_grid(tensor, input, threads)
+      matrix = tensor.method == Method::kTurboquant ? round_to_grid(grid_request(tensor, input, threads))
                : tensor.method == Method::kQuip     ? to_e8p(tensor, input)
                                                     : to_scalar(tensor, input);
       if (input.expert < 0) continue;
@@ -255,21 +286,20 @@ class StepRounder {
     return [&stored, start](int64_t first, int64_t count, float* out) { decode_rows(stored, start + first, count, out); };
   }
 
-  Rounded to_grid(const TensorPlan& tensor, const Input& input, ThreadPool* threads) const {
+  RoundRequest grid_request(const TensorPlan& tensor, const Input& input, ThreadPool* threads) const {
     const size_t ranges = tensor.rates.size() / static_cast<size_t>(std::max<int64_t>(1, tensor.linear.experts));
-    return round_to_grid(
-        {.weight = rows_of(tensor, input),
-         .rows = tensor.linear.out,
-         .columns = input.columns,
-         .sign = input.sign->data(),
-         .objective = &input.objective,
-         .order = input.order.empty() ? nullptr : &input.order,
-         .activation_error = input.activation_error,
-         .rates = std::span(tensor.rates).subspan(static_cast<size_t>(std::max<int64_t>(0, input.expert)) * ranges, ranges),
-         .taps = &plan_.taps,
-         .passes = plan_.options.passes,
-         .isa = best_isa(),
-         .threads = threads});
+    return {.weight = rows_of(tensor, input),
+            .rows = tensor.linear.out,
+            .columns = input.columns,
+            .sign = input.sign->data(),
+            .objective = &input.objective,
+            .order = input.order.empty() ? nullptr : &input.order,
+            .activation_error = input.activation_error,
+            .rates = std::span(tensor.rates).subspan(static_cast<size_t>(std::max<int64_t>(0, input.expert)) * ranges, ranges),
+            .taps = &plan_.taps,
+            .passes = plan_.options.passes,
+            .isa = best_isa(),
+            .threads = threads};
   }
 
   Rounded to_e8p(const TensorPlan& tensor, const Input& input) const {
@@ -342,6 +372,7 @@ class StepRounder {
   const Model& model_;
   const QuantizePlan& plan_;
   std::vector<PendingStep>& steps_;
+  Backend& backend_;
   const Context& context_;
   std::vector<RoundedStep> out_;
   std::vector<std::vector<std::vector<Rounded>>> matrices_;  // [step][tensor][expert]
@@ -353,8 +384,8 @@ class StepRounder {
 }  // namespace
 
 Result<std::vector<RoundedStep>> round_steps(const Model& model, const QuantizePlan& plan, std::vector<PendingStep>& steps,
-                                             const Context& context) {
-  return StepRounder(model, plan, steps, context).run();
+                                             Backend& backend, const Context& context) {
+  return StepRounder(model, plan, steps, backend, context).run();
 }
 
 }  // namespace tq

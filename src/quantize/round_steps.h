@@ -36,8 +36,9 @@ struct RoundedStep {
   std::map<std::string, std::vector<float>> changed;  // plain arrays that folds changed, by name
 };
 
-// Empties the statistics. Errors: kInterrupted; kBadInput for weights that are no finite numbers.
+// On the backend's device as far as it rounds (Backend::quantizer), else on the threads. Empties the statistics. Errors: kInterrupted;
+// kBadInput for weights that are no finite numbers.
 Result<std::vector<RoundedStep>> round_steps(const Model& model, const QuantizePlan& plan, std::vector<PendingStep>& steps,
-                                             const Context& context);
+                                             Backend& backend, const Context& context);
 
 }  // namespace tq

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/device_quantizer.h"
 #include "quantize/blas.h"
 
 namespace tq {
@@ -14,9 +15,31 @@ constexpr int64_t kBand = 192;  // rows of H that one thread sums at a time
 
 SecondMoment::SecondMoment(int64_t columns) : columns_(columns), lower_(static_cast<size_t>(columns * columns)) {}
 
+Result<SecondMoment> SecondMoment::create(int64_t columns, Backend* device) {
+  if (!device) return SecondMoment(columns);
+  SecondMoment out(0);
+  out.columns_ = columns, out.device_ = device;
+  TQ_ASSIGN(out.device_sum_, device->allocate(static_cast<uint64_t>(columns * columns) * sizeof(float)));
+  device->zero(out.device_sum_.as<float>(), columns * columns);
+  return out;
+}
+
+void SecondMoment::settle() {
+  if (device_sum_.empty()) return;
+  lower_ = Buffer<float>::uninitialized(static_cast<size_t>(columns_ * columns_));
+  device_->download(lower_.data(), device_sum_.as<void>(), device_sum_.bytes());
+  device_sum_ = Memory(), device_ = nullptr;
+}
+
 void SecondMoment::add(const float* input, int64_t tokens, ThreadPool& threads, const float* weight) {
   use_one_blas_thread();
   tokens_ += tokens;
+  if (device_) {
+    for (int64_t t = 0; t < tokens; ++t) weight_ += weight ? static_cast<double>(weight[t]) : 1.0;
+    device_->quantizer()->second_moment(
+        {.input = input, .weight = weight, .tokens = tokens, .columns = columns_, .sum = device_sum_.as<float>()});
+    return;
+  }
   if (weight) input = scaled(input, tokens, weight);
   else weight_ += static_cast<double>(tokens);
   const int64_t bands = (columns_ + kBand - 1) / kBand;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/thread_pool.h"
+#include "kernels/backend.h"
 #include "quantize/activation.h"
 #include "tensor/tensor_view.h"
 
@@ -14,9 +15,14 @@ namespace tq {
 
 class SecondMoment {
  public:
+  // device: a backend that sums in its own memory (Backend::quantizer), or null. Errors: kNoResource, its memory.
   explicit SecondMoment(int64_t columns);
-  // input: [T, C]; weight: [T], how much each token counts, or null: 1. The same sums on any number of threads.
+  static Result<SecondMoment> create(int64_t columns, Backend* device);
+  // input: [T, C], the device's if there is one; weight: [T], how much each token counts, or null: 1. The same sums on any number of
+  // threads.
   void add(const float* input, int64_t tokens, ThreadPool& threads, const float* weight = nullptr);
+  // Brings what the device has summed to the host. To be called before anything below.
+  void settle();
   int64_t columns() const { return columns_; }
   int64_t tokens() const { return tokens_; }
   // Adds what another one of the same columns has seen.
@@ -31,6 +37,8 @@ class SecondMoment {
   double weight_ = 0;     // of all tokens together
   Buffer<float> lower_;   // [C, C], lower triangle
   Buffer<float> scaled_;  // a weighted copy of the input
+  Backend* device_ = nullptr;
+  Memory device_sum_;  // [C, C]
 };
 
 // The mean of |x| of every column, which AWQ's scales follow.

@@ -19,9 +19,13 @@ namespace tq {
 class Stream {
  public:
   // Embeds the sequences, all of equal length. options: the seed of the input rotations (sign_of), and what is wanted beside the second
-  // moments. weights: of every token at the tap points; null: all 1.
-  Stream(const Model& model, Backend& backend, const Context& context, std::span<const std::vector<TokenId>> sequences,
-         const QuantizeOptions& options, const TokenWeights* weights = nullptr);
+  // moments. weights: of every token at the tap points; null: all 1. Errors: kNoResource for the hidden states of all of them.
+  struct Settings {
+    std::span<const std::vector<TokenId>> sequences;
+    const QuantizeOptions& options;
+    const TokenWeights* weights = nullptr;
+  };
+  static Result<Stream> create(const Model& model, Backend& backend, const Context& context, const Settings& settings);
 
   // Runs the next layer over everything. With `statistics`, collects there; nullptr: only advances.
   // Errors: a tensor the backend cannot multiply; kInterrupted.
@@ -31,13 +35,15 @@ class Stream {
   int64_t next_layer() const { return layer_; }
 
  private:
+  Stream(const Model& model, Backend& backend, const Context& context, const Settings& settings, Memory hidden);
+  float* hidden_of(int64_t sequence) const { return hidden_.as<float>() + sequence * length_ * model_.spec.hidden; }
   const Model& model_;
   Backend& backend_;
   const Context& context_;
   const QuantizeOptions& options_;
   const TokenWeights* weights_;
   int64_t sequences_, length_, layer_ = 0;
-  Buffer<float> hidden_;  // [sequences, length, H]
+  Memory hidden_;  // [sequences, length, H] floats
   Workspace workspace_;
 };
 

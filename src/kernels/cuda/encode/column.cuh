@@ -89,12 +89,15 @@ __global__ void pack_planes(PackArgs args) {
   args.packed[byte] = static_cast<uint8_t>(bits);
 }
 
-// dot[row] = sum over the columns of a · b
-__global__ void row_products(const float* a, const float* b, int64_t rows, int64_t columns, double* dot) {
+// dot[row] = sum over the columns of cost · a · b; cost: [C] or null
+__global__ void row_products(const float* a, const float* b, const double* cost, int64_t rows, int64_t columns, double* dot) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (row >= rows) return;
   double sum = 0;
-  for (int64_t k = 0; k < columns; ++k) sum += static_cast<double>(a[k * rows + row]) * b[k * rows + row];
+  for (int64_t k = 0; k < columns; ++k) {
+    const double product = static_cast<double>(a[k * rows + row]) * b[k * rows + row];
+    sum += cost ? cost[k] * product : product;
+  }
   dot[row] = sum;
 }
 

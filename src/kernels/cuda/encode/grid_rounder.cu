@@ -162,7 +162,7 @@ class Rounder {
     std::vector<float> scale, root_weight;
     std::vector<int32_t> ring_begin, ring_rows;
     for (const RoundMatrix& each : batch_.matrices) {
-      if (each.rows < kLeastRows) throw DeviceError{"a matrix of fewer than 64 rows"};
+      if (each.rows < kLeastDeviceRows) throw DeviceError{"a matrix of fewer than 64 rows"};
       places_.push_back({rows_, each.rows, nullptr});
       ring_begin.push_back(static_cast<int32_t>(rows_)), ring_rows.push_back(static_cast<int32_t>(each.rows));
       rows_ += each.rows;
@@ -306,22 +306,56 @@ class Rounder {
 
   void collect(std::vector<RoundedMatrix>& out) {
     out.resize(places_.size());
-    const auto rows = static_cast<size_t>(rows_);
-    Array<double> cross(rows), norm(rows), own(rows);
-    multiply_hessians(value_.get());
-    row_products<<<blocks_for(rows_), kThreads>>>(weight_.get(), error_.get(), rows_, columns_, cross.get());
-    row_products<<<blocks_for(rows_), kThreads>>>(value_.get(), error_.get(), rows_, columns_, norm.get());
-    multiply_hessians(weight_.get());
-    row_products<<<blocks_for(rows_), kThreads>>>(weight_.get(), error_.get(), rows_, columns_, own.get());
-    check(cudaDeviceSynchronize(), "scales");
-    std::vector<double> host(rows);
-    const auto share = [&](const Array<double>& from, std::vector<double> RoundedMatrix::*to) {
-      from.download(host.data(), rows);
-      for (size_t i = 0; i < places_.size(); ++i)
-        (out[i].*to).assign(host.begin() + places_[i].begin, host.begin() + places_[i].begin + places_[i].rows);
-    };
-    share(cross, &RoundedMatrix::cross), share(norm, &RoundedMatrix::norm), share(own, &RoundedMatrix::own);
+    sum_rows(out, &RoundedMatrix::plain, false);
+    sum_rows(out, &RoundedMatrix::under_hessian, true);
+    sum_costs(out);
     for (size_t i = 0; i < places_.size(); ++i) pack(i, out[i]);
+  }
+
+  void sum_rows(std::vector<RoundedMatrix>& out, RowSums RoundedMatrix::*to, bool under_hessian) {
+    const auto sum = [&](const float* a, const float* b, std::vector<double> RowSums::*part) {
+      const std::vector<double> sums = products(a, b, nullptr);
+      for (size_t i = 0; i < places_.size(); ++i)
+        (out[i].*to.*part).assign(sums.begin() + places_[i].begin, sums.begin() + places_[i].begin + places_[i].rows);
+    };
+    const float* value = value_.get();
+    const float* weight = weight_.get();
+    if (under_hessian) multiply_hessians(value_.get()), value = error_.get();
+    sum(weight_.get(), value, &RowSums::cross);
+    sum(value_.get(), value, &RowSums::norm);
+    if (under_hessian) multiply_hessians(weight_.get()), weight = error_.get();
+    sum(weight_.get(), weight, &RowSums::own);
+    // Of the code so far; q is s times it.
+    for (size_t i = 0; i < places_.size(); ++i) {
+      RowSums& sums = out[i].*to;
+      for (int64_t r = 0; r < places_[i].rows; ++r) {
+        const double scale = batch_.matrices[i].scale[r];
+        sums.cross[static_cast<size_t>(r)] *= scale, sums.norm[static_cast<size_t>(r)] *= scale * scale;
+      }
+    }
+  }
+
+  void sum_costs(std::vector<RoundedMatrix>& out) {
+    for (size_t i = 0; i < places_.size(); ++i) {
+      if (!batch_.matrices[i].column_cost) continue;
+      const Array<double> cost(batch_.matrices[i].column_cost, static_cast<size_t>(columns_));
+      const std::vector<double> sums = products(value_.get(), value_.get(), cost.get());
+      out[i].cost.assign(sums.begin() + places_[i].begin, sums.begin() + places_[i].begin + places_[i].rows);
+      for (int64_t r = 0; r < places_[i].rows; ++r) {
+        const double scale = batch_.matrices[i].scale[r];
+        out[i].cost[static_cast<size_t>(r)] *= scale * scale;
+      }
+    }
+  }
+
+  std::vector<double> products(const float* a, const float* b, const double* cost) {
+    const auto rows = static_cast<size_t>(rows_);
+    const Array<double> sums(rows);
+    row_products<<<blocks_for(rows_), kThreads>>>(a, b, cost, rows_, columns_, sums.get());
+    check(cudaDeviceSynchronize(), "sums");
+    std::vector<double> host(rows);
+    sums.download(host.data(), rows);
+    return host;
   }
 
   // error_[C, rows] = H · in[C, rows], matrix by matrix: the errors themselves are no longer needed.
