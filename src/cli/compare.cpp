@@ -120,7 +120,8 @@ Status make_missing(const Model& model, std::vector<Candidate>& candidates, Sess
         continue;
       }
       context.listener.note("quantizing " + candidate.directory);
-      const auto made = quantize(model, *plan, candidate.directory, true, session.backend(), context);
+      const auto made =
+          quantize(model, *plan, candidate.directory, true, {.main = session.backend(), .training = session.training_backend()}, context);
       if (!made) return Unexpected(made.error());
     }
     there.push_back(std::move(candidate));

@@ -200,16 +200,17 @@ Status act(const Flags& flags) {
   TQ_ASSIGN(QuantizeOptions options, with_budget(model, flags, wanted));
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
   if (!session->backend().training()) {
-    if (options.gradients.value_or(false) || options.allocate.value_or(false))
-      return bad_usage("--gradients, --allocate: the backend {} computes no gradients; use --backend cpu", session->backend().name());
-    options.gradients = options.allocate = false;
+    if (options.allocate.value_or(false))
+      return bad_usage("--allocate on: the backend {} computes no gradients; use --backend cpu", session->backend().name());
+    options.allocate = false;
   }
   TQ_ASSIGN(const QuantizePlan plan, make_plan(model, options));
   if (flags.dry_run) {
     print_plan(model, plan, flags, *session);
     return {};
   }
-  auto result = quantize(model, plan, flags.output, flags.resume, session->backend(), session->context());
+  auto result = quantize(model, plan, flags.output, flags.resume, {.main = session->backend(), .training = session->training_backend()},
+                         session->context());
   if (!result && result.error().code == ErrorCode::kInterrupted)
     return fail(ErrorCode::kInterrupted, "stopped; the same command with --resume continues");
   if (!result) return Unexpected(result.error());
@@ -230,7 +231,7 @@ Command add_quantize(CLI::App& root) {
   app->add_option("--context", flags->context, "With --fit: tokens of a sequence")->capture_default_str();
   app->add_option("--batch", flags->batch, "With --fit: sequences at once")->capture_default_str()->check(CLI::Range(1, 4096));
   app->add_option("--rates", flags->rates, "JSON file with the bits of linears by name; '*' for the others")->check(CLI::ExistingFile);
-  app->add_option("--allocate", flags->allocate, "Choose the linears' bits by what they cost the model; on for effort best")
+  app->add_option("--allocate", flags->allocate, "on or off: choose the linears' bits by what they cost the model; off when not given")
       ->check(CLI::IsMember({"on", "off"}));
   app->add_option("--method", flags->method, "turboquant, or one to compare with: rtn, gptq, awq, quip")->capture_default_str();
   app->add_option("--group", flags->group, "Columns that share a scale with rtn, gptq and awq; 0: a whole row")->capture_default_str();

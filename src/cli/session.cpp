@@ -104,6 +104,12 @@ Result<std::unique_ptr<Session>> Session::open(const ComputeFlags& flags) {
 
 Session::~Session() = default;
 
+Backend& Session::training_backend() {
+  if (backend_->training()) return *backend_;
+  if (!training_) training_ = make_cpu_backend(*threads_, best_isa());
+  return *training_;
+}
+
 Context Session::context() { return {.threads = *threads_, .listener = *listener_, .seed = 0, .stop = &g_interrupted}; }
 
 std::string bytes_text(double bytes) {

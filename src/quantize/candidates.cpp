@@ -106,14 +106,15 @@ Result<Candidates> candidate_steps(const CandidateRequest& request, Backend& bac
     if (!folder.has_step(step_of(layer))) needed = layer + 1;
   if (needed > 0) {
     const QuantizePlan plan = candidate_plan(request);
-    Stream stream(request.model, backend, context, request.sequences, plan.options, request.weights);
+    TQ_ASSIGN(Stream stream, Stream::create(request.model, backend, context,
+                                            {.sequences = request.sequences, .options = plan.options, .weights = request.weights}));
     for (size_t layer = 0; layer < needed; ++layer) {
       const bool is_done = folder.has_step(step_of(layer));
       std::vector<PendingStep> steps(1);
       steps[0].tensors = &plan.layers[layer];
       TQ_TRY(stream.advance(is_done ? nullptr : &steps[0].statistics));
       if (!is_done) {
-        TQ_ASSIGN(const std::vector<RoundedStep> rounded, round_steps(request.model, plan, steps, context));
+        TQ_ASSIGN(const std::vector<RoundedStep> rounded, round_steps(request.model, plan, steps, backend, context));
         TQ_TRY(save(folder, layer, plan.layers[layer], rounded[0]));
       }
       context.listener.progress("candidates", static_cast<int64_t>(layer + 1), static_cast<int64_t>(needed));

@@ -95,8 +95,8 @@ size_t layers_per_wave(const QuantizePlan& plan, int threads) {
 
 class Job {
  public:
-  Job(const Model& model, const QuantizePlan& plan, Backend& backend, const Context& context, JobFolder folder)
-      : model_(model), plan_(plan), backend_(backend), context_(context), folder_(std::move(folder)) {}
+  Job(const Model& model, const QuantizePlan& plan, const QuantizeBackends& backends, const Context& context, JobFolder folder)
+      : model_(model), plan_(plan), backend_(backends.main), training_(backends.training), context_(context), folder_(std::move(folder)) {}
 
   Result<QuantizeSummary> run(const std::string& directory) {
     TQ_TRY(make_steps());
@@ -130,10 +130,11 @@ class Job {
     FloatBackend by_blas(backend_, context_.threads);
     const bool is_decoded = backend_.is_host() && decoded_layer_bytes(plan_) <= kLargestDecodedLayer;
     Backend& backend = is_decoded ? by_blas : backend_;
+    Backend& training = backend.training() ? backend : training_;
     TokenWeights weights;
     if (uses_gradients(plan_.options)) {
       const auto start = std::chrono::steady_clock::now();
-      TQ_ASSIGN(const Gradients gradients, gradient_steps(model_, backend, context_, folder_, {sequences, 0, plan_.options.seed}));
+      TQ_ASSIGN(const Gradients gradients, gradient_steps(model_, training, context_, folder_, {sequences, 0, plan_.options.seed}));
       weights = token_weights(model_.spec, gradients);
       summary_.seconds_gradients += seconds_since(start);
     }
@@ -145,7 +146,8 @@ class Job {
       TQ_TRY(allocation_steps({model_, before, sequences, held_out, used}, backend, context_, folder_, plan_));
       summary_.seconds_allocation += seconds_since(start);
     }
-    TQ_ASSIGN(Stream stream, Stream::create(model_, backend, context_, {.sequences = sequences, .options = plan_.options, .weights = used}));
+    TQ_ASSIGN(Stream stream,
+              Stream::create(model_, backend, context_, {.sequences = sequences, .options = plan_.options, .weights = used}));
     // A device has work for all its processors only if it gets many rows of one width.
     const size_t wave =
         backend_.quantizer() ? layers_in_memory(plan_, context_.threads.size()) : layers_per_wave(plan_, context_.threads.size());
@@ -275,6 +277,7 @@ class Job {
   const Model& model_;
   QuantizePlan plan_;  // allocation changes its rates
   Backend& backend_;
+  Backend& training_;
   const Context& context_;
   JobFolder folder_;
   QuantizeSummary summary_;
@@ -322,8 +325,8 @@ uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int thread
   return kProgram + hidden + std::max(largest, tables.objectives + working_memory(tables, 1, threads));
 }
 
-Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume, Backend& backend,
-                                 const Context& context) {
+Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume,
+                                 const QuantizeBackends& backends, const Context& context) {
   if (resume && only_the_name_is_missing(partial_directory(directory))) {
     TQ_TRY(publish(directory));
     QuantizeSummary summary;
@@ -332,7 +335,7 @@ Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, c
     return summary;
   }
   TQ_ASSIGN(JobFolder folder, JobFolder::open(model, plan, directory, resume));
-  auto result = Job(model, plan, backend, context, std::move(folder)).run(directory);
+  auto result = Job(model, plan, backends, context, std::move(folder)).run(directory);
   std::error_code ignored;
   const std::string partial = partial_directory(directory);
   if (!result && result.error().code != ErrorCode::kInterrupted && std::filesystem::is_empty(partial + "/steps", ignored))

@@ -24,10 +24,16 @@ uint64_t planned_bytes(const Model& model, const QuantizePlan& plan);
 // Upper estimate of the memory beyond the mapped source, in bytes.
 uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int threads);
 
+// Where the work is done: statistics and rounding on one backend, gradients on one that has training(), which may be the same.
+struct QuantizeBackends {
+  Backend& main;
+  Backend& training;
+};
+
 // Writes the artifact at `directory`, which must not exist. Work is kept in DIRECTORY.partial: with resume, what an interrupted run
 // finished there is taken over, if it was made from the same source and options. The same bytes either way.
 // Errors: kUsage when the directory exists or the partial one is another job's, kInterrupted on context.stop, those of files.
-Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume, Backend& backend,
-                                 const Context& context);
+Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume,
+                                 const QuantizeBackends& backends, const Context& context);
 
 }  // namespace tq

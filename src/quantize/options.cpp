@@ -47,7 +47,7 @@ bool uses_gradients(const QuantizeOptions& options) {
 }
 
 bool uses_allocation(const QuantizeOptions& options) {
-  return options.method == Method::kTurboquant && options.rates.empty() && options.allocate.value_or(options.effort == Effort::kBest);
+  return options.method == Method::kTurboquant && options.rates.empty() && options.allocate.value_or(false);
 }
 
 int window_of(int rate, Effort effort) { return kWindows[static_cast<size_t>(effort)][rate]; }

@@ -40,7 +40,7 @@ struct QuantizeOptions {
   int64_t sequence = 1024;               // tokens of a calibration sequence
   double damping = 0.01;                 // of the Hessian's mean diagonal
   std::optional<bool> gradients;         // weight tokens by the gradients at the linears' outputs; by effort when not given
-  std::optional<bool> allocate;          // choose each linear's rate by what it costs; by effort when not given
+  std::optional<bool> allocate;          // choose each linear's rate by what it costs; off when not given
   std::map<std::string, double> rates;   // mean bits of linears by name, instead of `bits` and of what allocation chooses
   uint64_t byte_limit = 0;               // of the finished directory; 0: none. Where `bits` came from
   int passes = 0;                        // turboquant: times that all columns are rounded again

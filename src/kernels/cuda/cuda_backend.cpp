@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <optional>
 
 #include "kernels/cuda/expect.h"
+#include "kernels/cuda/quantizer.h"
 #include "kernels/cuda/weights.h"
 
 namespace tq {
@@ -56,11 +58,13 @@ class CudaBackend final : public Backend {
     cublasSetStream(blas_, stream_);
     cublasSetWorkspace(blas_, blas_workspace_.as<void>(), kBlasBytes);
     TQ_ASSIGN(state_, DeviceMemory::allocate(3 * sizeof(int32_t)));
+    quantizer_.emplace(blas_, stream_);
     return {};
   }
 
   std::string name() const override { return name_; }
   bool is_host() const override { return false; }
+  DeviceQuantizer* quantizer() override { return &*quantizer_; }
 
   Result<std::unique_ptr<Matrix>> prepare(const PackedTensor& tensor, int64_t expert) override {
     TQ_ASSIGN(std::shared_ptr<const Weights> weights, load(tensor, expert));
@@ -460,8 +464,10 @@ class CudaBackend final : public Backend {
       } else if (!is_exact) {
         gemm(weights.values.as<void>(), halves, CUDA_R_16F, weights, job, args.tokens, adds);
       } else {
-        for (int64_t first = 0; first < args.tokens; first += kMaxDenseTokens)
-          dense_pass(values, {&job, 1}, first, static_cast<int>(std::min<int64_t>(kMaxDenseTokens, args.tokens - first)), adds);
+        const int64_t count = static_cast<int64_t>(weights.rows) * weights.columns;
+        auto* wide = reinterpret_cast<float*>(decoded_.get<uint16_t>(2 * count, generation_));
+        cuda::widen(weights.values.as<void>(), wide, count, stream_);
+        gemm(wide, values, CUDA_R_32F, weights, job, args.tokens, adds);
       }
     }
   }
@@ -496,6 +502,7 @@ class CudaBackend final : public Backend {
   std::map<std::pair<const void*, int64_t>, std::weak_ptr<const Weights>> loaded_;
   std::map<const void*, Table> tables_;
   std::map<std::vector<float>, DeviceMemory> constants_;
+  std::optional<CudaQuantizer> quantizer_;
   Scratch tokens_, words_, scales_, partial_, attend_partial_, input_, half_input_, decoded_;
 };
 

@@ -27,6 +27,9 @@ void dense(const DenseArgs& args, cudaStream_t stream);  // up to kMaxDenseToken
 // A loop that only reads; sink is never written.
 void read_only(const void* memory, uint64_t bytes, int32_t* sink, int blocks, cudaStream_t stream);
 void argmax(const float* values, int count, int32_t* index, cudaStream_t stream);
+// output[T, C] = sqrt(weight[T]) * input[T, C]
+void scale_tokens(const float* input, const float* weight, float* output, int64_t tokens, int64_t columns, cudaStream_t stream);
+void widen(const void* halves, float* output, int64_t count, cudaStream_t stream);
 
 // Planes. Product warps and the split of a launch are planned on the host.
 struct ProductPlan {
