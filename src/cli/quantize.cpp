@@ -250,7 +250,7 @@ Command add_quantize(CLI::App& root) {
   app->add_option("--calibration", flags->calibration, "Text files to measure on instead of the built-in text");
   app->add_option("--calibration-tokens", flags->calibration_tokens, "Tokens to measure on; 0 follows the effort")
       ->check(CLI::NonNegativeNumber);
-  app->add_option("--gradients", flags->gradients, "Weight the tokens by what the loss feels at each linear; on, but for effort fast")
+  app->add_option("--gradients", flags->gradients, "on or off: weight the tokens by what the loss feels at each linear; off when not given")
       ->check(CLI::IsMember({"on", "off"}));
   app->add_option("--seed", flags->seed, "Of the random rotation");
   app->add_flag("--dry-run", flags->dry_run, "Print size, memory and time; write nothing");

@@ -39,7 +39,7 @@ struct QuantizeOptions {
   int64_t calibration_tokens = 0;        // 0: by effort
   int64_t sequence = 1024;               // tokens of a calibration sequence
   double damping = 0.01;                 // of the Hessian's mean diagonal
-  std::optional<bool> gradients;         // weight tokens by the gradients at the linears' outputs; by effort when not given
+  std::optional<bool> gradients;         // weight tokens by the gradients at the linears' outputs; off when not given
   std::optional<bool> allocate;          // choose each linear's rate by what it costs; off when not given
   std::map<std::string, double> rates;   // mean bits of linears by name, instead of `bits` and of what allocation chooses
   uint64_t byte_limit = 0;               // of the finished directory; 0: none. Where `bits` came from
