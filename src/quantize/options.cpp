@@ -42,9 +42,7 @@ int64_t calibration_tokens(const QuantizeOptions& options) {
 
 bool uses_act_order(const QuantizeOptions& options) { return options.act_order.value_or(options.method == Method::kGptq); }
 
-bool uses_gradients(const QuantizeOptions& options) {
-  return options.gradients.value_or(false);
-}
+bool uses_gradients(const QuantizeOptions& options) { return options.gradients.value_or(false); }
 
 bool uses_allocation(const QuantizeOptions& options) {
   return options.method == Method::kTurboquant && options.rates.empty() && options.allocate.value_or(false);

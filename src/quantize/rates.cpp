@@ -9,37 +9,61 @@ namespace tq {
 
 namespace {
 
-// How many of the ranges of a matrix get one bit more: at most `most`, and so many that the plane rows fill whole lines, if that is
-// possible.
-int64_t higher_ranges(int64_t ranges, int low, int64_t most) {
-  constexpr int64_t kGroup = grid::kLineRows / grid::kRateRows;
-  if (most >= ranges) return ranges;
-  const int64_t too_many = (low * ranges + most) % kGroup;
-  return most >= too_many ? most - too_many : most;
-}
+// Ranges from which on a matrix fills whole lines: of fewer, a range is too large a share to be given back.
+constexpr int64_t kManyRanges = 16;
+
+// Shares out what a mean of `bits` allows beyond its whole part, range by range.
+class Sharer {
+ public:
+  explicit Sharer(double bits) : low_(static_cast<int>(std::floor(bits))), fraction_(bits - std::floor(bits)) {}
+
+  void add(const Linear& linear, bool is_last, Rates& rates) {
+    const int64_t ranges = (linear.out + grid::kRateRows - 1) / grid::kRateRows;
+    if (ranges < kManyRanges || is_last) add_in_turn(linear, ranges, rates);
+    else add_whole_lines(linear, ranges, rates);
+  }
+
+ private:
+  static double weights(const Linear& linear, int64_t range) {
+    return static_cast<double>(std::min(grid::kRateRows, linear.out - range * grid::kRateRows) * linear.in);
+  }
+
+  void add_in_turn(const Linear& linear, int64_t ranges, Rates& rates) {
+    for (int64_t i = 0; i < ranges; ++i) {
+      const double own = weights(linear, i);
+      left_ += fraction_ * own;
+      push(rates, fraction_ > 0 && own <= left_ * (1 + 1e-12), own);
+    }
+  }
+
+  // So many higher ranges, evenly spread, that the plane rows fill whole lines, if the bits left allow one that does.
+  void add_whole_lines(const Linear& linear, int64_t ranges, Rates& rates) {
+    constexpr int64_t kGroup = grid::kLineRows / grid::kRateRows;
+    left_ += fraction_ * static_cast<double>(linear.out * linear.in);
+    const auto most = static_cast<int64_t>(left_ / static_cast<double>(grid::kRateRows * linear.in) * (1 + 1e-12));
+    const int64_t too_many = (low_ * ranges + most) % kGroup, fitting = most >= too_many ? most - too_many : most;
+    const int64_t higher = fraction_ > 0 ? std::min(most >= ranges ? ranges : fitting, ranges) : 0;
+    for (int64_t i = 0; i < ranges; ++i) push(rates, (i + 1) * higher / ranges > i * higher / ranges, weights(linear, i));
+  }
+
+  void push(Rates& rates, bool is_higher, double own) {
+    rates.push_back(static_cast<uint8_t>(low_ + is_higher));
+    if (is_higher) left_ -= own;
+  }
+
+  int low_;
+  double fraction_, left_ = 0;  // left_: bits that earlier ranges have not used
+};
 
 }  // namespace
 
 std::vector<Rates> uniform_rates(std::span<const Linear* const> linears, double bits) {
-  const int low = static_cast<int>(std::floor(bits));
+  Sharer sharer(bits);
   std::vector<Rates> out;
-  double left = 0;  // bits that earlier matrices have not used
   for (const Linear* linear : linears) {
-    Rates rates;
-    const int64_t ranges = (linear->out + grid::kRateRows - 1) / grid::kRateRows;
-    const auto weights = static_cast<double>(linear->out * linear->in), range_bits = static_cast<double>(grid::kRateRows * linear->in);
-    for (int64_t e = 0; e < std::max<int64_t>(1, linear->experts); ++e) {
-      left += (bits - low) * weights;
-      const auto most = static_cast<int64_t>(left / range_bits * (1 + 1e-12));
-      const bool is_last = linear == linears.back() && e + 1 >= linear->experts;  // takes all that is left
-      const int64_t fitting = is_last ? std::min(ranges, most) : higher_ranges(ranges, low, most), higher = bits > low ? fitting : 0;
-      for (int64_t i = 0; i < ranges; ++i) {
-        const bool is_higher = (i + 1) * higher / ranges > i * higher / ranges;  // spread evenly
-        rates.push_back(static_cast<uint8_t>(low + is_higher));
-        if (is_higher) left -= static_cast<double>(std::min(grid::kRateRows, linear->out - i * grid::kRateRows) * linear->in);
-      }
-    }
-    out.push_back(std::move(rates));
+    out.emplace_back();
+    const int64_t matrices = std::max<int64_t>(1, linear->experts);
+    for (int64_t e = 0; e < matrices; ++e) sharer.add(*linear, linear == linears.back() && e + 1 == matrices, out.back());
   }
   return out;
 }

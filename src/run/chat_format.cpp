@@ -137,7 +137,10 @@ Result<ChatPrompt> ChatFormat::prompt(const Json& messages, const Json& tools) c
   const Json plain = mark.empty() ? messages : marked(tokenizer_, messages, mark);
   const Json merged = without_system(plain);
   const bool has_system = merged.size() != plain.size();
-  const Json forms[] = {plain, with_parts(plain), has_system ? merged : Json(), has_system ? with_parts(merged) : Json()};
+  // A template that knows no types of parts would print the list as it is.
+  const bool knows_parts = template_.source().find("type") != std::string::npos;
+  const Json forms[] = {plain, knows_parts ? with_parts(plain) : Json(), has_system ? merged : Json(),
+                        has_system && knows_parts ? with_parts(merged) : Json()};
   std::optional<Result<std::string>> first;
   for (const Json& form : forms) {
     if (form.is_null()) continue;

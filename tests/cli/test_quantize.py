@@ -52,7 +52,7 @@ class Quantize(ProgramTest):
             self.assert_same(output)
 
     def test_gradients_and_allocation_make_the_same_bytes_on_any_threads_and_after_kills(self):
-        flags, outputs = ("--gradients", "on", "--allocate", "on", "--effort", "fast"), []
+        flags, outputs = ("--gradients", "on", "--allocate", "on"), []
         for threads in ("1", "3"):
             outputs.append(self.folder / f"allocated-{threads}")
             start = time.monotonic()
@@ -99,16 +99,18 @@ class Quantize(ProgramTest):
 
     def test_killed_at_ten_points_and_resumed_makes_the_same_bytes(self):
         generator, output, kills = random.Random(5), self.folder / "killed", 0
-        for attempt in range(10):
+        for attempt in range(60):
+            if kills == 10:
+                break
             process = self.start(output, "--resume")
-            time.sleep(generator.uniform(0.0, 1.0) * self.duration)
+            time.sleep(generator.uniform(0.0, 0.8) * self.duration)
             process.kill()
             process.communicate()
             kills += process.returncode == -signal.SIGKILL
             if output.exists():  # it was done before the kill
                 self.assert_same(output)
                 shutil.rmtree(output)
-        self.assertGreaterEqual(kills, 3)
+        self.assertEqual(kills, 10)
         result = subprocess.run(self.command(output, "--resume"), capture_output=True, text=True)
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assert_same(output)
