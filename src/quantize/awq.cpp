@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "quantize/blas.h"
+#include "base/blas.h"
 
 namespace tq::awq {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "quantize/blas.h"
+#include "base/blas.h"
 
 namespace tq {
 namespace {

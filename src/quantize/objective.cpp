@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/blas.h"
 #include "codec/grid/grid.h"
-#include "quantize/blas.h"
 
 // LAPACK, as OpenBLAS brings it; lapacke.h would need another package for one function.
 extern "C" void spotrf_(const char* uplo, const int* n, float* a, const int* lda, int* info);

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/blas.h"
 #include "codec/grid/grid_rounder.h"
-#include "quantize/blas.h"
 
 namespace tq {
 namespace {

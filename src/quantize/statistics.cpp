@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/blas.h"
 #include "kernels/device_quantizer.h"
-#include "quantize/blas.h"
 
 namespace tq {
 namespace {
