@@ -1,7 +1,6 @@
 #include "graph/backward.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "graph/backward_block.h"
 
@@ -10,19 +9,23 @@ namespace {
 
 constexpr int64_t kHeadChunk = 256;  // tokens whose logits exist at a time
 
-bool all_finite(const float* values, int64_t count) {
-  return std::all_of(values, values + count, [](float x) { return std::isfinite(x); });
+Status not_finite(const std::string& where) {
+  return fail(ErrorCode::kFailed, "the gradient at the output of {} is no finite number: a weight or an activation there overflows", where);
 }
 
-Status finished(const BackwardStep& step) {
-  if (step.not_finite.empty()) return {};
-  return fail(ErrorCode::kFailed, "the gradient at the output of {} is no finite number: a weight or an activation there overflows",
-              step.not_finite);
-}
-
-BackwardStep make_step(const ModelSpec& spec, Backend& backend, int64_t tokens, const KvView& kv, const GradientSinks* sinks) {
+BackwardStep make_step(const ModelSpec& spec, Backend& backend, int64_t tokens, const GradientSinks* sinks, Workspace& shared) {
   TQ_CHECK(backend.training() != nullptr);
-  return {spec, backend, *backend.training(), tokens, kv, sinks, {}};
+  return {spec, backend, *backend.training(), tokens, {}, sinks, &shared, false, {}};
+}
+
+bool is_finite(Training& training, const float* gradient, int64_t tokens, int64_t width) {
+  bool finite = true;
+  training.squares({.gradient = gradient, .finite = &finite, .tokens = tokens, .rows = width});
+  return finite;
+}
+
+void copy_floats(Backend& backend, float* to, const float* from, int64_t count) {
+  backend.copy(to, from, static_cast<uint64_t>(count) * sizeof(float));
 }
 
 // x += post(op(pre(x))): from trace.input to output[T, H], everything kept.
@@ -35,35 +38,53 @@ void forward_traced(BackwardStep& step, const Block& block, const BlockWeights& 
   step.norm(block.pre, weights.pre, input, step.tokens, normed);
   std::visit([&](const auto& op) { forward_block(step, op, weights, normed, result, trace); }, block.op);
   if (block.post) step.norm(*block.post, weights.post, result, step.tokens, output);
-  else std::copy_n(result, count, output);
+  else copy_floats(step.backend, output, result, count);
   step.backend.add(output, input, count);
 }
 
 // gradient[T, H] of the block's output becomes that of its input.
 void backward_traced(BackwardStep& step, const Block& block, const BlockWeights& weights, BackwardWorkspace::BlockTrace& trace,
-                     Slots& shared, float* gradient) {
+                     float* gradient) {
+  Workspace& shared = *step.shared;
   const int64_t count = step.tokens * step.spec.hidden;
   float* result_gradient = shared.floats(shared_slot::kResultGradient, count);
   float* input_gradient = shared.floats(shared_slot::kInputGradient, count);
-  std::copy_n(gradient, count, result_gradient);
-  if (block.post) step.norm_back_reported(*block.post, weights.post, trace.values.floats(trace_slot::kResult, count), result_gradient);
-  const BlockBack args{weights, trace.values.floats(trace_slot::kNormed, count), result_gradient, input_gradient, trace, shared};
+  const float* result = trace.values.floats(trace_slot::kResult, count);
+  copy_floats(step.backend, result_gradient, gradient, count);
+  if (block.post) step.norm_back_reported(*block.post, weights.post, result, result_gradient);
+  const BlockBack args{weights, trace.values.floats(trace_slot::kNormed, count), result, result_gradient, input_gradient, trace, shared};
   std::visit([&](const auto& op) { backward_block(step, op, args); }, block.op);
   step.norm_back_reported(block.pre, weights.pre, trace.values.floats(trace_slot::kInput, count), input_gradient);
   step.backend.add(gradient, input_gradient, count);
 }
 
-}  // namespace
-
-float* Slots::floats(size_t slot, int64_t count) {
-  if (slots_.size() <= slot) slots_.resize(slot + 1);
-  if (slots_[slot].size() < static_cast<size_t>(count)) slots_[slot] = Buffer<float>::uninitialized(static_cast<size_t>(count));
-  return slots_[slot].data();
+// The logits before the softcap, for the sink.
+const float* keep_plain(const BackwardStep& step, const float* logits, int64_t count) {
+  if (!step.sinks || !step.sinks->linear) return nullptr;
+  float* plain = step.shared->floats(shared_slot::kPlainLogits, count);
+  copy_floats(step.backend, plain, logits, count);
+  return plain;
 }
 
+// All blocks back, from the traces.
+void backward_blocks(BackwardStep& step, int64_t layer, const LayerWeights& weights, BackwardWorkspace& workspace, float* gradient) {
+  const auto& blocks = step.spec.layers[static_cast<size_t>(layer)];
+  for (size_t i = blocks.size(); i-- > 0;) backward_traced(step, blocks[i], weights[i], workspace.blocks[i], gradient);
+}
+
+}  // namespace
+
 void BackwardStep::report(const LinearGradient& gradient) {
-  if (not_finite.empty() && !all_finite(gradient.gradient, gradient.tokens * gradient.linear.out)) not_finite = gradient.linear.name;
+  if (searches && not_finite.empty() && !is_finite(training, gradient.gradient, gradient.tokens, gradient.linear.out))
+    not_finite = gradient.linear.name;
   if (sinks && sinks->linear) sinks->linear(gradient);
+}
+
+float* BackwardStep::norm_sum(const Norm& norm) const {
+  if (!wants_norms()) return nullptr;
+  float* sum = shared->floats(shared_slot::kNormSum, norm.width);
+  backend.zero(sum, norm.width);
+  return sum;
 }
 
 void BackwardStep::norm(const Norm& norm, const DeviceVector& weight, const float* input, int64_t count, float* output) const {
@@ -90,13 +111,19 @@ void BackwardStep::norm_back(const Norm& norm, const DeviceVector& weight, const
 }
 
 void BackwardStep::norm_back_reported(const Norm& norm, const DeviceVector& weight, const float* input, float* gradient) const {
-  std::vector<float> sum(wants_norms() ? static_cast<size_t>(norm.width) : 0);
-  norm_back(norm, weight, input, tokens, gradient, sum.empty() ? nullptr : sum.data());
-  if (wants_norms()) sinks->norm({norm, sum.data()});
+  float* sum = norm_sum(norm);
+  norm_back(norm, weight, input, tokens, gradient, sum);
+  if (sum) sinks->norm({norm, sum});
 }
 
 void linear_back(BackwardStep& step, const LinearBack& args) {
-  step.report({.linear = args.linear, .input = args.input, .gradient = args.gradient, .tokens = step.tokens, .positions = {}});
+  step.report({.linear = args.linear,
+               .input = args.input,
+               .output = args.output,
+               .gradient = args.gradient,
+               .bias = args.weight.job(nullptr).bias,
+               .tokens = step.tokens,
+               .positions = {}});
   step.training.linear({.matrix = args.weight.matrix.get(),
                         .gradient = args.gradient,
                         .input_gradient = args.input_gradient,
@@ -104,25 +131,40 @@ void linear_back(BackwardStep& step, const LinearBack& args) {
                         .accumulate = args.accumulate});
 }
 
-Status backward_layer(const ModelSpec& spec, int64_t layer, const LayerWeights& weights, Backend& backend, const BackwardArgs& args,
-                      BackwardWorkspace& workspace) {
-  BackwardStep step = make_step(spec, backend, args.tokens, args.kv, args.sinks);
+const float* trace_layer(const ModelSpec& spec, int64_t layer, const LayerWeights& weights, Backend& backend, const TraceArgs& args,
+                         BackwardWorkspace& workspace) {
+  BackwardStep step = make_step(spec, backend, args.tokens, nullptr, workspace.shared);
+  step.kv = args.kv;
   const auto& blocks = spec.layers[static_cast<size_t>(layer)];
   const int64_t count = args.tokens * spec.hidden;
-  workspace.blocks.resize(std::max(workspace.blocks.size(), blocks.size() + 1));  // the last holds the layer's output
-  std::copy_n(args.input, count, workspace.blocks[0].values.floats(trace_slot::kInput, count));
-  for (size_t i = 0; i < blocks.size(); ++i)
-    forward_traced(step, blocks[i], weights[i], workspace.blocks[i], workspace.blocks[i + 1].values.floats(trace_slot::kInput, count));
-  for (size_t i = blocks.size(); i-- > 0;)
-    backward_traced(step, blocks[i], weights[i], workspace.blocks[i], workspace.shared, args.gradient);
-  return finished(step);
+  while (workspace.blocks.size() < blocks.size() + 1) workspace.blocks.emplace_back(backend);  // the last holds the layer's output
+  const auto input_of = [&](size_t i) { return workspace.blocks[i].values.floats(trace_slot::kInput, count); };
+  copy_floats(backend, input_of(0), args.input, count);
+  for (size_t i = 0; i < blocks.size(); ++i) forward_traced(step, blocks[i], weights[i], workspace.blocks[i], input_of(i + 1));
+  return input_of(blocks.size());
+}
+
+// Only the gradient that goes on is checked: what is no finite number on the way is none there either. Where that happens, the layer goes
+// back again to find the linear.
+Status backward_layer(const ModelSpec& spec, int64_t layer, const LayerWeights& weights, Backend& backend, const BackwardArgs& args,
+                      BackwardWorkspace& workspace) {
+  BackwardStep step = make_step(spec, backend, args.tokens, args.sinks, workspace.shared);
+  const int64_t count = args.tokens * spec.hidden;
+  float* entering = workspace.shared.floats(shared_slot::kEntering, count);
+  copy_floats(backend, entering, args.gradient, count);
+  backward_blocks(step, layer, weights, workspace, args.gradient);
+  if (is_finite(step.training, args.gradient, args.tokens, spec.hidden)) return {};
+  step.sinks = nullptr, step.searches = true;
+  backward_blocks(step, layer, weights, workspace, entering);
+  return not_finite(step.not_finite.empty() ? fmt::format("layer {}", layer - 1) : step.not_finite);
 }
 
 Result<double> backward_head(const ModelSpec& spec, const HeadWeights& weights, Backend& backend, const HeadBackwardArgs& args,
                              BackwardWorkspace& workspace) {
-  BackwardStep step = make_step(spec, backend, args.tokens, {}, args.sinks);
+  BackwardStep step = make_step(spec, backend, args.tokens, args.sinks, workspace.shared);
+  step.searches = true;
   const int64_t width = spec.hidden, vocabulary = spec.vocabulary, chunk = std::min(kHeadChunk, args.tokens);
-  Slots& shared = workspace.shared;
+  Workspace& shared = workspace.shared;
   float* normed = shared.floats(shared_slot::kNormed, args.tokens * width);
   float* logits = shared.floats(shared_slot::kLogits, chunk * vocabulary);
   float* gradient = shared.floats(shared_slot::kLogitsGradient, chunk * vocabulary);
@@ -136,19 +178,25 @@ Result<double> backward_head(const ModelSpec& spec, const HeadWeights& weights, 
     const LinearJob job = weights.linear.job(logits);
     backend.linear({.input = input, .tokens = count, .jobs = {&job, 1}, .precision = Precision::kFloat});
     const float cap = spec.final_softcap;
+    const float* plain = cap > 0 ? keep_plain(step, logits, count * vocabulary) : logits;
     if (cap > 0) backend.softcap(logits, count * vocabulary, cap);
     (*args.loss)({.first = first, .tokens = count, .logits = logits, .gradient = gradient, .loss = loss.data()});
     for (int64_t t = 0; t < count; ++t) total += loss[static_cast<size_t>(t)];
-    if (cap > 0)
-      for (int64_t i = 0; i < count * vocabulary; ++i) gradient[i] *= 1.0f - logits[i] / cap * (logits[i] / cap);
+    if (cap > 0) step.training.softcap({.output = logits, .gradient = gradient, .count = count * vocabulary, .cap = cap});
     positions.clear();
     for (int64_t t = 0; t < count; ++t) positions.push_back(static_cast<int32_t>(first + t));
-    step.report({.linear = spec.head, .input = input, .gradient = gradient, .tokens = count, .positions = positions});
+    step.report({.linear = spec.head,
+                 .input = input,
+                 .output = plain,
+                 .gradient = gradient,
+                 .bias = job.bias,
+                 .tokens = count,
+                 .positions = positions});
     step.training.linear(
         {.matrix = weights.linear.matrix.get(), .gradient = gradient, .input_gradient = args.gradient + first * width, .tokens = count});
   }
   step.norm_back_reported(spec.final_norm, weights.norm, args.hidden, args.gradient);
-  TQ_TRY(finished(step));
+  if (!step.not_finite.empty()) TQ_TRY(not_finite(step.not_finite));
   return total;
 }
 

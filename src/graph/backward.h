@@ -1,5 +1,6 @@
 // The backward pass: gradients of a loss through one layer, or through the head, of whole sequences. A walker of ModelSpec.
-// The forward pass is recomputed: beside the layer's input nothing of it needs to be kept. Float activations on decoded weights.
+// A layer's forward pass is computed again and traced: beside its input nothing of it needs to be kept. Float activations on decoded
+// weights; all pointers are the backend's memory.
 #pragma once
 
 #include <functional>
@@ -11,14 +12,16 @@
 
 namespace tq {
 
-// What a linear read, and the loss's gradient by what it wrote. dL/dW = gradient^T · input, dL/dbias = its column sums.
+// What a linear read and wrote, and the loss's gradient by what it wrote. dL/dW = gradient^T · input, dL/dbias = its column sums.
 struct LinearGradient {
   const Linear& linear;
   int64_t expert = 0;               // of a stack
   const float* input = nullptr;     // [tokens, in]
+  const float* output = nullptr;    // [tokens, out], with the bias; nothing done to it yet
   const float* gradient = nullptr;  // [tokens, out]
+  const float* bias = nullptr;      // [out] or null
   int64_t tokens = 0;
-  std::span<const int32_t> positions;  // of these tokens in the sequence, ascending; empty: 0 to tokens - 1
+  std::span<const int32_t> positions;  // the host's: of these tokens in the sequence, ascending; empty: 0 to tokens - 1
 };
 
 struct NormGradient {
@@ -32,35 +35,37 @@ struct GradientSinks {
   std::function<void(const NormGradient&)> norm;
 };
 
-// Memory of the host by slots; each grows once, then stays.
-class Slots {
- public:
-  // A region of `count` floats; valid until the slot is asked for more.
-  float* floats(size_t slot, int64_t count);
-
- private:
-  std::vector<Buffer<float>> slots_;
-};
-
 // Memory of a backward pass.
 struct BackwardWorkspace {
   struct BlockTrace {
-    Slots values;
+    explicit BlockTrace(Backend& backend) : values(backend) {}
+    Workspace values;
     std::vector<Routes> routes;  // of a mixture
-    std::vector<Slots> experts;
+    std::vector<Workspace> experts;
   };
+  explicit BackwardWorkspace(Backend& backend) : shared(backend) {}
   std::vector<BlockTrace> blocks;
-  Slots shared;
+  Workspace shared;
 };
 
-struct BackwardArgs {
+// The backend must have training operations.
+struct TraceArgs {
   const float* input = nullptr;  // [T, H], the hidden states before the layer
-  float* gradient = nullptr;     // [T, H], by the hidden states after the layer; becomes that by `input`
   int64_t tokens = 0;            // a whole sequence
   KvView kv;                     // of this layer, kF32, for `tokens` positions: scratch
+};
+// The layer forward, with everything kept that backward_layer() needs. The hidden states after it, [T, H], in the workspace: valid until
+// it is used again.
+const float* trace_layer(const ModelSpec& spec, int64_t layer, const LayerWeights& weights, Backend& backend, const TraceArgs& args,
+                         BackwardWorkspace& workspace);
+
+struct BackwardArgs {
+  float* gradient = nullptr;  // [T, H], by the hidden states after the layer; becomes that by those before it
+  int64_t tokens = 0;
   const GradientSinks* sinks = nullptr;
 };
-// Errors: kFailed with the name of the linear at whose output a gradient is no finite number. The backend must have training operations.
+// After trace_layer() of the same layer, weights and tokens in this workspace. Errors: kFailed with the name of the linear at whose output
+// a gradient is no finite number.
 Status backward_layer(const ModelSpec& spec, int64_t layer, const LayerWeights& weights, Backend& backend, const BackwardArgs& args,
                       BackwardWorkspace& workspace);
 
@@ -69,7 +74,7 @@ struct LossChunk {
   int64_t first = 0, tokens = 0;  // tokens [first, first + tokens) of the sequence
   const float* logits = nullptr;  // [tokens, V], after the final softcap
   float* gradient = nullptr;      // [tokens, V]: to be filled with the loss's gradient by the logits
-  double* loss = nullptr;         // [tokens]: to be filled
+  double* loss = nullptr;         // [tokens], the host's: to be filled
 };
 using LossFunction = std::function<void(const LossChunk&)>;
 

@@ -1,5 +1,3 @@
-#include <algorithm>
-
 #include "graph/backward_block.h"
 
 namespace tq {
@@ -30,17 +28,22 @@ struct HeadNorm {
   int64_t heads, stride;
 };
 
+// Rows without gaps are normed in one go.
 void norm_heads(const BackwardStep& step, const HeadNorm& args, float* values) {
+  if (args.stride == args.heads * args.norm.width) return step.norm(args.norm, args.weight, values, step.tokens * args.heads, values);
   for (int64_t t = 0; t < step.tokens; ++t)
     step.norm(args.norm, args.weight, values + t * args.stride, args.heads, values + t * args.stride);
 }
 
 void norm_heads_back(const BackwardStep& step, const HeadNorm& args, const float* input, float* gradient) {
-  std::vector<float> sum(step.wants_norms() ? static_cast<size_t>(args.norm.width) : 0);
-  for (int64_t t = 0; t < step.tokens; ++t)
-    step.norm_back(args.norm, args.weight, input + t * args.stride, args.heads, gradient + t * args.stride,
-                   sum.empty() ? nullptr : sum.data());
-  if (step.wants_norms()) step.sinks->norm({args.norm, sum.data()});
+  float* sum = step.norm_sum(args.norm);
+  if (args.stride == args.heads * args.norm.width) {
+    step.norm_back(args.norm, args.weight, input, step.tokens * args.heads, gradient, sum);
+  } else {
+    for (int64_t t = 0; t < step.tokens; ++t)
+      step.norm_back(args.norm, args.weight, input + t * args.stride, args.heads, gradient + t * args.stride, sum);
+  }
+  if (sum) step.sinks->norm({args.norm, sum});
 }
 
 RotaryArgs rotation(const BackwardStep& step, const Attention& op, float* values, int64_t heads, int64_t stride) {
@@ -66,7 +69,7 @@ void forward_block(BackwardStep& step, const Attention& op, const BlockWeights& 
   std::vector<LinearJob> jobs;
   for (size_t i = 0; i < op.qkv.size(); ++i) jobs.push_back(weights.linears[i].job(projected + places.of_linear(i)));
   step.backend.linear({.input = normed, .tokens = step.tokens, .jobs = jobs, .precision = Precision::kFloat});
-  std::copy_n(projected, places.floats, rotated);
+  step.backend.copy(rotated, projected, static_cast<uint64_t>(places.floats) * sizeof(float));
   if (op.query_norm) norm_heads(step, {*op.query_norm, weights.query_norm, op.heads, places.query_stride}, rotated);
   if (op.key_norm) norm_heads(step, {*op.key_norm, weights.key_norm, op.kv_heads, places.key_stride}, rotated + places.key);
   step.backend.rotary(rotation(step, op, rotated, op.heads, places.query_stride));
@@ -98,8 +101,8 @@ void backward_block(BackwardStep& step, const Attention& op, const BlockBack& ar
   const float* rotated = args.trace.values.floats(trace_slot::kRotated, places.floats);
   float* mixed_gradient = args.shared.floats(shared_slot::kMixedGradient, mixed_count);
   float* gradient = args.shared.floats(shared_slot::kProjectedGradient, places.floats);
-  linear_back(step, {op.output, args.weights.linears.back(), args.trace.values.floats(trace_slot::kMixed, mixed_count), args.gradient,
-                     mixed_gradient});
+  linear_back(step, {op.output, args.weights.linears.back(), args.trace.values.floats(trace_slot::kMixed, mixed_count), args.result,
+                     args.gradient, mixed_gradient});
   step.training.attend({.query = rotated,
                         .key = rotated + places.key,
                         .value = rotated + places.value,
@@ -123,7 +126,8 @@ void backward_block(BackwardStep& step, const Attention& op, const BlockBack& ar
     norm_heads_back(step, {*op.key_norm, args.weights.key_norm, op.kv_heads, places.key_stride}, projected + places.key,
                     gradient + places.key);
   for (size_t i = 0; i < op.qkv.size(); ++i)
-    linear_back(step, {op.qkv[i], args.weights.linears[i], args.normed, gradient + places.of_linear(i), args.input_gradient, i > 0});
+    linear_back(step, {op.qkv[i], args.weights.linears[i], args.normed, projected + places.of_linear(i), gradient + places.of_linear(i),
+                       args.input_gradient, i > 0});
 }
 
 }  // namespace tq

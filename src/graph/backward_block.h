@@ -15,9 +15,11 @@ struct BackwardStep {
   int64_t tokens;
   KvView kv;
   const GradientSinks* sinks;
-  std::string not_finite;  // the first linear whose gradient is no finite number
+  Workspace* shared;
+  bool searches = false;   // for a gradient that is no finite number
+  std::string not_finite;  // the first linear at which one was found
 
-  // Checks, and calls the sink.
+  // Calls the sink, and searches where that is wanted.
   void report(const LinearGradient& gradient);
   void norm(const Norm& norm, const DeviceVector& weight, const float* input, int64_t count, float* output) const;
   // gradient[count, width] of the output becomes that of the input, in place; adds to weight_sum[width] unless null.
@@ -25,13 +27,16 @@ struct BackwardStep {
   // norm_back with the sink called.
   void norm_back_reported(const Norm& norm, const DeviceVector& weight, const float* input, float* gradient) const;
   bool wants_norms() const { return sinks && sinks->norm; }
+  // Memory for the gradient of a norm's weight, zeros; null without a sink.
+  float* norm_sum(const Norm& norm) const;
 };
 
-// One linear's output from its input, and the gradient of its input (added when `accumulate`), reported.
+// One linear reported, and the gradient of its input (added when `accumulate`).
 struct LinearBack {
   const Linear& linear;
   const LinearWeight& weight;
   const float* input;     // [T, C]
+  const float* output;    // [T, R]
   const float* gradient;  // [T, R]
   float* input_gradient;  // [T, C]
   bool accumulate = false;
@@ -49,10 +54,11 @@ void forward_block(BackwardStep& step, const Moe& op, const BlockWeights& weight
 struct BlockBack {
   const BlockWeights& weights;
   const float* normed;    // [T, H]
+  const float* result;    // [T, H]
   const float* gradient;  // [T, H], of the result
   float* input_gradient;  // [T, H], of normed: overwritten
   BackwardWorkspace::BlockTrace& trace;
-  Slots& shared;
+  Workspace& shared;
 };
 void backward_block(BackwardStep& step, const Attention& op, const BlockBack& args);
 void backward_block(BackwardStep& step, const Mlp& op, const BlockBack& args);
@@ -60,7 +66,21 @@ void backward_block(BackwardStep& step, const Moe& op, const BlockBack& args);
 
 // Slots of a block's trace and of the shared memory.
 namespace trace_slot {
-enum : size_t { kInput, kNormed, kResult, kProjected, kRotated, kMixed, kGateUp, kActivated, kScores, kExpertInput, kExpertResult };
+enum : size_t {
+  kInput,
+  kNormed,
+  kResult,
+  kProjected,
+  kRotated,
+  kMixed,
+  kGateUp,
+  kActivated,
+  kScores,
+  kExpertInput,
+  kExpertResult,
+  kExpertRows,
+  kExpertWeights
+};
 }
 namespace shared_slot {
 enum : size_t {
@@ -74,8 +94,10 @@ enum : size_t {
   kExpertGradient,
   kExpertInputGradient,
   kNormSum,
+  kEntering,
   kNormed,
   kLogits,
+  kPlainLogits,
   kLogitsGradient
 };
 }

@@ -31,7 +31,7 @@ void backward_block(BackwardStep& step, const Mlp& op, const BlockBack& args) {
   float* activated_gradient = args.shared.floats(shared_slot::kActivatedGradient, step.tokens * width);
   float* gradient = args.shared.floats(shared_slot::kGateUpGradient, step.tokens * 2 * width);
   linear_back(step, {op.down, args.weights.linears.back(), args.trace.values.floats(trace_slot::kActivated, step.tokens * width),
-                     args.gradient, activated_gradient});
+                     args.result, args.gradient, activated_gradient});
   step.training.gated({.kind = static_cast<GateKind>(op.activation),
                        .gate = gate_up,
                        .up = gate_up + up,
@@ -41,8 +41,9 @@ void backward_block(BackwardStep& step, const Mlp& op, const BlockBack& args) {
                        .tokens = step.tokens,
                        .width = width,
                        .stride = fused ? 2 * width : width});
-  linear_back(step, {op.gate_up[0], args.weights.linears[0], args.normed, gradient, args.input_gradient});
-  if (!fused) linear_back(step, {op.gate_up[1], args.weights.linears[1], args.normed, gradient + up, args.input_gradient, true});
+  linear_back(step, {op.gate_up[0], args.weights.linears[0], args.normed, gate_up, gradient, args.input_gradient});
+  if (!fused)
+    linear_back(step, {op.gate_up[1], args.weights.linears[1], args.normed, gate_up + up, gradient + up, args.input_gradient, true});
 }
 
 }  // namespace tq

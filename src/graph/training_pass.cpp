@@ -1,7 +1,5 @@
 #include "graph/training_pass.h"
 
-#include <algorithm>
-
 namespace tq {
 namespace {
 
@@ -10,57 +8,75 @@ struct Wave {
   Backend& backend;
   const Context& context;
   std::span<const std::vector<int32_t>> sequences;
+  const TrainableModel* resident;  // or null
   int64_t length;
   Workspace workspace;
 
   int64_t count() const { return static_cast<int64_t>(sequences.size()); }
   int64_t floats() const { return length * model.spec.hidden; }  // of the hidden states of a sequence
+  uint64_t bytes() const { return static_cast<uint64_t>(count() * floats()) * sizeof(float); }
 
-  Buffer<float> embedded() {
-    Buffer<float> hidden = Buffer<float>::uninitialized(static_cast<size_t>(count() * floats()));
-    for (int64_t i = 0; i < count(); ++i) embed(model, sequences[static_cast<size_t>(i)], backend, hidden.data() + i * floats());
+  Result<Memory> embedded() {
+    TQ_ASSIGN(Memory hidden, backend.allocate(bytes()));
+    for (int64_t i = 0; i < count(); ++i) embed(model, sequences[static_cast<size_t>(i)], backend, hidden.as<float>() + i * floats());
     return hidden;
+  }
+
+  // Calls work(sequence, weights, keys and values of the layer) for every sequence.
+  template <typename Work>
+  Status each(int64_t layer, const Work& work) {
+    LayerWeights prepared;
+    if (!resident) {
+      TQ_ASSIGN(prepared, prepare_layer(model, layer, backend));
+    }
+    const LayerWeights& weights = resident ? resident->layers[static_cast<size_t>(layer)] : prepared;
+    TQ_ASSIGN(const KvCache cache, KvCache::create(backend, model.spec, KvType::kF32, length, layer, layer + 1));
+    for (int64_t i = 0; i < count(); ++i) {
+      if (context.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
+      TQ_TRY(work(i, weights, cache.layer(layer)));
+    }
+    return {};
   }
 
   // hidden[sequences, T, H] becomes what the layer makes of it.
   Status forward(int64_t layer, float* hidden) {
-    TQ_ASSIGN(const LayerWeights weights, prepare_layer(model, layer, backend));
-    TQ_ASSIGN(const KvCache cache, KvCache::create(backend, model.spec, KvType::kF32, length, layer, layer + 1));
-    for (int64_t i = 0; i < count(); ++i) {
-      if (context.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
+    return each(layer, [&](int64_t i, const LayerWeights& weights, const KvView& kv) -> Status {
       forward_layer(model.spec, layer, weights, backend,
-                    {.hidden = hidden + i * floats(), .tokens = length, .kv = cache.layer(layer), .precision = Precision::kFloat},
-                    workspace);
-    }
-    return {};
+                    {.hidden = hidden + i * floats(), .tokens = length, .kv = kv, .precision = Precision::kFloat}, workspace);
+      return {};
+    });
   }
 };
 
-Wave make_wave(const Model& model, Backend& backend, const Context& context, std::span<const std::vector<int32_t>> sequences) {
+Wave make_wave(const Model& model, Backend& backend, const Context& context, std::span<const std::vector<int32_t>> sequences,
+               const TrainableModel* resident = nullptr) {
   TQ_CHECK(!sequences.empty());
-  return {model, backend, context, sequences, static_cast<int64_t>(sequences[0].size()), Workspace(backend)};
+  return {model, backend, context, sequences, resident, static_cast<int64_t>(sequences[0].size()), Workspace(backend)};
 }
 
 class Pass {
  public:
-  Pass(Wave& wave, const TrainingPassArgs& args) : wave_(wave), args_(args) {}
+  Pass(Wave& wave, const TrainingPassArgs& args) : wave_(wave), args_(args), workspace_(wave.backend) {}
 
   Result<double> run() {
     TQ_TRY(forward());
     TQ_ASSIGN(const double loss, head());
     for (int64_t layer = wave_.model.spec.layers_count(); layer-- > 0;) TQ_TRY(backward(layer));
     if (args_.embedded)
-      for (int64_t i = 0; i < wave_.count(); ++i) args_.embedded(i, gradient_.data() + i * wave_.floats());
+      for (int64_t i = 0; i < wave_.count(); ++i) args_.embedded(i, of_sequence(gradient_, i));
     return loss;
   }
 
  private:
+  float* of_sequence(const Memory& states, int64_t i) const { return states.as<float>() + i * wave_.floats(); }
+
   Status forward() {
-    states_.push_back(wave_.embedded());
+    TQ_ASSIGN(Memory hidden, wave_.embedded());
+    states_.push_back(std::move(hidden));
     for (int64_t layer = 0; layer < wave_.model.spec.layers_count(); ++layer) {
-      Buffer<float> next = Buffer<float>::uninitialized(states_.back().size());
-      std::copy(states_.back().begin(), states_.back().end(), next.begin());
-      TQ_TRY(wave_.forward(layer, next.data()));
+      TQ_ASSIGN(Memory next, wave_.backend.allocate(wave_.bytes()));
+      wave_.backend.copy(next.as<float>(), states_.back().as<float>(), wave_.bytes());
+      TQ_TRY(wave_.forward(layer, next.as<float>()));
       states_.push_back(std::move(next));
     }
     return {};
@@ -74,16 +90,19 @@ class Pass {
   }
 
   Result<double> head() {
-    TQ_ASSIGN(const HeadWeights weights, prepare_head(wave_.model, wave_.backend));
-    gradient_ = Buffer<float>::uninitialized(states_.back().size());
+    HeadWeights prepared;
+    if (!wave_.resident) {
+      TQ_ASSIGN(prepared, prepare_head(wave_.model, wave_.backend));
+    }
+    TQ_ASSIGN(gradient_, wave_.backend.allocate(wave_.bytes()));
     double total = 0;
     for (int64_t i = 0; i < wave_.count(); ++i) {
       if (wave_.context.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
       const LossFunction loss = [&](const LossChunk& chunk) { args_.loss(i, chunk); };
       const GradientSinks to = sinks(i);
-      TQ_ASSIGN(const double one, backward_head(wave_.model.spec, weights, wave_.backend,
-                                                {.hidden = states_.back().data() + i * wave_.floats(),
-                                                 .gradient = gradient_.data() + i * wave_.floats(),
+      TQ_ASSIGN(const double one, backward_head(wave_.model.spec, wave_.resident ? wave_.resident->head : prepared, wave_.backend,
+                                                {.hidden = of_sequence(states_.back(), i),
+                                                 .gradient = of_sequence(gradient_, i),
                                                  .tokens = wave_.length,
                                                  .loss = &loss,
                                                  .sinks = &to},
@@ -95,27 +114,22 @@ class Pass {
   }
 
   Status backward(int64_t layer) {
-    TQ_ASSIGN(const LayerWeights weights, prepare_layer(wave_.model, layer, wave_.backend));
-    TQ_ASSIGN(const KvCache cache, KvCache::create(wave_.backend, wave_.model.spec, KvType::kF32, wave_.length, layer, layer + 1));
-    for (int64_t i = 0; i < wave_.count(); ++i) {
-      if (wave_.context.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
+    const ModelSpec& spec = wave_.model.spec;
+    TQ_TRY(wave_.each(layer, [&](int64_t i, const LayerWeights& weights, const KvView& kv) -> Status {
       const GradientSinks to = sinks(i);
-      TQ_TRY(backward_layer(wave_.model.spec, layer, weights, wave_.backend,
-                            {.input = states_.back().data() + i * wave_.floats(),
-                             .gradient = gradient_.data() + i * wave_.floats(),
-                             .tokens = wave_.length,
-                             .kv = cache.layer(layer),
-                             .sinks = &to},
-                            workspace_));
-    }
+      trace_layer(spec, layer, weights, wave_.backend, {.input = of_sequence(states_.back(), i), .tokens = wave_.length, .kv = kv},
+                  workspace_);
+      return backward_layer(spec, layer, weights, wave_.backend,
+                            {.gradient = of_sequence(gradient_, i), .tokens = wave_.length, .sinks = &to}, workspace_);
+    }));
     states_.pop_back();
     return {};
   }
 
   Wave& wave_;
   const TrainingPassArgs& args_;
-  std::vector<Buffer<float>> states_;  // before each layer [sequences, T, H]; the last is taken away as the pass goes back
-  Buffer<float> gradient_;             // [sequences, T, H]
+  std::vector<Memory> states_;  // before each layer [sequences, T, H]; the last is taken away as the pass goes back
+  Memory gradient_;             // [sequences, T, H]
   BackwardWorkspace workspace_;
 };
 
@@ -128,17 +142,16 @@ uint64_t training_bytes(const ModelSpec& spec, int64_t length) {
 
 Result<double> training_pass(const Model& model, Backend& backend, const Context& context, const TrainingPassArgs& args) {
   if (!backend.training()) return fail(ErrorCode::kFailed, "the backend {} has no training operations", backend.name());
-  Wave wave = make_wave(model, backend, context, args.sequences);
+  Wave wave = make_wave(model, backend, context, args.sequences, args.weights);
   auto loss = Pass(wave, args).run();
   if (!loss && loss.error().code == ErrorCode::kFailed) return fail(ErrorCode::kFailed, "{}: {}", model.source, loss.error().message);
   return loss;
 }
 
-Result<Buffer<float>> final_hidden(const Model& model, Backend& backend, const Context& context,
-                                   std::span<const std::vector<int32_t>> sequences) {
+Result<Memory> final_hidden(const Model& model, Backend& backend, const Context& context, std::span<const std::vector<int32_t>> sequences) {
   Wave wave = make_wave(model, backend, context, sequences);
-  Buffer<float> hidden = wave.embedded();
-  for (int64_t layer = 0; layer < model.spec.layers_count(); ++layer) TQ_TRY(wave.forward(layer, hidden.data()));
+  TQ_ASSIGN(Memory hidden, wave.embedded());
+  for (int64_t layer = 0; layer < model.spec.layers_count(); ++layer) TQ_TRY(wave.forward(layer, hidden.as<float>()));
   return hidden;
 }
 

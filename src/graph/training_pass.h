@@ -1,5 +1,5 @@
 // Gradients of a whole model: a wave of sequences forward, the loss, and back, one layer's weights and activations at a time. Only the
-// hidden states before every layer are kept.
+// hidden states before every layer are kept, in the backend's memory.
 #pragma once
 
 #include "base/context.h"
@@ -13,6 +13,7 @@ struct TrainingPassArgs {
   std::function<void(int64_t sequence, const LinearGradient&)> linear;  // layer by layer from the last; within a layer by sequence
   std::function<void(const NormGradient&)> norm;
   std::function<void(int64_t sequence, const float* gradient)> embedded;  // [T, H], by the embedded tokens. These three may be empty.
+  const TrainableModel* weights = nullptr;                                // of the model, or null: prepared layer by layer
 };
 
 // Bytes that the hidden states of one sequence take.
@@ -22,8 +23,7 @@ uint64_t training_bytes(const ModelSpec& spec, int64_t length);
 // a backend without training operations, kInterrupted.
 Result<double> training_pass(const Model& model, Backend& backend, const Context& context, const TrainingPassArgs& args);
 
-// The hidden states after the last layer, [sequences, T, H]: what a reference for a divergence is made from.
-Result<Buffer<float>> final_hidden(const Model& model, Backend& backend, const Context& context,
-                                   std::span<const std::vector<int32_t>> sequences);
+// The hidden states after the last layer, [sequences, T, H], in the backend's memory: what a reference for a divergence is made from.
+Result<Memory> final_hidden(const Model& model, Backend& backend, const Context& context, std::span<const std::vector<int32_t>> sequences);
 
 }  // namespace tq

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+
+#include "kernels/training.h"
 
 namespace tq {
 namespace {
@@ -21,33 +24,85 @@ Result<DeviceVector> read_device_vector(const Model& model, const std::string& n
   return DeviceVector::create(values, backend);
 }
 
-Result<BlockWeights> prepare_block(const Model& model, const Block& block, Backend& backend) {
+using PrepareMatrix = Result<std::unique_ptr<Matrix>>(const PackedTensor& tensor, int64_t expert);
+
+std::function<PrepareMatrix> as_stored(Backend& backend) {
+  return [&backend](const PackedTensor& tensor, int64_t expert) { return backend.prepare(tensor, expert); };
+}
+std::function<PrepareMatrix> as_trainable(Backend& backend) {
+  TQ_CHECK(backend.training() != nullptr);
+  return [&backend](const PackedTensor& tensor, int64_t expert) { return backend.training()->prepare_trainable(tensor, expert); };
+}
+
+// How and where a model's weights are prepared.
+struct Preparer {
+  const Model& model;
+  Backend& backend;
+  std::function<PrepareMatrix> matrix;
+
+  Result<DeviceVector> vector(const Norm& norm) const { return read_device_vector(model, norm.name + ".weight", backend); }
+  Result<LinearWeight> linear(const Linear& linear, int64_t expert) const;
+  Result<BlockWeights> block(const Block& block) const;
+  Result<LayerWeights> layer(int64_t layer) const;
+  Result<HeadWeights> head() const;
+};
+
+Result<BlockWeights> Preparer::block(const Block& block) const {
   BlockWeights weights;
-  TQ_ASSIGN(weights.pre, read_device_vector(model, block.pre.name + ".weight", backend));
+  TQ_ASSIGN(weights.pre, vector(block.pre));
   if (block.post) {
-    TQ_ASSIGN(weights.post, read_device_vector(model, block.post->name + ".weight", backend));
+    TQ_ASSIGN(weights.post, vector(*block.post));
   }
   if (const auto* attention = std::get_if<Attention>(&block.op)) {
     if (attention->query_norm) {
-      TQ_ASSIGN(weights.query_norm, read_device_vector(model, attention->query_norm->name + ".weight", backend));
+      TQ_ASSIGN(weights.query_norm, vector(*attention->query_norm));
     }
     if (attention->key_norm) {
-      TQ_ASSIGN(weights.key_norm, read_device_vector(model, attention->key_norm->name + ".weight", backend));
+      TQ_ASSIGN(weights.key_norm, vector(*attention->key_norm));
     }
   }
-  for (const Linear* linear : linears(block)) {
-    if (linear->experts == 0) {
-      TQ_ASSIGN(LinearWeight weight, prepare_linear(model, *linear, backend));
+  for (const Linear* each : linears(block)) {
+    if (each->experts == 0) {
+      TQ_ASSIGN(LinearWeight weight, linear(*each, 0));
       weights.linears.push_back(std::move(weight));
       continue;
     }
-    weights.experts.resize(static_cast<size_t>(linear->experts));
-    for (int64_t e = 0; e < linear->experts; ++e) {
-      TQ_ASSIGN(LinearWeight weight, prepare_linear(model, *linear, backend, e));
+    weights.experts.resize(static_cast<size_t>(each->experts));
+    for (int64_t e = 0; e < each->experts; ++e) {
+      TQ_ASSIGN(LinearWeight weight, linear(*each, e));
       weights.experts[static_cast<size_t>(e)].push_back(std::move(weight));
     }
   }
   return weights;
+}
+
+Result<LinearWeight> Preparer::linear(const Linear& linear, int64_t expert) const {
+  const PackedTensor* tensor = model.find(linear.name + ".weight");
+  if (!tensor) return bad_input("{}: tensor {}.weight is missing", model.source, linear.name);
+  LinearWeight weight;
+  TQ_ASSIGN(weight.matrix, matrix(*tensor, expert));
+  if (linear.bias) {
+    TQ_ASSIGN(const std::vector<float> bias, read_vector(model, linear.name + ".bias"));
+    const auto own = std::span(bias).subspan(static_cast<size_t>(expert * linear.out), static_cast<size_t>(linear.out));
+    TQ_ASSIGN(weight.bias, DeviceVector::create(own, backend));
+  }
+  return weight;
+}
+
+Result<LayerWeights> Preparer::layer(int64_t layer) const {
+  LayerWeights weights;
+  for (const Block& each : model.spec.layers[static_cast<size_t>(layer)]) {
+    TQ_ASSIGN(BlockWeights prepared, block(each));
+    weights.push_back(std::move(prepared));
+  }
+  return weights;
+}
+
+Result<HeadWeights> Preparer::head() const {
+  HeadWeights head;
+  TQ_ASSIGN(head.norm, vector(model.spec.final_norm));
+  TQ_ASSIGN(head.linear, linear(model.spec.head, 0));
+  return head;
 }
 
 }  // namespace
@@ -60,32 +115,28 @@ Result<DeviceVector> DeviceVector::create(std::span<const float> values, Backend
 }
 
 Result<LinearWeight> prepare_linear(const Model& model, const Linear& linear, Backend& backend, int64_t expert) {
-  const PackedTensor* tensor = model.find(linear.name + ".weight");
-  if (!tensor) return bad_input("{}: tensor {}.weight is missing", model.source, linear.name);
-  LinearWeight weight;
-  TQ_ASSIGN(weight.matrix, backend.prepare(*tensor, expert));
-  if (linear.bias) {
-    TQ_ASSIGN(const std::vector<float> bias, read_vector(model, linear.name + ".bias"));
-    const auto own = std::span(bias).subspan(static_cast<size_t>(expert * linear.out), static_cast<size_t>(linear.out));
-    TQ_ASSIGN(weight.bias, DeviceVector::create(own, backend));
-  }
-  return weight;
+  return Preparer{model, backend, as_stored(backend)}.linear(linear, expert);
 }
 
 Result<LayerWeights> prepare_layer(const Model& model, int64_t layer, Backend& backend) {
-  LayerWeights weights;
-  for (const Block& block : model.spec.layers[static_cast<size_t>(layer)]) {
-    TQ_ASSIGN(BlockWeights prepared, prepare_block(model, block, backend));
-    weights.push_back(std::move(prepared));
-  }
-  return weights;
+  return Preparer{model, backend, as_stored(backend)}.layer(layer);
 }
 
-Result<HeadWeights> prepare_head(const Model& model, Backend& backend) {
-  HeadWeights head;
-  TQ_ASSIGN(head.norm, read_device_vector(model, model.spec.final_norm.name + ".weight", backend));
-  TQ_ASSIGN(head.linear, prepare_linear(model, model.spec.head, backend));
-  return head;
+Result<HeadWeights> prepare_head(const Model& model, Backend& backend) { return Preparer{model, backend, as_stored(backend)}.head(); }
+
+Result<LayerWeights> prepare_trainable_layer(const Model& model, int64_t layer, Backend& backend) {
+  return Preparer{model, backend, as_trainable(backend)}.layer(layer);
+}
+
+Result<TrainableModel> prepare_trainable(const Model& model, Backend& backend) {
+  const Preparer preparer{model, backend, as_trainable(backend)};
+  TrainableModel out;
+  for (int64_t layer = 0; layer < model.spec.layers_count(); ++layer) {
+    TQ_ASSIGN(LayerWeights weights, preparer.layer(layer));
+    out.layers.push_back(std::move(weights));
+  }
+  TQ_ASSIGN(out.head, preparer.head());
+  return out;
 }
 
 }  // namespace tq

@@ -40,14 +40,22 @@ struct BlockWeights {
 
 using LayerWeights = std::vector<BlockWeights>;
 
-Result<LayerWeights> prepare_layer(const Model& model, int64_t layer, Backend& backend);
-
 struct HeadWeights {
   DeviceVector norm;
   LinearWeight linear;
 };
-Result<HeadWeights> prepare_head(const Model& model, Backend& backend);
 
+Result<LayerWeights> prepare_layer(const Model& model, int64_t layer, Backend& backend);
+Result<HeadWeights> prepare_head(const Model& model, Backend& backend);
 Result<LinearWeight> prepare_linear(const Model& model, const Linear& linear, Backend& backend, int64_t expert = 0);
+
+// All weights of a model as floats that training may change: norms and biases in place, matrices through Training::weights().
+struct TrainableModel {
+  std::vector<LayerWeights> layers;
+  HeadWeights head;
+};
+// The backend must have training operations.
+Result<TrainableModel> prepare_trainable(const Model& model, Backend& backend);
+Result<LayerWeights> prepare_trainable_layer(const Model& model, int64_t layer, Backend& backend);
 
 }  // namespace tq

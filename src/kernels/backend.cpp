@@ -51,8 +51,10 @@ void Backend::gather(const RowsArgs& args) {
 }
 
 void Backend::scatter_add(const RowsArgs& args) {
-  for (int64_t i = 0; i < args.count; ++i)
-    for (int64_t k = 0; k < args.width; ++k) args.output[args.row[i] * args.width + k] += args.weight[i] * args.input[i * args.width + k];
+  for (int64_t i = 0; i < args.count; ++i) {
+    const float weight = args.weight ? args.weight[i] : 1.0f;
+    for (int64_t k = 0; k < args.width; ++k) args.output[args.row[i] * args.width + k] += weight * args.input[i * args.width + k];
+  }
 }
 
 int32_t Backend::argmax(const float* values, int64_t count) {

@@ -134,11 +134,12 @@ struct EmbedArgs {
   float* output = nullptr;
 };
 
-// Rows [width] of a matrix by number: gather is output[i] = input[row[i]], scatter_add is output[row[i]] += weight[i] * input[i].
+// Rows [width] of a matrix by number: gather is output[i] = input[row[i]], scatter_add is output[row[i]] += weight[i] * input[i]. Rows of
+// one scatter_add are different.
 struct RowsArgs {
   const float* input = nullptr;
   const int32_t* row = nullptr;   // [count]
-  const float* weight = nullptr;  // [count]; scatter_add only
+  const float* weight = nullptr;  // [count], or null: 1; scatter_add only
   float* output = nullptr;
   int64_t count = 0, width = 0;
 };
@@ -203,7 +204,7 @@ class Backend {
   virtual void scatter_add(const RowsArgs& args);
   // The index of the largest value, the first of equals. Waits for it.
   virtual int32_t argmax(const float* values, int64_t count);
-  // The gradients of these operations (kernels/training.h); null where a backend has none. Those that have some work in the host's memory.
+  // The gradients of these operations (kernels/training.h); null where a backend has none.
   virtual Training* training() { return nullptr; }
   // What quantization leaves to a device (kernels/device_quantizer.h); null where the memory is the host's.
   virtual DeviceQuantizer* quantizer() { return nullptr; }

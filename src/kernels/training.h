@@ -1,6 +1,7 @@
 // Training operations: the gradients of a backend's operations (backend.h), one struct of arguments each. kernels/ref is their oracle.
 // "Gradient" is that of one scalar, the loss. Float throughout: float activations on float weights, quantized matrices as they decode.
-// Row-major; T tokens, R rows (out), C columns (in), V vocabulary. Results don't depend on the number of threads.
+// Row-major; T tokens, R rows (out), C columns (in), V vocabulary. Pointers are the backend's memory unless said to be the host's; a call
+// that gives something to the host waits for it. Results don't depend on the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -67,10 +68,10 @@ struct GatedBackwardArgs {
 
 // loss[t] = -log softmax(logits[t])[label[t]]; a label of -1 is ignored (loss and gradient 0). gradient may be logits.
 struct CrossEntropyArgs {
-  const float* logits = nullptr;  // [T, V]
-  std::span<const int32_t> labels;
-  float* gradient = nullptr;  // [T, V], of the sum of the losses by the logits
-  double* loss = nullptr;     // [T]
+  const float* logits = nullptr;    // [T, V]
+  std::span<const int32_t> labels;  // the host's
+  float* gradient = nullptr;        // [T, V], of the sum of the losses by the logits
+  double* loss = nullptr;           // [T], the host's
   int64_t vocabulary = 0;
 };
 
@@ -79,21 +80,89 @@ struct DivergenceArgs {
   const float* logits = nullptr;     // [T, V]
   const float* reference = nullptr;  // [T, V]
   float* gradient = nullptr;         // [T, V], of the sum of the losses by the logits
-  double* loss = nullptr;            // [T]
+  double* loss = nullptr;            // [T], the host's
   int64_t tokens = 0, vocabulary = 0;
 };
 
 // label[t]: the token at which the cumulated softmax(logits[t]) passes uniform[t] in [0, 1).
 struct SampleArgs {
   const float* logits = nullptr;    // [T, V]
-  std::span<const double> uniform;  // [T]
-  int32_t* label = nullptr;         // [T]
+  std::span<const double> uniform;  // [T], the host's
+  int32_t* label = nullptr;         // [T], the host's
   int64_t vocabulary = 0;
+};
+
+// loss += scale * sum_t weight_t |output_t - target_t|^2; gradient = its derivative by output, 2 scale weight_t (output_t - target_t).
+struct SquaredErrorArgs {
+  const float* output = nullptr;  // [T, width]
+  const float* target = nullptr;  // [T, width]
+  const float* weight = nullptr;  // [T], or null: 1
+  float* gradient = nullptr;      // [T, width]; may be output or target
+  double* loss = nullptr;         // the host's, added to; or null
+  int64_t tokens = 0, width = 0;
+  float scale = 1.0f;
+};
+
+// gradient *= 1 - (output / cap)^2: by what softcap() read, of output = softcap(input).
+struct SoftcapBackwardArgs {
+  const float* output = nullptr;  // [count]
+  float* gradient = nullptr;      // [count]
+  int64_t count = 0;
+  float cap = 0.0f;
+};
+
+// values[r, :] *= factor[r]
+struct ScaleRowsArgs {
+  float* values = nullptr;        // [rows, columns]
+  const float* factor = nullptr;  // [rows]
+  int64_t rows = 0, columns = 0;
+};
+
+// sum[r] += sum_t gradient[t, r] * (output[t, r] - bias[r]): dL / d log(scale of row r) of output = scale_r (W x)_r + bias_r.
+struct RowScaleGradientArgs {
+  const float* output = nullptr;    // [T, R]
+  const float* bias = nullptr;      // [R], or null: 0
+  const float* gradient = nullptr;  // [T, R], of the output
+  float* sum = nullptr;             // [R]
+  int64_t tokens = 0, rows = 0;
+};
+
+// sum[r] += sum_t gradient[t, r]: of a bias.
+struct ColumnSumArgs {
+  const float* gradient = nullptr;  // [T, R]
+  float* sum = nullptr;             // [R]
+  int64_t tokens = 0, rows = 0;
+};
+
+// Squared gradients by tokens and by rows. All but the gradient may be null.
+struct SquaresArgs {
+  const float* gradient = nullptr;  // [T, R]
+  float* token = nullptr;           // [T] = mean over the rows
+  float* row = nullptr;             // [R] += sum over the tokens
+  bool* finite = nullptr;           // the host's: whether all gradients are finite numbers
+  int64_t tokens = 0, rows = 0;
+};
+
+// Adam (Kingma and Ba 2015): with g = gradient_scale * gradient, first = beta1 first + (1 - beta1) g and second likewise of g^2,
+// value -= rate * first / (1 - beta1^step) / (sqrt(second / (1 - beta2^step)) + epsilon). The gradient is zeroed afterwards.
+struct AdamArgs {
+  float* value = nullptr;     // [count]
+  float* gradient = nullptr;  // [count]
+  float* first = nullptr;     // [count], zeros before the first step
+  float* second = nullptr;    // [count], likewise
+  int64_t count = 0;
+  int64_t step = 1;  // from 1
+  float rate = 0.0f, beta1 = 0.9f, beta2 = 0.95f, epsilon = 1e-8f, gradient_scale = 1.0f;
 };
 
 class Training {
  public:
   virtual ~Training() = default;
+  // A matrix of any codec, decoded to floats of its own that may be changed. linear() of the backend and of this class multiply it in
+  // float. expert and errors as in Backend::prepare.
+  virtual Result<std::unique_ptr<Matrix>> prepare_trainable(const PackedTensor& tensor, int64_t expert = 0) = 0;
+  // Those floats, [R, C] in the original basis; null for a matrix that was prepared otherwise.
+  virtual float* weights(Matrix& matrix) = 0;
   virtual void linear(const LinearBackwardArgs& args) = 0;
   virtual void weight(const WeightGradientArgs& args) = 0;
   virtual void norm(const NormBackwardArgs& args) = 0;
@@ -104,6 +173,15 @@ class Training {
   virtual void cross_entropy(const CrossEntropyArgs& args) = 0;
   virtual void divergence(const DivergenceArgs& args) = 0;
   virtual void sample(const SampleArgs& args) = 0;
+  virtual void squared_error(const SquaredErrorArgs& args) = 0;
+  virtual void softcap(const SoftcapBackwardArgs& args) = 0;
+  virtual void scale_rows(const ScaleRowsArgs& args) = 0;
+  virtual void row_scale_gradient(const RowScaleGradientArgs& args) = 0;
+  virtual void column_sum(const ColumnSumArgs& args) = 0;
+  virtual void squares(const SquaresArgs& args) = 0;
+  virtual void adam(const AdamArgs& args) = 0;
+  // a · b, to the host.
+  virtual double dot(const float* a, const float* b, int64_t count) = 0;
 };
 
 }  // namespace tq

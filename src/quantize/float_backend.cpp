@@ -23,7 +23,8 @@ class FloatMatrix final : public Matrix {
       decode_rows(tensor_, first_row_ + begin, end - begin, values_.data() + begin * columns());
     });
   }
-  const float* row(int64_t r) const { return values_.data() + r * columns(); }
+  float* row(int64_t r) const { return values_.data() + r * columns(); }
+  bool is_trainable = false;
 
  private:
   PackedTensor tensor_;
@@ -36,9 +37,22 @@ class FloatTraining final : public Training {
  public:
   FloatTraining(Training& other, ThreadPool& threads) : other_(other), threads_(threads) {}
 
+  Result<std::unique_ptr<Matrix>> prepare_trainable(const PackedTensor& tensor, int64_t expert) override {
+    TQ_CHECK(tensor.shape.size() >= 2);
+    auto matrix = std::make_unique<FloatMatrix>(tensor, tensor.shape[tensor.shape.size() - 2], expert);
+    matrix->decode(threads_);
+    matrix->is_trainable = true;
+    return matrix;
+  }
+  float* weights(Matrix& matrix) override {
+    const auto& own = static_cast<const FloatMatrix&>(matrix);
+    return own.is_trainable ? own.row(0) : nullptr;
+  }
+
   void linear(const LinearBackwardArgs& args) override {
     constexpr int64_t kTile = 256;  // tokens and columns that one thread multiplies at a time
     const auto& matrix = static_cast<const FloatMatrix&>(*args.matrix);
+    matrix.decode(threads_);
     const int64_t columns = matrix.columns(), rows = matrix.rows();
     const int64_t across = (columns + kTile - 1) / kTile, down = (args.tokens + kTile - 1) / kTile;
     threads_.run(across * down, 1, [&](int64_t begin, int64_t end, int) {
@@ -59,6 +73,14 @@ class FloatTraining final : public Training {
   void cross_entropy(const CrossEntropyArgs& args) override { other_.cross_entropy(args); }
   void divergence(const DivergenceArgs& args) override { other_.divergence(args); }
   void sample(const SampleArgs& args) override { other_.sample(args); }
+  void squared_error(const SquaredErrorArgs& args) override { other_.squared_error(args); }
+  void softcap(const SoftcapBackwardArgs& args) override { other_.softcap(args); }
+  void scale_rows(const ScaleRowsArgs& args) override { other_.scale_rows(args); }
+  void row_scale_gradient(const RowScaleGradientArgs& args) override { other_.row_scale_gradient(args); }
+  void column_sum(const ColumnSumArgs& args) override { other_.column_sum(args); }
+  void squares(const SquaresArgs& args) override { other_.squares(args); }
+  void adam(const AdamArgs& args) override { other_.adam(args); }
+  double dot(const float* a, const float* b, int64_t count) override { return other_.dot(a, b, count); }
 
  private:
   Training& other_;

@@ -10,58 +10,47 @@ namespace {
 constexpr uint64_t kWaveBytes = uint64_t{256} << 20;
 constexpr double kWeightClip = 8.0;  // times the mean
 
-// Squares of gradient [n, R]: their mean over the rows of each token, and their sum over the tokens of each row.
-struct Squares {
-  const float* gradient = nullptr;
-  int64_t tokens = 0, rows = 0;
-};
-
-void add_token_means(const Squares& squares, const std::function<float&(int64_t)>& token, ThreadPool& threads) {
-  threads.run(squares.tokens, 16, [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t) {
-      const float* row = squares.gradient + t * squares.rows;
-      double sum = 0;
-      for (int64_t r = 0; r < squares.rows; ++r) sum += static_cast<double>(row[r]) * row[r];
-      token(t) += static_cast<float>(sum / static_cast<double>(squares.rows));
-    }
-  });
-}
-
-void add_row_sums(const Squares& squares, float* row_sum, ThreadPool& threads) {
-  threads.run(squares.rows, 64, [&](int64_t begin, int64_t end, int) {
-    std::vector<double> sum(static_cast<size_t>(end - begin));
-    for (int64_t t = 0; t < squares.tokens; ++t) {
-      const float* row = squares.gradient + t * squares.rows + begin;
-      for (size_t r = 0; r < sum.size(); ++r) sum[r] += static_cast<double>(row[r]) * row[r];
-    }
-    for (size_t r = 0; r < sum.size(); ++r) row_sum[static_cast<size_t>(begin) + r] += static_cast<float>(sum[r]);
-  });
-}
-
 class Wave {
  public:
   Wave(const Model& model, Backend& backend, const Context& context, const GradientRequest& request)
-      : model_(model), backend_(backend), context_(context), request_(request) {
+      : model_(model), backend_(backend), context_(context), request_(request), scratch_(backend) {
     length_ = static_cast<int64_t>(request.sequences[0].size());
-    for (const Linear* linear : linears(model.spec)) prepare(*linear);
-    prepare(model.spec.head);
+    for (const Linear* linear : linears(model.spec)) place(*linear);
+    place(model.spec.head);
   }
 
   Result<Gradients> run() {
+    TQ_ASSIGN(memory_, backend_.allocate(static_cast<uint64_t>(floats_) * sizeof(float)));
+    backend_.zero(memory_.as<float>(), floats_);
     const TrainingPassArgs args{.sequences = request_.sequences,
                                 .loss = [this](int64_t sequence, const LossChunk& chunk) { sampled_loss(sequence, chunk); },
                                 .linear = [this](int64_t sequence, const LinearGradient& gradient) { add(sequence, gradient); },
                                 .norm = {},
                                 .embedded = {}};
     TQ_TRY(training_pass(model_, backend_, context_, args));
-    return std::move(gradients_);
+    return gathered();
   }
 
  private:
-  void prepare(const Linear& linear) {
-    OutputGradients& own = gradients_[linear.name];
-    own.token.resize(request_.sequences.size() * static_cast<size_t>(length_));
-    own.row.resize(static_cast<size_t>(std::max<int64_t>(1, linear.experts) * linear.out));
+  // Where a linear's sums lie in the backend's memory: tokens [sequences * T], then rows [R], of experts [E, R].
+  struct Place {
+    int64_t token, row, end;
+  };
+
+  void place(const Linear& linear) {
+    const int64_t row = floats_ + static_cast<int64_t>(request_.sequences.size()) * length_;
+    const int64_t end = row + std::max<int64_t>(1, linear.experts) * linear.out;
+    places_[linear.name] = {floats_, row, end};
+    floats_ = end;
+  }
+
+  Gradients gathered() const {
+    std::vector<float> all(static_cast<size_t>(floats_));
+    backend_.download(all.data(), memory_.as<float>(), all.size() * sizeof(float));
+    const auto at = [&](int64_t i) { return all.begin() + static_cast<std::ptrdiff_t>(i); };
+    Gradients out;
+    for (const auto& [name, place] : places_) out[name] = {{at(place.token), at(place.row)}, {at(place.row), at(place.end)}};
+    return out;
   }
 
   // -log p of labels that are drawn from p.
@@ -78,22 +67,30 @@ class Wave {
   }
 
   void add(int64_t sequence, const LinearGradient& gradient) {
-    OutputGradients& own = gradients_.at(gradient.linear.name);
-    const Squares squares{gradient.gradient, gradient.tokens, gradient.linear.out};
-    const auto token = [&](int64_t t) -> float& {
-      const int64_t position = gradient.positions.empty() ? t : gradient.positions[static_cast<size_t>(t)];
-      return own.token[static_cast<size_t>(sequence * length_ + position)];
-    };
-    add_token_means(squares, token, context_.threads);
-    add_row_sums(squares, own.row.data() + gradient.expert * gradient.linear.out, context_.threads);
+    const Place& place = places_.at(gradient.linear.name);
+    float* token = memory_.as<float>() + place.token + sequence * length_;
+    float* row = memory_.as<float>() + place.row + gradient.expert * gradient.linear.out;
+    SquaresArgs squares{.gradient = gradient.gradient, .row = row, .tokens = gradient.tokens, .rows = gradient.linear.out};
+    if (gradient.linear.experts > 0) {  // a token may have several
+      squares.token = scratch_.floats(0, gradient.tokens);
+      float* at = scratch_.floats(1, gradient.tokens);
+      backend_.upload(at, gradient.positions.data(), gradient.positions.size_bytes());
+      backend_.training()->squares(squares);
+      return backend_.scatter_add(
+          {.input = squares.token, .row = reinterpret_cast<const int32_t*>(at), .output = token, .count = gradient.tokens, .width = 1});
+    }
+    squares.token = token + (gradient.positions.empty() ? 0 : gradient.positions[0]);  // of the head: consecutive
+    backend_.training()->squares(squares);
   }
 
   const Model& model_;
   Backend& backend_;
   const Context& context_;
   const GradientRequest& request_;
-  int64_t length_ = 0;
-  Gradients gradients_;
+  int64_t length_ = 0, floats_ = 0;
+  std::map<std::string, Place> places_;
+  Memory memory_;
+  Workspace scratch_;
 };
 
 // Scaled to mean 1 after clipping at kWeightClip times that mean, so that no fewer than a kWeightClip-th of the tokens decide: all later

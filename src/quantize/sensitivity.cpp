@@ -1,6 +1,8 @@
 #include "quantize/sensitivity.h"
 
 #include <algorithm>
+#include <cmath>
+#include <numeric>
 
 #include "codec/grid/layout.h"
 
@@ -12,20 +14,26 @@ int64_t ranges_of(int64_t rows) { return (rows + grid::kRateRows - 1) / grid::kR
 // Divergence from the original's logits, which come from its hidden states chunk by chunk.
 class ReferenceLoss {
  public:
-  ReferenceLoss(const Model& original, Backend& backend, HeadWeights head, Buffer<float> hidden, int64_t length)
-      : original_(original), backend_(backend), head_(std::move(head)), hidden_(std::move(hidden)), length_(length), workspace_(backend) {}
+  ReferenceLoss(const Model& original, Backend& backend, HeadWeights head, Memory hidden, int64_t length)
+      : original_(original),
+        backend_(backend),
+        head_(std::move(head)),
+        hidden_(std::move(hidden)),
+        length_(length),
+        workspace_(backend),
+        logits_(backend) {}
 
   void operator()(int64_t sequence, const LossChunk& chunk) {
     const int64_t width = original_.spec.hidden, vocabulary = original_.spec.vocabulary;
-    logits_.resize(static_cast<size_t>(chunk.tokens * vocabulary));
+    float* reference = logits_.floats(0, chunk.tokens * vocabulary);
     forward_head(original_.spec, head_, backend_,
-                 {.hidden = hidden_.data() + (sequence * length_ + chunk.first) * width,
+                 {.hidden = hidden_.as<float>() + (sequence * length_ + chunk.first) * width,
                   .tokens = chunk.tokens,
-                  .logits = logits_.data(),
+                  .logits = reference,
                   .precision = Precision::kFloat},
                  workspace_);
     backend_.training()->divergence({.logits = chunk.logits,
-                                     .reference = logits_.data(),
+                                     .reference = reference,
                                      .gradient = chunk.gradient,
                                      .loss = chunk.loss,
                                      .tokens = chunk.tokens,
@@ -36,17 +44,16 @@ class ReferenceLoss {
   const Model& original_;
   Backend& backend_;
   HeadWeights head_;
-  Buffer<float> hidden_;  // [sequences, T, H]
+  Memory hidden_;  // [sequences, T, H]
   int64_t length_;
-  std::vector<float> logits_;
-  Workspace workspace_;
+  Workspace workspace_, logits_;
 };
 
 // What one linear changes by under each candidate, for a sequence after another.
 class Pricer {
  public:
-  Pricer(Backend& backend, const Context& context, const SensitivityRequest& request, MovePrices& prices)
-      : backend_(backend), context_(context), request_(request), prices_(prices) {}
+  Pricer(Backend& backend, const SensitivityRequest& request, MovePrices& prices)
+      : backend_(backend), request_(request), prices_(prices), memory_(backend) {}
 
   void set_fisher(const Gradients* fisher) { fisher_ = fisher; }
   const Status& status() const { return status_; }
@@ -66,14 +73,16 @@ class Pricer {
   Status try_add(int64_t sequence, const LinearGradient& gradient) {
     TQ_ASSIGN(const Prepared* prepared, prepare(gradient.linear, gradient.expert));
     const int64_t count = gradient.tokens * gradient.linear.out;
-    base_.resize(static_cast<size_t>(count)), moved_.resize(static_cast<size_t>(count));
-    multiply(*prepared->base, gradient, base_.data());
+    float* base = memory_.floats(kBase, count);
+    float* moved = memory_.floats(kMoved, count);
+    upload_weights(sequence, gradient);
+    multiply(*prepared->base, gradient, base);
     for (size_t c = 0; c < prepared->candidates.size(); ++c) {
-      multiply(*prepared->candidates[c], gradient, moved_.data());
+      multiply(*prepared->candidates[c], gradient, moved);
       std::vector<MovePrice>& price = prices_[gradient.linear.name][request_.candidates[c].first];
       const int64_t ranges = ranges_of(gradient.linear.out);
       price.resize(static_cast<size_t>(std::max<int64_t>(1, gradient.linear.experts) * ranges));
-      add_prices(sequence, gradient, price.data() + gradient.expert * ranges);
+      add_prices(gradient, price.data() + gradient.expert * ranges);
     }
     return {};
   }
@@ -96,43 +105,56 @@ class Pricer {
     backend_.linear({.input = gradient.input, .tokens = gradient.tokens, .jobs = {&job, 1}, .precision = Precision::kFloat});
   }
 
-  // Sums over the tokens, range by range, of g d and of s f d^2 / 2; d = moved - base.
-  void add_prices(int64_t sequence, const LinearGradient& gradient, MovePrice* price) {
-    const OutputGradients& fisher = fisher_->at(gradient.linear.name);
-    const int64_t rows = gradient.linear.out, length = static_cast<int64_t>(request_.sequences[0].size());
-    double row_sum = 0;
-    for (const float each : fisher.row) row_sum += each;
-    const double row_mean = row_sum / static_cast<double>(fisher.row.size());
-    context_.threads.run(ranges_of(rows), 1, [&](int64_t begin, int64_t end, int) {
-      for (int64_t range = begin; range < end; ++range) {
-        const int64_t first = range * grid::kRateRows, last = std::min(rows, first + grid::kRateRows);
-        MovePrice sum;
-        for (int64_t t = 0; t < gradient.tokens; ++t) {
-          const int64_t position = gradient.positions.empty() ? t : gradient.positions[static_cast<size_t>(t)];
-          const double weight = fisher.token[static_cast<size_t>(sequence * length + position)];
-          double linear = 0, square = 0;
-          for (int64_t r = first; r < last; ++r) {
-            const double change = static_cast<double>(moved_[static_cast<size_t>(t * rows + r)]) - base_[static_cast<size_t>(t * rows + r)];
-            linear += change * gradient.gradient[t * rows + r];
-            square += change * change * fisher.row[static_cast<size_t>(gradient.expert * rows + r)];
-          }
-          sum.first += linear;
-          if (row_mean > 0) sum.second += 0.5 * weight * square / row_mean;
-        }
-        price[range].first += sum.first, price[range].second += sum.second;
-      }
-    });
+  // sqrt(s_t) of the gradient's tokens.
+  void upload_weights(int64_t sequence, const LinearGradient& gradient) {
+    const std::vector<float>& fisher = fisher_->at(gradient.linear.name).token;
+    const auto length = static_cast<int64_t>(request_.sequences[0].size());
+    std::vector<float> root;
+    for (int64_t t = 0; t < gradient.tokens; ++t) {
+      const int64_t position = gradient.positions.empty() ? t : gradient.positions[static_cast<size_t>(t)];
+      root.push_back(std::sqrt(fisher[static_cast<size_t>(sequence * length + position)]));
+    }
+    backend_.upload(memory_.floats(kRoots, gradient.tokens), root.data(), root.size() * sizeof(float));
   }
 
+  // Sums over the tokens, range by range, of g d and of s f d^2 / 2; d = moved - base. kMoved becomes d, then sqrt(s) d.
+  void add_prices(const LinearGradient& gradient, MovePrice* price) {
+    Training& training = *backend_.training();
+    const int64_t rows = gradient.linear.out, tokens = gradient.tokens;
+    float* change = memory_.floats(kMoved, tokens * rows);
+    float* sums = memory_.floats(kSums, 2 * rows);  // of g d, of s d^2
+    backend_.zero(sums, 2 * rows);
+    training.squared_error({.output = change,
+                            .target = memory_.floats(kBase, tokens * rows),
+                            .gradient = change,
+                            .tokens = tokens,
+                            .width = rows,
+                            .scale = 0.5f});
+    training.row_scale_gradient({.output = change, .gradient = gradient.gradient, .sum = sums, .tokens = tokens, .rows = rows});
+    training.scale_rows({.values = change, .factor = memory_.floats(kRoots, tokens), .rows = tokens, .columns = rows});
+    training.squares({.gradient = change, .row = sums + rows, .tokens = tokens, .rows = rows});
+    std::vector<float> found(static_cast<size_t>(2 * rows));
+    backend_.download(found.data(), sums, found.size() * sizeof(float));
+    const std::vector<float>& fisher = fisher_->at(gradient.linear.name).row;
+    const double mean = std::accumulate(fisher.begin(), fisher.end(), 0.0) / static_cast<double>(fisher.size());
+    for (int64_t r = 0; r < rows; ++r) {
+      MovePrice& own = price[r / grid::kRateRows];
+      own.first += found[static_cast<size_t>(r)];
+      if (mean > 0)
+        own.second += 0.5 * fisher[static_cast<size_t>(gradient.expert * rows + r)] / mean * found[static_cast<size_t>(rows + r)];
+    }
+  }
+
+  enum Slot : size_t { kBase, kMoved, kRoots, kSums };
+
   Backend& backend_;
-  const Context& context_;
   const SensitivityRequest& request_;
   MovePrices& prices_;
   const Gradients* fisher_ = nullptr;
   Status status_;
   std::string layer_;
   std::map<std::pair<std::string, int64_t>, Prepared> prepared_;
-  std::vector<float> base_, moved_;  // [T, R]
+  Workspace memory_;
 };
 
 }  // namespace
@@ -142,12 +164,12 @@ Result<Sensitivity> price_moves(Backend& backend, const Context& context, const 
   const auto count = static_cast<int64_t>(request.sequences.size());
   const int64_t wave = sequences_per_wave(request.base.spec, length);
   Sensitivity out;
-  Pricer pricer(backend, context, request, out.prices);
+  Pricer pricer(backend, request, out.prices);
   for (int64_t first = 0; first < count; first += wave) {
     const auto sequences = request.sequences.subspan(static_cast<size_t>(first), static_cast<size_t>(std::min(wave, count - first)));
     TQ_ASSIGN(const Gradients fisher,
               measure_gradients(request.base, backend, context, {.sequences = sequences, .first_sequence = first, .seed = request.seed}));
-    TQ_ASSIGN(Buffer<float> hidden, final_hidden(request.original, backend, context, sequences));
+    TQ_ASSIGN(Memory hidden, final_hidden(request.original, backend, context, sequences));
     TQ_ASSIGN(HeadWeights head, prepare_head(request.original, backend));
     ReferenceLoss loss(request.original, backend, std::move(head), std::move(hidden), length);
     pricer.set_fisher(&fisher);

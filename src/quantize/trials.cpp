@@ -9,6 +9,14 @@ namespace {
 
 constexpr int64_t kChunk = 256;  // positions whose logits exist at a time
 
+Result<Memory> copy_of(const Memory& from, Backend& backend) {
+  TQ_ASSIGN(Memory to, backend.allocate(from.bytes()));
+  backend.copy(to.as<float>(), from.as<float>(), from.bytes());
+  return to;
+}
+
+enum Slot : size_t { kRowNumbers = 32, kRows, kLogits, kReference };  // behind those of the layers
+
 }  // namespace
 
 Result<Trials> Trials::create(const Model& original, const Model& base, Backend& backend, const Context& context,
@@ -18,22 +26,18 @@ Result<Trials> Trials::create(const Model& original, const Model& base, Backend&
   trials.sequences_ = static_cast<int64_t>(sequences.size()), trials.length_ = static_cast<int64_t>(sequences[0].size());
   trials.stride_ = stride;
   const ModelSpec& spec = base.spec;
-  const auto count = static_cast<size_t>(trials.sequences_ * trials.length_ * spec.hidden);
-  Buffer<float> hidden = Buffer<float>::uninitialized(count);
+  const int64_t of_sequence = trials.length_ * spec.hidden;
+  const auto bytes = static_cast<uint64_t>(trials.sequences_ * of_sequence) * sizeof(float);
+  TQ_ASSIGN(const Memory first, backend.allocate(bytes));
   for (size_t i = 0; i < sequences.size(); ++i)
-    embed(original, sequences[i], backend, hidden.data() + static_cast<int64_t>(i) * trials.length_ * spec.hidden);
-  const auto copy = [&] {
-    Buffer<float> out = Buffer<float>::uninitialized(count);
-    std::copy(hidden.begin(), hidden.end(), out.begin());
-    return out;
-  };
-  trials.states_.push_back(copy());
-  for (int64_t layer = 0; layer < spec.layers_count(); ++layer) TQ_TRY(trials.advance(original, layer, hidden.data()));
-  trials.reference_ = copy();
-  std::copy(trials.states_[0].begin(), trials.states_[0].end(), hidden.begin());
-  for (int64_t layer = 0; layer < spec.layers_count(); ++layer) {
-    TQ_TRY(trials.advance(base, layer, hidden.data()));
-    trials.states_.push_back(copy());
+    embed(original, sequences[i], backend, first.as<float>() + static_cast<int64_t>(i) * of_sequence);
+  TQ_ASSIGN(trials.reference_, copy_of(first, backend));
+  for (int64_t layer = 0; layer < spec.layers_count(); ++layer) TQ_TRY(trials.advance(original, layer, trials.reference_.as<float>()));
+  TQ_ASSIGN(const Memory hidden, copy_of(first, backend));
+  for (int64_t layer = 0; layer <= spec.layers_count(); ++layer) {
+    TQ_ASSIGN(Memory state, copy_of(hidden, backend));
+    trials.states_.push_back(std::move(state));
+    if (layer < spec.layers_count()) TQ_TRY(trials.advance(base, layer, hidden.as<float>()));
   }
   return trials;
 }
@@ -64,38 +68,50 @@ Result<double> Trials::divergence(const Changes& changes) {
   std::map<std::string, PackedTensor> kept;
   for (const auto& [name, tensor] : changes) kept[name] = std::exchange(variant_.tensors.at(name), *tensor);
   const int64_t first = first_layer(changes);
-  const Buffer<float>& from = states_[static_cast<size_t>(first)];
-  Buffer<float> hidden = Buffer<float>::uninitialized(from.size());
-  std::copy(from.begin(), from.end(), hidden.begin());
+  auto hidden = copy_of(states_[static_cast<size_t>(first)], *backend_);
   Status status;
-  for (int64_t layer = first; layer < variant_.spec.layers_count() && status; ++layer) status = advance(variant_, layer, hidden.data());
+  if (!hidden) status = Unexpected(hidden.error());
+  for (int64_t layer = first; layer < variant_.spec.layers_count() && status; ++layer)
+    status = advance(variant_, layer, hidden->as<float>());
   for (auto& [name, tensor] : kept) variant_.tensors.at(name) = std::move(tensor);
   TQ_TRY(std::move(status));
-  return measure(hidden.data());
+  return measure(hidden->as<float>());
+}
+
+// Every stride-th of the rows from `first` on, [count, H].
+const float* Trials::every_stride(const float* states, int64_t first, int64_t count) {
+  const int64_t width = original_->spec.hidden;
+  std::vector<int32_t> row;
+  for (int64_t i = 0; i < count; ++i) row.push_back(static_cast<int32_t>(first + i * stride_));
+  float* numbers = workspace_.floats(kRowNumbers, count);
+  float* rows = workspace_.floats(kRows, count * width);
+  backend_->upload(numbers, row.data(), row.size() * sizeof(int32_t));
+  backend_->gather({.input = states, .row = reinterpret_cast<const int32_t*>(numbers), .output = rows, .count = count, .width = width});
+  return rows;
 }
 
 Result<double> Trials::measure(const float* hidden) {
-  const int64_t width = original_->spec.hidden, vocabulary = original_->spec.vocabulary;
+  const int64_t vocabulary = original_->spec.vocabulary;
   TQ_ASSIGN(const HeadWeights head, prepare_head(*original_, *backend_));  // the head is not changed
-  std::vector<float> logits[2], rows[2];
   std::vector<double> loss(kChunk);
   double total = 0;
   int64_t measured = 0;
   const int64_t all = sequences_ * length_;
   for (int64_t first = 0; first < all; first += kChunk * stride_) {
     const int64_t count = std::min(kChunk, (all - first + stride_ - 1) / stride_);
+    float* logits[2];
     for (int side = 0; side < 2; ++side) {
-      const float* states = side == 0 ? hidden : reference_.data();
-      rows[side].resize(static_cast<size_t>(count * width));
-      logits[side].resize(static_cast<size_t>(count * vocabulary));
-      for (int64_t i = 0; i < count; ++i) std::copy_n(states + (first + i * stride_) * width, width, rows[side].data() + i * width);
+      logits[side] = workspace_.floats(side == 0 ? kLogits : kReference, count * vocabulary);
       forward_head(original_->spec, head, *backend_,
-                   {.hidden = rows[side].data(), .tokens = count, .logits = logits[side].data(), .precision = Precision::kFloat},
+                   {.hidden = every_stride(side == 0 ? hidden : reference_.as<float>(), first, count),
+                    .tokens = count,
+                    .logits = logits[side],
+                    .precision = Precision::kFloat},
                    workspace_);
     }
-    backend_->training()->divergence({.logits = logits[0].data(),
-                                      .reference = logits[1].data(),
-                                      .gradient = logits[0].data(),
+    backend_->training()->divergence({.logits = logits[0],
+                                      .reference = logits[1],
+                                      .gradient = logits[0],
                                       .loss = loss.data(),
                                       .tokens = count,
                                       .vocabulary = vocabulary});

@@ -27,6 +27,7 @@ class Trials {
       : original_(&original), variant_(base), backend_(&backend), context_(&context), workspace_(backend) {}
   int64_t first_layer(const Changes& changes) const;
   Status advance(const Model& model, int64_t layer, float* hidden);
+  const float* every_stride(const float* states, int64_t first, int64_t count);
   Result<double> measure(const float* hidden);
 
   const Model* original_;
@@ -34,8 +35,8 @@ class Trials {
   Backend* backend_;
   const Context* context_;
   int64_t sequences_ = 0, length_ = 0, stride_ = kStride;
-  std::vector<Buffer<float>> states_;  // of the base before each layer and after the last, [sequences, T, H]
-  Buffer<float> reference_;            // of the original after the last
+  std::vector<Memory> states_;  // of the base before each layer and after the last, [sequences, T, H]
+  Memory reference_;            // of the original after the last
   Workspace workspace_;
 };
 

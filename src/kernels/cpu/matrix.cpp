@@ -27,6 +27,14 @@ CpuMatrix::CpuMatrix(const PackedTensor& tensor, int64_t expert, Isa isa)
   else stored_ = row_matrix(tensor_, first_row_ / rows());
 }
 
+CpuMatrix::CpuMatrix(Floats floats, Isa isa)
+    : Matrix(floats.rows, floats.columns),
+      tensor_(plain_tensor({floats.rows, floats.columns}, std::move(floats.values))),
+      first_row_(0),
+      isa_(isa),
+      floats_(const_cast<float*>(tensor_.parts[0].view.as<float>())),  // the tensor's memory is its own
+      stored_(row_matrix(tensor_, 0)) {}
+
 std::string CpuMatrix::kernel(int64_t tokens) const {
   if (planes_) {
     const char* bits = planes_->wants_high_precision() ? ", 15 bits" : ", 8 bits";
@@ -53,6 +61,15 @@ void CpuMatrix::decode(int64_t begin, int64_t count, float* out) const {
 
 void CpuMatrix::decode_rotated(int64_t begin, int64_t count, float* out) const {
   grid::decode_rotated(planes_->matrix(), begin, count, out);
+}
+
+CpuMatrix::Floats decoded_floats(const PackedTensor& tensor, int64_t expert, ThreadPool& threads) {
+  const int64_t rows = tensor.shape[tensor.shape.size() - 2], columns = tensor.columns();
+  CpuMatrix::Floats out{rows, columns, Buffer<float>::uninitialized(static_cast<size_t>(rows * columns))};
+  threads.run(rows, codec_of(tensor.codec).info().is_whole ? rows : 32, [&](int64_t begin, int64_t end, int) {
+    decode_rows(tensor, expert * rows + begin, end - begin, out.values.data() + begin * columns);
+  });
+  return out;
 }
 
 }  // namespace tq::cpu

@@ -7,6 +7,7 @@
 #include "kernels/cpu/attend_backward.h"
 #include "kernels/cpu/losses.h"
 #include "kernels/cpu/matrix.h"
+#include "kernels/cpu/reductions.h"
 
 namespace tq::cpu {
 namespace {
@@ -40,7 +41,14 @@ Slope slope_of(GateKind kind, float x) {
 
 class CpuTraining final : public Training {
  public:
-  CpuTraining(ThreadPool& threads, Isa isa) : threads_(threads), kernels_(float_kernels(isa)) { use_one_blas_thread(); }
+  CpuTraining(ThreadPool& threads, Isa isa) : threads_(threads), isa_(isa), kernels_(float_kernels(isa)) { use_one_blas_thread(); }
+
+  Result<std::unique_ptr<Matrix>> prepare_trainable(const PackedTensor& tensor, int64_t expert) override {
+    const size_t dims = tensor.shape.size();
+    if (dims != 2 && dims != 3) return bad_input("a matrix was expected, the tensor's shape is {}", shape_text(tensor.shape));
+    return std::make_unique<CpuMatrix>(decoded_floats(tensor, expert, threads_), isa_);
+  }
+  float* weights(Matrix& matrix) override { return static_cast<CpuMatrix&>(matrix).floats(); }
 
   void linear(const LinearBackwardArgs& args) override {
     const auto& matrix = static_cast<const CpuMatrix&>(*args.matrix);
@@ -111,6 +119,14 @@ class CpuTraining final : public Training {
   void cross_entropy(const CrossEntropyArgs& args) override { cpu::cross_entropy(args, threads_); }
   void divergence(const DivergenceArgs& args) override { cpu::divergence(args, threads_); }
   void sample(const SampleArgs& args) override { cpu::sample(args, threads_); }
+  void squared_error(const SquaredErrorArgs& args) override { cpu::squared_error(args, threads_); }
+  void softcap(const SoftcapBackwardArgs& args) override { softcap_backward(args, threads_); }
+  void scale_rows(const ScaleRowsArgs& args) override { cpu::scale_rows(args, threads_); }
+  void row_scale_gradient(const RowScaleGradientArgs& args) override { cpu::row_scale_gradient(args, threads_); }
+  void column_sum(const ColumnSumArgs& args) override { cpu::column_sum(args, threads_); }
+  void squares(const SquaresArgs& args) override { cpu::squares(args, threads_); }
+  void adam(const AdamArgs& args) override { cpu::adam(args, threads_); }
+  double dot(const float* a, const float* b, int64_t count) override { return cpu::dot(a, b, count, kernels_, threads_); }
 
  private:
   static float* grow(Buffer<float>& memory, int64_t count) {
@@ -178,6 +194,7 @@ class CpuTraining final : public Training {
   }
 
   ThreadPool& threads_;
+  Isa isa_;
   const FloatKernels& kernels_;
   AttendBackwardWorkspace attend_workspace_;
   Buffer<float> chunk_, rotated_, roots_;

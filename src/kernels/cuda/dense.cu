@@ -79,7 +79,7 @@ __global__ void scatter_add_kernel(const float* input, const int32_t* row, const
   launch_dependents();
   dependency_wait();
   const int64_t i = global_index();
-  if (i < count * width) output[row[i / width] * static_cast<int64_t>(width) + i % width] += weight[i / width] * input[i];
+  if (i < count * width) output[row[i / width] * static_cast<int64_t>(width) + i % width] += (weight ? weight[i / width] : 1.0f) * input[i];
 }
 
 __global__ void embed_dense_kernel(const void* table, DenseType type, const int32_t* tokens, float scale, float* output, int64_t count,

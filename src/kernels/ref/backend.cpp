@@ -21,17 +21,11 @@ std::vector<float> consecutive(const float* rows, int64_t count, int64_t width, 
 
 class RefBackend final : public Backend {
  public:
-  explicit RefBackend(ThreadPool& threads) : threads_(threads), training_(ref::make_training()) {}
+  explicit RefBackend(ThreadPool& threads) : threads_(threads), training_(ref::make_training(threads)) {}
   std::string name() const override { return "ref"; }
 
   Result<std::unique_ptr<Matrix>> prepare(const PackedTensor& tensor, int64_t expert) override {
-    const size_t dims = tensor.shape.size();
-    if (dims != 2 && dims != 3) return bad_input("a matrix was expected, the tensor's shape is {}", shape_text(tensor.shape));
-    const int64_t rows = tensor.shape[dims - 2];
-    auto matrix = std::make_unique<RefMatrix>(rows, tensor.columns());
-    threads_.run(rows, 16, [&](int64_t begin, int64_t end, int) {
-      decode_rows(tensor, expert * rows + begin, end - begin, matrix->values.data() + begin * tensor.columns());
-    });
+    TQ_ASSIGN(std::unique_ptr<RefMatrix> matrix, ref::decode_matrix(tensor, expert, threads_));
     return matrix;
   }
 

@@ -11,6 +11,10 @@ class RefMatrix final : public Matrix {
   std::string kernel(int64_t) const override { return "ref"; }
   uint64_t bytes() const override { return values.size() * sizeof(float); }
   Buffer<float> values;
+  bool is_trainable = false;
 };
+
+// Errors: a tensor that is no matrix.
+Result<std::unique_ptr<RefMatrix>> decode_matrix(const PackedTensor& tensor, int64_t expert, ThreadPool& threads);
 
 }  // namespace tq::ref

@@ -7,6 +7,6 @@
 
 namespace tq::ref {
 
-std::unique_ptr<Training> make_training();
+std::unique_ptr<Training> make_training(ThreadPool& threads);
 
 }  // namespace tq::ref
