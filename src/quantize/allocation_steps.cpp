@@ -44,6 +44,7 @@ class Allocating {
   Result<Chosen> run() {
     TQ_ASSIGN(candidates_,
               candidate_steps({request_.model, request_.plan, rates_, request_.sequences, request_.weights}, backend_, context_, folder_));
+    const std::optional<Network> loaded = keep_loaded(base(), backend_);
     TQ_TRY(price());
     const std::vector<Unit> promotions = promotion_units();
     TQ_TRY(try_demotions());

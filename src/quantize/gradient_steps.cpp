@@ -44,6 +44,7 @@ Result<Gradients> gradient_steps(const Model& model, Backend& backend, const Con
   const auto length = static_cast<int64_t>(request.sequences[0].size());
   const auto count = static_cast<int64_t>(request.sequences.size());
   const int64_t wave = sequences_per_wave(model.spec, length);
+  const std::optional<Network> loaded = keep_loaded(model, backend);
   Gradients all;
   for (int64_t first = 0; first < count; first += wave) {
     const std::string step = fmt::format("gradients-{:05}", first);
@@ -53,8 +54,8 @@ Result<Gradients> gradient_steps(const Model& model, Backend& backend, const Con
                 measure_gradients(model, backend, context, {.sequences = sequences, .first_sequence = first, .seed = request.seed}));
       TQ_TRY(save(folder, step, measured));
     }
-    TQ_ASSIGN(const Gradients loaded, load(folder, step, model.spec));
-    append(all, loaded);
+    TQ_ASSIGN(const Gradients saved, load(folder, step, model.spec));
+    append(all, saved);
     context.listener.progress("gradients", std::min(count, first + wave), count);
   }
   return all;

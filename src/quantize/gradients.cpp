@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/rng.h"
+#include "kernels/device_quantizer.h"
 
 namespace tq {
 namespace {
@@ -117,6 +118,18 @@ std::vector<double> normalised(const std::vector<float>& token) {
 
 int64_t sequences_per_wave(const ModelSpec& spec, int64_t length) {
   return std::max<int64_t>(1, static_cast<int64_t>(kWaveBytes / training_bytes(spec, length)));
+}
+
+std::optional<Network> keep_loaded(const Model& model, Backend& backend) {
+  if (backend.is_host() || !backend.quantizer()) return {};
+  constexpr uint64_t kBytes = 2;  // of a weight, at most: halves
+  uint64_t needed = 0;
+  for (const Linear* linear : linears(model.spec))
+    needed += static_cast<uint64_t>(std::max<int64_t>(1, linear->experts) * linear->out * linear->in) * kBytes;
+  if (needed > backend.quantizer()->free_bytes() / 2) return {};
+  auto network = Network::create(model, backend);
+  if (!network) return {};
+  return std::move(*network);
 }
 
 Result<Gradients> measure_gradients(const Model& model, Backend& backend, const Context& context, const GradientRequest& request) {

@@ -4,11 +4,13 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "base/context.h"
+#include "graph/network.h"
 #include "graph/training_pass.h"
 #include "token/tokenizer.h"
 
@@ -25,6 +27,10 @@ using Gradients = std::map<std::string, OutputGradients>;  // by the linear's na
 
 // Sequences whose hidden states fit into 256 MiB, one at least: what is lost when a run is stopped; does not depend on the machine.
 int64_t sequences_per_wave(const ModelSpec& spec, int64_t length);
+
+// Keeps a model's weights on a device, so that pass after pass finds them loaded. Nothing where the memory is the host's, or where the
+// weights would take more than half of what the device has free.
+std::optional<Network> keep_loaded(const Model& model, Backend& backend);
 
 // One wave. The draws depend on the seed and on the sequences' places, which count from first_sequence. Equal on any number of threads.
 // Errors: those of training_pass.

@@ -7,6 +7,8 @@
 #include "graph/double_model.h"
 #include "graph/training_pass.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/matrices.h"
 
 namespace tq {
 namespace {
@@ -36,6 +38,12 @@ void add_rows(std::vector<double>& sum, size_t offset, const std::vector<float>&
   for (size_t i = 0; i < part.size(); ++i) sum[offset + i] += part[i];
 }
 
+std::vector<float> on_host(Backend& backend, const float* from, int64_t count) {
+  std::vector<float> out(static_cast<size_t>(count));
+  backend.download(out.data(), from, out.size() * sizeof(float));
+  return out;
+}
+
 // The gradients of the sum of next-token losses by every weight.
 Gradients gradients_of(const Model& model, const std::vector<int32_t>& tokens, Backend& backend, ThreadPool& threads, double* loss) {
   Gradients out;
@@ -55,7 +63,7 @@ Gradients gradients_of(const Model& model, const std::vector<int32_t>& tokens, B
   };
   args.linear = [&](int64_t, const LinearGradient& gradient) {
     const Linear& linear = gradient.linear;
-    std::vector<float> weight(static_cast<size_t>(linear.out * linear.in));
+    Floats weight(backend, std::vector<float>(static_cast<size_t>(linear.out * linear.in)));
     for (int64_t first = 0; first < linear.out; first += 37) {  // in bands
       const int64_t rows = std::min<int64_t>(37, linear.out - first);
       backend.training()->weight({.input = gradient.input,
@@ -67,20 +75,22 @@ Gradients gradients_of(const Model& model, const std::vector<int32_t>& tokens, B
                                   .first_row = first,
                                   .rows = rows});
     }
-    add_rows(out[linear.name + ".weight"], static_cast<size_t>(gradient.expert) * weight.size(), weight);
+    add_rows(out[linear.name + ".weight"], static_cast<size_t>(gradient.expert * linear.out * linear.in), weight.values());
     if (!linear.bias) return;
-    for (int64_t t = 0; t < gradient.tokens; ++t)
-      for (int64_t r = 0; r < linear.out; ++r) out[linear.name + ".bias"][static_cast<size_t>(r)] += gradient.gradient[t * linear.out + r];
+    Floats bias(backend, std::vector<float>(static_cast<size_t>(linear.out)));
+    backend.training()->column_sum({gradient.gradient, bias.data(), gradient.tokens, linear.out});
+    add_rows(out[linear.name + ".bias"], 0, bias.values());
   };
   args.norm = [&](const NormGradient& gradient) {
-    add_rows(out[gradient.norm.name + ".weight"], 0, {gradient.weight_gradient, gradient.weight_gradient + gradient.norm.width});
+    add_rows(out[gradient.norm.name + ".weight"], 0, on_host(backend, gradient.weight_gradient, gradient.norm.width));
   };
-  args.embedded = [&](int64_t, const float* gradient) {
+  args.embedded = [&](int64_t, const float* of_tokens) {
+    const std::vector<float> gradient = on_host(backend, of_tokens, static_cast<int64_t>(tokens.size()) * model.spec.hidden);
     std::vector<double>& table = out[model.spec.embedding + ".weight"];
     for (size_t t = 0; t < tokens.size(); ++t)
       for (int64_t i = 0; i < model.spec.hidden; ++i)
         table[static_cast<size_t>(tokens[t] * model.spec.hidden + i)] +=
-            static_cast<double>(gradient[static_cast<int64_t>(t) * model.spec.hidden + i]) * model.spec.embed_scale;
+            static_cast<double>(gradient[t * static_cast<size_t>(model.spec.hidden) + static_cast<size_t>(i)]) * model.spec.embed_scale;
   };
   const auto result = training_pass(model, backend, {.threads = threads, .listener = listener}, args);
   EXPECT_TRUE(result.has_value()) << (result ? "" : result.error().message);
@@ -144,6 +154,24 @@ TEST_P(FamilyGradients, AreTheSameOnTheCpuBackendAndOnAnyNumberOfThreads) {
       EXPECT_LE(norm_of(difference), 2e-4 * norm_of(gradient)) << name << " " << isa_name(isa);
     }
     EXPECT_EQ(gradients_of(tiny.model, tiny.tokens(), *alone, one, nullptr), got) << isa_name(isa);
+  }
+}
+
+// Products of half precision in the mantissas add up over the layers.
+TEST_P(FamilyGradients, AreThoseOfTheOracleOnTheDevice) {
+  const TinyModel tiny(GetParam());
+  ThreadPool threads(4);
+  const auto ref = make_ref_backend(threads);
+  const auto cuda = make_cuda_backend(threads);
+  if (!cuda) GTEST_SKIP() << cuda.error().message;
+  double loss = 0, on_device = 0;
+  const Gradients expected = gradients_of(tiny.model, tiny.tokens(), *ref, threads, &loss);
+  const Gradients got = gradients_of(tiny.model, tiny.tokens(), **cuda, threads, &on_device);
+  EXPECT_NEAR(on_device / loss, 1.0, 1e-4);
+  for (const auto& [name, gradient] : expected) {
+    std::vector<double> difference = gradient;
+    for (size_t i = 0; i < difference.size(); ++i) difference[i] -= got.at(name)[i];
+    EXPECT_LE(norm_of(difference), 1e-2 * norm_of(gradient)) << name;
   }
 }
 

@@ -5,9 +5,8 @@
 #include <functional>
 
 #include "kernels/cpu/cpu_backend.h"
-#include "kernels/matrices.h"
 #include "kernels/ref/training_ops.h"
-#include "kernels/training.h"
+#include "kernels/training_cases.h"
 
 namespace tq {
 namespace {
@@ -109,54 +108,16 @@ TEST(Adam, FollowsTheAveragesOfGradientAndSquare) {
   EXPECT_NEAR(value[0], 0.9 - 0.1 * m / std::sqrt(v), 1e-6);
 }
 
-// Everything that the operations write, one after another.
-Vector run_all(Backend& backend, int64_t tokens, int64_t rows) {
-  Training& training = *backend.training();
-  Floats a(backend, gaussian(tokens * rows, 1)), b(backend, gaussian(tokens * rows, 2)), bias(backend, gaussian(rows, 3)),
-      weight(backend, Vector(static_cast<size_t>(tokens), 0.7f)), out(backend, gaussian(tokens * rows, 4)), row(backend, gaussian(rows, 5)),
-      token(backend, Vector(static_cast<size_t>(tokens))), first(backend, Vector(static_cast<size_t>(tokens * rows))),
-      second(backend, Vector(static_cast<size_t>(tokens * rows)));
-  Vector all;
-  const auto keep = [&](Floats& values) {
-    const Vector own = values.values();
-    all.insert(all.end(), own.begin(), own.end());
-  };
-  double loss = 1;
-  bool finite = false;
-  training.squared_error({a.data(), b.data(), weight.data(), out.data(), &loss, tokens, rows, 0.2f});
-  keep(out), all.push_back(static_cast<float>(loss));
-  training.softcap({a.data(), out.data(), tokens * rows, 4.0f});
-  training.scale_rows({out.data(), weight.data(), tokens, rows});
-  keep(out);
-  training.row_scale_gradient({a.data(), bias.data(), b.data(), row.data(), tokens, rows});
-  training.row_scale_gradient({a.data(), nullptr, b.data(), row.data(), tokens, rows});
-  training.column_sum({a.data(), row.data(), tokens, rows});
-  training.squares({a.data(), token.data(), row.data(), &finite, tokens, rows});
-  keep(row), keep(token), all.push_back(finite);
-  for (int64_t step = 1; step <= 2; ++step)
-    training.adam({.value = b.data(),
-                   .gradient = out.data(),
-                   .first = first.data(),
-                   .second = second.data(),
-                   .count = tokens * rows,
-                   .step = step,
-                   .rate = 0.01f,
-                   .gradient_scale = 0.5f});
-  keep(b), keep(out), keep(first), keep(second);
-  all.push_back(static_cast<float>(training.dot(a.data(), b.data(), tokens * rows)));
-  return all;
-}
-
 TEST(TrainingOperations, OnTheCpuAreTheOraclesOnAnyNumberOfThreads) {
   ThreadPool threads(3), one(1);
   const auto ref = make_ref_backend(threads);
   for (const auto& [tokens, rows] : {std::pair<int64_t, int64_t>{1, 1}, {37, 130}, {300, 257}}) {
-    const Vector expected = run_all(*ref, tokens, rows);
+    const Vector expected = run_sums(*ref, tokens, rows);
     for (const Isa isa : supported_isas()) {
       const auto cpu = make_cpu_backend(threads, isa), alone = make_cpu_backend(one, isa);
-      const Vector got = run_all(*cpu, tokens, rows);
+      const Vector got = run_sums(*cpu, tokens, rows);
       EXPECT_LT(relative(got, expected), 1e-5) << tokens << " " << isa_name(isa);
-      EXPECT_EQ(run_all(*alone, tokens, rows), got) << tokens << " " << isa_name(isa);
+      EXPECT_EQ(run_sums(*alone, tokens, rows), got) << tokens << " " << isa_name(isa);
     }
   }
 }
@@ -165,13 +126,8 @@ TEST(Squares, TellWhereAGradientIsNoFiniteNumber) {
   ThreadPool threads(2);
   const auto ref = make_ref_backend(threads), cpu = make_cpu_backend(threads, best_isa());
   for (Backend* backend : {ref.get(), cpu.get()})
-    for (const auto& [value, is_finite] : {std::pair{1e30f, true}, {NAN, false}, {-INFINITY, false}}) {
-      Vector g(200, 1.0f);
-      g[137] = value;
-      bool finite = !is_finite;
-      backend->training()->squares({.gradient = g.data(), .finite = &finite, .tokens = 10, .rows = 20});
-      EXPECT_EQ(finite, is_finite) << backend->name() << " " << value;
-    }
+    for (const auto& [value, is_finite] : {std::pair{1e30f, true}, {NAN, false}, {-INFINITY, false}})
+      EXPECT_EQ(is_found_finite(*backend, value), is_finite) << backend->name() << " " << value;
 }
 
 // What is written to the floats is what both products multiply with; a matrix prepared otherwise has none.

@@ -4,6 +4,8 @@
 
 #include "convert/family_fixture.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/matrices.h"
 #include "quantize/float_backend.h"
 #include "quantize/statistics.h"
 
@@ -69,6 +71,27 @@ TEST(Gradients, AreThoseOfTheBackendWhereBlasMultiplies) {
     for (const auto& [linear, own] : expected)
       for (size_t t = 0; t < own.token.size(); ++t)
         EXPECT_NEAR(got->at(linear).token[t], own.token[t], 1e-3 * own.token[t] + 1e-9) << linear << " " << t;
+  }
+}
+
+// The same labels are drawn but where rounding decides, which these do not meet.
+TEST(Gradients, OnTheDeviceAreThoseOfTheProcessor) {
+  ThreadPool threads(4);
+  Listener listener;
+  const auto cuda = make_cuda_backend(threads);
+  if (!cuda) GTEST_SKIP() << cuda.error().message;
+  for (const char* name : {"llama3", "qwen3_moe", "gemma3", "phi3"}) {
+    const TinyModel tiny(name);
+    const Gradients expected = measure(tiny, 2, 0, 4);
+    const std::optional<Network> loaded = keep_loaded(tiny.model, **cuda);
+    EXPECT_TRUE(loaded.has_value());
+    const auto got = measure_gradients(tiny.model, **cuda, {.threads = threads, .listener = listener},
+                                       {.sequences = tiny.sequences, .first_sequence = 0, .seed = 1});
+    ASSERT_TRUE(got.has_value()) << got.error().message;
+    for (const auto& [linear, own] : expected) {
+      EXPECT_LT(relative(got->at(linear).token, own.token), 2e-2) << name << " " << linear;
+      EXPECT_LT(relative(got->at(linear).row, own.row), 2e-2) << name << " " << linear;
+    }
   }
 }
 

@@ -4,6 +4,8 @@
 
 #include "convert/family_fixture.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/matrices.h"
 #include "quantize/trials.h"
 
 namespace tq {
@@ -95,6 +97,36 @@ TEST(Sensitivity, MovesBackToTheOriginalGain) {
   EXPECT_LT(measured, 0.0);
   EXPECT_GT(predicted / measured, 0.7);
   EXPECT_LT(predicted / measured, 1.4);
+}
+
+TEST(Sensitivity, OnTheDeviceIsThatOfTheProcessor) {
+  ThreadPool threads(4);
+  const auto cuda = make_cuda_backend(threads);
+  if (!cuda) GTEST_SKIP() << cuda.error().message;
+  for (const char* name : {"llama2", "qwen3_moe"}) {
+    TinyModel tiny(name);
+    const Model base = disturbed(tiny.original, 0.1, 1), moved = disturbed(base, 0.05, 100);
+    const std::vector<std::pair<int, const Model*>> candidates = {{4, &moved}};
+    const SensitivityRequest request{.original = tiny.original, .base = base, .candidates = candidates, .sequences = tiny.sequences};
+    const auto expected = price_moves(*tiny.backend, tiny.context, request), got = price_moves(**cuda, tiny.context, request);
+    ASSERT_TRUE(expected.has_value() && got.has_value());
+    EXPECT_NEAR(got->divergence / expected->divergence, 1.0, 1e-3);
+    std::vector<float> first[2], second[2];
+    for (const auto& [linear, prices] : expected->prices)
+      for (size_t i = 0; i < prices.at(4).size(); ++i)
+        for (int side = 0; side < 2; ++side) {
+          const MovePrice& price = (side == 0 ? *expected : *got).prices.at(linear).at(4)[i];
+          first[side].push_back(static_cast<float>(price.first)), second[side].push_back(static_cast<float>(price.second));
+        }
+    EXPECT_LT(relative(first[1], first[0]), 2e-2) << name;
+    EXPECT_LT(relative(second[1], second[0]), 2e-2) << name;
+    auto here = Trials::create(tiny.original, base, *tiny.backend, tiny.context, tiny.sequences),
+         there = Trials::create(tiny.original, base, **cuda, tiny.context, tiny.sequences);
+    ASSERT_TRUE(here.has_value() && there.has_value());
+    const std::string changed = "model.layers.0.self_attn.v_proj.weight";
+    for (const Trials::Changes& changes : {Trials::Changes{}, Trials::Changes{{changed, moved.find(changed)}}})
+      EXPECT_NEAR(*there->divergence(changes) / *here->divergence(changes), 1.0, 1e-3) << name;
+  }
 }
 
 TEST(Trials, EqualModelsDoNotDivergeAndChangesAreUndone) {

@@ -9,6 +9,7 @@
 
 #include "kernels/cuda/expect.h"
 #include "kernels/cuda/quantizer.h"
+#include "kernels/cuda/training.h"
 #include "kernels/cuda/weights.h"
 
 namespace tq {
@@ -59,12 +60,14 @@ class CudaBackend final : public Backend {
     cublasSetWorkspace(blas_, blas_workspace_.as<void>(), kBlasBytes);
     TQ_ASSIGN(state_, DeviceMemory::allocate(3 * sizeof(int32_t)));
     quantizer_.emplace(blas_, stream_);
+    training_.emplace(*this, threads_, blas_, stream_);
     return {};
   }
 
   std::string name() const override { return name_; }
   bool is_host() const override { return false; }
   DeviceQuantizer* quantizer() override { return &*quantizer_; }
+  Training* training() override { return &*training_; }
 
   Result<std::unique_ptr<Matrix>> prepare(const PackedTensor& tensor, int64_t expert) override {
     TQ_ASSIGN(std::shared_ptr<const Weights> weights, load(tensor, expert));
@@ -328,14 +331,6 @@ class CudaBackend final : public Backend {
     return rotate;
   }
 
-  static DecodeArgs decode_args(const Weights& weights) {
-    DecodeArgs args;
-    args.job = weights.filter;
-    args.tiles = weights.tiles.as<uint32_t>(), args.groups = weights.groups, args.columns = weights.columns,
-    args.hadamard = weights.hadamard;
-    return args;
-  }
-
   // Jobs of planes and of floats may stand side by side.
   void multiply(const LinearArgs& args, const InputArgs& input, float* sum) {
     std::vector<LinearJob> planes, dense;
@@ -418,7 +413,6 @@ class CudaBackend final : public Backend {
     for (const LinearJob& job : jobs) {
       const Weights& weights = weights_of(job);
       DecodeArgs decode = decode_args(weights);
-      decode.count = weights.rows;
       auto* decoded = decoded_.get<uint16_t>(static_cast<int64_t>(weights.rows) * weights.columns * size, generation_);
       if (is_float) decode.output = reinterpret_cast<float*>(decoded);
       else decode.half_output = decoded;
@@ -427,13 +421,14 @@ class CudaBackend final : public Backend {
     }
   }
 
-  // output[T, R] (+)= input[T, C] · weight[R, C]^T + bias
+  // output[T, R] (+)= input[T, C] · weight[R, C]^T + bias; in TF32 where the weights are trained.
   void gemm(const void* weight, const void* input, cudaDataType type, const Weights& shape, const LinearJob& job, int64_t tokens,
             bool adds) {
     const float one = 1.0f, sum = adds ? 1.0f : 0.0f;
-    const cublasStatus_t status = cublasGemmEx(blas_, CUBLAS_OP_T, CUBLAS_OP_N, shape.rows, static_cast<int>(tokens), shape.columns, &one,
-                                               weight, type, shape.columns, input, type, shape.columns, &sum, job.output, CUDA_R_32F,
-                                               shape.rows, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+    const cublasStatus_t status =
+        cublasGemmEx(blas_, CUBLAS_OP_T, CUBLAS_OP_N, shape.rows, static_cast<int>(tokens), shape.columns, &one, weight, type,
+                     shape.columns, input, type, shape.columns, &sum, job.output, CUDA_R_32F, shape.rows,
+                     shape.is_trainable ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
     TQ_CHECK(status == CUBLAS_STATUS_SUCCESS);
     if (job.bias) cuda::add_bias(job.output, job.bias, tokens, shape.rows, stream_);
   }
@@ -503,6 +498,7 @@ class CudaBackend final : public Backend {
   std::map<const void*, Table> tables_;
   std::map<std::vector<float>, DeviceMemory> constants_;
   std::optional<CudaQuantizer> quantizer_;
+  std::optional<CudaTraining> training_;
   Scratch tokens_, words_, scales_, partial_, attend_partial_, input_, half_input_, decoded_;
 };
 

@@ -3,6 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include "base/check.h"
 #include "base/result.h"
 
 namespace tq::cuda {
@@ -50,5 +51,16 @@ class DeviceMemory {
   void* data_ = nullptr;
   uint64_t bytes_ = 0;
 };
+
+// Memory of at least so many bytes: the same as before, or more of it without what it held.
+inline void* grow(DeviceMemory& memory, uint64_t bytes) {
+  if (memory.bytes() < bytes) {
+    memory = DeviceMemory();
+    auto grown = DeviceMemory::allocate(bytes);
+    TQ_CHECK(grown.has_value());
+    memory = std::move(*grown);
+  }
+  return memory.as<void>();
+}
 
 }  // namespace tq::cuda

@@ -6,23 +6,11 @@
 #include "kernels/cuda/ops.h"
 
 namespace tq::cuda {
-namespace {
-
-void grow(DeviceMemory& memory, int64_t floats) {
-  const uint64_t bytes = static_cast<uint64_t>(floats) * sizeof(float);
-  if (memory.bytes() >= bytes) return;
-  memory = DeviceMemory();
-  auto grown = DeviceMemory::allocate(bytes);
-  TQ_CHECK(grown.has_value());
-  memory = std::move(*grown);
-}
-
-}  // namespace
-
 // sqrt(weight) x for every token: the sum stays a Gram matrix, whatever is rounded on the way.
 const float* CudaQuantizer::weighted(const MomentArgs& args) {
   if (!args.weight) return args.input;
-  grow(scaled_, args.tokens * args.columns), grow(weight_, args.tokens);
+  constexpr uint64_t kSize = sizeof(float);
+  grow(scaled_, static_cast<uint64_t>(args.tokens * args.columns) * kSize), grow(weight_, static_cast<uint64_t>(args.tokens) * kSize);
   expect(
       cudaMemcpyAsync(weight_.as<void>(), args.weight, static_cast<size_t>(args.tokens) * sizeof(float), cudaMemcpyHostToDevice, stream_),
       "token weights");

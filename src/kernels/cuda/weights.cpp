@@ -4,6 +4,7 @@
 
 #include "base/float16.h"
 #include "codec/grid/grid.h"
+#include "kernels/cuda/training_ops.h"
 
 namespace tq::cuda {
 namespace {
@@ -56,13 +57,12 @@ bool is_plain_half(const PackedTensor& tensor) {
          tensor.offset == 0.0f;
 }
 
-// Everything else is decoded: to half, or left as float if the file has floats.
+// Everything else is decoded to the type of the weights.
 Status load_dense(const PackedTensor& tensor, int64_t expert, ThreadPool& threads, Weights& weights) {
   const int64_t rows = weights.rows, columns = weights.columns;
-  const bool is_float = tensor.codec == CodecId::kPlain && tensor.parts[0].view.dtype == DType::kF32;
-  weights.type = is_float ? DenseType::kF32 : DenseType::kF16;
+  const bool is_float = weights.type == DenseType::kF32;
   const uint64_t size = is_float ? sizeof(float) : sizeof(uint16_t);
-  if (is_plain_half(tensor)) {
+  if (!is_float && is_plain_half(tensor)) {
     const auto bytes = static_cast<uint64_t>(rows * columns) * size;
     TQ_ASSIGN(weights.values, DeviceMemory::of(tensor.parts[0].view.data + static_cast<uint64_t>(expert) * bytes, bytes));
     return {};
@@ -87,14 +87,61 @@ Status load_dense(const PackedTensor& tensor, int64_t expert, ThreadPool& thread
   return {};
 }
 
-}  // namespace
+// Planes as floats in the original basis, by the way that rows of an embedding are read.
+Status decode_planes(const Weights& planes, cudaStream_t stream, Weights& weights) {
+  constexpr int kStretch = 1 << 15;  // rows of a launch
+  TQ_ASSIGN(weights.values,
+            DeviceMemory::allocate(static_cast<uint64_t>(weights.rows) * static_cast<uint64_t>(weights.columns) * sizeof(float)));
+  TQ_ASSIGN(const DeviceMemory numbers, DeviceMemory::allocate(kStretch * sizeof(int32_t)));
+  for (int first = 0; first < weights.rows; first += kStretch) {
+    const int count = std::min(kStretch, weights.rows - first);
+    DecodeArgs decode = decode_args(planes);
+    decode.output = weights.values.as<float>() + static_cast<int64_t>(first) * weights.columns;
+    count_up(numbers.as<int32_t>(), count, first, stream);
+    embed_planes(decode, planes.sign.as<uint8_t>(), numbers.as<int32_t>(), 1.0f, count, stream);
+  }
+  if (cudaStreamSynchronize(stream) != cudaSuccess)
+    return fail(ErrorCode::kFailed, "decoding on the card failed: {}", cudaGetErrorString(cudaGetLastError()));
+  return {};
+}
 
-Result<std::shared_ptr<Weights>> load_weights(const PackedTensor& tensor, int64_t expert, ThreadPool& threads, cudaStream_t stream) {
+// Without what belongs to the kind of weights.
+Result<std::shared_ptr<Weights>> weights_of_shape(const PackedTensor& tensor) {
   const size_t dims = tensor.shape.size();
   if (dims != 2 && dims != 3) return bad_input("a matrix was expected, the tensor's shape is {}", shape_text(tensor.shape));
   auto weights = std::make_shared<Weights>();
   weights->rows = static_cast<int>(tensor.shape[dims - 2]);
   weights->columns = static_cast<int>(tensor.columns());
+  return weights;
+}
+
+}  // namespace
+
+DecodeArgs decode_args(const Weights& weights) {
+  DecodeArgs args;
+  args.job = weights.filter;
+  args.tiles = weights.tiles.as<uint32_t>(), args.groups = weights.groups, args.columns = weights.columns, args.hadamard = weights.hadamard;
+  args.count = weights.rows;
+  return args;
+}
+
+Result<std::shared_ptr<Weights>> load_floats(const PackedTensor& tensor, int64_t expert, ThreadPool& threads, cudaStream_t stream) {
+  TQ_ASSIGN(auto weights, weights_of_shape(tensor));
+  weights->type = DenseType::kF32;
+  weights->is_trainable = true;
+  if (tensor.codec == CodecId::kGrid) {
+    TQ_ASSIGN(const auto planes, load_weights(tensor, expert, threads, stream));
+    TQ_TRY(decode_planes(*planes, stream, *weights));
+  } else {
+    TQ_TRY(load_dense(tensor, expert, threads, *weights));
+  }
+  return weights;
+}
+
+Result<std::shared_ptr<Weights>> load_weights(const PackedTensor& tensor, int64_t expert, ThreadPool& threads, cudaStream_t stream) {
+  TQ_ASSIGN(auto weights, weights_of_shape(tensor));
+  const bool is_float = tensor.codec == CodecId::kPlain && tensor.parts[0].view.dtype == DType::kF32;
+  weights->type = is_float ? DenseType::kF32 : DenseType::kF16;
   if (tensor.codec == CodecId::kGrid) {
     TQ_TRY(load_planes(tensor, expert, stream, *weights));
   } else {

@@ -19,12 +19,18 @@ struct Weights {
   // Floats.
   DeviceMemory values;
   DenseType type = DenseType::kF16;
+  bool is_trainable = false;  // floats of its own, that may be changed
 
   uint64_t bytes() const { return is_planes ? tiles.bytes() + row_scale.bytes() : values.bytes(); }
 };
 
 // Errors: a tensor that is no matrix; kNoResource.
 Result<std::shared_ptr<Weights>> load_weights(const PackedTensor& tensor, int64_t expert, ThreadPool& threads, cudaStream_t stream);
+// The same as trainable floats in the original basis.
+Result<std::shared_ptr<Weights>> load_floats(const PackedTensor& tensor, int64_t expert, ThreadPool& threads, cudaStream_t stream);
+
+// Of all rows of planes; where they go is left open.
+DecodeArgs decode_args(const Weights& weights);
 
 class CudaMatrix final : public Matrix {
  public:
