@@ -4,12 +4,14 @@
 #include <sys/statvfs.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/mapped_file.h"
 #include "cli/command.h"
 #include "cli/units.h"
 #include "convert/import.h"
 #include "quantize/budget.h"
+#include "quantize/calibrate_plan.h"
 
 namespace tq::cli {
 namespace {
@@ -22,6 +24,9 @@ struct Flags {
   int passes = QuantizeOptions().passes;
   int64_t batch = 1, calibration_tokens = 0, group = QuantizeOptions().group;
   uint64_t seed = 0;
+  std::string calibrate;
+  int64_t calibrate_steps = 0, calibrate_sequences = 0;
+  double calibrate_weight_rate = QuantizeOptions().calibrate_weight_rate, calibrate_vector_rate = QuantizeOptions().calibrate_vector_rate;
   bool dry_run = false, resume = false, json = false;
   ComputeFlags compute;
 };
@@ -65,6 +70,9 @@ Result<QuantizeOptions> options_of(const Flags& flags) {
   TQ_ASSIGN(options.embedding_bits, table_bits(flags.embedding, "--embedding"));
   TQ_ASSIGN(options.head_bits, table_bits(flags.head, "--head"));
   if (!flags.gradients.empty()) options.gradients = flags.gradients == "on";
+  if (!flags.calibrate.empty()) options.calibrate = flags.calibrate == "on";
+  options.calibrate_steps = flags.calibrate_steps, options.calibrate_sequences = flags.calibrate_sequences;
+  options.calibrate_weight_rate = flags.calibrate_weight_rate, options.calibrate_vector_rate = flags.calibrate_vector_rate;
   options.calibration = flags.calibration;
   options.calibration_tokens = flags.calibration_tokens;
   options.seed = flags.seed;
@@ -110,6 +118,17 @@ std::string rates_text(const std::vector<std::vector<TensorPlan>>& layers) {
   return out;
 }
 
+void print_calibration(const Model& model, const QuantizePlan& plan, double seconds) {
+  const CalibrationBudget budget = calibration_budget(plan.options, count_weights(model.spec).linears);
+  const int64_t length = std::min(plan.options.sequence, model.spec.context);
+  const CalibrationOperations operations =
+      calibration_operations(model.spec, budget, static_cast<double>(calibration_tokens(plan.options)), static_cast<double>(length));
+  fmt::print(
+      "  blocks   {:.0f} s more to calibrate them: {} steps of {} sequences after each stage, {:.3g} T multiply-adds, and {:.3g} T of "
+      "passes\n",
+      seconds, budget.steps, budget.sequences, operations.steps * 1e-12, operations.passes * 1e-12);
+}
+
 void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags, Session& session) {
   const int threads = session.threads().size();
   const uint64_t bytes = planned_bytes(model, plan), entry = folder_entry_bytes(flags.output);
@@ -127,6 +146,7 @@ void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags
                             {"seconds_gradients", time.gradients},
                             {"seconds_statistics", time.statistics},
                             {"seconds_rounding", time.rounding},
+                            {"seconds_calibration", time.calibration},
                             {"seconds", time.all()}}
                            .dump(2));
     return;
@@ -141,6 +161,7 @@ void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags
   fmt::print("  memory   about {} beyond the mapped source\n", bytes_text(static_cast<double>(memory)));
   fmt::print("  time     about {:.0f} s with {} threads: {:.0f} s of gradients, {:.0f} s of statistics, {:.0f} s of rounding\n", time.all(),
              threads, time.gradients, time.statistics, time.rounding);
+  if (uses_calibration(plan.options)) print_calibration(model, plan, time.calibration);
 }
 
 // The numbers of the experts that were not rounded under their own tokens: "3, 17".
@@ -149,6 +170,25 @@ std::string experts_text(const std::string& letters) {
   for (size_t e = 0; e < letters.size(); ++e)
     if (letters[e] != 'o') text += fmt::format("{}{}", text.empty() ? "" : ", ", e);
   return text;
+}
+
+Json calibration_json(const QuantizeSummary& summary) {
+  Json blocks = Json::array();
+  for (const auto& [step, facts] : summary.calibration) blocks.push_back({{"plain", facts.plain}, {"calibrated", facts.calibrated}});
+  return blocks;
+}
+
+// How many blocks kept it, and the geometric mean of what it left of their errors.
+std::string calibration_text(const QuantizeSummary& summary) {
+  int64_t kept = 0, all = 0;
+  double logarithm = 0;
+  for (const auto& [step, facts] : summary.calibration) {
+    if (facts.plain == 0) continue;
+    ++all, kept += facts.is_kept;
+    logarithm += facts.is_kept ? std::log(facts.calibrated / facts.plain) : 0.0;
+  }
+  return fmt::format("blocks: {} of {} keep their calibration, which takes their error on held-out text to {:.1f} %", kept, all,
+                     all > 0 ? 100.0 * std::exp(logarithm / static_cast<double>(all)) : 100.0);
 }
 
 void print_summary(const QuantizeSummary& summary, const Flags& flags) {
@@ -171,6 +211,8 @@ void print_summary(const QuantizeSummary& summary, const Flags& flags) {
                               {"kl_moves", summary.allocation.moves}}},
                             {"seconds_statistics", summary.seconds_statistics},
                             {"seconds_rounding", summary.seconds_rounding},
+                            {"seconds_calibration", summary.seconds_calibration},
+                            {"calibration", calibration_json(summary)},
                             {"relative_error", errors},
                             {"experts", summary.experts}}
                            .dump(2));
@@ -185,6 +227,7 @@ void print_summary(const QuantizeSummary& summary, const Flags& flags) {
       flags.output, bytes_text(static_cast<double>(summary.files_bytes)), summary.bits.stored, summary.seconds_gradients,
       summary.seconds_allocation, summary.seconds_statistics, summary.seconds_rounding);
   fmt::print("rates ({}): {}\n", summary.allocation.chosen, rates_text(summary.layers));
+  if (!summary.calibration.empty()) fmt::print("{}; {:.0f} s\n", calibration_text(summary), summary.seconds_calibration);
 }
 
 // A plan needs shapes alone, so a config.json is enough for one.
@@ -252,6 +295,17 @@ Command add_quantize(CLI::App& root) {
       ->check(CLI::NonNegativeNumber);
   app->add_option("--gradients", flags->gradients, "on or off: weight the tokens by what the loss feels at each linear; off when not given")
       ->check(CLI::IsMember({"on", "off"}));
+  app->add_option("--calibrate", flags->calibrate,
+                  "on or off: round the layers one after another, tuning what is not rounded yet; off when not given")
+      ->check(CLI::IsMember({"on", "off"}));
+  app->add_option("--calibrate-steps", flags->calibrate_steps, "Steps after each stage of a layer; 0 follows the effort")
+      ->check(CLI::Range(0, 100000));
+  app->add_option("--calibrate-sequences", flags->calibrate_sequences, "Sequences of a step; 0 follows the effort")
+      ->check(CLI::Range(0, 100000));
+  app->add_option("--calibrate-weight-rate", flags->calibrate_weight_rate,
+                  "Learning rate of weights not rounded yet, relative to their size; 0: left alone; negative: by effort");
+  app->add_option("--calibrate-vector-rate", flags->calibrate_vector_rate,
+                  "Learning rate of row scales, norms and biases, relative to their size; negative: by effort");
   app->add_option("--seed", flags->seed, "Of the random rotation");
   app->add_flag("--dry-run", flags->dry_run, "Print size, memory and time; write nothing");
   app->add_flag("--resume", flags->resume, "Continue an interrupted run");

@@ -26,7 +26,7 @@ std::vector<int64_t> shares(const std::vector<int64_t>& available, int64_t wante
 }  // namespace
 
 Result<std::vector<std::vector<TokenId>>> calibration_sequences(const Tokenizer& tokenizer, std::span<const CalibrationText> texts,
-                                                                int64_t sequence, int64_t tokens) {
+                                                                int64_t sequence, int64_t tokens, std::vector<int>* text_of) {
   const std::vector<TokenId> empty = tokenizer.encode("", false, true);  // a bos token, if texts begin with one
   const auto body = sequence - static_cast<int64_t>(empty.size());
   TQ_CHECK(body > 0);
@@ -44,6 +44,7 @@ Result<std::vector<std::vector<TokenId>>> calibration_sequences(const Tokenizer&
       const int64_t begin = n * available[i] / taken[i] * body;
       one.insert(one.end(), ids[i].begin() + begin, ids[i].begin() + begin + body);
       out.push_back(std::move(one));
+      if (text_of) text_of->push_back(static_cast<int>(i));
     }
   }
   if (out.empty()) return bad_input("the calibration text has less than one sequence of {} tokens; give more of it", sequence);

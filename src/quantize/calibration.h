@@ -22,9 +22,9 @@ std::vector<CalibrationText> built_in_calibration();
 
 // Sequences of `sequence` tokens, as many as the options ask for and the texts hold, the same number from every text as far as each
 // lasts, spread evenly over it. With a bos token, if the vocabulary adds one, at the front of each.
-// Errors: kBadInput when the texts hold less than one sequence.
+// text_of, if not null: the place in `texts` that each sequence comes from. Errors: kBadInput when the texts hold less than one sequence.
 Result<std::vector<std::vector<TokenId>>> calibration_sequences(const Tokenizer& tokenizer, std::span<const CalibrationText> texts,
-                                                                int64_t sequence, int64_t tokens);
+                                                                int64_t sequence, int64_t tokens, std::vector<int>* text_of = nullptr);
 
 // The files of the options, or the built-in text.
 Result<std::vector<CalibrationText>> read_calibration(const QuantizeOptions& options);

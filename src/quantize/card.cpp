@@ -46,6 +46,23 @@ std::string card_text(const Model& model, const QuantizePlan& plan) {
       method_name(options.method));
 }
 
+// Errors of the blocks, layer by layer.
+Json calibration_record(const Model& model, const QuantizeOptions& options, const RecordFacts& facts) {
+  const CalibrationBudget budget = calibration_budget(options, count_weights(model.spec).linears);
+  Json errors = Json::array();
+  const CalibrationFacts none;
+  auto next = facts.calibration.begin();
+  for (size_t layer = 0; layer < model.spec.layers.size(); ++layer) {
+    const CalibrationFacts& own = next == facts.calibration.end() ? none : (next++)->second;
+    errors.push_back({fixed(own.plain), fixed(own.calibrated)});
+  }
+  return {{"steps", budget.steps},
+          {"sequences", budget.sequences},
+          {"weight_rate", budget.weight_rate},
+          {"vector_rate", budget.vector_rate},
+          {"errors_plain_calibrated", errors}};
+}
+
 }  // namespace
 
 std::string record_text(const Model& model, const QuantizePlan& plan, const RecordFacts& facts) {
@@ -88,6 +105,7 @@ std::string record_text(const Model& model, const QuantizePlan& plan, const Reco
                           {"kl_uniform", fixed(plan.allocation.uniform)},
                           {"kl_promotions", fixed(plan.allocation.promotions)},
                           {"kl_moves", fixed(plan.allocation.moves)}};
+  if (uses_calibration(options)) record["block_calibration"] = calibration_record(model, options, facts);
   Json files = Json::object();
   for (const auto& [name, hash] : facts.hashes) files[name] = hash;
   record["files"] = files;

@@ -5,19 +5,19 @@
 #include <string>
 
 #include "artifact/model.h"
+#include "quantize/calibrate_plan.h"
 
 namespace tq {
-
-struct QuantizePlan;
 
 // Everything but the weights: config.json, README.md, turboquant.json (with placeholders of the right length) and the carried files.
 std::map<std::string, std::string> artifact_texts(const Model& model, const QuantizePlan& plan);
 
 // turboquant.json, with the mean rate of every quantized tensor.
 struct RecordFacts {
-  std::map<std::string, std::string> hashes;   // of the weight files, by name
-  std::map<std::string, double> errors;        // tr(E H E^T) / tr(W H W^T) of every quantized tensor
-  std::map<std::string, std::string> experts;  // RoundedStep::experts
+  std::map<std::string, std::string> hashes;            // of the weight files, by name
+  std::map<std::string, double> errors;                 // tr(E H E^T) / tr(W H W^T) of every quantized tensor
+  std::map<std::string, std::string> experts;           // RoundedStep::experts
+  std::map<std::string, CalibrationFacts> calibration;  // of the blocks, by step
 };
 std::string record_text(const Model& model, const QuantizePlan& plan, const RecordFacts& facts);
 

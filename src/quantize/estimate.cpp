@@ -7,6 +7,7 @@
 #include "base/rng.h"
 #include "codec/grid/encoder.h"
 #include "graph/kv_cache.h"
+#include "quantize/calibrate_plan.h"
 #include "quantize/statistics.h"
 
 namespace tq {
@@ -148,6 +149,18 @@ double rounding_seconds(const QuantizePlan& plan, const std::vector<TensorPlan>&
   return seconds;
 }
 
+// Beyond what a plan without it takes: more passes, all statistics and roundings but the first stage's twice, the steps.
+double calibration_seconds(const Model& model, const QuantizePlan& plan, const TimeEstimate& plain, double attention,
+                           const Speeds& speeds) {
+  const WeightCounts counts = count_weights(model.spec);
+  const double tokens = static_cast<double>(calibration_tokens(plan.options));
+  const double length = static_cast<double>(std::min(plan.options.sequence, model.spec.context));
+  const CalibrationBudget budget = calibration_budget(plan.options, counts.linears);
+  const double operations = calibration_operations(model.spec, budget, tokens, length).all();
+  const double pass = tokens * static_cast<double>(counts.linears);  // one is in the plain statistics
+  return std::max(0.0, operations - pass) / speeds.product + attention * (operations / pass - 1) + 0.5 * plain.statistics + plain.rounding;
+}
+
 }  // namespace
 
 TimeEstimate estimate_time(const Model& model, const QuantizePlan& plan, Backend& backend, const Context& context) {
@@ -165,6 +178,7 @@ TimeEstimate estimate_time(const Model& model, const QuantizePlan& plan, Backend
   if (const auto measured = attention_seconds(model.spec, sequence, backend))
     attention = *measured * tokens / static_cast<double>(sequence) * static_cast<double>(plan.layers.size());
   out.statistics += attention;
+  if (uses_calibration(plan.options)) out.calibration = calibration_seconds(model, plan, out, attention, speeds);
   if (uses_gradients(plan.options)) {
     // A pass forward, the same again for every layer when the gradients come back, and two products of its size for them.
     const WeightCounts counts = count_weights(model.spec);

@@ -10,6 +10,7 @@
 #include "base/output_file.h"
 #include "codec/e8p/e8p.h"
 #include "quantize/allocation_steps.h"
+#include "quantize/calibrate.h"
 #include "quantize/calibration.h"
 #include "quantize/card.h"
 #include "quantize/float_backend.h"
@@ -29,8 +30,8 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 std::string layer_step(int64_t layer) { return fmt::format("layer-{:05}", layer); }
 constexpr const char* kTablesStep = "tables";
-// Metadata of a step: the relative error of a tensor, and what the experts of a tap point were rounded under.
-const std::string kErrorKey = "error ", kExpertsKey = "experts ";
+// Metadata of a step: the relative error of a tensor, what the experts of a tap point were rounded under, the errors of a calibration.
+const std::string kErrorKey = "error ", kExpertsKey = "experts ", kCalibrationKey = "calibration ";
 
 // Layers up to this size are decoded to float as a whole when the stream runs through them.
 constexpr uint64_t kLargestDecodedLayer = uint64_t{1} << 30;
@@ -126,7 +127,8 @@ class Job {
     if (uses_allocation(plan_.options)) TQ_TRY(load_allocation(model_, folder_, plan_));
     const int64_t needed = layers_needed();
     if (needed == 0 && tables_done()) return {};
-    TQ_ASSIGN(const std::vector<std::vector<TokenId>> sequences, read_sequences());
+    std::vector<int> text;
+    TQ_ASSIGN(const std::vector<std::vector<TokenId>> sequences, read_sequences(&text));
     FloatBackend by_blas(backend_, context_.threads);
     const bool is_decoded = backend_.is_host() && decoded_layer_bytes(plan_) <= kLargestDecodedLayer;
     Backend& backend = is_decoded ? by_blas : backend_;
@@ -146,6 +148,7 @@ class Job {
       TQ_TRY(allocation_steps({model_, before, sequences, held_out, used}, backend, context_, folder_, plan_));
       summary_.seconds_allocation += seconds_since(start);
     }
+    if (uses_calibration(plan_.options)) return make_calibrated_steps({model_, plan_, sequences, text, used}, training, needed);
     TQ_ASSIGN(Stream stream,
               Stream::create(model_, backend, context_, {.sequences = sequences, .options = plan_.options, .weights = used}));
     // A device has work for all its processors only if it gets many rows of one width.
@@ -167,17 +170,47 @@ class Job {
     if (tables_done()) return {};
     Statistics statistics;
     TQ_TRY(stream.measure_head(statistics));
-    pending.push_back({kTablesStep, &plan_.tables, std::move(statistics), {}});
+    return make_tables(std::move(statistics));
+  }
+
+  Status make_tables(Statistics statistics) {
+    std::vector<PendingStep> pending(1);
+    pending[0] = {kTablesStep, &plan_.tables, std::move(statistics), {}};
     TQ_TRY(finish(pending));
-    context_.listener.progress("layers", needed + 1, needed + 1);
+    const auto steps = static_cast<int64_t>(plan_.layers.size()) + 1;
+    context_.listener.progress("layers", steps, steps);
     return {};
   }
 
-  Result<std::vector<std::vector<TokenId>>> read_sequences() {
+  // The layers one after another, each on what the rounded ones before it make of the text.
+  Status make_calibrated_steps(const CalibrationRequest& request, Backend& backend, int64_t needed) {
+    const auto start = std::chrono::steady_clock::now();
+    TQ_ASSIGN(Calibration calibration, Calibration::create(request, backend, backend_, context_));
+    for (int64_t layer = 0; layer < needed; ++layer) {
+      const std::string step = layer_step(layer);
+      if (!folder_.has_step(step)) {
+        TQ_ASSIGN(const CalibratedLayer made, calibration.round());
+        TQ_TRY(save({step, &plan_.layers[static_cast<size_t>(layer)], {}, {}}, made.rounded, &made.facts));
+      }
+      if (layer + 1 < needed || !tables_done()) {
+        TQ_ASSIGN(auto archive, folder_.open_step(step));
+        TQ_TRY(calibration.advance(std::move(archive)));
+      }
+      context_.listener.progress("layers", layer + 1, needed + !tables_done());
+    }
+    summary_.seconds_calibration = seconds_since(start);
+    if (tables_done()) return {};
+    Statistics statistics;
+    TQ_TRY(calibration.measure_head(statistics));
+    return make_tables(std::move(statistics));
+  }
+
+  // text: the place of the text that each comes from.
+  Result<std::vector<std::vector<TokenId>>> read_sequences(std::vector<int>* text = nullptr) {
     if (!model_.tokenizer) return bad_input("{}: it has no tokenizer, so that no text can be run through it", model_.source);
     TQ_ASSIGN(const std::vector<CalibrationText> texts, read_calibration(plan_.options));
     const int64_t sequence = std::min(plan_.options.sequence, model_.spec.context);
-    return calibration_sequences(*model_.tokenizer, texts, sequence, calibration_tokens(plan_.options));
+    return calibration_sequences(*model_.tokenizer, texts, sequence, calibration_tokens(plan_.options), text);
   }
 
   // Sequences of the same texts that are not among these; what the texts lack, the last of these.
@@ -210,7 +243,7 @@ class Job {
     return static_cast<uint8_t>(activation_bits(tensor.rates, loss.activation_error, loss.measured_error));
   }
 
-  Status save(const PendingStep& step, const RoundedStep& rounded) {
+  Status save(const PendingStep& step, const RoundedStep& rounded, const CalibrationFacts* facts = nullptr) {
     const std::vector<TensorPlan>& tensors = *step.tensors;
     std::vector<JobFolder::Array> arrays;
     std::map<std::string, std::string> metadata;
@@ -227,11 +260,19 @@ class Job {
       metadata[kErrorKey + name] = fmt::format("{:.17g}", loss.energy > 0 ? loss.error / loss.energy : 0.0);
     }
     for (const auto& [tap, letters] : rounded.experts) metadata[kExpertsKey + tap] = letters;
+    if (facts) metadata[kCalibrationKey + step.name] = fmt::format("{:.17g} {:.17g} {:d}", facts->plain, facts->calibrated, facts->is_kept);
     for (const auto& [name, values] : rounded.changed)
       arrays.push_back({{name, DType::kF32, {static_cast<int64_t>(values.size())}}, std::as_bytes(std::span<const float>(values))});
     for (const auto& [tap, sign] : rounded.signs)
       arrays.push_back({{tap + ".sign", DType::kU8, {static_cast<int64_t>(sign.size())}}, std::as_bytes(std::span<const uint8_t>(sign))});
     return folder_.save_step(step.name, arrays, metadata);
+  }
+
+  static CalibrationFacts facts_of(const std::string& text) {
+    char* end = nullptr;
+    const double plain = std::strtod(text.c_str(), &end);
+    const double calibrated = std::strtod(end, &end);
+    return {plain, calibrated, std::strtol(end, nullptr, 10) != 0};
   }
 
   Status assemble() {
@@ -250,6 +291,7 @@ class Job {
       for (const auto& [key, value] : archive->metadata()) {
         if (key.starts_with(kErrorKey)) summary_.errors[key.substr(kErrorKey.size())] = std::strtod(value.c_str(), nullptr);
         if (key.starts_with(kExpertsKey)) summary_.experts[key.substr(kExpertsKey.size())] = value;
+        if (key.starts_with(kCalibrationKey)) summary_.calibration[key.substr(kCalibrationKey.size())] = facts_of(value);
       }
     }
     for (size_t rate = 0; rate < plan_.taps.size(); ++rate) {
@@ -270,7 +312,8 @@ class Job {
     const ShardPlan shards = plan_shards(artifact_arrays(model_, plan_, look_up), plan_.options.shard_bytes);
     TQ_ASSIGN(const auto hashes, write_shards(folder_.path(), shards));
     for (const auto& [name, text] : plan_.texts) TQ_TRY(write_file(folder_.path() + "/" + name, text));
-    TQ_TRY(write_file(folder_.path() + "/turboquant.json", record_text(model_, plan_, {hashes, summary_.errors, summary_.experts})));
+    TQ_TRY(write_file(folder_.path() + "/turboquant.json",
+                      record_text(model_, plan_, {hashes, summary_.errors, summary_.experts, summary_.calibration})));
     return folder_.remove_steps();
   }
 
@@ -302,14 +345,17 @@ uint64_t planned_bytes(const Model& model, const QuantizePlan& plan) {
   for (size_t i = 0; i < shards.size(); ++i) hashes[shard_name(i, shards.size())] = std::string(16, '0');
   if (shards.size() > 1) hashes["model.safetensors.index.json"] = std::string(16, '0');
   for (const auto& [name, text] : plan.texts) total += text.size();
-  return total + record_text(model, plan, {hashes, {}, {}}).size();
+  return total + record_text(model, plan, {.hashes = hashes, .errors = {}, .experts = {}, .calibration = {}}).size();
 }
 
 uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int threads) {
   constexpr uint64_t kProgram = 64 << 20;  // code, tokenizer, texts, trellises
   const auto tokens = static_cast<uint64_t>(calibration_tokens(plan.options)), width = static_cast<uint64_t>(model.spec.hidden);
   const auto sequence = static_cast<uint64_t>(std::min(plan.options.sequence, model.spec.context));
-  const uint64_t hidden = tokens * width * 4;
+  // With calibration both streams; weights, their best state, gradients and moments of a layer, beside it once more as it was.
+  const bool is_calibrated = uses_calibration(plan.options);
+  const uint64_t hidden = tokens * width * 4 * (is_calibrated ? 2 : 1);
+  const uint64_t trained = is_calibrated ? 6 * decoded_layer_bytes(plan) : 0;
   const uint64_t decoded = decoded_layer_bytes(plan);
   const size_t wave = layers_per_wave(plan, threads);
   uint64_t largest = 0;
@@ -322,7 +368,7 @@ uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int thread
     largest = std::max(largest, wave * memory.objectives + working_memory(memory, wave, threads));
   }
   const StepMemory tables = step_memory(plan.tables, threads);
-  return kProgram + hidden + std::max(largest, tables.objectives + working_memory(tables, 1, threads));
+  return kProgram + hidden + trained + std::max(largest, tables.objectives + working_memory(tables, 1, threads));
 }
 
 Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume,

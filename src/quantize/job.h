@@ -5,6 +5,7 @@
 
 #include "base/context.h"
 #include "kernels/backend.h"
+#include "quantize/calibrate_plan.h"
 #include "quantize/plan.h"
 
 namespace tq {
@@ -15,8 +16,10 @@ struct QuantizeSummary {
   std::vector<std::vector<TensorPlan>> layers;  // with the rates that were chosen
   AllocationFacts allocation;
   double seconds_gradients = 0, seconds_allocation = 0, seconds_statistics = 0, seconds_rounding = 0;
-  std::map<std::string, double> errors;        // tr(E H E^T) / tr(W H W^T) by tensor
-  std::map<std::string, std::string> experts;  // RoundedStep::experts
+  double seconds_calibration = 0;                       // of the blocks, with their statistics and rounding
+  std::map<std::string, CalibrationFacts> calibration;  // of the blocks, by step
+  std::map<std::string, double> errors;                 // tr(E H E^T) / tr(W H W^T) by tensor
+  std::map<std::string, std::string> experts;           // RoundedStep::experts
 };
 
 // What the finished directory will hold, in bytes; exact.

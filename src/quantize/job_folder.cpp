@@ -43,6 +43,9 @@ std::string job_identity(const Model& model, const QuantizePlan& plan) {
                       calibration_tokens(options), options.sequence, options.damping, options.seed, options.shard_bytes,
                       uses_gradients(options));
   text += fmt::format("{} {}\n", uses_allocation(options), options.byte_limit);
+  if (uses_calibration(options))
+    text += fmt::format("calibrated {} {} {} {}\n", options.calibrate_steps, options.calibrate_sequences, options.calibrate_weight_rate,
+                        options.calibrate_vector_rate);
   for (const auto& [name, bits] : options.rates) text += fmt::format("{} {}\n", name, bits);
   for (const std::string& file : options.calibration) {
     const auto read = read_text_file(file);

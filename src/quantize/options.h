@@ -41,9 +41,14 @@ struct QuantizeOptions {
   double damping = 0.01;                 // of the Hessian's mean diagonal
   std::optional<bool> gradients;         // weight tokens by the gradients at the linears' outputs; off when not given
   std::optional<bool> allocate;          // choose each linear's rate by what it costs; off when not given
-  std::map<std::string, double> rates;   // mean bits of linears by name, instead of `bits` and of what allocation chooses
-  uint64_t byte_limit = 0;               // of the finished directory; 0: none. Where `bits` came from
-  int passes = 0;                        // turboquant: times that all columns are rounded again
+  std::optional<bool> calibrate;         // tune each block while it is rounded; off when not given
+  int64_t calibrate_steps = 0;           // after each stage of a block; 0: by effort
+  int64_t calibrate_sequences = 0;       // a step; 0: by effort
+  double calibrate_weight_rate = -1;     // CalibrationBudget; negative: by effort
+  double calibrate_vector_rate = -1;
+  std::map<std::string, double> rates;  // mean bits of linears by name, instead of `bits` and of what allocation chooses
+  uint64_t byte_limit = 0;              // of the finished directory; 0: none. Where `bits` came from
+  int passes = 0;                       // turboquant: times that all columns are rounded again
   uint64_t shard_bytes = uint64_t{4} << 30;
   uint64_t seed = 0;
 };
@@ -52,6 +57,7 @@ bool uses_act_order(const QuantizeOptions& options);
 int64_t calibration_tokens(const QuantizeOptions& options);
 bool uses_gradients(const QuantizeOptions& options);
 bool uses_allocation(const QuantizeOptions& options);
+bool uses_calibration(const QuantizeOptions& options);
 // Window L of a rate.
 int window_of(int rate, Effort effort);
 // The taps for every rate that the program can use at this effort.

@@ -10,6 +10,7 @@
 #include "base/rng.h"
 #include "codec/e8p/e8p.h"
 #include "codec/scalar/scalar.h"
+#include "quantize/calibrate_plan.h"
 #include "quantize/card.h"
 
 namespace tq {
@@ -261,6 +262,8 @@ std::vector<PendingArray> artifact_arrays(const Model& model, const QuantizePlan
   for (const TensorPlan& tensor : plan.tables) collector.add_tensor(tensor);
   for (const auto& folds : plan.folds)
     for (const TensorInfo& info : changed_arrays(model, folds)) collector.add_made(info);
+  if (uses_calibration(plan.options))
+    for (const std::string& name : calibrated_vectors(model.spec)) collector.add_made({name, DType::kF32, model.find(name)->shape});
   for (const std::string& name : tensor_names(model.spec))
     if (!quantized.contains(name)) collector.add_kept(name, *model.find(name));
   return collector.take();

@@ -12,6 +12,7 @@
 #include "quantize/gradients.h"
 #include "quantize/options.h"
 #include "quantize/statistics.h"
+#include "quantize/tap_meter.h"
 #include "token/tokenizer.h"
 
 namespace tq {
@@ -36,6 +37,7 @@ class Stream {
 
  private:
   Stream(const Model& model, Backend& backend, const Context& context, const Settings& settings, Memory hidden);
+  TapMeter::Settings meter_settings() const { return {backend_, context_.threads, options_, weights_, length_}; }
   float* hidden_of(int64_t sequence) const { return hidden_.as<float>() + sequence * length_ * model_.spec.hidden; }
   const Model& model_;
   Backend& backend_;

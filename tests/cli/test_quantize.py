@@ -51,6 +51,34 @@ class Quantize(ProgramTest):
             subprocess.run(self.command(output, "--threads", threads), check=True, capture_output=True)
             self.assert_same(output)
 
+    def test_calibration_makes_the_planned_bytes_on_any_threads_and_after_kills(self):
+        flags, outputs = ("--calibrate", "on", "--gradients", "on", "--calibrate-steps", "2"), []
+        for threads in ("1", "3"):
+            outputs.append(self.folder / f"calibrated-{threads}")
+            start = time.monotonic()
+            subprocess.run(self.command(outputs[-1], *flags, "--threads", threads), check=True, capture_output=True)
+            duration = time.monotonic() - start
+        outputs.append(self.folder / "calibrated-killed")
+        generator = random.Random(7)
+        for attempt in range(4):
+            process = self.start(outputs[-1], *flags, "--resume")
+            time.sleep(generator.uniform(0.1, 0.9) * duration)
+            process.kill()
+            process.communicate()
+            if outputs[-1].exists():
+                shutil.rmtree(outputs[-1])
+        subprocess.run(self.command(outputs[-1], *flags, "--resume"), check=True, capture_output=True)
+        made = [contents(output) for output in outputs]
+        for other in made[1:]:
+            self.assertEqual(list(other), list(made[0]))
+            for name in other:
+                self.assertTrue(other[name] == made[0][name], f"{name} differs")
+        plan = json.loads(self.succeeds(*self.command(self.folder / "dry", *flags, "--dry-run", "--json")[1:]).stdout)
+        self.assertEqual(plan["bytes"], sum(map(len, made[0].values())))
+        errors = json.loads(made[0]["turboquant.json"])["block_calibration"]["errors_plain_calibrated"]
+        self.assertEqual(len(errors), self.layers)
+        self.assertTrue(all(float(plain) > 0 and float(calibrated) > 0 for plain, calibrated in errors))
+
     def test_gradients_and_allocation_make_the_same_bytes_on_any_threads_and_after_kills(self):
         flags, outputs = ("--gradients", "on", "--allocate", "on"), []
         for threads in ("1", "3"):

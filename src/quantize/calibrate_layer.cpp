@@ -1,0 +1,217 @@
+#include "quantize/calibrate_layer.h"
+
+#include <algorithm>
+#include <numbers>
+#include <numeric>
+#include <optional>
+
+#include "base/float16.h"
+#include "base/rng.h"
+#include "quantize/layer_trainer.h"
+#include "quantize/rounded_layer.h"
+
+namespace tq {
+namespace {
+
+constexpr double kLastFactor = 0.1;  // of the learning rates at the last step
+
+// Half a cosine from 1 to kLastFactor.
+double rate_factor(int64_t step, int64_t steps) {
+  const double done = static_cast<double>(step) / static_cast<double>(std::max<int64_t>(1, steps - 1));
+  return kLastFactor + (1 - kLastFactor) * 0.5 * (1 + std::cos(std::numbers::pi * done));
+}
+
+class LayerCalibration {
+ public:
+  LayerCalibration(CalibrationPasses& passes, const CalibrationBudget& budget, Backend& rounding)
+      : passes_(passes),
+        budget_(budget),
+        rounding_(rounding),
+        model_(passes.request().model),
+        plan_(passes.request().plan),
+        tensors_(plan_.layers[static_cast<size_t>(passes.layer())]),
+        order_(passes.split().training),
+        random_(splitmix64(plan_.options.seed ^ splitmix64(static_cast<uint64_t>(passes.layer())))) {}
+
+  Result<CalibratedLayer> run() {
+    TQ_ASSIGN(weights_, prepare_trainable_layer(model_, passes_.layer(), passes_.backend()));
+    TQ_TRY(passes_.make_targets(weights_));
+    TQ_TRY(passes_.measure(weights_, weights_.size(), nullptr, plain_statistics_));
+    plain_.tensors.resize(tensors_.size()), tuned_.tensors.resize(tensors_.size());
+    const auto& blocks = model_.spec.layers[static_cast<size_t>(passes_.layer())];
+    if (!can_calibrate(blocks)) return round_uncalibrated();
+    const LayerTrainer::Settings settings{model_.spec, passes_.layer(), {budget_.weight_rate, budget_.vector_rate}};
+    TQ_ASSIGN(LayerTrainer trainer, LayerTrainer::create(settings, weights_, passes_.backend()));
+    trainer_.emplace(std::move(trainer));
+    plain_.changed = trainer_->vectors();
+    for (const CalibrationStage& stage : calibration_stages(blocks)) {
+      TQ_TRY(round(stage));
+      TQ_TRY(fix(stage));
+      TQ_TRY(tune());
+    }
+    finish();
+    TQ_ASSIGN(const BlockErrors plain, errors_of(plain_));
+    TQ_ASSIGN(const BlockErrors calibrated, errors_of(tuned_));
+    const bool is_better = calibrated.all < plain.all && calibrated.is_no_worse_anywhere(plain);
+    return CalibratedLayer{std::move(is_better ? tuned_ : plain_), {plain.all, calibrated.all, is_better}};
+  }
+
+ private:
+  // Linears that are rounded together from statistics of their own, and where they go.
+  struct Part {
+    std::vector<size_t> places;
+    std::vector<TensorPlan> tensors;
+    Statistics statistics;
+    RoundedStep* to = nullptr;
+  };
+
+  Result<CalibratedLayer> round_uncalibrated() {
+    std::vector<PendingStep> steps(1);
+    steps[0].tensors = &tensors_;
+    steps[0].statistics = std::move(plain_statistics_);
+    TQ_ASSIGN(std::vector<RoundedStep> rounded, round_steps(model_, plan_, steps, rounding_, passes_.context()));
+    return CalibratedLayer{std::move(rounded[0]), {}};
+  }
+
+  // The stage's linears as they stand, and those of the plain layer that read the same inputs: together they keep more processors busy.
+  // Before anything is tuned both are the same.
+  Status round(const CalibrationStage& stage) {
+    const bool is_first = !trainer_->is_started();
+    std::set<std::string> taps;
+    for (const size_t i : stage.tensors) taps.insert(tensors_[i].linear.tap);
+    Model current = model_;
+    std::vector<Part> parts;
+    if (Part plain = plain_part(taps, current); !plain.places.empty()) parts.push_back(std::move(plain));
+    if (!is_first) {
+      parts.push_back(tuned_part(stage, current));
+      TQ_TRY(passes_.measure(weights_, stage.block + 1, &taps, parts.back().statistics));
+    }
+    std::vector<PendingStep> steps;
+    for (Part& part : parts) steps.push_back({.name = {}, .tensors = &part.tensors, .statistics = std::move(part.statistics)});
+    TQ_ASSIGN(std::vector<RoundedStep> rounded, round_steps(current, plan_, steps, rounding_, passes_.context()));
+    for (size_t p = 0; p < parts.size(); ++p) {
+      parts[p].to->signs.merge(rounded[p].signs);
+      for (size_t i = 0; i < parts[p].places.size(); ++i) parts[p].to->tensors[parts[p].places[i]] = std::move(rounded[p].tensors[i]);
+    }
+    if (!is_first) return {};
+    tuned_.signs = plain_.signs;
+    for (const size_t i : stage.tensors) tuned_.tensors[i] = plain_.tensors[i];
+    return {};
+  }
+
+  // All linears of these taps whose statistics in the plain layer have not been used yet; under names of their own in `current`.
+  Part plain_part(const std::set<std::string>& taps, Model& current) {
+    Part part{.places = {}, .tensors = {}, .statistics = {}, .to = &plain_};
+    for (const std::string& tap : taps)
+      if (auto found = plain_statistics_.extract(InputKey{tap, -1})) part.statistics.insert(std::move(found));
+    for (size_t i = 0; i < tensors_.size(); ++i) {
+      if (!part.statistics.contains({tensors_[i].linear.tap, -1})) continue;
+      part.places.push_back(i);
+      part.tensors.push_back(tensors_[i]);
+      std::string& name = part.tensors.back().linear.name;
+      const PackedTensor& original = *model_.find(name + ".weight");
+      name += " (not calibrated)";
+      current.tensors[name + ".weight"] = original;
+    }
+    return part;
+  }
+
+  Part tuned_part(const CalibrationStage& stage, Model& current) {
+    Part part{.places = stage.tensors, .tensors = {}, .statistics = {}, .to = &tuned_};
+    for (const size_t i : stage.tensors) {
+      const Linear& linear = tensors_[i].linear;
+      part.tensors.push_back(tensors_[i]);
+      current.tensors.at(linear.name + ".weight") = plain_tensor({linear.out, linear.in}, trainer_->weights_of(i));
+    }
+    return part;
+  }
+
+  // From now on the stage's linears are what their codes decode to.
+  Status fix(const CalibrationStage& stage) {
+    std::vector<TensorPlan> tensors;
+    RoundedStep rounded;
+    rounded.signs = tuned_.signs;
+    for (const size_t i : stage.tensors) tensors.push_back(tensors_[i]), rounded.tensors.push_back(tuned_.tensors[i]);
+    TQ_ASSIGN(const Model model, with_rounded(model_, tensors, plan_.taps, arrays_of(tensors, rounded), nullptr));
+    for (const size_t i : stage.tensors) {
+      const PackedTensor& tensor = *model.find(tensors_[i].linear.name + ".weight");
+      TQ_ASSIGN(std::unique_ptr<Matrix> matrix, passes_.backend().training()->prepare_trainable(tensor));
+      trainer_->fix(i, std::move(matrix));
+    }
+    return {};
+  }
+
+  // Adam on what is continuous; the best state by the held-out sequences stays.
+  Status tune() {
+    trainer_->begin();
+    TQ_ASSIGN(const BlockErrors before, passes_.held_out_errors(weights_));
+    double best = before.all;
+    if (!(best > 0)) return {};
+    const double scale = 1.0 / (before.all * static_cast<double>(budget_.sequences * passes_.length()));
+    const GradientSinks sinks = trainer_->sinks();
+    const int64_t between = std::max<int64_t>(1, (budget_.steps + kCalibrationChecks - 1) / kCalibrationChecks);
+    bool was_worse = false;
+    for (int64_t step = 0; step < budget_.steps; ++step) {
+      for (int64_t i = 0; i < budget_.sequences; ++i) TQ_TRY(passes_.gradients(weights_, next_sequence(), scale, sinks));
+      trainer_->step(rate_factor(step, budget_.steps));
+      if ((step + 1) % between != 0 && step + 1 < budget_.steps) continue;
+      TQ_ASSIGN(const BlockErrors now, passes_.held_out_errors(weights_));
+      const bool is_better = now.all < best && now.is_no_worse_anywhere(before);
+      if (is_better) best = now.all, trainer_->keep();
+      else if (was_worse) break;
+      was_worse = !is_better;
+    }
+    trainer_->restore();
+    return {};
+  }
+
+  // The training sequences in a new random order each time that all have been seen.
+  int64_t next_sequence() {
+    if (next_ == 0)
+      for (size_t i = order_.size(); i > 1; --i) std::swap(order_[i - 1], order_[random_.below(i)]);
+    const int64_t sequence = order_[next_];
+    next_ = (next_ + 1) % order_.size();
+    return sequence;
+  }
+
+  // The tuned row scales and vectors as they will be stored.
+  void finish() {
+    tuned_.changed = trainer_->vectors();
+    for (size_t i = 0; i < tensors_.size(); ++i) {
+      const std::vector<float> factors = trainer_->row_factors(i);
+      for (RoundedPart& part : tuned_.tensors[i].parts) {
+        if (part.name != "row_scale") continue;
+        auto* halves = reinterpret_cast<uint16_t*>(part.bytes.data());
+        for (size_t r = 0; r < factors.size(); ++r) halves[r] = float_to_f16(f16_to_float(halves[r]) * factors[r]);
+      }
+    }
+  }
+
+  Result<BlockErrors> errors_of(const RoundedStep& rounded) {
+    TQ_ASSIGN(const Model model, with_rounded(model_, tensors_, plan_.taps, arrays_of(tensors_, rounded), nullptr));
+    TQ_ASSIGN(const LayerWeights weights, prepare_trainable_layer(model, passes_.layer(), passes_.backend()));
+    return passes_.held_out_errors(weights);
+  }
+
+  CalibrationPasses& passes_;
+  const CalibrationBudget& budget_;
+  Backend& rounding_;
+  const Model& model_;
+  const QuantizePlan& plan_;
+  const std::vector<TensorPlan>& tensors_;
+  std::vector<int64_t> order_;  // of the training sequences
+  size_t next_ = 0;
+  Rng random_;
+  LayerWeights weights_;  // the layer as it stands
+  std::optional<LayerTrainer> trainer_;
+  Statistics plain_statistics_;  // of the original layer on the quantized stream
+  RoundedStep plain_, tuned_;
+};
+
+}  // namespace
+
+Result<CalibratedLayer> calibrate_layer(CalibrationPasses& passes, const CalibrationBudget& budget, Backend& rounding) {
+  return LayerCalibration(passes, budget, rounding).run();
+}
+
+}  // namespace tq

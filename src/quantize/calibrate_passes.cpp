@@ -1,0 +1,170 @@
+#include "quantize/calibrate_passes.h"
+
+#include <algorithm>
+
+#include "quantize/tap_meter.h"
+
+namespace tq {
+namespace {
+
+constexpr double kWorstGrowth = 1.02;  // of the error of one text
+
+Status stopped() { return fail(ErrorCode::kInterrupted, "stopped"); }
+
+// Scaled to mean 1.
+void normalise(std::vector<float>& weight) {
+  double sum = 0;
+  for (const float each : weight) sum += static_cast<double>(each);
+  const auto scale = static_cast<float>(static_cast<double>(weight.size()) / sum);
+  for (float& each : weight) each *= scale;
+}
+
+}  // namespace
+
+bool BlockErrors::is_no_worse_anywhere(const BlockErrors& other) const {
+  for (size_t i = 0; i < text.size(); ++i)
+    if (!(text[i] <= kWorstGrowth * other.text[i])) return false;
+  return true;
+}
+
+Result<CalibrationPasses> CalibrationPasses::create(const CalibrationRequest& request, Backend& backend, const Context& context) {
+  TQ_CHECK(!request.sequences.empty() && request.text.size() == request.sequences.size());
+  if (!backend.training()) return fail(ErrorCode::kFailed, "the backend {} has no training operations", backend.name());
+  CalibrationPasses passes(request, backend, context);
+  TQ_TRY(passes.allocate());
+  for (int64_t i = 0; i < passes.count(); ++i) {
+    embed(request.model, request.sequences[static_cast<size_t>(i)], backend, passes.quantized(i));
+    backend.copy(passes.target(i), passes.quantized(i), static_cast<uint64_t>(passes.floats_) * sizeof(float));
+  }
+  return passes;
+}
+
+CalibrationPasses::CalibrationPasses(const CalibrationRequest& request, Backend& backend, const Context& context)
+    : request_(request),
+      backend_(&backend),
+      context_(&context),
+      split_(split_sequences({request.text.begin(), request.text.end()})),
+      length_(static_cast<int64_t>(request.sequences[0].size())),
+      floats_(length_ * request.model.spec.hidden),
+      texts_(static_cast<size_t>(*std::max_element(request.text.begin(), request.text.end())) + 1),
+      workspace_(backend),
+      backward_(backend) {}
+
+Status CalibrationPasses::allocate() {
+  const auto allocate = [&](Memory& memory, int64_t floats) -> Status {
+    TQ_ASSIGN(memory, backend_->allocate(static_cast<uint64_t>(floats) * sizeof(float)));
+    return {};
+  };
+  for (Memory* stream : {&quantized_, &target_}) TQ_TRY(allocate(*stream, count() * floats_));
+  for (Memory* one : {&scratch_, &gradient_}) TQ_TRY(allocate(*one, floats_));
+  return allocate(token_weight_, count() * length_);
+}
+
+Status CalibrationPasses::begin(int64_t layer) {
+  layer_ = layer;
+  TQ_ASSIGN(kv_, KvCache::create(*backend_, spec(), KvType::kF32, length_, layer, layer + 1));
+  return {};
+}
+
+Status CalibrationPasses::forward(const ModelSpec& spec, const LayerWeights& weights, float* hidden, const TapSink* taps) {
+  if (context_->stopped()) return stopped();
+  forward_layer(spec, layer_, weights, *backend_,
+                {.hidden = hidden, .tokens = length_, .first_position = 0, .kv = kv(), .precision = Precision::kFloat, .taps = taps},
+                workspace_);
+  return {};
+}
+
+Status CalibrationPasses::make_targets(const LayerWeights& weights) {
+  for (int64_t i = 0; i < count(); ++i) TQ_TRY(forward(spec(), weights, target(i), nullptr));
+  return weigh_tokens();
+}
+
+// How much the error of a token counts: what the loss feels at the layer's output, as far as it was measured. Else an error counts in
+// relation to the hidden state, since every norm that reads it divides by its size.
+Status CalibrationPasses::weigh_tokens() {
+  std::vector<float> weight(static_cast<size_t>(count() * length_));
+  const auto* mlp = std::get_if<Mlp>(&spec().layers[static_cast<size_t>(layer_)].back().op);
+  if (request_.weights && mlp) {
+    weight = request_.weights->at(mlp->down.tap);
+  } else {
+    backend_->training()->squares(
+        {.gradient = target_.as<float>(), .token = token_weight_.as<float>(), .tokens = count() * length_, .rows = spec().hidden});
+    backend_->download(weight.data(), token_weight_.as<float>(), weight.size() * sizeof(float));
+    for (float& each : weight) each = 1.0f / std::max(each, 1e-20f);
+  }
+  normalise(weight);
+  backend_->upload(token_weight_.as<float>(), weight.data(), weight.size() * sizeof(float));
+  return {};
+}
+
+Status CalibrationPasses::advance(const LayerWeights& weights) {
+  for (int64_t i = 0; i < count(); ++i) TQ_TRY(forward(spec(), weights, quantized(i), nullptr));
+  return {};
+}
+
+float* CalibrationPasses::copied(int64_t sequence) {
+  backend_->copy(scratch_.as<float>(), quantized(sequence), static_cast<uint64_t>(floats_) * sizeof(float));
+  return scratch_.as<float>();
+}
+
+Status CalibrationPasses::measure(const LayerWeights& weights, size_t blocks, const std::set<std::string>* taps, Statistics& statistics) {
+  ModelSpec part = spec();
+  part.layers[static_cast<size_t>(layer_)].resize(blocks);
+  TapMeter meter({*backend_, context_->threads, request_.plan.options, request_.weights, length_, taps}, statistics);
+  for (int64_t i = 0; i < count(); ++i) {
+    const TapSink sink = meter.sink(i);
+    TQ_TRY(forward(part, weights, copied(i), &sink));
+  }
+  return meter.finish();
+}
+
+Status CalibrationPasses::measure_head(Statistics& statistics) {
+  TQ_ASSIGN(const HeadWeights head, prepare_head(request_.model, *backend_));
+  TapMeter meter({*backend_, context_->threads, request_.plan.options, request_.weights, length_}, statistics);
+  for (int64_t i = 0; i < count(); ++i) {
+    const TapSink sink = meter.sink(i);
+    forward_head(spec(), head, *backend_, {.hidden = quantized(i), .tokens = length_, .logits = nullptr, .taps = &sink}, workspace_);
+  }
+  return meter.finish();
+}
+
+Result<BlockErrors> CalibrationPasses::held_out_errors(const LayerWeights& weights) {
+  BlockErrors errors{std::vector<double>(texts_), 0};
+  std::vector<int64_t> sequences(texts_);
+  for (const int64_t i : split_.held_out) {
+    const float* output = copied(i);
+    TQ_TRY(forward(spec(), weights, scratch_.as<float>(), nullptr));
+    double loss = 0;
+    backend_->training()->squared_error({.output = output,
+                                         .target = target(i),
+                                         .weight = token_weight(i),
+                                         .gradient = gradient_.as<float>(),
+                                         .loss = &loss,
+                                         .tokens = length_,
+                                         .width = spec().hidden,
+                                         .scale = 1.0f / static_cast<float>(length_)});
+    const auto text = static_cast<size_t>(request_.text[static_cast<size_t>(i)]);
+    errors.text[text] += loss, errors.all += loss, ++sequences[text];
+  }
+  for (size_t i = 0; i < texts_; ++i) errors.text[i] /= static_cast<double>(std::max<int64_t>(1, sequences[i]));
+  errors.all /= static_cast<double>(split_.held_out.size());
+  return errors;
+}
+
+Status CalibrationPasses::gradients(const LayerWeights& weights, int64_t sequence, double scale, const GradientSinks& sinks) {
+  if (context_->stopped()) return stopped();
+  const float* output =
+      trace_layer(spec(), layer_, weights, *backend_, {.input = quantized(sequence), .tokens = length_, .kv = kv()}, backward_);
+  backend_->training()->squared_error({.output = output,
+                                       .target = target(sequence),
+                                       .weight = token_weight(sequence),
+                                       .gradient = gradient_.as<float>(),
+                                       .loss = nullptr,
+                                       .tokens = length_,
+                                       .width = spec().hidden,
+                                       .scale = static_cast<float>(scale)});
+  return backward_layer(spec(), layer_, weights, *backend_, {.gradient = gradient_.as<float>(), .tokens = length_, .sinks = &sinks},
+                        backward_);
+}
+
+}  // namespace tq

@@ -1,0 +1,92 @@
+// The two streams of block-wise calibration: hidden states of all calibration sequences in the original model and in the quantized prefix,
+// before the same layer, and the passes through that layer. Everything stays in the backend's memory.
+#pragma once
+
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/context.h"
+#include "graph/backward.h"
+#include "quantize/calibrate_plan.h"
+#include "quantize/gradients.h"
+#include "quantize/statistics.h"
+
+namespace tq {
+
+struct CalibrationRequest {
+  const Model& model;
+  const QuantizePlan& plan;
+  std::span<const std::vector<TokenId>> sequences;  // all of equal length
+  std::span<const int> text;                        // that each sequence comes from, from 0
+  const TokenWeights* weights = nullptr;            // at the tap points, or null
+};
+
+// What is wrong at the output of a layer on held-out sequences: the weighted mean squared error of a token, by text and of all.
+struct BlockErrors {
+  std::vector<double> text;  // 0 where nothing of a text is held out
+  double all = 0;
+
+  // Whether no text is worse than in `other` by more than 2 %.
+  bool is_no_worse_anywhere(const BlockErrors& other) const;
+};
+
+class CalibrationPasses {
+ public:
+  // Embeds the sequences. Errors: kNoResource for the hidden states of all of them, twice.
+  static Result<CalibrationPasses> create(const CalibrationRequest& request, Backend& backend, const Context& context);
+
+  // To be called before anything is asked of a layer. Errors: kNoResource.
+  Status begin(int64_t layer);
+  // The original stream becomes what the layer makes of it: the targets of what follows.
+  Status make_targets(const LayerWeights& weights);
+  // The quantized stream becomes what the layer makes of it.
+  Status advance(const LayerWeights& weights);
+  // Statistics of what the taps see of the quantized stream in the layer's first `blocks` blocks; taps null: all of them.
+  Status measure(const LayerWeights& weights, size_t blocks, const std::set<std::string>* taps, Statistics& statistics);
+  // After the last layer, of the quantized stream: what the head sees.
+  Status measure_head(Statistics& statistics);
+
+  Result<BlockErrors> held_out_errors(const LayerWeights& weights);
+  // Gradients of scale * (weighted squared error of one training sequence), summed over its tokens, to the sinks.
+  Status gradients(const LayerWeights& weights, int64_t sequence, double scale, const GradientSinks& sinks);
+
+  const CalibrationRequest& request() const { return request_; }
+  const CalibrationSplit& split() const { return split_; }
+  int64_t length() const { return length_; }
+  Backend& backend() const { return *backend_; }
+  const Context& context() const { return *context_; }
+  int64_t layer() const { return layer_; }
+
+ private:
+  CalibrationPasses(const CalibrationRequest& request, Backend& backend, const Context& context);
+  Status allocate();
+  Status weigh_tokens();
+  Status forward(const ModelSpec& spec, const LayerWeights& weights, float* hidden, const TapSink* taps);
+  // A copy of the quantized stream's hidden states, [T, H].
+  float* copied(int64_t sequence);
+  float* quantized(int64_t sequence) { return quantized_.as<float>() + sequence * floats_; }
+  float* target(int64_t sequence) { return target_.as<float>() + sequence * floats_; }
+  const float* token_weight(int64_t sequence) { return token_weight_.as<float>() + sequence * length_; }
+  const ModelSpec& spec() const { return request_.model.spec; }
+  int64_t count() const { return static_cast<int64_t>(request_.sequences.size()); }
+  KvView kv() const { return kv_->layer(layer_); }
+
+  CalibrationRequest request_;
+  Backend* backend_;
+  const Context* context_;
+  CalibrationSplit split_;
+  int64_t length_, floats_;  // of a sequence: tokens, floats of hidden states
+  int64_t layer_ = -1;
+  size_t texts_ = 0;
+  Memory quantized_, target_;  // [sequences, T, H]
+  Memory token_weight_;        // [sequences, T]
+  Memory scratch_, gradient_;  // [T, H]
+  std::optional<KvCache> kv_;
+  Workspace workspace_;
+  BackwardWorkspace backward_;
+};
+
+}  // namespace tq

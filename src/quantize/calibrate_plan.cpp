@@ -1,0 +1,111 @@
+#include "quantize/calibrate_plan.h"
+
+#include <algorithm>
+#include <map>
+
+namespace tq {
+namespace {
+
+constexpr size_t kHeldOutShare = 8;
+
+size_t stage_of(Role role) {
+  switch (role) {
+    case Role::kQuery:
+    case Role::kKey:
+    case Role::kFusedQkv: return 0;
+    case Role::kValue: return 1;
+    case Role::kOutput: return 2;
+    case Role::kGate:
+    case Role::kUp:
+    case Role::kFusedGateUp: return 3;
+    default: return 4;
+  }
+}
+
+}  // namespace
+
+std::vector<CalibrationStage> calibration_stages(const std::vector<Block>& layer) {
+  std::map<std::pair<size_t, size_t>, CalibrationStage> stages;  // by block and place in it
+  size_t next = 0;
+  for (size_t b = 0; b < layer.size(); ++b)
+    for (const Linear* linear : linears(layer[b])) {
+      CalibrationStage& stage = stages[{b, stage_of(linear->role)}];
+      stage.block = b;
+      stage.tensors.push_back(next++);
+    }
+  std::vector<CalibrationStage> out;
+  for (const auto& [place, stage] : stages) out.push_back(stage);
+  return out;
+}
+
+bool can_calibrate(const std::vector<Block>& layer) {
+  return std::none_of(layer.begin(), layer.end(), [](const Block& block) { return std::holds_alternative<Moe>(block.op); });
+}
+
+CalibrationSplit split_sequences(const std::vector<int>& text) {
+  std::map<int, std::vector<int64_t>> by_text;
+  for (size_t i = 0; i < text.size(); ++i) by_text[text[i]].push_back(static_cast<int64_t>(i));
+  std::vector<bool> is_held_out(text.size());
+  for (const auto& [name, sequences] : by_text) {
+    if (sequences.size() < 2) continue;
+    const size_t count = std::max<size_t>(1, sequences.size() / kHeldOutShare);
+    for (size_t i = 0; i < count; ++i) is_held_out[static_cast<size_t>(sequences[(2 * i + 1) * sequences.size() / (2 * count)])] = true;
+  }
+  CalibrationSplit split;
+  for (size_t i = 0; i < text.size(); ++i) (is_held_out[i] ? split.held_out : split.training).push_back(static_cast<int64_t>(i));
+  if (split.held_out.empty()) split.held_out = split.training;
+  return split;
+}
+
+CalibrationBudget calibration_budget(const QuantizeOptions& options, int64_t weights) {
+  constexpr CalibrationBudget kBudgets[3] = {{6, 1, 1e-3, 5e-4}, {12, 2, 1e-3, 5e-4}, {32, 8, 1e-3, 5e-4}};
+  CalibrationBudget budget = kBudgets[static_cast<size_t>(options.effort)];
+  if (options.calibrate_steps > 0) budget.steps = options.calibrate_steps;
+  if (options.calibrate_sequences > 0) budget.sequences = options.calibrate_sequences;
+  if (options.calibrate_weight_rate >= 0) budget.weight_rate = options.calibrate_weight_rate;
+  if (options.calibrate_vector_rate >= 0) budget.vector_rate = options.calibrate_vector_rate;
+  if (weights >= kVectorsOnlyWeights && options.bits >= 3 && options.calibrate_weight_rate < 0) budget.weight_rate = 0;
+  return budget;
+}
+
+CalibrationOperations calibration_operations(const ModelSpec& spec, const CalibrationBudget& budget, double tokens, double length) {
+  CalibrationOperations out;
+  const double trained = static_cast<double>(budget.steps * budget.sequences) * length;
+  for (const auto& layer : spec.layers) {
+    double all = 0;
+    std::vector<double> until;  // weights up to the end of each block
+    for (const Block& block : layer) {
+      for (const Linear* linear : linears(block))
+        all += static_cast<double>(std::max<int64_t>(1, linear->experts) * linear->in) * static_cast<double>(linear->out);
+      until.push_back(all);
+    }
+    out.passes += 3 * tokens * all;  // targets, statistics of the plain layer, the quantized stream
+    if (!can_calibrate(layer)) continue;
+    const std::vector<CalibrationStage> stages = calibration_stages(layer);
+    for (size_t i = 1; i < stages.size(); ++i) out.passes += tokens * until[stages[i].block];
+    const auto judged = static_cast<double>(static_cast<int64_t>(stages.size()) * (1 + kCalibrationChecks) + 2);
+    out.passes += judged * tokens / static_cast<double>(kHeldOutShare) * all;
+    // Forward, the gradients of the inputs, and those of the weights that are left: half of them on average.
+    out.steps += static_cast<double>(stages.size()) * trained * all * (budget.weight_rate > 0 ? 2.5 : 2.0);
+  }
+  return out;
+}
+
+std::vector<std::string> calibrated_vectors(const ModelSpec& spec) {
+  std::vector<std::string> names;
+  for (const auto& layer : spec.layers) {
+    if (!can_calibrate(layer)) continue;
+    for (const Block& block : layer) {
+      names.push_back(block.pre.name + ".weight");
+      if (block.post) names.push_back(block.post->name + ".weight");
+      if (const auto* attention = std::get_if<Attention>(&block.op))
+        for (const auto& norm : {attention->query_norm, attention->key_norm})
+          if (norm) names.push_back(norm->name + ".weight");
+      for (const Linear* linear : linears(block))
+        if (linear->bias) names.push_back(linear->name + ".bias");
+    }
+  }
+  return names;
+}
+
+}  // namespace tq

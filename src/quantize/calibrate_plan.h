@@ -1,0 +1,56 @@
+// What block-wise calibration will do: the stages of a layer, the sequences it trains on and those it judges by, its budget.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "model/spec.h"
+#include "quantize/plan.h"
+
+namespace tq {
+
+// Linears that are rounded together, as places in the plan of their layer; in the order q, k | v | o | gate, up | down. A fused matrix
+// takes the place of the first of its parts.
+struct CalibrationStage {
+  std::vector<size_t> tensors;
+  size_t block = 0;  // of the layer that they belong to
+};
+std::vector<CalibrationStage> calibration_stages(const std::vector<Block>& layer);
+// Layers with a mixture are rounded without calibration.
+bool can_calibrate(const std::vector<Block>& layer);
+
+constexpr int64_t kCalibrationChecks = 3;  // of the held-out errors in a stage, beside that before it
+
+// Of the sequences of every text one in eight, one at least, is only judged by; of a text with one sequence none. text: of each sequence.
+struct CalibrationSplit {
+  std::vector<int64_t> training, held_out;
+};
+CalibrationSplit split_sequences(const std::vector<int>& text);
+
+struct CalibrationBudget {
+  int64_t steps = 0;                        // of Adam after each stage
+  int64_t sequences = 0;                    // a step
+  double weight_rate = 0, vector_rate = 0;  // TrainingRates
+};
+// weights of the model's linears from this number on, at 3 bits and more, are only rounded: their vectors alone are trained.
+constexpr int64_t kVectorsOnlyWeights = 30'000'000'000;
+CalibrationBudget calibration_budget(const QuantizeOptions& options, int64_t weights);
+
+// Multiply-adds of the calibration: what its steps take, and what else runs through the layers (targets, statistics, held-out errors).
+struct CalibrationOperations {
+  double steps = 0, passes = 0;
+  double all() const { return steps + passes; }
+};
+// tokens: of all sequences, `length` each.
+CalibrationOperations calibration_operations(const ModelSpec& spec, const CalibrationBudget& budget, double tokens, double length);
+
+// Held-out errors at a layer's output: rounded without calibration, and with it. 0: not calibrated.
+struct CalibrationFacts {
+  double plain = 0, calibrated = 0;
+  bool is_kept = false;  // the calibrated form: it is better, and on no text worse by more than 2 %
+};
+
+// Norms and biases of the layers that are calibrated: the plain arrays that change.
+std::vector<std::string> calibrated_vectors(const ModelSpec& spec);
+
+}  // namespace tq
