@@ -1,4 +1,4 @@
-// Launches of the plane kernels, and the planes decoded: for prompts, for rows of an embedding.
+// Launches of the plane kernels, and the planes decoded: for prompts, for rows of an embedding. Gradients turned back from their basis.
 #include <cuda_fp16.h>
 
 #include "kernels/cuda/launch.cuh"
@@ -6,6 +6,7 @@
 #include "kernels/cuda/plane_filter.cuh"
 #include "kernels/cuda/plane_product.cuh"
 #include "kernels/cuda/quantize.cuh"
+#include "kernels/cuda/training_ops.h"
 
 namespace tq::cuda {
 namespace {
@@ -154,6 +155,28 @@ __global__ void __launch_bounds__(kQuantizeWarps * 32)
   }
 }
 
+// A warp 256 columns of a token: grid (groups / kQuantizeWarps, tokens).
+__global__ void __launch_bounds__(kQuantizeWarps * 32) unrotate_kernel(const Unrotate args) {
+  launch_dependents();
+  dependency_wait();
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int group = static_cast<int>(blockIdx.x) * kQuantizeWarps + static_cast<int>(threadIdx.x) / 32;
+  if (group * kGroupColumns >= args.columns) return;
+  const int first = group * kGroupColumns + 8 * lane;
+  const int64_t row = blockIdx.y * static_cast<int64_t>(args.columns);
+  Group values;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) values.value[i] = first + i < args.columns ? args.input[row + first + i] : 0.0f;
+  values.hadamard(args.hadamard, lane);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const int k = first + i;
+    if (k >= args.columns) continue;
+    const float value = args.sign[k / 8] >> (k % 8) & 1 ? -values.value[i] : values.value[i];
+    args.output[row + k] = args.accumulate ? args.output[row + k] + value : value;
+  }
+}
+
 dim3 group_grid(int columns, int tokens) {
   const int groups = (columns + kGroupColumns - 1) / kGroupColumns;
   return dim3(static_cast<unsigned>((groups + kQuantizeWarps - 1) / kQuantizeWarps), static_cast<unsigned>(tokens));
@@ -220,6 +243,10 @@ void rotate_input(const QuantizeArgs& args, void* half_output, float* output, cu
 
 void embed_planes(const DecodeArgs& table, const uint8_t* sign, const int32_t* tokens, float scale, int count, cudaStream_t stream) {
   launch(&embed_planes_kernel, group_grid(table.columns, count), kQuantizeWarps * 32, 0, stream, table, sign, tokens, scale);
+}
+
+void unrotate(const Unrotate& args, cudaStream_t stream) {
+  launch(&unrotate_kernel, group_grid(args.columns, args.tokens), kQuantizeWarps * 32, 0, stream, args);
 }
 
 }  // namespace tq::cuda
