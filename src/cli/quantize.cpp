@@ -17,8 +17,8 @@ namespace tq::cli {
 namespace {
 
 struct Flags {
-  std::string model, output, method = "turboquant", effort = "normal", embedding = "6", head = "6", gradients, act_order, allocate, rates,
-                             size, fit, context = "4096";
+  std::string model, output, method = "turboquant", effort = "normal", embedding = "6", head = "6", gradients, act_order, allocate, tune,
+                             rates, size, fit, context = "4096";
   std::vector<std::string> calibration;
   double bits = 0, damping = QuantizeOptions().damping;
   int passes = QuantizeOptions().passes;
@@ -27,6 +27,8 @@ struct Flags {
   std::string calibrate;
   int64_t calibrate_steps = 0, calibrate_sequences = 0;
   double calibrate_weight_rate = QuantizeOptions().calibrate_weight_rate, calibrate_vector_rate = QuantizeOptions().calibrate_vector_rate;
+  int64_t tune_steps = 0;
+  double tune_rate = 0;
   bool dry_run = false, resume = false, json = false;
   ComputeFlags compute;
 };
@@ -57,6 +59,9 @@ Result<QuantizeOptions> options_of(const Flags& flags) {
   if (targets == 0 && flags.rates.empty()) return bad_usage("how small? Give --bits 3, --size 35GB, --fit 24GB or --rates FILE");
   if (!flags.rates.empty()) TQ_TRY(read_rates(flags.rates, options));
   if (!flags.allocate.empty()) options.allocate = flags.allocate == "on";
+  if (!flags.tune.empty()) options.tune = flags.tune == "on";
+  options.tune_steps = flags.tune_steps;
+  options.tune_rate = flags.tune_rate;
   const std::optional<Effort> effort = effort_from_name(flags.effort);
   if (!effort) return bad_usage("--effort {}: give fast, normal or best", flags.effort);
   options.effort = *effort;
@@ -147,6 +152,7 @@ void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags
                             {"seconds_statistics", time.statistics},
                             {"seconds_rounding", time.rounding},
                             {"seconds_calibration", time.calibration},
+                            {"seconds_tuning", time.tuning},
                             {"seconds", time.all()}}
                            .dump(2));
     return;
@@ -162,6 +168,7 @@ void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags
   fmt::print("  time     about {:.0f} s with {} threads: {:.0f} s of gradients, {:.0f} s of statistics, {:.0f} s of rounding\n", time.all(),
              threads, time.gradients, time.statistics, time.rounding);
   if (uses_calibration(plan.options)) print_calibration(model, plan, time.calibration);
+  if (uses_tuning(plan.options)) fmt::print("  tuning   about {:.0f} s of the time\n", time.tuning);
 }
 
 // The numbers of the experts that were not rounded under their own tokens: "3, 17".
@@ -191,6 +198,16 @@ std::string calibration_text(const QuantizeSummary& summary) {
                      all > 0 ? 100.0 * std::exp(logarithm / static_cast<double>(all)) : 100.0);
 }
 
+Json tuning_json(const TuneFacts& tuning) {
+  Json held_out = Json::array();
+  for (const TunePoint& point : tuning.held_out) {
+    Json domains = Json::object();
+    for (size_t i = 0; i < point.domain.size(); ++i) domains[tuning.domains[i]] = point.domain[i];
+    held_out.push_back({{"step", point.step}, {"kl", point.mean()}, {"kl_by_text", domains}});
+  }
+  return {{"steps", tuning.steps}, {"kept_step", tuning.best_step}, {"loss_by_step", tuning.losses}, {"held_out", held_out}};
+}
+
 void print_summary(const QuantizeSummary& summary, const Flags& flags) {
   if (flags.json) {
     Json rates = Json::object();
@@ -209,6 +226,8 @@ void print_summary(const QuantizeSummary& summary, const Flags& flags) {
                               {"kl_uniform", summary.allocation.uniform},
                               {"kl_promotions", summary.allocation.promotions},
                               {"kl_moves", summary.allocation.moves}}},
+                            {"tuning", tuning_json(summary.tuning)},
+                            {"seconds_tuning", summary.seconds_tuning},
                             {"seconds_statistics", summary.seconds_statistics},
                             {"seconds_rounding", summary.seconds_rounding},
                             {"seconds_calibration", summary.seconds_calibration},
@@ -228,6 +247,9 @@ void print_summary(const QuantizeSummary& summary, const Flags& flags) {
       summary.seconds_allocation, summary.seconds_statistics, summary.seconds_rounding);
   fmt::print("rates ({}): {}\n", summary.allocation.chosen, rates_text(summary.layers));
   if (!summary.calibration.empty()) fmt::print("{}; {:.0f} s\n", calibration_text(summary), summary.seconds_calibration);
+  if (const TuneFacts& tuning = summary.tuning; tuning.steps > 0)
+    fmt::print("tuning: {:.0f} s, KL on held-out text {:.5f} -> {:.5f} ({} of {} steps kept)\n", summary.seconds_tuning, tuning.before(),
+               tuning.after(), tuning.best_step, tuning.steps);
 }
 
 // A plan needs shapes alone, so a config.json is enough for one.
@@ -306,6 +328,12 @@ Command add_quantize(CLI::App& root) {
                   "Learning rate of weights not rounded yet, relative to their size; 0: left alone; negative: by effort");
   app->add_option("--calibrate-vector-rate", flags->calibrate_vector_rate,
                   "Learning rate of row scales, norms and biases, relative to their size; negative: by effort");
+  app->add_option("--tune", flags->tune,
+                  "on or off: after rounding, move scales, norms and biases towards the original; off when not given")
+      ->check(CLI::IsMember({"on", "off"}));
+  app->add_option("--tune-steps", flags->tune_steps, "Steps of the tuning; 0 follows the effort")->check(CLI::Range(0, 100000));
+  app->add_option("--tune-rate", flags->tune_rate, "Highest relative change in a step of the tuning; 0 is the usual one")
+      ->check(CLI::Range(0.0, 1.0));
   app->add_option("--seed", flags->seed, "Of the random rotation");
   app->add_flag("--dry-run", flags->dry_run, "Print size, memory and time; write nothing");
   app->add_flag("--resume", flags->resume, "Continue an interrupted run");

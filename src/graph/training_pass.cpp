@@ -148,8 +148,9 @@ Result<double> training_pass(const Model& model, Backend& backend, const Context
   return loss;
 }
 
-Result<Memory> final_hidden(const Model& model, Backend& backend, const Context& context, std::span<const std::vector<int32_t>> sequences) {
-  Wave wave = make_wave(model, backend, context, sequences);
+Result<Memory> final_hidden(const Model& model, Backend& backend, const Context& context, std::span<const std::vector<int32_t>> sequences,
+                            const TrainableModel* weights) {
+  Wave wave = make_wave(model, backend, context, sequences, weights);
   TQ_ASSIGN(Memory hidden, wave.embedded());
   for (int64_t layer = 0; layer < model.spec.layers_count(); ++layer) TQ_TRY(wave.forward(layer, hidden.as<float>()));
   return hidden;

@@ -24,6 +24,7 @@ uint64_t training_bytes(const ModelSpec& spec, int64_t length);
 Result<double> training_pass(const Model& model, Backend& backend, const Context& context, const TrainingPassArgs& args);
 
 // The hidden states after the last layer, [sequences, T, H], in the backend's memory: what a reference for a divergence is made from.
-Result<Memory> final_hidden(const Model& model, Backend& backend, const Context& context, std::span<const std::vector<int32_t>> sequences);
+Result<Memory> final_hidden(const Model& model, Backend& backend, const Context& context, std::span<const std::vector<int32_t>> sequences,
+                            const TrainableModel* weights = nullptr);
 
 }  // namespace tq

@@ -5,6 +5,7 @@
 
 #include "artifact/format.h"
 #include "quantize/plan.h"
+#include "quantize/tune.h"
 
 namespace tq {
 namespace {
@@ -106,6 +107,9 @@ std::string record_text(const Model& model, const QuantizePlan& plan, const Reco
                           {"kl_promotions", fixed(plan.allocation.promotions)},
                           {"kl_moves", fixed(plan.allocation.moves)}};
   if (uses_calibration(options)) record["block_calibration"] = calibration_record(model, options, facts);
+  record["tuning"] = {{"steps", uses_tuning(options) ? tune_settings(options, model.spec.context).steps : 0},
+                      {"kl_before", fixed(facts.untuned)},
+                      {"kl_after", fixed(facts.tuned)}};
   Json files = Json::object();
   for (const auto& [name, hash] : facts.hashes) files[name] = hash;
   record["files"] = files;

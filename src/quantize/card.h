@@ -18,6 +18,7 @@ struct RecordFacts {
   std::map<std::string, double> errors;                 // tr(E H E^T) / tr(W H W^T) of every quantized tensor
   std::map<std::string, std::string> experts;           // RoundedStep::experts
   std::map<std::string, CalibrationFacts> calibration;  // of the blocks, by step
+  double untuned = 0, tuned = 0;                        // KL on held-out text before and after the tuning
 };
 std::string record_text(const Model& model, const QuantizePlan& plan, const RecordFacts& facts);
 

@@ -9,6 +9,7 @@
 #include "graph/kv_cache.h"
 #include "quantize/calibrate_plan.h"
 #include "quantize/statistics.h"
+#include "quantize/tune.h"
 
 namespace tq {
 namespace {
@@ -161,6 +162,21 @@ double calibration_seconds(const Model& model, const QuantizePlan& plan, const T
   return std::max(0.0, operations - pass) / speeds.product + attention * (operations / pass - 1) + 0.5 * plain.statistics + plain.rounding;
 }
 
+// A step: the original forward; the rounded model forward, forward again layer by layer, and its inputs' gradients. A measurement: both
+// forward. Heads likewise. attention: seconds a token.
+double tuning_seconds(const ModelSpec& spec, const QuantizeOptions& options, const Speeds& speeds, double attention) {
+  if (!uses_tuning(options)) return 0;
+  constexpr double kHeldOutSequences = 10;
+  const TuneSettings settings = tune_settings(options, spec.context);
+  const double head = static_cast<double>(spec.head.in) * static_cast<double>(spec.head.out);
+  const double linears = static_cast<double>(count_weights(spec).linears), length = static_cast<double>(settings.length);
+  const double learned = static_cast<double>(settings.steps * settings.batch) * length;
+  const double measured = static_cast<double>(settings.measures + 1) * kHeldOutSequences * length;
+  const double forward = (linears + head) / speeds.product + attention, decoding = linears / speeds.decode;
+  const auto decodings = static_cast<double>(2 * settings.steps + 2 * settings.measures);
+  return (4 * learned + 2 * measured) * forward + decodings * decoding;
+}
+
 }  // namespace
 
 TimeEstimate estimate_time(const Model& model, const QuantizePlan& plan, Backend& backend, const Context& context) {
@@ -185,6 +201,7 @@ TimeEstimate estimate_time(const Model& model, const QuantizePlan& plan, Backend
     const double head = static_cast<double>(model.spec.head.in) * static_cast<double>(model.spec.head.out);
     out.gradients = 4 * (tokens * (static_cast<double>(counts.linears) + head) / speeds.product + attention);
   }
+  out.tuning = tuning_seconds(model.spec, plan.options, speeds, attention / tokens);
   return out;
 }
 

@@ -17,12 +17,12 @@
 #include "quantize/gradient_steps.h"
 #include "quantize/job_folder.h"
 #include "quantize/round_steps.h"
+#include "quantize/rounded_model.h"
 #include "quantize/stream.h"
+#include "quantize/tune_steps.h"
 
 namespace tq {
 namespace {
-
-using Archives = std::vector<std::shared_ptr<const safetensors::Archive>>;
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -101,6 +101,7 @@ class Job {
 
   Result<QuantizeSummary> run(const std::string& directory) {
     TQ_TRY(make_steps());
+    TQ_TRY(tune());
     TQ_TRY(assemble());
     TQ_TRY(publish(directory));
     summary_.bits = mean_bits(plan_);
@@ -228,6 +229,41 @@ class Job {
     return out;
   }
 
+  Result<StepArchives> open_rounded() const {
+    StepArchives archives;
+    for (size_t i = 0; i < plan_.layers.size(); ++i) {
+      TQ_ASSIGN(auto archive, folder_.open_step(layer_step(static_cast<int64_t>(i))));
+      archives.push_back(std::move(archive));
+    }
+    if (plan_.tables.empty()) return archives;
+    TQ_ASSIGN(auto archive, folder_.open_step(kTablesStep));
+    archives.push_back(std::move(archive));
+    return archives;
+  }
+
+  Status tune() {
+    if (!uses_tuning(plan_.options)) return {};
+    const auto start = std::chrono::steady_clock::now();
+    if (!folder_.has_step(kTuneStep)) TQ_TRY(run_tuning());
+    TQ_ASSIGN(summary_.tuning, load_tuning(folder_));
+    summary_.seconds_tuning = seconds_since(start);
+    return {};
+  }
+
+  Status run_tuning() {
+    TQ_ASSIGN(const StepArchives archives, open_rounded());
+    TQ_ASSIGN(const Model rounded, rounded_model(model_, plan_, archives));
+    TQ_ASSIGN(const auto calibration, read_sequences());
+    TQ_ASSIGN(const std::vector<CalibrationText> texts, read_calibration(plan_.options));
+    const TuneSettings settings = tune_settings(plan_.options, model_.spec.context);
+    const TuningText text =
+        tuning_text(*model_.tokenizer,
+                    {.texts = texts, .calibration = calibration, .length = settings.length, .count = settings.steps * settings.batch});
+    FloatBackend by_blas(training_, context_.threads);
+    Backend& device = backend_.training() ? backend_ : training_;
+    return tune_steps({model_, rounded, text, settings}, device.is_host() ? by_blas : device, context_, folder_);
+  }
+
   // Rounds the pending steps and saves them.
   Status finish(std::vector<PendingStep>& pending) {
     const auto start = std::chrono::steady_clock::now();
@@ -276,14 +312,10 @@ class Job {
   }
 
   Status assemble() {
-    Archives archives;
-    for (size_t i = 0; i < plan_.layers.size(); ++i) {
-      TQ_ASSIGN(auto archive, folder_.open_step(layer_step(static_cast<int64_t>(i))));
-      archives.push_back(std::move(archive));
-    }
-    if (!plan_.tables.empty()) {
-      TQ_ASSIGN(auto archive, folder_.open_step(kTablesStep));
-      archives.push_back(std::move(archive));
+    TQ_ASSIGN(StepArchives archives, open_rounded());
+    if (uses_tuning(plan_.options)) {  // before what it replaces
+      TQ_ASSIGN(auto archive, folder_.open_step(kTuneStep));
+      archives.insert(archives.begin(), std::move(archive));
     }
     std::map<std::string, PendingArray> made;
     for (const auto& archive : archives) {
@@ -312,8 +344,9 @@ class Job {
     const ShardPlan shards = plan_shards(artifact_arrays(model_, plan_, look_up), plan_.options.shard_bytes);
     TQ_ASSIGN(const auto hashes, write_shards(folder_.path(), shards));
     for (const auto& [name, text] : plan_.texts) TQ_TRY(write_file(folder_.path() + "/" + name, text));
-    TQ_TRY(write_file(folder_.path() + "/turboquant.json",
-                      record_text(model_, plan_, {hashes, summary_.errors, summary_.experts, summary_.calibration})));
+    const RecordFacts facts{
+        hashes, summary_.errors, summary_.experts, summary_.calibration, summary_.tuning.before(), summary_.tuning.after()};
+    TQ_TRY(write_file(folder_.path() + "/turboquant.json", record_text(model_, plan_, facts)));
     return folder_.remove_steps();
   }
 
@@ -368,7 +401,9 @@ uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int thread
     largest = std::max(largest, wave * memory.objectives + working_memory(memory, wave, threads));
   }
   const StepMemory tables = step_memory(plan.tables, threads);
-  return kProgram + hidden + trained + std::max(largest, tables.objectives + working_memory(tables, 1, threads));
+  const uint64_t rounding = hidden + trained + std::max(largest, tables.objectives + working_memory(tables, 1, threads));
+  if (!uses_tuning(plan.options)) return kProgram + rounding;
+  return kProgram + std::max(rounding, tuning_memory(model.spec, tune_settings(plan.options, model.spec.context)));
 }
 
 Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume,

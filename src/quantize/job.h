@@ -7,6 +7,7 @@
 #include "kernels/backend.h"
 #include "quantize/calibrate_plan.h"
 #include "quantize/plan.h"
+#include "quantize/tune_steps.h"
 
 namespace tq {
 
@@ -15,7 +16,8 @@ struct QuantizeSummary {
   MeanBits bits;
   std::vector<std::vector<TensorPlan>> layers;  // with the rates that were chosen
   AllocationFacts allocation;
-  double seconds_gradients = 0, seconds_allocation = 0, seconds_statistics = 0, seconds_rounding = 0;
+  TuneFacts tuning;
+  double seconds_gradients = 0, seconds_allocation = 0, seconds_statistics = 0, seconds_rounding = 0, seconds_tuning = 0;
   double seconds_calibration = 0;                       // of the blocks, with their statistics and rounding
   std::map<std::string, CalibrationFacts> calibration;  // of the blocks, by step
   std::map<std::string, double> errors;                 // tr(E H E^T) / tr(W H W^T) by tensor

@@ -46,6 +46,9 @@ struct QuantizeOptions {
   int64_t calibrate_sequences = 0;       // a step; 0: by effort
   double calibrate_weight_rate = -1;     // CalibrationBudget; negative: by effort
   double calibrate_vector_rate = -1;
+  std::optional<bool> tune;             // move scales, norms and biases of the rounded model towards the original; off when not given
+  int64_t tune_steps = 0;               // 0: by effort
+  double tune_rate = 0;                 // the highest rate of its steps, a relative change; 0: the usual one
   std::map<std::string, double> rates;  // mean bits of linears by name, instead of `bits` and of what allocation chooses
   uint64_t byte_limit = 0;              // of the finished directory; 0: none. Where `bits` came from
   int passes = 0;                       // turboquant: times that all columns are rounded again
@@ -58,6 +61,7 @@ int64_t calibration_tokens(const QuantizeOptions& options);
 bool uses_gradients(const QuantizeOptions& options);
 bool uses_allocation(const QuantizeOptions& options);
 bool uses_calibration(const QuantizeOptions& options);
+bool uses_tuning(const QuantizeOptions& options);
 // Window L of a rate.
 int window_of(int rate, Effort effort);
 // The taps for every rate that the program can use at this effort.

@@ -10,6 +10,7 @@
 #include "base/rng.h"
 #include "codec/e8p/e8p.h"
 #include "codec/scalar/scalar.h"
+#include "graph/tunable.h"
 #include "quantize/calibrate_plan.h"
 #include "quantize/card.h"
 
@@ -264,6 +265,8 @@ std::vector<PendingArray> artifact_arrays(const Model& model, const QuantizePlan
     for (const TensorInfo& info : changed_arrays(model, folds)) collector.add_made(info);
   if (uses_calibration(plan.options))
     for (const std::string& name : calibrated_vectors(model.spec)) collector.add_made({name, DType::kF32, model.find(name)->shape});
+  if (uses_tuning(plan.options))
+    for (const std::string& name : plain_vectors(model.spec)) collector.add_made({name, DType::kF32, model.find(name)->shape});
   for (const std::string& name : tensor_names(model.spec))
     if (!quantized.contains(name)) collector.add_kept(name, *model.find(name));
   return collector.take();

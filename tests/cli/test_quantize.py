@@ -106,6 +106,37 @@ class Quantize(ProgramTest):
         self.assertIn(record["allocation"]["chosen"].strip(), ("uniform", "promotions", "moves"))
         self.assertGreater(float(record["allocation"]["kl_uniform"]), 0)
 
+    def test_tuning_makes_the_same_bytes_on_any_threads_and_after_kills(self):
+        flags, outputs = ("--tune", "on", "--tune-steps", "6"), []
+        plan = json.loads(self.succeeds(*self.command(self.folder / "tuned-dry", *flags, "--dry-run", "--json")[1:]).stdout)
+        self.assertGreater(plan["seconds_tuning"], 0)
+        for threads in ("1", "3"):
+            outputs.append(self.folder / f"tuned-{threads}")
+            start = time.monotonic()
+            result = self.succeeds(*self.command(outputs[-1], *flags, "--json", "--threads", threads)[1:])
+            duration = time.monotonic() - start
+        outputs.append(self.folder / "tuned-killed")
+        generator = random.Random(7)
+        for attempt in range(2):
+            process = self.start(outputs[-1], *flags, "--resume")
+            time.sleep(generator.uniform(0.3, 0.9) * duration)
+            process.kill()
+            process.communicate()
+            if outputs[-1].exists():
+                shutil.rmtree(outputs[-1])
+        subprocess.run(self.command(outputs[-1], *flags, "--resume"), check=True, capture_output=True)
+        made = [contents(output) for output in outputs]
+        for other in made[1:]:
+            self.assertEqual(list(other), list(made[0]))
+            for name in other:
+                self.assertTrue(other[name] == made[0][name], f"{name} differs")
+        self.assertEqual(sum(map(len, made[0].values())), plan["bytes"])
+        tuning, record = json.loads(result.stdout)["tuning"], json.loads(made[0]["turboquant.json"])["tuning"]
+        self.assertEqual((tuning["steps"], record["steps"], len(tuning["loss_by_step"])), (6, 6, 6))
+        self.assertEqual([point["step"] for point in tuning["held_out"]], [0, 1, 2, 3, 4, 5, 6])
+        self.assertEqual(set(tuning["held_out"][0]["kl_by_text"]), {"web", "encyclopedia", "code", "languages", "technical"})
+        self.assertLessEqual(float(record["kl_after"]), float(record["kl_before"]))
+
     def test_a_size_is_kept_and_rates_of_a_file_are_used(self):
         sized = self.folder / "sized"
         limit = 9 * sum(map(len, contents(self.reference).values())) // 8

@@ -1,0 +1,308 @@
+#include "quantize/tune.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <optional>
+
+#include "base/rng.h"
+#include "graph/training_pass.h"
+#include "graph/tunable_model.h"
+
+namespace tq {
+namespace {
+
+constexpr double kWorstDomain = 1.02;  // of a domain's KL of the untuned model
+constexpr int64_t kChunk = 256;        // tokens whose logits exist at a time
+// Decoded models up to these sizes stay in memory; of larger ones a layer at a time is decoded, twice a step.
+constexpr uint64_t kHostBytes = uint64_t{8} << 30, kDeviceBytes = uint64_t{48} << 30;
+
+std::vector<size_t> shuffled(size_t count, uint64_t seed) {
+  std::vector<size_t> order(count);
+  std::iota(order.begin(), order.end(), size_t{0});
+  Rng rng(seed);
+  for (size_t i = count; i > 1; --i) std::swap(order[i - 1], order[rng.bits() % i]);
+  return order;
+}
+
+Result<Memory> allocate_floats(Backend& backend, int64_t count) { return backend.allocate(static_cast<uint64_t>(count) * sizeof(float)); }
+
+}  // namespace
+
+double TunePoint::mean() const {
+  return std::accumulate(domain.begin(), domain.end(), 0.0) / static_cast<double>(std::max<size_t>(1, domain.size()));
+}
+
+bool is_better(const TunePoint& point, const TunePoint& untuned, double best) {
+  if (!(point.mean() < best)) return false;
+  for (size_t i = 0; i < point.domain.size(); ++i)
+    if (!(point.domain[i] <= kWorstDomain * untuned.domain[i])) return false;
+  return true;
+}
+
+TuneSettings tune_settings(const QuantizeOptions& options, int64_t context) {
+  constexpr int64_t kSteps[3] = {32, 96, 192}, kBatch[3] = {2, 2, 4}, kLength[3] = {256, 256, 512};
+  const auto effort = static_cast<size_t>(options.effort);
+  TuneSettings settings;
+  settings.steps = options.tune_steps > 0 ? options.tune_steps : kSteps[effort];
+  settings.batch = kBatch[effort];
+  settings.length = std::min({kLength[effort], options.sequence, context});
+  settings.measures = std::min(settings.measures, settings.steps);
+  if (options.tune_rate > 0) settings.rate = options.tune_rate;
+  settings.seed = options.seed;
+  return settings;
+}
+
+uint64_t tuning_memory(const ModelSpec& spec, const TuneSettings& settings) {
+  constexpr int64_t kHeldOut = 10, kLogits = 6;  // sequences; arrays of a chunk's logits
+  const int64_t head = spec.head.in * spec.head.out, steps = (settings.steps + settings.measures - 1) / settings.measures;
+  int64_t activations = 0;  // of a layer, kept and as gradients
+  for (const auto& layer : spec.layers) {
+    int64_t here = 0;
+    for (const Block& block : layer)
+      for (const Linear* linear : linears(block)) here += 2 * (linear->in + linear->out);
+    activations = std::max(activations, here);
+  }
+  const int64_t states = (steps * settings.batch + 2 * kHeldOut) * settings.length * spec.hidden;
+  return sizeof(float) * static_cast<uint64_t>(count_weights(spec).linears + 2 * head + states + settings.length * activations +
+                                               kLogits * kChunk * spec.vocabulary) +
+         static_cast<uint64_t>(settings.batch) * training_bytes(spec, settings.length);
+}
+
+class Tuner::Run {
+ public:
+  Run(const Request& request, Backend& backend, const Context& context)
+      : request_(request),
+        text_(request.text),
+        settings_(request.settings),
+        spec_(request.original.spec),
+        backend_(backend),
+        context_(context),
+        tunables_(request.rounded),
+        workspace_(backend) {}
+
+  Status prepare() {
+    TQ_CHECK(!text_.sequences.empty() && !text_.held_out.empty() && backend_.training());
+    TQ_ASSIGN(head_, prepare_head(request_.original, backend_));
+    TQ_ASSIGN(gradient_, allocate_floats(backend_, tunables_.count()));
+    for (Memory& logits : logits_) {
+      TQ_ASSIGN(logits, allocate_floats(backend_, kChunk * spec_.vocabulary));
+    }
+    return {};
+  }
+
+  const Tunables& tunables() const { return tunables_; }
+  const TuneSettings& settings() const { return settings_; }
+
+  Status measure(TuneState& state) {
+    TunePoint point{state.step(), {}};
+    TQ_ASSIGN(point.domain, held_out_divergence(state.theta));
+    const TunePoint& untuned = state.held_out.empty() ? point : state.held_out[0];
+    double best = untuned.mean();
+    for (const TunePoint& earlier : state.held_out)
+      if (earlier.step == state.best_step) best = earlier.mean();
+    if (!state.held_out.empty() && is_better(point, untuned, best)) state.best = state.theta, state.best_step = point.step;
+    state.held_out.push_back(std::move(point));
+    return {};
+  }
+
+  Status train(TuneState& state, int64_t until) {
+    const std::vector<size_t> numbers = numbers_of_steps(state.step(), until);
+    std::vector<std::vector<TokenId>> sequences;
+    for (const size_t number : numbers) sequences.push_back(text_.sequences[number]);
+    TQ_ASSIGN(const Memory reference, final_hidden(request_.original, backend_, context_, sequences));
+    if (!resident_) TQ_TRY(prepare_resident(state.theta));  // of a state that was read
+    for (size_t first = 0; state.step() < until; first += static_cast<size_t>(settings_.batch)) {
+      const auto batch = std::span(sequences).subspan(first, static_cast<size_t>(settings_.batch));
+      TQ_TRY(step(state, batch, reference.as<float>() + static_cast<int64_t>(first) * floats()));
+      context_.listener.progress("tuning", state.step(), settings_.steps);
+    }
+    return {};
+  }
+
+ private:
+  int64_t floats() const { return settings_.length * spec_.hidden; }  // of the hidden states of a sequence
+
+  // The sequences of steps [first, last), drawn without repetition until all have been used.
+  std::vector<size_t> numbers_of_steps(int64_t first, int64_t last) const {
+    const auto count = static_cast<int64_t>(text_.sequences.size());
+    std::vector<size_t> out, order;
+    int64_t epoch = -1;
+    for (int64_t i = first * settings_.batch; i < last * settings_.batch; ++i) {
+      if (i / count != epoch) {
+        epoch = i / count;
+        order = shuffled(static_cast<size_t>(count), splitmix64(settings_.seed ^ splitmix64(static_cast<uint64_t>(epoch))));
+      }
+      out.push_back(order[static_cast<size_t>(i % count)]);
+    }
+    return out;
+  }
+
+  // logits[tokens, V] of the original from its hidden states [tokens, H].
+  void reference_logits(const float* hidden, int64_t tokens, float* logits) {
+    forward_head(spec_, head_, backend_, {.hidden = hidden, .tokens = tokens, .logits = logits, .precision = Precision::kFloat},
+                 workspace_);
+  }
+
+  Result<std::vector<double>> held_out_divergence(std::span<const float> theta) {
+    if (held_out_reference_.empty()) {
+      TQ_ASSIGN(held_out_reference_, final_hidden(request_.original, backend_, context_, text_.held_out));
+    }
+    const Model moved = tunables_.moved(request_.rounded, theta);
+    TQ_TRY(prepare_resident(theta));
+    TQ_ASSIGN(const Memory hidden, final_hidden(moved, backend_, context_, text_.held_out, resident()));
+    HeadWeights prepared;
+    if (!resident()) {
+      TQ_ASSIGN(prepared, prepare_head(moved, backend_));
+    }
+    const HeadWeights& head = resident() ? resident()->head : prepared;
+    std::vector<double> sum(text_.domains.size()), count(text_.domains.size());
+    std::vector<double> loss(static_cast<size_t>(kChunk));
+    for (size_t i = 0; i < text_.held_out.size(); ++i)
+      for (int64_t first = 0; first < settings_.length; first += kChunk) {
+        if (context_.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
+        const int64_t tokens = std::min(kChunk, settings_.length - first);
+        const int64_t place = static_cast<int64_t>(i) * floats() + first * spec_.hidden;
+        float *logits = logits_[0].as<float>(), *reference = logits_[1].as<float>();
+        forward_head(spec_, head, backend_,
+                     {.hidden = hidden.as<float>() + place, .tokens = tokens, .logits = logits, .precision = Precision::kFloat},
+                     workspace_);
+        reference_logits(held_out_reference_.as<float>() + place, tokens, reference);
+        diverge({.logits = logits, .reference = reference, .gradient = logits, .loss = loss.data(), .tokens = tokens});
+        for (int64_t t = 0; t < tokens; ++t) sum[text_.domain[i]] += loss[static_cast<size_t>(t)];
+        count[text_.domain[i]] += static_cast<double>(tokens);
+      }
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] /= count[i];
+    return sum;
+  }
+
+  void diverge(DivergenceArgs args) {
+    args.vocabulary = spec_.vocabulary;
+    backend_.training()->divergence(args);
+  }
+
+  // reference: the original's last hidden states of the batch.
+  Status step(TuneState& state, std::span<const std::vector<TokenId>> batch, const float* reference) {
+    backend_.zero(gradient_.as<float>(), tunables_.count());
+    const auto on_loss = [&](int64_t sequence, const LossChunk& chunk) {
+      float* logits = logits_[1].as<float>();
+      reference_logits(reference + sequence * floats() + chunk.first * spec_.hidden, chunk.tokens, logits);
+      diverge({.logits = chunk.logits, .reference = logits, .gradient = chunk.gradient, .loss = chunk.loss, .tokens = chunk.tokens});
+    };
+    const Model moved = resident_ ? request_.rounded : tunables_.moved(request_.rounded, state.theta);
+    TQ_ASSIGN(const double loss, training_pass(moved, backend_, context_,
+                                               {.sequences = batch,
+                                                .loss = on_loss,
+                                                .linear = [this](int64_t, const LinearGradient& gradient) { add(gradient); },
+                                                .norm = [this](const NormGradient& gradient) { add(gradient); },
+                                                .embedded = {},
+                                                .weights = resident()}));
+    const double tokens = static_cast<double>(settings_.batch * settings_.length);
+    if (!std::isfinite(loss))
+      return fail(ErrorCode::kFailed, "{}: the divergence of the rounded model is no finite number", request_.original.source);
+    state.losses.push_back(loss / tokens);
+    move(state, 1.0 / tokens);
+    return {};
+  }
+
+  const TrainableModel* resident() const { return resident_ ? &resident_->weights() : nullptr; }
+
+  // Every measurement begins with freshly decoded weights, so that a run from a stored state has the same ones.
+  Status prepare_resident(std::span<const float> theta) {
+    resident_.reset();  // before its successor
+    if (!fits()) return {};
+    TQ_ASSIGN(resident_, TunableModel::create(request_.rounded, tunables_, theta, backend_));
+    return {};
+  }
+
+  bool fits() const {
+    const int64_t head = spec_.head.in * spec_.head.out;
+    return static_cast<uint64_t>(count_weights(spec_).linears + head) * sizeof(float) <= (backend_.is_host() ? kHostBytes : kDeviceBytes);
+  }
+
+  float* place(TunableKind kind, const std::string& owner) const {
+    const TunableVector* vector = tunables_.find(kind, owner);
+    return vector ? gradient_.as<float>() + vector->first : nullptr;
+  }
+
+  void add(const LinearGradient& gradient) {
+    const Linear& linear = gradient.linear;
+    const int64_t row = gradient.expert * linear.out;
+    if (float* sum = place(TunableKind::kRowScale, linear.name))
+      backend_.training()->row_scale_gradient({.output = gradient.output,
+                                               .bias = gradient.bias,
+                                               .gradient = gradient.gradient,
+                                               .sum = sum + row,
+                                               .tokens = gradient.tokens,
+                                               .rows = linear.out});
+    if (float* sum = place(TunableKind::kBias, linear.name))
+      backend_.training()->column_sum({.gradient = gradient.gradient, .sum = sum + row, .tokens = gradient.tokens, .rows = linear.out});
+  }
+
+  void add(const NormGradient& gradient) {
+    if (float* sum = place(TunableKind::kNorm, gradient.norm.name)) backend_.add(sum, gradient.weight_gradient, gradient.norm.width);
+  }
+
+  // One step of Adam by the gradients that were summed. scale: of the gradients.
+  void move(TuneState& state, double scale) {
+    std::vector<float> gradient(state.theta.size());
+    backend_.download(gradient.data(), gradient_.as<float>(), gradient.size() * sizeof(float));
+    const double factor = rate_factor(state.step(), settings_.steps);
+    const std::vector<float> rate(state.theta.size(), static_cast<float>(factor * settings_.rate));
+    for (const TunableVector& vector : tunables_.vectors()) {
+      const double unit = scale * vector.unit;
+      for (int64_t i = vector.first; i < vector.first + vector.count; ++i) {
+        gradient[static_cast<size_t>(i)] *= static_cast<float>(unit);
+      }
+    }
+    state.adam.step(gradient, rate, state.theta);
+    if (resident_) resident_->move(state.theta);
+  }
+
+  const Request request_;
+  const TuningText& text_;
+  const TuneSettings& settings_;
+  const ModelSpec& spec_;
+  Backend& backend_;
+  const Context& context_;
+  Tunables tunables_;
+  HeadWeights head_;           // the original's
+  Memory held_out_reference_;  // the original's last hidden states [held-out sequences, T, H]
+  std::optional<TunableModel> resident_;
+  Memory gradient_;   // by the stored values of the vectors; of row scales by their logarithms
+  Memory logits_[2];  // [kChunk, V]
+  Workspace workspace_;
+};
+
+Tuner::Tuner(std::unique_ptr<Run> run) : run_(std::move(run)) {}
+Tuner::Tuner(Tuner&&) noexcept = default;
+Tuner::~Tuner() = default;
+
+Result<Tuner> Tuner::create(const Request& request, Backend& backend, const Context& context) {
+  auto run = std::make_unique<Run>(request, backend, context);
+  TQ_TRY(run->prepare());
+  return Tuner(std::move(run));
+}
+
+const Tunables& Tuner::tunables() const { return run_->tunables(); }
+
+TuneState Tuner::start() const {
+  const auto count = static_cast<size_t>(tunables().count());
+  return {.theta = std::vector<float>(count),
+          .adam = Adam(tunables().count()),
+          .losses = {},
+          .held_out = {},
+          .best = std::vector<float>(count),
+          .best_step = 0};
+}
+
+bool Tuner::is_done(const TuneState& state) const { return static_cast<int64_t>(state.held_out.size()) > run_->settings().measures; }
+
+Status Tuner::advance(TuneState& state) {
+  TQ_CHECK(!is_done(state));
+  const auto measured = static_cast<int64_t>(state.held_out.size());
+  const int64_t next = run_->settings().step_of(measured);
+  return state.step() < next ? run_->train(state, next) : run_->measure(state);
+}
+
+}  // namespace tq
