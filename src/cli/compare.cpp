@@ -22,7 +22,7 @@ struct Flags {
   ComputeFlags compute;
 };
 
-constexpr const char* kMethods[] = {"turboquant", "rtn", "gptq", "awq", "quip"};  // in the order of Method
+constexpr const char* kAllMethods[] = {"turboquant", "rtn", "gptq", "awq", "quip"};
 
 // An artifact of the comparison: made if it is not there.
 struct Candidate {
@@ -53,30 +53,18 @@ Result<int> table_bits(const std::string& text, const char* flag) {
 
 Result<std::vector<std::string>> methods_of(const std::string& list) {
   std::vector<std::string> out;
-  if (list == "all") return std::vector<std::string>(std::begin(kMethods), std::end(kMethods));
+  if (list == "all") return std::vector<std::string>(std::begin(kAllMethods), std::end(kAllMethods));
   for (size_t at = 0; at <= list.size();) {
     const size_t end = std::min(list.find(',', at), list.size());
     out.push_back(list.substr(at, end - at));
-    if (std::find(std::begin(kMethods), std::end(kMethods), out.back()) == std::end(kMethods))
+    if (!method_from_name(out.back()))
       return bad_usage("--methods {}: give all, or some of turboquant, gptq, awq, quip, rtn", list);
     at = end + 1;
   }
   return out;
 }
 
-// Sets the method; false where `tq quantize` knows turboquant alone.
-template <typename Options>
-bool set_method(const std::string& name, Options& options) {
-  const auto place = std::find(std::begin(kMethods), std::end(kMethods), name) - std::begin(kMethods);
-  if constexpr (requires { options.method; }) {
-    options.method = static_cast<decltype(options.method)>(place);
-    return true;
-  } else {
-    return place == 0;
-  }
-}
-
-Result<std::vector<Candidate>> candidates_of(const Flags& flags, Listener& listener) {
+Result<std::vector<Candidate>> candidates_of(const Flags& flags) {
   QuantizeOptions options;
   const std::optional<Effort> effort = effort_from_name(flags.effort);
   if (!effort) return bad_usage("--effort {}: give fast, normal or best", flags.effort);
@@ -89,10 +77,7 @@ Result<std::vector<Candidate>> candidates_of(const Flags& flags, Listener& liste
   TQ_ASSIGN(const std::vector<std::string> methods, methods_of(flags.methods));
   std::vector<Candidate> out;
   for (const std::string& method : methods) {
-    if (!set_method(method, options)) {
-      listener.warn(fmt::format("{} is not there yet and is left out", method));
-      continue;
-    }
+    options.method = *method_from_name(method);
     for (const double bits : rates) {
       options.bits = bits;
       std::string name = fmt::format("{}-{}bit-{}", method, bits, flags.effort);
@@ -101,7 +86,6 @@ Result<std::vector<Candidate>> candidates_of(const Flags& flags, Listener& liste
       out.push_back({method, fmt::format("{}", bits), flags.output + "/" + name, options});
     }
   }
-  if (out.empty()) return bad_usage("--methods {}: none of them is there yet", flags.methods);
   return out;
 }
 
@@ -173,7 +157,7 @@ void print_table(const report::Report& report) {
 Status act(const Flags& flags) {
   TQ_ASSIGN(const Measurements wanted, measurements_of(flags.measure, true));
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
-  TQ_ASSIGN(std::vector<Candidate> candidates, candidates_of(flags, session->context().listener));
+  TQ_ASSIGN(std::vector<Candidate> candidates, candidates_of(flags));
   TQ_ASSIGN(const std::unique_ptr<Loaded> original, load(flags.model, *session));
   std::error_code error;
   fs::create_directories(flags.output, error);

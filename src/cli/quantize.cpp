@@ -20,7 +20,7 @@ struct Flags {
   std::string model, output, method = "turboquant", effort = "normal", embedding = "6", head = "6", gradients, act_order, allocate, tune,
                              rates, size, fit, context = "4096";
   std::vector<std::string> calibration;
-  double bits = 0, damping = QuantizeOptions().damping;
+  double bits = 0, damping = 0;
   int passes = QuantizeOptions().passes;
   int64_t batch = 1, calibration_tokens = 0, group = QuantizeOptions().group;
   uint64_t seed = 0;
@@ -70,7 +70,7 @@ Result<QuantizeOptions> options_of(const Flags& flags) {
   options.method = *method;
   options.group = flags.group;
   if (!flags.act_order.empty()) options.act_order = flags.act_order == "on";
-  options.damping = flags.damping;
+  if (flags.damping > 0) options.damping = flags.damping;
   options.passes = flags.passes;
   TQ_ASSIGN(options.embedding_bits, table_bits(flags.embedding, "--embedding"));
   TQ_ASSIGN(options.head_bits, table_bits(flags.head, "--head"));
@@ -302,8 +302,7 @@ Command add_quantize(CLI::App& root) {
   app->add_option("--group", flags->group, "Columns that share a scale with rtn, gptq and awq; 0: a whole row")->capture_default_str();
   app->add_option("--act-order", flags->act_order, "Columns by falling diagonal of the Hessian: on (gptq's own way) or off (turboquant's)")
       ->check(CLI::IsMember({"on", "off"}));
-  app->add_option("--damping", flags->damping, "Added to the Hessian's diagonal, relative to its mean")
-      ->capture_default_str()
+  app->add_option("--damping", flags->damping, "Added to the Hessian's diagonal, relative to its mean; by default 0.01 for the rivals, more for turboquant, by bits")
       ->check(CLI::Range(1e-6, 1.0));
   app->add_option("--passes", flags->passes, "Times that every column is rounded again, given all others")
       ->capture_default_str()

@@ -85,7 +85,7 @@ std::string record_text(const Model& model, const QuantizePlan& plan, const Reco
                  {"calibration_tokens", calibration_tokens(options)},
                  {"calibration_sequence", options.sequence},
                  {"gradients", uses_gradients(options)},
-                 {"damping", options.damping},
+                 {"damping", damping_of(options)},
                  {"passes", options.passes},
                  {"seed", options.seed}};
   Json tensors = Json::object(), experts = Json::object();

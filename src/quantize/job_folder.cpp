@@ -40,7 +40,7 @@ std::string job_identity(const Model& model, const QuantizePlan& plan) {
   const QuantizeOptions& options = plan.options;
   text += fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {}\n", method_name(options.method), options.passes, options.group,
                       uses_act_order(options), options.bits, static_cast<int>(options.effort), options.embedding_bits, options.head_bits,
-                      calibration_tokens(options), options.sequence, options.damping, options.seed, options.shard_bytes,
+                      calibration_tokens(options), options.sequence, damping_of(options), options.seed, options.shard_bytes,
                       uses_gradients(options));
   text += fmt::format("{} {}\n", uses_allocation(options), options.byte_limit);
   if (uses_calibration(options))

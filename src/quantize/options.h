@@ -38,7 +38,7 @@ struct QuantizeOptions {
   std::vector<std::string> calibration;  // text files; empty: the text that comes with the program
   int64_t calibration_tokens = 0;        // 0: by effort
   int64_t sequence = 1024;               // tokens of a calibration sequence
-  double damping = 0.01;                 // of the Hessian's mean diagonal
+  std::optional<double> damping;         // of the Hessian's mean diagonal; default_damping when not given
   std::optional<bool> gradients;         // weight tokens by the gradients at the linears' outputs; off when not given
   std::optional<bool> allocate;          // choose each linear's rate by what it costs; off when not given
   std::optional<bool> calibrate;         // tune each block while it is rounded; off when not given
@@ -58,6 +58,9 @@ struct QuantizeOptions {
 
 bool uses_act_order(const QuantizeOptions& options);
 int64_t calibration_tokens(const QuantizeOptions& options);
+// The rivals' own 0.01. Ours is larger, the more so the fewer the bits: the inputs of the quantized model differ from those that the second
+// moment was measured on by about as much as the rounding of the layers before, which is an added multiple of the identity.
+double damping_of(const QuantizeOptions& options);
 bool uses_gradients(const QuantizeOptions& options);
 bool uses_allocation(const QuantizeOptions& options);
 bool uses_calibration(const QuantizeOptions& options);

@@ -145,7 +145,7 @@ class StepRounder {
   }
 
   void set_objective(Input& input, Buffer<float> moment, char letter) {
-    const double damping = plan_.options.damping;
+    const double damping = damping_of(plan_.options);
     const Method method = method_of(input);
     if (method == Method::kTurboquant) {
       rotate_hessian(moment, input.columns, input.sign->data());
