@@ -57,8 +57,7 @@ Result<std::vector<std::string>> methods_of(const std::string& list) {
   for (size_t at = 0; at <= list.size();) {
     const size_t end = std::min(list.find(',', at), list.size());
     out.push_back(list.substr(at, end - at));
-    if (!method_from_name(out.back()))
-      return bad_usage("--methods {}: give all, or some of turboquant, gptq, awq, quip, rtn", list);
+    if (!method_from_name(out.back())) return bad_usage("--methods {}: give all, or some of turboquant, gptq, awq, quip, rtn", list);
     at = end + 1;
   }
   return out;

@@ -302,7 +302,8 @@ Command add_quantize(CLI::App& root) {
   app->add_option("--group", flags->group, "Columns that share a scale with rtn, gptq and awq; 0: a whole row")->capture_default_str();
   app->add_option("--act-order", flags->act_order, "Columns by falling diagonal of the Hessian: on (gptq's own way) or off (turboquant's)")
       ->check(CLI::IsMember({"on", "off"}));
-  app->add_option("--damping", flags->damping, "Added to the Hessian's diagonal, relative to its mean; by default 0.01 for the rivals, more for turboquant, by bits")
+  app->add_option("--damping", flags->damping,
+                  "Added to the Hessian's diagonal, relative to its mean; by default 0.01 for the rivals, more for turboquant, by bits")
       ->check(CLI::Range(1e-6, 1.0));
   app->add_option("--passes", flags->passes, "Times that every column is rounded again, given all others")
       ->capture_default_str()

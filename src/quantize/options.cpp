@@ -1,6 +1,8 @@
 #include "quantize/options.h"
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "codec/grid/taps.h"
 
@@ -38,6 +40,14 @@ std::string_view effort_name(Effort effort) { return kNames[static_cast<size_t>(
 int64_t calibration_tokens(const QuantizeOptions& options) {
   constexpr int64_t kTokens[3] = {16 << 10, 48 << 10, 128 << 10};
   return options.calibration_tokens > 0 ? options.calibration_tokens : kTokens[static_cast<size_t>(options.effort)];
+}
+
+double damping_of(const QuantizeOptions& options) {
+  if (options.damping) return *options.damping;
+  if (options.method != Method::kTurboquant) return 0.01;
+  constexpr double kAtThreeBits = 0.1, kTokens = 48 << 10;
+  const double tokens = static_cast<double>(calibration_tokens(options));
+  return std::clamp(kAtThreeBits * std::exp2(3.0 - options.bits) * std::sqrt(kTokens / tokens), 0.01, 0.5);
 }
 
 bool uses_act_order(const QuantizeOptions& options) { return options.act_order.value_or(options.method == Method::kGptq); }

@@ -58,8 +58,8 @@ struct QuantizeOptions {
 
 bool uses_act_order(const QuantizeOptions& options);
 int64_t calibration_tokens(const QuantizeOptions& options);
-// The rivals' own 0.01. Ours is larger, the more so the fewer the bits: the inputs of the quantized model differ from those that the second
-// moment was measured on by about as much as the rounding of the layers before, which is an added multiple of the identity.
+// The rivals' own 0.01. Ours is larger, the more so the fewer the bits (the inputs of the quantized model differ from those that the second
+// moment was measured on by about the rounding of the layers before) and the fewer the tokens (small eigenvalues are underestimated).
 double damping_of(const QuantizeOptions& options);
 bool uses_gradients(const QuantizeOptions& options);
 bool uses_allocation(const QuantizeOptions& options);

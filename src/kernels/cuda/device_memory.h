@@ -8,6 +8,13 @@
 
 namespace tq::cuda {
 
+// A copy that has arrived when it returns. cudaMemcpy alone has only read the host's memory by then, and the streams that kernels run on
+// here don't wait for the legacy stream.
+inline cudaError_t copy_from_host(void* to, const void* host, uint64_t bytes) {
+  const cudaError_t copied = cudaMemcpy(to, host, bytes, cudaMemcpyHostToDevice);
+  return copied == cudaSuccess ? cudaStreamSynchronize(cudaStreamLegacy) : copied;
+}
+
 class DeviceMemory {
  public:
   DeviceMemory() = default;
@@ -37,7 +44,7 @@ class DeviceMemory {
   // Allocates and copies from the host.
   static Result<DeviceMemory> of(const void* host, uint64_t bytes) {
     TQ_ASSIGN(DeviceMemory memory, allocate(bytes));
-    if (bytes > 0 && cudaMemcpy(memory.data_, host, bytes, cudaMemcpyHostToDevice) != cudaSuccess)
+    if (bytes > 0 && copy_from_host(memory.data_, host, bytes) != cudaSuccess)
       return fail(ErrorCode::kFailed, "copying to the card failed: {}", cudaGetErrorString(cudaGetLastError()));
     return memory;
   }

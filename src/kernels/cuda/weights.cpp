@@ -80,8 +80,8 @@ Status load_dense(const PackedTensor& tensor, int64_t expert, ThreadPool& thread
           halves[static_cast<size_t>(i)] = float_to_f16(band[static_cast<size_t>(i)]);
     });
     const void* from = is_float ? static_cast<const void*>(band.data()) : halves.data();
-    if (cudaMemcpy(weights.values.as<char>() + static_cast<uint64_t>(first * columns) * size, from,
-                   static_cast<uint64_t>(count * columns) * size, cudaMemcpyHostToDevice) != cudaSuccess)
+    if (copy_from_host(weights.values.as<char>() + static_cast<uint64_t>(first * columns) * size, from,
+                       static_cast<uint64_t>(count * columns) * size) != cudaSuccess)
       return fail(ErrorCode::kFailed, "copying to the card failed: {}", cudaGetErrorString(cudaGetLastError()));
   }
   return {};
