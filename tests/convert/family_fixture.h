@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 #include <map>
+#include <stdexcept>
 
 #include <gtest/gtest.h>
 
@@ -57,9 +58,16 @@ inline std::vector<float> seeded_values(const std::string& name, const Shape& sh
   return out;
 }
 
+// What was read of a file; a test without it fails with the file's name.
+template <typename T>
+T read(Result<T> result) {
+  if (!result) throw std::runtime_error(result.error().message);
+  return std::move(*result);
+}
+
 inline Fixture load_fixture(const std::string& name) {
   const std::string stem = std::string(TQ_TEST_DATA) + "/families/" + name;
-  Fixture out{.name = name, .json = *read_json_file(stem + ".json"), .weights = {}, .tokens = {}, .positions = {}, .logits = {}};
+  Fixture out{.name = name, .json = read(read_json_file(stem + ".json")), .weights = {}, .tokens = {}, .positions = {}, .logits = {}};
   for (const Json& entry : out.json["tensors"]) {
     Weight weight{entry[0], entry[1].get<Shape>(), {}};
     weight.values = seeded_values(weight.name, weight.shape, out.json["norm_base"]);
@@ -67,7 +75,7 @@ inline Fixture load_fixture(const std::string& name) {
   }
   out.tokens = out.json["tokens"].get<std::vector<int32_t>>();
   out.positions = out.json["positions"].get<std::vector<int32_t>>();
-  const std::string bytes = *read_text_file(stem + ".f32");
+  const std::string bytes = read(read_text_file(stem + ".f32"));
   out.logits.resize(bytes.size() / sizeof(float));
   std::copy_n(bytes.data(), bytes.size(), reinterpret_cast<char*>(out.logits.data()));
   return out;

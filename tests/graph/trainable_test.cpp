@@ -17,7 +17,7 @@ using namespace families_test;
 struct TinyModel {
   explicit TinyModel(const std::string& name) : fixture(load_fixture(name)) {
     write_hf(fixture.weights, fixture.json["config"], DType::kF32, 1 << 30, directory / "model");
-    model = *load_model(directory / "model");
+    model = read(load_model(directory / "model"));
     sequences = {{fixture.tokens.begin(), fixture.tokens.begin() + 18}, {fixture.tokens.begin() + 5, fixture.tokens.begin() + 23}};
   }
   // Next-token losses.

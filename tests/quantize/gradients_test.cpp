@@ -17,7 +17,7 @@ using namespace families_test;
 struct TinyModel {
   explicit TinyModel(const std::string& name) : fixture(load_fixture(name)) {
     write_hf(fixture.weights, fixture.json["config"], DType::kF32, 1 << 30, directory / "model");
-    model = *load_model(directory / "model");
+    model = read(load_model(directory / "model"));
     for (int i = 0; i < 4; ++i) sequences.emplace_back(fixture.tokens.begin() + 5 * i, fixture.tokens.begin() + 5 * i + 24);
   }
   Fixture fixture;

@@ -32,7 +32,7 @@ Model disturbed(const Model& model, double size, uint64_t seed) {
 struct TinyModel {
   explicit TinyModel(const std::string& name) : fixture(load_fixture(name)) {
     write_hf(fixture.weights, fixture.json["config"], DType::kF32, 1 << 30, directory / "model");
-    original = *load_model(directory / "model");
+    original = read(load_model(directory / "model"));
     for (size_t i = 0; i < 4; ++i) sequences.emplace_back(fixture.tokens.begin() + 3 * i, fixture.tokens.begin() + 3 * i + 32);
   }
   Fixture fixture;
