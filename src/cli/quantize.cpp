@@ -194,8 +194,9 @@ std::string calibration_text(const QuantizeSummary& summary) {
     ++all, kept += facts.is_kept;
     logarithm += facts.is_kept ? std::log(facts.calibrated / facts.plain) : 0.0;
   }
+  if (all == 0) return "blocks: none could be calibrated";
   return fmt::format("blocks: {} of {} keep their calibration, which takes their error on held-out text to {:.1f} %", kept, all,
-                     all > 0 ? 100.0 * std::exp(logarithm / static_cast<double>(all)) : 100.0);
+                     100.0 * std::exp(logarithm / static_cast<double>(all)));
 }
 
 Json tuning_json(const TuneFacts& tuning) {

@@ -58,7 +58,7 @@ CalibrationSplit split_sequences(const std::vector<int>& text) {
 }
 
 CalibrationBudget calibration_budget(const QuantizeOptions& options, int64_t weights) {
-  constexpr CalibrationBudget kBudgets[3] = {{6, 1, 1e-3, 5e-4}, {12, 2, 1e-3, 5e-4}, {32, 8, 1e-3, 5e-4}};
+  constexpr CalibrationBudget kBudgets[3] = {{6, 1, 3e-3, 1e-3}, {12, 2, 3e-3, 1e-3}, {32, 8, 2e-3, 1e-3}};
   CalibrationBudget budget = kBudgets[static_cast<size_t>(options.effort)];
   if (options.calibrate_steps > 0) budget.steps = options.calibrate_steps;
   if (options.calibrate_sequences > 0) budget.sequences = options.calibrate_sequences;

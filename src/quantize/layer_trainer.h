@@ -59,8 +59,8 @@ class LayerTrainer {
     const Linear* linear = nullptr;
     LinearWeight* weight = nullptr;
     bool is_fixed = false;
-    Parameter matrix, bias;  // matrix: once it is fixed, the factors of its rows
-    Memory factor;           // [R] of the rows since it was fixed
+    Parameter matrix = {}, bias = {};  // matrix: once it is fixed, the factors of its rows
+    Memory factor = {};                // [R] of the rows since it was fixed
   };
   struct OwnVector {
     std::string name;

@@ -15,7 +15,9 @@ Result<TensorView> find(const StepArrays& arrays, const std::string& name) {
 
 Result<PackedTensor> packed(const TensorPlan& plan, const grid::TapsByRate& taps, const StepArrays& arrays) {
   const Linear& linear = plan.linear;
-  PackedTensor tensor{.codec = CodecId::kGrid, .shape = {linear.out, linear.in}};
+  PackedTensor tensor;
+  tensor.codec = CodecId::kGrid;
+  tensor.shape = {linear.out, linear.in};
   if (linear.experts > 0) tensor.shape = {linear.experts, linear.out, linear.in};
   for (const char* part : {"bits", "row_scale", "rates"}) {
     TQ_ASSIGN(const TensorView view, find(arrays, linear.name + "." + part));
