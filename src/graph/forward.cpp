@@ -73,7 +73,7 @@ void norm_heads(const Step& step, const Norm& norm, const DeviceVector& weight, 
   for (int64_t t = 0; t < step.args.tokens; ++t) step.norm(norm, weight, values + t * stride, heads, values + t * stride);
 }
 
-void rotate_and_store(const Step& step, const Attention& op, const Heads& heads) {
+void rotate_store_attend(const Step& step, const Attention& op, const Heads& heads, float* mixed) {
   const ForwardArgs& args = step.args;
   const int64_t end = std::max(args.sequence_length, args.first_position + args.tokens);
   const RotaryArgs query{.values = heads.query,
@@ -86,13 +86,23 @@ void rotate_and_store(const Step& step, const Attention& op, const Heads& heads)
                          .magnitude = op.rope.magnitude};
   RotaryArgs key = query;
   key.values = heads.key, key.heads = op.kv_heads, key.stride = heads.key_stride;
-  step.backend.rotate_and_store(query, key,
-                                {.key = heads.key,
-                                 .value = heads.value,
-                                 .tokens = args.tokens,
-                                 .stride = heads.key_stride,
-                                 .first_position = args.first_position,
-                                 .kv = args.kv});
+  const KvStoreArgs store{.key = heads.key,
+                          .value = heads.value,
+                          .tokens = args.tokens,
+                          .stride = heads.key_stride,
+                          .first_position = args.first_position,
+                          .kv = args.kv};
+  step.backend.rotate_store_attend(query, key, store,
+                                   {.query = heads.query,
+                                    .output = mixed,
+                                    .tokens = args.tokens,
+                                    .heads = op.heads,
+                                    .stride = heads.query_stride,
+                                    .first_position = args.first_position,
+                                    .kv = args.kv,
+                                    .window = op.window,
+                                    .scale = op.score_scale,
+                                    .softcap = op.softcap});
 }
 
 // A block's operation: its result, or nullptr when that has been added to the hidden states. norm: what stands before it.
@@ -101,19 +111,9 @@ float* run_op(const Step& step, const Attention& op, const BlockWeights& weights
   const Heads heads = project_heads(step, op, weights, norm);
   if (op.query_norm) norm_heads(step, *op.query_norm, weights.query_norm, heads.query, op.heads, heads.query_stride);
   if (op.key_norm) norm_heads(step, *op.key_norm, weights.key_norm, heads.key, op.kv_heads, heads.key_stride);
-  rotate_and_store(step, op, heads);
   const int64_t width = op.heads * op.head_dim;
   float* mixed = step.workspace.floats(kMixed, args.tokens * width);
-  step.backend.attend({.query = heads.query,
-                       .output = mixed,
-                       .tokens = args.tokens,
-                       .heads = op.heads,
-                       .stride = heads.query_stride,
-                       .first_position = args.first_position,
-                       .kv = args.kv,
-                       .window = op.window,
-                       .scale = op.score_scale,
-                       .softcap = op.softcap});
+  rotate_store_attend(step, op, heads, mixed);
   step.tap(op.output.tap, mixed, width);
   float* result = step.workspace.floats(kResult, args.tokens * step.spec.hidden);
   const LinearJob job = weights.linears.back().job(result);

@@ -76,6 +76,11 @@ void Backend::rotate_and_store(const RotaryArgs& query, const RotaryArgs& key, c
   kv_store(store);
 }
 
+void Backend::rotate_store_attend(const RotaryArgs& query, const RotaryArgs& key, const KvStoreArgs& store, const AttendArgs& args) {
+  rotate_and_store(query, key, store);
+  attend(args);
+}
+
 void embed_rows(const EmbedArgs& args, ThreadPool& threads) {
   const int64_t width = args.table->columns();
   threads.run(static_cast<int64_t>(args.tokens.size()), 4, [&](int64_t begin, int64_t end, int) {

@@ -195,6 +195,7 @@ class Backend {
   // The operations one after another, unless a backend knows better.
   virtual void fused_linear(const FusedLinearArgs& args);
   virtual void rotate_and_store(const RotaryArgs& query, const RotaryArgs& key, const KvStoreArgs& store);
+  virtual void rotate_store_attend(const RotaryArgs& query, const RotaryArgs& key, const KvStoreArgs& store, const AttendArgs& attend);
   // sum[count] += addend[count]
   virtual void add(float* sum, const float* addend, int64_t count) = 0;
   // values[count] = cap * tanh(values / cap)

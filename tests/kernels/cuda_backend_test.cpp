@@ -72,16 +72,21 @@ TEST_F(CudaBackend, FusedProductsAreTheirParts) {
   constexpr int64_t kColumns = 512;
   const PackedTensor grid = random_grid(96, kColumns, {3, 4, 2}), half = random_halves(DType::kF16, 70, kColumns);
   const auto input = gaussian(2 * kColumns, 1), other = gaussian(2 * kColumns, 2), start = gaussian(2 * 96, 3);
-  const auto run = [&](Backend& backend, bool is_gated) {
+  const auto run = [&](Backend& backend, bool is_gated, int64_t tokens) {
     Floats in(backend, input), weight(backend, other), made(backend, input), sum(backend, start), out(backend, start),
         second(backend, start);
     const auto planes = backend.prepare(grid).value(), halves = backend.prepare(half).value();
-    const NormArgs norm{
-        .input = in.data(), .weight = weight.data(), .output = made.data(), .count = 2, .width = kColumns, .epsilon = 1e-5f, .offset = 1};
+    const NormArgs norm{.input = in.data(),
+                        .weight = weight.data(),
+                        .output = made.data(),
+                        .count = tokens,
+                        .width = kColumns,
+                        .epsilon = 1e-5f,
+                        .offset = 1};
     const GatedArgs gated{
-        .gate = in.data(), .up = weight.data(), .output = made.data(), .tokens = 2, .width = kColumns, .stride = kColumns};
+        .gate = in.data(), .up = weight.data(), .output = made.data(), .tokens = tokens, .width = kColumns, .stride = kColumns};
     const LinearJob jobs[] = {{planes.get(), nullptr, out.data()}, {halves.get(), nullptr, second.data()}};
-    const LinearArgs linear{.input = made.data(), .tokens = 2, .jobs = {jobs, is_gated ? 1u : 2u}};
+    const LinearArgs linear{.input = made.data(), .tokens = tokens, .jobs = {jobs, is_gated ? 1u : 2u}};
     backend.fused_linear({.linear = linear,
                           .norm = is_gated ? nullptr : &norm,
                           .gated = is_gated ? &gated : nullptr,
@@ -91,8 +96,9 @@ TEST_F(CudaBackend, FusedProductsAreTheirParts) {
     all.insert(all.end(), more.begin(), more.begin() + static_cast<std::ptrdiff_t>(std::min<size_t>(more.size(), 140)));
     return all;
   };
-  EXPECT_LT(relative(run(*cuda_, false), run(*ref_, false)), 1e-4);
-  EXPECT_LT(relative(run(*cuda_, true), run(*ref_, true)), 1e-4);
+  for (const int64_t tokens : {1, 2})
+    for (const bool is_gated : {false, true})
+      EXPECT_LT(relative(run(*cuda_, is_gated, tokens), run(*ref_, is_gated, tokens)), 1e-4) << tokens;
 }
 
 struct AttentionCase {
@@ -121,23 +127,23 @@ std::vector<float> attention(Backend& backend, const AttentionCase& c) {
                                 .inv_freq = inv_freq};
   RotaryArgs rotate_key = rotate_query;
   rotate_key.values = key.data() + c.past * width, rotate_key.heads = c.kv_heads, rotate_key.stride = width;
-  backend.rotate_and_store(rotate_query, rotate_key,
-                           {.key = rotate_key.values,
-                            .value = value.data() + c.past * width,
-                            .tokens = c.tokens,
-                            .stride = width,
-                            .first_position = c.past,
-                            .kv = kv});
-  backend.attend({.query = query.data(),
-                  .output = output.data(),
-                  .tokens = c.tokens,
-                  .heads = c.heads,
-                  .stride = c.heads * c.dim,
-                  .first_position = c.past,
-                  .kv = kv,
-                  .window = c.window,
-                  .scale = 0.2f,
-                  .softcap = c.window ? 5.0f : 0.0f});
+  backend.rotate_store_attend(rotate_query, rotate_key,
+                              {.key = rotate_key.values,
+                               .value = value.data() + c.past * width,
+                               .tokens = c.tokens,
+                               .stride = width,
+                               .first_position = c.past,
+                               .kv = kv},
+                              {.query = query.data(),
+                               .output = output.data(),
+                               .tokens = c.tokens,
+                               .heads = c.heads,
+                               .stride = c.heads * c.dim,
+                               .first_position = c.past,
+                               .kv = kv,
+                               .window = c.window,
+                               .scale = 0.2f,
+                               .softcap = c.window ? 5.0f : 0.0f});
   return output.values();
 }
 
@@ -194,6 +200,15 @@ TEST_F(CudaBackend, EmbeddingRowsAreTheOracles) {
       return out.values();
     };
     EXPECT_LT(relative(run(*cuda_), run(*ref_)), 1e-6);
+  }
+}
+
+// The counters of thread blocks that have come are as before after every launch, and sums do not depend on who comes first.
+TEST_F(CudaBackend, ProductsRepeatToTheBit) {
+  const PackedTensor tensor = random_grid(5000, 4608, std::vector<uint8_t>(157, 3));
+  for (const int64_t tokens : {1, 2, 4, 8}) {
+    const auto first = multiply(*cuda_, tensor, tokens, Precision::kInt8);
+    for (int i = 0; i < 3; ++i) EXPECT_EQ(multiply(*cuda_, tensor, tokens, Precision::kInt8), first) << tokens;
   }
 }
 

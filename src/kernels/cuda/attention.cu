@@ -1,7 +1,8 @@
-// Causal attention over stored keys and values: the positions of a token are split among thread blocks, whose results are then merged.
+// Causal attention over stored keys and values: the positions of a token are split among thread blocks; the last to come merges them.
 #include <cuda_fp16.h>
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/kv_rows.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ops.h"
 
@@ -9,9 +10,9 @@ namespace tq::cuda {
 namespace {
 
 constexpr int kWarps = 4;
-constexpr int kUnroll = 4;          // positions of a warp at a time
-constexpr float kNothing = -1e30f;  // the largest score of no positions
-constexpr int kMergeThreads = 128;
+constexpr int kUnroll = 4;                     // positions of a warp at a time
+constexpr float kNothing = -1e30f;             // the largest score of no positions
+constexpr int kLeastShare = kWarps * kUnroll;  // positions of a thread block, at least
 
 // Values 2 i and 2 i + 1 of a stored row.
 template <int kType>
@@ -55,9 +56,69 @@ struct Running {
   }
 };
 
+// The queries of a thread block turned to their position, into shared memory; where it is the newest's, also its key turned and stored, and
+// its value.
+__device__ void rotate_heads(const AttendArgsDevice& args, int first_head, int heads, int kv_head, int position, bool is_newest,
+                             float* queries, float* key) {
+  const RotateArgs& rotate = args.rotate;
+  const int dim = args.kv.head_dim, thread = static_cast<int>(threadIdx.x), threads = kWarps * 32;
+  const float* own = rotate.key + kv_head * dim;
+  for (int i = thread; i < dim; i += threads) {
+    if (i < rotate.half) {
+      float turn[2];
+      sincosf(static_cast<float>(position) * rotate.inv_freq[i], &turn[0], &turn[1]);
+      const float sine = turn[0] * rotate.magnitude, cosine = turn[1] * rotate.magnitude;
+      for (int h = 0; h <= heads; ++h) {
+        const float* from = h < heads ? args.query + (first_head + h) * dim : own;
+        float* to = h < heads ? queries + h * dim : key;
+        const float low = from[i], high = from[i + rotate.half];
+        to[i] = low * cosine - high * sine;
+        to[i + rotate.half] = high * cosine + low * sine;
+      }
+    } else if (i >= 2 * rotate.half) {
+      for (int h = 0; h < heads; ++h) queries[h * dim + i] = args.query[(first_head + h) * dim + i];
+      key[i] = own[i];
+    }
+  }
+  __syncthreads();
+  if (!is_newest) return;
+  const int64_t row = (kv_head * args.kv.capacity + position) * args.kv.row_bytes;
+  if (thread < 32) store_row(args.kv, key, args.kv.key + row, thread);
+  else if (thread < 64) store_row(args.kv, rotate.value + kv_head * dim, args.kv.value + row, thread - 32);
+  __syncthreads();
+}
+
+// The partial results of a thread block's heads put together: a warp a head.
+__device__ void merge_heads(const AttendArgsDevice& args, int64_t first_row, int heads, int parts) {
+  constexpr int kFlight = 8;
+  const int dim = args.kv.head_dim, lane = static_cast<int>(threadIdx.x) % 32;
+  for (int h = static_cast<int>(threadIdx.x) / 32; h < heads; h += kWarps) {
+    const int64_t row = first_row + h;
+    const float* from = args.partial + row * args.splits * (dim + 2);
+    const bool has_part = lane < parts;
+    const float own = has_part ? __ldcg(from + lane * (dim + 2) + dim) : kNothing;
+    const float own_weight = has_part ? __ldcg(from + lane * (dim + 2) + dim + 1) : 0.0f;
+    float factor = __expf(own - warp_max(own));
+    factor /= warp_sum(own_weight * factor);
+    for (int i = lane; i - lane < dim; i += 32) {
+      const int at = min(i, dim - 1);
+      float sum = 0.0f;
+      for (int s = 0; s < parts; s += kFlight) {
+        float value[kFlight];
+#pragma unroll
+        for (int u = 0; u < kFlight; ++u) value[u] = s + u < parts ? __ldcg(from + (s + u) * (dim + 2) + at) : 0.0f;
+#pragma unroll
+        for (int u = 0; u < kFlight; ++u) sum += value[u] * __shfl_sync(0xffffffffu, factor, (s + u) % 32);
+      }
+      if (i < dim) args.output[row * dim + i] = sum;
+    }
+  }
+}
+
 // grid (kv heads * chunks of a group's heads, splits, tokens)
 template <int kType, int kPairs, int kHeads>
-__global__ void __launch_bounds__(kWarps * 32) attend_kernel(const AttendArgsDevice args) {
+__global__ void __launch_bounds__(kWarps * 32) attend_kernel(const __grid_constant__ AttendArgsDevice args) {
+  __shared__ float turned[(kHeads + 1) * 64 * kPairs];
   launch_dependents();
   dependency_wait();
   const KvArgs& kv = args.kv;
@@ -66,8 +127,14 @@ __global__ void __launch_bounds__(kWarps * 32) attend_kernel(const AttendArgsDev
   const int kv_head = static_cast<int>(blockIdx.x) / chunks, chunk = static_cast<int>(blockIdx.x) % chunks;
   const int first_head = kv_head * group + chunk * kHeads, heads = min(kHeads, group - chunk * kHeads), dim = kv.head_dim;
   const int end = *args.position.base + args.position.offset + token + 1, begin = args.window > 0 ? max(0, end - args.window) : 0;
-  const int share = (end - begin + args.splits - 1) / args.splits, from = begin + static_cast<int>(blockIdx.y) * share,
-            to = min(end, from + share);
+  const int share = max(kLeastShare, (end - begin + args.splits - 1) / args.splits), parts = (end - begin + share - 1) / share;
+  const int from = begin + static_cast<int>(blockIdx.y) * share, to = min(end, from + share);
+  if (from >= end) return;
+  const float* queries = args.query + token * args.stride + first_head * dim;
+  if (args.rotates) {
+    rotate_heads(args, first_head, heads, kv_head, end - 1, to == end, turned, turned + kHeads * dim);
+    queries = turned;
+  }
 
   float2 query[kHeads][kPairs];
 #pragma unroll
@@ -76,7 +143,7 @@ __global__ void __launch_bounds__(kWarps * 32) attend_kernel(const AttendArgsDev
     for (int i = 0; i < kPairs; ++i) {
       const int pair = lane + 32 * i;
       const bool is_there = h < heads && 2 * pair < dim;
-      const float* at = args.query + token * args.stride + (first_head + (is_there ? h : 0)) * dim + (is_there ? 2 * pair : 0);
+      const float* at = queries + (is_there ? h * dim + 2 * pair : 0);
       query[h][i] = is_there ? make_float2(at[0], at[1]) : make_float2(0.0f, 0.0f);
     }
   Running<kPairs, kHeads> running;
@@ -135,7 +202,7 @@ __global__ void __launch_bounds__(kWarps * 32) attend_kernel(const AttendArgsDev
       float sum = 0.0f;
       for (int w = 0; w < kWarps; ++w) sum += reinterpret_cast<const float*>(sum_of[w][h])[i] * __expf(largest_of[w][h] - top);
       const int64_t row = static_cast<int64_t>(token) * args.heads + first_head + h;
-      if (args.splits == 1) {
+      if (parts == 1) {
         args.output[row * dim + i] = sum / weight;
       } else {
         float* out = args.partial + (row * args.splits + blockIdx.y) * (dim + 2);
@@ -144,32 +211,16 @@ __global__ void __launch_bounds__(kWarps * 32) attend_kernel(const AttendArgsDev
       }
     }
   }
-}
-
-// grid (heads, tokens). A lane knows one split's largest score and weight; all warps do the same.
-__global__ void __launch_bounds__(kMergeThreads) merge_kernel(const AttendArgsDevice args) {
-  launch_dependents();
-  dependency_wait();
-  constexpr int kFlight = 8;
-  const int dim = args.kv.head_dim, lane = static_cast<int>(threadIdx.x) % 32;
-  const int64_t row = static_cast<int64_t>(blockIdx.y) * args.heads + blockIdx.x;
-  const float* parts = args.partial + row * args.splits * (dim + 2);
-  const bool has_split = lane < args.splits;
-  const float own = has_split ? parts[lane * (dim + 2) + dim] : kNothing, own_weight = has_split ? parts[lane * (dim + 2) + dim + 1] : 0.0f;
-  float part = __expf(own - warp_max(own));
-  part /= warp_sum(own_weight * part);
-  for (int i = static_cast<int>(threadIdx.x); i - lane < dim; i += kMergeThreads) {
-    const int at = min(i, dim - 1);
-    float sum = 0.0f;
-    for (int s = 0; s < args.splits; s += kFlight) {
-      float value[kFlight];
-#pragma unroll
-      for (int u = 0; u < kFlight; ++u) value[u] = s + u < args.splits ? parts[(s + u) * (dim + 2) + at] : 0.0f;
-#pragma unroll
-      for (int u = 0; u < kFlight; ++u) sum += value[u] * __shfl_sync(0xffffffffu, part, (s + u) % 32);
-    }
-    if (i < dim) args.output[row * dim + i] = sum;
+  if (parts == 1) return;
+  __shared__ bool is_last;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    uint32_t* arrived = args.arrived + token * gridDim.x + blockIdx.x;
+    is_last = add_acquire_release(arrived, 1) + 1 == static_cast<uint32_t>(parts);
+    if (is_last) *arrived = 0;
   }
+  __syncthreads();
+  if (is_last) merge_heads(args, static_cast<int64_t>(token) * args.heads + first_head, heads, parts);
 }
 
 template <int kType, int kPairs>
@@ -197,8 +248,6 @@ void attend(const AttendArgsDevice& args, cudaStream_t stream) {
   if (args.kv.type == 0) attend_type<0>(args, stream);
   else if (args.kv.type == 1) attend_type<1>(args, stream);
   else attend_type<2>(args, stream);
-  if (args.splits > 1)
-    launch(&merge_kernel, dim3(static_cast<unsigned>(args.heads), static_cast<unsigned>(args.tokens)), kMergeThreads, 0, stream, args);
 }
 
 }  // namespace tq::cuda

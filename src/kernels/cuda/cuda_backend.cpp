@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "kernels/cuda/expect.h"
+#include "kernels/cuda/plane_pass.h"
 #include "kernels/cuda/quantizer.h"
 #include "kernels/cuda/training.h"
 #include "kernels/cuda/weights.h"
@@ -21,30 +22,10 @@ constexpr int kOldestMajor = 8;  // compute capability
 constexpr uint64_t kBlasBytes = uint64_t{64} << 20;
 constexpr uint64_t kReadBytes = uint64_t{2} << 30;
 
-// Device memory that grows and stays. Growing it invalidates what was recorded with it.
-class Scratch {
- public:
-  template <typename T>
-  T* get(int64_t count, uint64_t& generation) {
-    const uint64_t bytes = static_cast<uint64_t>(count) * sizeof(T);
-    if (memory_.bytes() < bytes) {
-      memory_ = DeviceMemory();
-      auto memory = DeviceMemory::allocate(bytes);
-      TQ_CHECK(memory.has_value());
-      memory_ = std::move(*memory);
-      ++generation;
-    }
-    return memory_.as<T>();
-  }
-
- private:
-  DeviceMemory memory_;
-};
-
 class CudaBackend final : public Backend {
  public:
   CudaBackend(std::string name, int multiprocessors, ThreadPool& threads)
-      : name_(std::move(name)), multiprocessors_(multiprocessors), threads_(threads) {}
+      : name_(std::move(name)), multiprocessors_(multiprocessors), threads_(threads), plane_pass_(multiprocessors) {}
   ~CudaBackend() override {
     for (auto& [key, recording] : recordings_)
       if (recording.graph) cudaGraphExecDestroy(recording.graph);
@@ -59,6 +40,9 @@ class CudaBackend final : public Backend {
     cublasSetStream(blas_, stream_);
     cublasSetWorkspace(blas_, blas_workspace_.as<void>(), kBlasBytes);
     TQ_ASSIGN(state_, DeviceMemory::allocate(3 * sizeof(int32_t)));
+    TQ_TRY(plane_pass_.open());
+    TQ_ASSIGN(attend_arrived_, DeviceMemory::allocate(kMostHeads * sizeof(uint32_t)));
+    expect(cudaMemsetAsync(attend_arrived_.as<void>(), 0, attend_arrived_.bytes(), stream_), "zeroing");
     quantizer_.emplace(blas_, stream_);
     training_.emplace(*this, threads_, blas_, stream_);
     return {};
@@ -191,19 +175,14 @@ class CudaBackend final : public Backend {
     cuda::rotate_store(all, stream_);
   }
 
-  void attend(const AttendArgs& args) override {
-    AttendArgsDevice attend;
-    attend.kv = kv_args(args.kv);
-    attend.query = args.query, attend.output = args.output, attend.stride = args.stride;
-    attend.tokens = static_cast<int>(args.tokens), attend.heads = static_cast<int>(args.heads),
-    attend.window = static_cast<int>(args.window);
-    attend.scale = args.scale, attend.softcap = args.softcap, attend.position = at(args.first_position);
-    // The same split at every length, so that a recorded pass holds for all of them.
-    const int64_t blocks = args.kv.kv_heads * args.tokens, longest = (args.kv.capacity + kAttendShare - 1) / kAttendShare;
-    attend.splits = static_cast<int>(std::clamp<int64_t>(2 * multiprocessors_ / blocks, 1, std::min<int64_t>(longest, kMostSplits)));
-    if (attend.splits > 1)
-      attend.partial = attend_partial_.get<float>(args.tokens * args.heads * attend.splits * (args.kv.head_dim + 2), generation_);
-    cuda::attend(attend, stream_);
+  void attend(const AttendArgs& args) override { cuda::attend(attend_args(args), stream_); }
+  void rotate_store_attend(const RotaryArgs& query, const RotaryArgs& key, const KvStoreArgs& store, const AttendArgs& args) override {
+    if (args.tokens > 1) return Backend::rotate_store_attend(query, key, store, args);
+    AttendArgsDevice all = attend_args(args);
+    all.rotates = true;
+    all.rotate = rotate_args(query, store.kv);
+    all.rotate.key = key.values, all.rotate.value = store.value;
+    cuda::attend(all, stream_);
   }
 
   void gated(const GatedArgs& args) override {
@@ -235,6 +214,7 @@ class CudaBackend final : public Backend {
  private:
   static constexpr int64_t kAttendShare = 64;  // positions that are worth a thread block
   static constexpr int64_t kMostSplits = 32;
+  static constexpr int64_t kMostHeads = int64_t{1} << 16;  // of all tokens, where positions are split
 
   struct Recording {
     uint64_t generation = 0;
@@ -321,6 +301,23 @@ class CudaBackend final : public Backend {
             .row_bytes = static_cast<int>(kv_row_bytes(kv.type, kv.head_dim)),
             .scale_at = static_cast<int>((kv.head_dim + 3) / 4 * 4)};
   }
+  AttendArgsDevice attend_args(const AttendArgs& args) {
+    AttendArgsDevice attend;
+    attend.kv = kv_args(args.kv);
+    attend.query = args.query, attend.output = args.output, attend.stride = args.stride;
+    attend.tokens = static_cast<int>(args.tokens), attend.heads = static_cast<int>(args.heads),
+    attend.window = static_cast<int>(args.window);
+    attend.scale = args.scale, attend.softcap = args.softcap, attend.position = at(args.first_position);
+    // The same split at every length, so that a recorded pass holds for all of them.
+    const int64_t blocks = args.kv.kv_heads * args.tokens, longest = (args.kv.capacity + kAttendShare - 1) / kAttendShare;
+    attend.splits = static_cast<int>(std::clamp<int64_t>(2 * multiprocessors_ / blocks, 1, std::min<int64_t>(longest, kMostSplits)));
+    if (attend.splits > 1) {
+      attend.partial = attend_partial_.get<float>(args.tokens * args.heads * attend.splits * (args.kv.head_dim + 2), generation_);
+      TQ_CHECK(args.tokens * args.heads <= kMostHeads);
+      attend.arrived = attend_arrived_.as<uint32_t>();
+    }
+    return attend;
+  }
   RotateArgs rotate_args(const RotaryArgs& args, const KvView& kv) {
     RotateArgs rotate;
     rotate.kv = kv_args(kv);
@@ -356,50 +353,8 @@ class CudaBackend final : public Backend {
       if (input.prologue == Prologue::kGated) part.other += first * input.stride;
       std::vector<LinearJob> shifted(jobs.begin(), jobs.end());
       for (LinearJob& job : shifted) job.output += first * job.matrix->rows();
-      plane_pass(part, shifted, static_cast<int>(count), adds);
+      plane_pass_.run(part, shifted, static_cast<int>(count), adds, generation_, stream_);
     }
-  }
-
-  // Up to kMaxTokens tokens: quantize, multiply, filter.
-  void plane_pass(const InputArgs& input, std::span<const LinearJob> jobs, int tokens, bool adds) {
-    ProductArgs product;
-    FilterArgs filter;
-    product.jobs = filter.jobs = static_cast<int>(jobs.size());
-    int blocks = 0;
-    for (size_t i = 0; i < jobs.size(); ++i) {
-      const Weights& weights = weights_of(jobs[i]);
-      product.tiles[i] = weights.tiles.as<void>();
-      product.first_block[i] = filter.first_block[i] = blocks;
-      blocks += weights.plane_blocks;
-      filter.job[i] = weights.filter;
-      filter.job[i].bias = jobs[i].bias, filter.job[i].output = jobs[i].output;
-      filter.job[i].first_row_block = filter.row_blocks;
-      filter.row_blocks += (weights.rows + kFilterRows - 1) / kFilterRows;
-    }
-    product.first_block[jobs.size()] = filter.first_block[jobs.size()] = blocks;
-    const Weights& first = weights_of(jobs[0]);
-    const ProductPlan plan = plan_product(first.columns, blocks, tokens, multiprocessors_);
-    const int64_t values = static_cast<int64_t>(first.groups) * plan.form.tokens();
-    Activations activations;
-    activations.words = words_.get<uint32_t>(static_cast<int64_t>(first.groups) * kGroupTiles * plan.form.columns * 8, generation_);
-    activations.scales = scales_.get<float>(2 * values, generation_);
-    activations.sums = activations.scales + values;
-    product.input = activations, product.split = filter.split = plan.split;
-    product.partial = partial_.get<float>(partial_floats(plan), generation_);
-    filter.partial = product.partial, filter.sums = activations.sums;
-    filter.tokens = tokens, filter.form_tokens = plan.form.tokens(), filter.adds = adds;
-    QuantizeArgs quantize = quantize_args(first, input, tokens);
-    quantize.form = plan.form, quantize.output = activations;
-    cuda::quantize(quantize, stream_);
-    cuda::product(product, plan, stream_);
-    cuda::filter(filter, stream_);
-  }
-
-  static QuantizeArgs quantize_args(const Weights& weights, const InputArgs& input, int tokens) {
-    QuantizeArgs quantize;
-    quantize.input = input, quantize.sign = weights.sign.as<uint8_t>();
-    quantize.tokens = tokens, quantize.columns = weights.columns, quantize.hadamard = weights.hadamard;
-    return quantize;
   }
 
   // Prompts: the input rotated, the planes decoded to half (float for kFloat), a GEMM.
@@ -489,7 +444,7 @@ class CudaBackend final : public Backend {
   ThreadPool& threads_;
   cudaStream_t stream_ = nullptr;
   cublasHandle_t blas_ = nullptr;
-  DeviceMemory blas_workspace_, state_;  // state: position, token, argmax
+  DeviceMemory blas_workspace_, state_, attend_arrived_;  // state: position, token, argmax
   int64_t first_position_ = 0;
   bool in_pass_ = false;
   uint64_t generation_ = 0;  // grows when memory that a recording may use is freed
@@ -499,7 +454,8 @@ class CudaBackend final : public Backend {
   std::map<std::vector<float>, DeviceMemory> constants_;
   std::optional<CudaQuantizer> quantizer_;
   std::optional<CudaTraining> training_;
-  Scratch tokens_, words_, scales_, partial_, attend_partial_, input_, half_input_, decoded_;
+  PlanePass plane_pass_;
+  Scratch tokens_, attend_partial_, input_, half_input_, decoded_;
 };
 
 }  // namespace

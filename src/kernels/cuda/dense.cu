@@ -2,6 +2,7 @@
 #include <cuda_fp16.h>
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/kv_rows.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/prologue.cuh"
@@ -100,22 +101,6 @@ __global__ void set_position_kernel(int32_t* position, int32_t value, int32_t* t
   *token = first_token;
 }
 
-__device__ void store_row(const KvArgs& kv, const float* values, char* row, int lane) {
-  if (kv.type == 0) {
-    for (int i = lane; i < kv.head_dim; i += 32) reinterpret_cast<float*>(row)[i] = values[i];
-  } else if (kv.type == 1) {
-    for (int i = lane; i < kv.head_dim; i += 32) reinterpret_cast<__half*>(row)[i] = __float2half_rn(values[i]);
-  } else {
-    float largest = 0.0f;
-    for (int i = lane; i < kv.head_dim; i += 32) largest = fmaxf(largest, fabsf(values[i]));
-    largest = warp_max(largest);
-    const float scale = largest / 127.0f, inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
-    for (int i = lane; i < kv.head_dim; i += 32)
-      reinterpret_cast<int8_t*>(row)[i] = static_cast<int8_t>(__float2int_rn(values[i] * inverse));
-    if (lane == 0) *reinterpret_cast<float*>(row + kv.scale_at) = scale;
-  }
-}
-
 // A warp a head: queries first, then keys, then values. grid (ceil(heads + 2 kv_heads, warps), tokens)
 __global__ void rotate_store_kernel(const RotateArgs args) {
   launch_dependents();
@@ -132,12 +117,7 @@ __global__ void rotate_store_kernel(const RotateArgs args) {
                            : (is_key ? args.key : const_cast<float*>(args.value)) + token * args.key_stride + kv_head * dim;
   if (args.rotates && (is_query || is_key)) {
     for (int i = lane; i < args.half; i += 32) {
-      float sine, cosine;
-      sincosf(static_cast<float>(position) * args.inv_freq[i], &sine, &cosine);
-      sine *= args.magnitude, cosine *= args.magnitude;
-      const float low = values[i], high = values[i + args.half];
-      values[i] = low * cosine - high * sine;
-      values[i + args.half] = high * cosine + low * sine;
+      rotate_pair(args, position, i, values[i], values[i + args.half], values);
     }
     __syncwarp();
   }
@@ -146,47 +126,72 @@ __global__ void rotate_store_kernel(const RotateArgs args) {
   store_row(args.kv, values, side + (kv_head * args.kv.capacity + position) * args.kv.row_bytes, lane);
 }
 
-// A warp two rows, 8 halves a lane and step; sums in float.
-constexpr int kDenseRows = 2;
+// A warp two rows, 8 halves a lane and step; sums in float. The first steps' weights are under way before the input is waited for.
+constexpr int kDenseRows = 2, kDenseAhead = 4;
 template <int kTokens, typename Weight>
-__device__ void dense_rows(const DenseArgs& args, const DenseJob& job, int first, int lane) {
-  constexpr int kVector = 16 / sizeof(Weight);
+struct DenseRows {
+  static constexpr int kVector = 16 / sizeof(Weight), kStep = 32 * kVector;
+  const DenseArgs& args;
+  const Weight* weight;
+  int64_t row_step;
   float sum[kDenseRows][kTokens] = {};
-  const int rows = min(kDenseRows, job.rows - first);
-  const auto* weight = static_cast<const Weight*>(job.weight) + static_cast<int64_t>(first) * args.columns;
-  const auto row_step = rows > 1 ? args.columns : 0;
-  if (args.columns % kVector == 0) {
-#pragma unroll 4
-    for (int k = lane * kVector; k < args.columns; k += 32 * kVector) {
-      uint4 raw[kDenseRows];
+
+  __device__ void load(int k, uint4 (&raw)[kDenseRows]) const {
 #pragma unroll
-      for (int r = 0; r < kDenseRows; ++r) raw[r] = __ldcs(reinterpret_cast<const uint4*>(weight + r * static_cast<int64_t>(row_step) + k));
+    for (int r = 0; r < kDenseRows; ++r) raw[r] = __ldcs(reinterpret_cast<const uint4*>(weight + r * row_step + k));
+  }
+  __device__ void add(int k, const uint4 (&raw)[kDenseRows]) {
 #pragma unroll
-      for (int t = 0; t < kTokens; ++t) {
-        const float4* x4 = reinterpret_cast<const float4*>(args.input + static_cast<int64_t>(t) * args.columns + k);
-        float x[kVector];
+    for (int t = 0; t < kTokens; ++t) {
+      const float4* x4 = reinterpret_cast<const float4*>(args.input + static_cast<int64_t>(t) * args.columns + k);
+      float x[kVector];
 #pragma unroll
-        for (int i = 0; i < kVector / 4; ++i) *reinterpret_cast<float4*>(x + 4 * i) = x4[i];
+      for (int i = 0; i < kVector / 4; ++i) *reinterpret_cast<float4*>(x + 4 * i) = x4[i];
 #pragma unroll
-        for (int r = 0; r < kDenseRows; ++r) {
-          const auto* w = reinterpret_cast<const Weight*>(&raw[r]);
+      for (int r = 0; r < kDenseRows; ++r) {
+        const auto* w = reinterpret_cast<const Weight*>(&raw[r]);
 #pragma unroll
-          for (int i = 0; i < kVector; ++i) sum[r][t] += static_cast<float>(w[i]) * x[i];
-        }
+        for (int i = 0; i < kVector; ++i) sum[r][t] += static_cast<float>(w[i]) * x[i];
       }
     }
-  } else {
+  }
+  __device__ void run(int lane) {
+    uint4 ahead[kDenseAhead][kDenseRows];
+#pragma unroll
+    for (int a = 0; a < kDenseAhead; ++a)
+      if (lane * kVector + a * kStep < args.columns) load(lane * kVector + a * kStep, ahead[a]);
+    dependency_wait();
+#pragma unroll
+    for (int a = 0; a < kDenseAhead; ++a)
+      if (lane * kVector + a * kStep < args.columns) add(lane * kVector + a * kStep, ahead[a]);
+#pragma unroll 4
+    for (int k = lane * kVector + kDenseAhead * kStep; k < args.columns; k += kStep) {
+      uint4 raw[kDenseRows];
+      load(k, raw);
+      add(k, raw);
+    }
+  }
+  __device__ void run_unaligned(int lane, int rows) {
+    dependency_wait();
     for (int k = lane; k < args.columns; k += 32)
       for (int r = 0; r < rows; ++r)
         for (int t = 0; t < kTokens; ++t)
-          sum[r][t] += static_cast<float>(weight[r * static_cast<int64_t>(args.columns) + k]) *
-                       args.input[static_cast<int64_t>(t) * args.columns + k];
+          sum[r][t] += static_cast<float>(weight[r * row_step + k]) * args.input[static_cast<int64_t>(t) * args.columns + k];
   }
+};
+
+template <int kTokens, typename Weight>
+__device__ void dense_rows(const DenseArgs& args, const DenseJob& job, int first, int lane) {
+  const int rows = min(kDenseRows, job.rows - first);
+  DenseRows<kTokens, Weight> product{args, static_cast<const Weight*>(job.weight) + static_cast<int64_t>(first) * args.columns,
+                                     rows > 1 ? args.columns : 0};
+  if (args.columns % DenseRows<kTokens, Weight>::kVector == 0) product.run(lane);
+  else product.run_unaligned(lane, rows);
 #pragma unroll
   for (int r = 0; r < kDenseRows; ++r)
 #pragma unroll
     for (int t = 0; t < kTokens; ++t) {
-      const float y = warp_sum(sum[r][t]) + (job.bias && r < rows ? job.bias[first + r] : 0.0f);
+      const float y = warp_sum(product.sum[r][t]) + (job.bias && r < rows ? job.bias[first + r] : 0.0f);
       if (lane == 0 && r < rows) {
         float* out = job.output + static_cast<int64_t>(t) * job.rows + first + r;
         *out = args.adds ? *out + y : y;
@@ -197,12 +202,11 @@ __device__ void dense_rows(const DenseArgs& args, const DenseJob& job, int first
 template <int kTokens>
 __global__ void __launch_bounds__(kThreads) dense_kernel(const __grid_constant__ DenseArgs args) {
   launch_dependents();
-  dependency_wait();
   int index = 0;
   while (index + 1 < args.jobs && static_cast<int>(blockIdx.x) >= args.job[index + 1].first_block) ++index;
   const DenseJob& job = args.job[index];
   const int warp = (static_cast<int>(blockIdx.x) - job.first_block) * (kThreads / 32) + static_cast<int>(threadIdx.x) / 32;
-  if (warp * kDenseRows >= job.rows) return;
+  if (warp * kDenseRows >= job.rows) return dependency_wait();
   if (job.type == DenseType::kF16) dense_rows<kTokens, __half>(args, job, warp * kDenseRows, static_cast<int>(threadIdx.x) % 32);
   else dense_rows<kTokens, float>(args, job, warp * kDenseRows, static_cast<int>(threadIdx.x) % 32);
 }
@@ -231,6 +235,7 @@ __global__ void __launch_bounds__(1024) argmax_kernel(const float* values, int c
   const auto take = [&](float value, int i) {
     if (value > best || (value == best && i < at)) best = value, at = i;
   };
+#pragma unroll 16
   for (int i = static_cast<int>(threadIdx.x); i < count; i += 1024) take(values[i], i);
   for (int step = 16; step > 0; step /= 2) take(__shfl_xor_sync(0xffffffffu, best, step), __shfl_xor_sync(0xffffffffu, at, step));
   if (threadIdx.x % 32 == 0) best_of[threadIdx.x / 32] = best, at_of[threadIdx.x / 32] = at;

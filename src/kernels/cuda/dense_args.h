@@ -66,12 +66,16 @@ struct RotateArgs {
 struct AttendArgsDevice {
   const float* query = nullptr;
   float* output = nullptr;
-  float* partial = nullptr;  // [T, heads, splits, head_dim + 2]
+  float* partial = nullptr;     // [T, heads, splits, head_dim + 2]
+  uint32_t* arrived = nullptr;  // [T, thread blocks of a token and split], zero between launches
   int tokens = 0, heads = 0, splits = 1, window = 0;
   int64_t stride = 0;
   float scale = 1, softcap = 0;
   Position position;
   KvArgs kv;
+  // One token: its query and key are turned and its key and value stored on the way.
+  bool rotates = false;
+  RotateArgs rotate;
 };
 
 }  // namespace tq::cuda

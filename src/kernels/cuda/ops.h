@@ -4,7 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include "kernels/cuda/dense_args.h"
-#include "kernels/cuda/plane_types.h"
+#include "kernels/cuda/plane_plan.h"
 
 namespace tq::cuda {
 
@@ -31,22 +31,14 @@ void argmax(const float* values, int count, int32_t* index, cudaStream_t stream)
 void scale_tokens(const float* input, const float* weight, float* output, int64_t tokens, int64_t columns, cudaStream_t stream);
 void widen(const void* halves, float* output, int64_t count, cudaStream_t stream);
 
-// Planes. Product warps and the split of a launch are planned on the host.
-struct ProductPlan {
-  Form form;
-  Split split;
-  int blocks = 0;  // thread blocks
-};
-ProductPlan plan_product(int columns, int plane_blocks, int tokens, int multiprocessors);
-int64_t partial_floats(const ProductPlan& plan);
+// Planes.
 void quantize(const QuantizeArgs& args, cudaStream_t stream);
-void product(const ProductArgs& args, const ProductPlan& plan, cudaStream_t stream);
-void filter(const FilterArgs& args, cudaStream_t stream);
+void plane_linear(const PlaneArgs& args, const PlanePlan& plan, cudaStream_t stream);
 // Lines of the file (device memory) to tiles, one matrix.
 void repack(const uint32_t* lines, int64_t lines_of_row, int blocks, int groups, uint32_t* tiles, cudaStream_t stream);
 // Rows [first, first + count) of W', rotated basis, as half [count, C] or float.
 struct DecodeArgs {
-  FilterJob job;  // bias and output unused
+  PlaneJob job;  // bias and output unused
   const uint32_t* tiles = nullptr;
   int groups = 0, columns = 0, hadamard = 0, first = 0, count = 0;
   void* half_output = nullptr;

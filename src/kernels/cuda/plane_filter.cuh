@@ -1,4 +1,4 @@
-// Outputs filtered from the partial sums of a product.
+// Outputs filtered from the sums of plane rows. Whichever thread block adds the last plane row that a range of 32 rows needs filters it.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -8,125 +8,189 @@
 
 namespace tq::cuda {
 
-constexpr int kFilterThreads = 256;
-constexpr int kFilterSums = kFilterRows * 8 + kMaxTaps;
+constexpr int kWindowSums = (kRangeRows - 1) * (kRates - 1) + kMaxTaps;
 // Shared-memory slot of sum i: rows that lie K sums apart fall into different banks.
 __device__ __forceinline__ int filter_slot(int i) { return i + i / 32; }
-constexpr int kFilterSlots = kFilterSums + kFilterSums / 32 + 1;
 
-// The partial sums of a plane row within one slice.
-struct Source {
-  const float* at;
-  int count;
+// A range of 32 rows, of a warp in shared memory.
+struct RangeAhead {
+  int job, range;        // job -1: none
+  int rate, taps, rows;  // rows: of the range
+  int begin, end;        // plane rows of the windows; `begin` may be negative: the ring closes
+  uint32_t expected;     // thread blocks that have some of them
+  float tap[kMaxTaps], scale[kRangeRows], bias[kRangeRows];
 };
-__device__ __forceinline__ Source source_of(const FilterArgs& args, int part, int token, int plane_row) {
-  const Slice slice = args.split.slice(part);
-  const int64_t stride = static_cast<int64_t>(args.split.blocks) * kTileRows;
-  const int block = plane_row / kTileRows;
-  const int count = static_cast<int>(args.split.last_worker(slice, block) - args.split.first_worker(slice, block)) + 1;
-  return {args.partial + (static_cast<int64_t>(part * args.split.slots_per_slice) * args.form_tokens + token) * stride + plane_row, count};
-}
-__device__ __forceinline__ float sum_source(const FilterArgs& args, const Source& source) {
-  constexpr int kFlight = 16;  // all under way before the first is added
-  const int64_t step = static_cast<int64_t>(args.form_tokens) * args.split.blocks * kTileRows;
-  float sum = 0.0f;
-  for (int slot = 0; slot < source.count; slot += kFlight) {
-    float value[kFlight];
-#pragma unroll
-    for (int i = 0; i < kFlight; ++i) value[i] = slot + i < source.count ? source.at[(slot + i) * step] : 0.0f;
-#pragma unroll
-    for (int i = 0; i < kFlight; ++i) sum += value[i];
-  }
-  return sum;
-}
 
-// The rows [first, first + kFilterRows) of a job for one token, a row a thread of the first kFilterRows. What depends on the weights alone
-// is read before the partial sums are waited for.
-struct RowFilter {
-  const FilterArgs& args;
-  const FilterJob& job;
-  int thread, first_plane, token;  // of the job's partial sums
-  int low, high;                   // plane rows of the window; low may be negative: the ring closes
-  int row, newest, window;         // of this thread; newest counts from low
-  bool has_row;
-  float scale, bias;
-  Source source;
+// What a warp does at the end of a launch: it counts its thread block at the ranges that take from its plane rows, and filters where that
+// was the last to come.
+template <int kTokens>
+struct Filter {
+  static constexpr int kTogether = kTokens >= 4 ? 4 : kTokens;
+  struct Sums {
+    float sum[kTogether][kWindowSums + kWindowSums / 32 + 1];
+  };
+  const PlaneArgs& args;
+  int first, count;  // tiles of the launch that are this thread block's
+  int warp, lane;
+  RangeAhead* ahead;
+  Sums* sums;
+  const float* totals;  // [tokens], where the activations were rounded by a kernel of their own
 
-  __device__ RowFilter(const FilterArgs& args_, int index, int first, int token_, float* taps)
-      : args(args_),
-        job(args_.job[index]),
-        thread(static_cast<int>(threadIdx.x)),
-        first_plane(args_.first_block[index] * kTileRows),
-        token(token_) {
-    const int last = min(first + kFilterRows, job.rows) - 1, range = first / 32, last_range = last / 32;
-    const int rate = job.rate[range], last_rate = job.rate[last_range];
-    const int begin = job.newest[range] - job.windows[rate] + 1;
-    high = job.newest[last_range] + last % 32 * last_rate;
-    // The last range's window may reach further back than the first's.
-    low = last_range > range ? min(begin, job.newest[last_range] - job.windows[last_rate] + 1) : begin;
-    source = source_of(args, 0, token, plane(thread));
-    row = first + thread;
-    has_row = thread < kFilterRows && row <= last;
-    if (thread < 2 * kMaxTaps) {
-      const int of_rate = thread < kMaxTaps ? rate : last_rate;
-      taps[thread] = job.taps[of_rate * kMaxTaps + thread % kMaxTaps];
+  __device__ Filter(const PlaneArgs& args_, int first_, int count_, int warp_, int lane_, RangeAhead* ahead_, Sums* sums_,
+                    const float* totals_)
+      : args(args_), first(first_), count(count_), warp(warp_), lane(lane_), ahead(ahead_), sums(sums_), totals(totals_) {}
+
+  // Reads what depends on weights alone of the warp's first range.
+  __device__ void look_ahead() const { look(warp); }
+
+  __device__ void run() const {
+    for (int turn = warp; ahead->job >= 0; look(turn)) {
+      bool is_last = false;
+      if (lane == 0) is_last = arrive();
+      if (__shfl_sync(0xffffffffu, is_last, 0)) filter();
+      turn += kProductWarps;
+      __syncwarp();
     }
-    if (!has_row) return;
-    const bool is_last = row / 32 == last_range && last_range > range;
-    const int own_rate = is_last ? last_rate : rate;
-    newest = job.newest[row / 32] + row % 32 * own_rate - low;
-    window = job.windows[own_rate];
-    scale = __half2float(__ushort_as_half(job.row_scale[row]));
-    bias = job.bias ? job.bias[row] : 0.0f;
   }
-  // The i-th plane row of the window, among those of the launch.
-  __device__ int plane(int i) const {
-    int at = low + min(i, high - low);
-    while (at < 0) at += job.plane_rows;
-    return first_plane + at;
-  }
-  // z: kFilterSlots floats, taps: 2 kMaxTaps, both of the thread block. total: the sum of the token's activations.
-  __device__ float run(float total, float* z, const float* taps) const {
-    for (int i = thread; i <= high - low; i += kFilterThreads) {
-      float sum = sum_source(args, i == thread ? source : source_of(args, 0, token, plane(i)));
-      for (int part = 1; part < args.split.slices; ++part) sum += sum_source(args, source_of(args, part, token, plane(i)));
-      z[filter_slot(i)] = sum;
+
+  // The turn-th of the ranges that the thread block's plane rows reach, into `ahead`.
+  __device__ void look(int turn) const {
+    int index = 0, range = -1;
+    for (; index < args.jobs; ++index) {
+      const PlaneJob& job = args.job[index];
+      const int begin = max(first - job.first_tile, 0), end = min(first + count - job.first_tile, job.tile_count());
+      if (begin >= end) continue;
+      const int low = job.reach[2 * begin], high = job.reach[2 * (end - 1) + 1];
+      const int ranges = high - low + 1, all = ranges + (low > 0 && end > job.closing_tile ? 1 : 0);
+      if (turn < all) {
+        range = turn < ranges ? low + turn : 0;
+        break;
+      }
+      turn -= all;
     }
-    __syncthreads();
-    if (!has_row) return 0.0f;
-    const float* own = taps + (thread < 32 ? 0 : kMaxTaps);
-    float y = 0.0f, tap_sum = 0.0f;
+    if (range >= 0) read(index, range);
+    else if (lane == 0) ahead->job = -1;
+    __syncwarp();
+  }
+
+  __device__ void read(int index, int range) const {
+    const PlaneJob& job = args.job[index];
+    const int rate = job.rate[range], newest = job.newest[range], taps = job.windows[rate], row = range * kRangeRows + lane;
+    const int rows = min(kRangeRows, job.rows - range * kRangeRows), begin = newest - taps + 1, end = newest + (rows - 1) * rate + 1;
+    if (lane < kMaxTaps) ahead->tap[lane] = lane < taps ? job.taps[rate * kMaxTaps + lane] : 0.0f;
+    ahead->scale[lane] = lane < rows ? __half2float(__ushort_as_half(job.row_scale[row])) : 0.0f;
+    ahead->bias[lane] = lane < rows && job.bias ? job.bias[row] : 0.0f;
+    if (lane > 0) return;
+    ahead->job = index, ahead->range = range, ahead->rate = rate, ahead->taps = taps, ahead->rows = rows;
+    ahead->begin = begin, ahead->end = end, ahead->expected = expected(job, begin, end);
+  }
+
+  // How many thread blocks have plane rows of [begin, end).
+  __device__ uint32_t expected(const PlaneJob& job, int begin, int end) const {
+    const Split& split = args.split;
+    const Range own = split.blocks_of(job.first_tile + max(begin, 0) / kTileRows, job.first_tile + (end - 1) / kTileRows);
+    int blocks = own.count;
+    if (begin < 0) {
+      const Range more = split.blocks_of(job.first_tile + job.closing_tile, job.first_tile + job.tile_count() - 1);
+      blocks += max(0, more.first + more.count - max(more.first, own.first + own.count));
+    }
+    return static_cast<uint32_t>(blocks * split.slices);
+  }
+
+  // Whether this thread block is the last of those that have plane rows of the range. Its sums are visible before it counts, and those of
+  // the others after.
+  __device__ bool arrive() const {
+    uint32_t* arrived = args.arrived + args.job[ahead->job].first_range + ahead->range;
+    if (add_acquire_release(arrived, 1) + 1 < ahead->expected) return false;
+    *arrived = 0;
+    return true;
+  }
+
+  __device__ void filter() const {
+    const PlaneJob& job = args.job[ahead->job];
+    const int row = ahead->range * kRangeRows + lane;
+    const bool has_row = lane < ahead->rows;
+    for (int from = 0; from < args.tokens; from += kTogether) {
+      float before[kTogether] = {}, y[kTogether] = {}, tap_sum = 0.0f;
+      float total[kTogether], factor = 1.0f;
+#pragma unroll
+      for (int k = 0; k < kTogether; ++k)
+        if (args.adds && has_row && from + k < args.tokens) before[k] = __ldcg(job.output + static_cast<int64_t>(from + k) * job.rows + row);
+      if (kTokens == 1 && args.input.input.input) {
+        read_totals(total[0], factor);
+      } else {
+#pragma unroll
+        for (int k = 0; k < kTogether; ++k) total[k] = totals[from + k];
+      }
+      load(job, from);
+      __syncwarp();
+      const int newest = ahead->taps - 1 + (has_row ? lane * ahead->rate : 0);
 #pragma unroll 4
-    for (int j = 0; j < window; ++j) y += own[j] * z[filter_slot(newest - j)], tap_sum += own[j];
-    return scale * (2.0f * y - total * tap_sum) + bias;
+      for (int j = 0; j < ahead->taps; ++j) {
+        const float tap = ahead->tap[j];
+        tap_sum += tap;
+#pragma unroll
+        for (int k = 0; k < kTogether; ++k) y[k] = fmaf(tap, sums->sum[k][filter_slot(newest - j)], y[k]);
+      }
+      __syncwarp();
+      const float scale = factor * ahead->scale[lane], bias = ahead->bias[lane];
+#pragma unroll
+      for (int k = 0; k < kTogether; ++k)
+        if (has_row && from + k < args.tokens)
+          job.output[static_cast<int64_t>(from + k) * job.rows + row] = before[k] + (scale * (2.0f * y[k] - total[k] * tap_sum) + bias);
+    }
+  }
+
+  // One token that the thread blocks have rounded: the sum of its rounded values times their scales, and the factor of its norm.
+  __device__ void read_totals(float& total, float& factor) const {
+    float2 sum = make_float2(0.0f, 0.0f);
+    for (int slice = 0; slice < args.split.slices; ++slice) {
+      const float2 more = __ldcg(reinterpret_cast<const float2*>(args.totals) + slice);
+      sum.x += more.x, sum.y += more.y;
+    }
+    total = sum.x;
+    if (args.input.input.prologue == Prologue::kNorm)
+      factor = 1.0f / sqrtf(sum.y / static_cast<float>(args.input.columns) + args.input.input.epsilon);
+  }
+
+  // The window's sums of kTogether tokens into shared memory; many are under way at a time.
+  __device__ void load(const PlaneJob& job, int token) const {
+    constexpr int kFlight = 5, kSlices = kTokens == 1 ? 4 : 2;
+    const int window = ahead->end - ahead->begin, slices = args.split.slices;
+    const int64_t rows = static_cast<int64_t>(args.split.tiles) * kTileRows;
+    const float* from = args.partial + token * rows + static_cast<int64_t>(job.first_tile) * kTileRows;
+    for (int i = lane; i < window; i += 32 * kFlight) {
+      int plane[kFlight];
+#pragma unroll
+      for (int u = 0; u < kFlight; ++u) {
+        plane[u] = ahead->begin + i + 32 * u;
+        while (plane[u] < 0) plane[u] += job.plane_rows;
+      }
+      float value[kTogether][kFlight] = {};
+      for (int slice = 0; slice < slices; slice += kSlices) {
+        float part[kSlices][kTogether][kFlight];
+#pragma unroll
+        for (int s = 0; s < kSlices; ++s)
+#pragma unroll
+          for (int k = 0; k < kTogether; ++k)
+#pragma unroll
+            for (int u = 0; u < kFlight; ++u)
+              part[s][k][u] =
+                  slice + s < slices && i + 32 * u < window ? __ldcg(from + ((slice + s) * kTokens + k) * rows + plane[u]) : 0.0f;
+#pragma unroll
+        for (int s = 0; s < kSlices; ++s)
+#pragma unroll
+          for (int k = 0; k < kTogether; ++k)
+#pragma unroll
+            for (int u = 0; u < kFlight; ++u) value[k][u] += part[s][k][u];
+      }
+#pragma unroll
+      for (int u = 0; u < kFlight; ++u)
+#pragma unroll
+        for (int k = 0; k < kTogether; ++k)
+          if (i + 32 * u < window) sums->sum[k][filter_slot(i + 32 * u)] = value[k][u];
+    }
   }
 };
-
-// The sum of a token's activations from those of its groups; the same in every thread.
-__device__ __forceinline__ float input_sum(const FilterArgs& args, int token) {
-  float sum = 0.0f;
-  for (int i = static_cast<int>(threadIdx.x) % 32; i < args.split.groups; i += 32) sum += args.sums[i * args.form_tokens + token];
-  return warp_sum(sum);
-}
-
-__device__ __forceinline__ int filter_job(const FilterArgs& args, int row_block) {
-  int job = 0;
-  while (job + 1 < args.jobs && row_block >= args.job[job + 1].first_row_block) ++job;
-  return job;
-}
-
-// grid: (blocks of kFilterRows rows over all jobs, tokens)
-__global__ void __launch_bounds__(kFilterThreads) plane_filter_kernel(const __grid_constant__ FilterArgs args) {
-  __shared__ float z[kFilterSlots], taps[2 * kMaxTaps];
-  launch_dependents();
-  const int token = static_cast<int>(blockIdx.y), index = filter_job(args, static_cast<int>(blockIdx.x));
-  const FilterJob& job = args.job[index];
-  const RowFilter filter(args, index, (static_cast<int>(blockIdx.x) - job.first_row_block) * kFilterRows, token, taps);
-  dependency_wait();
-  const float y = filter.run(input_sum(args, token), z, taps);
-  if (!filter.has_row) return;
-  float* out = job.output + static_cast<int64_t>(token) * job.rows + filter.row;
-  *out = args.adds ? *out + y : y;
-}
 
 }  // namespace tq::cuda

@@ -1,9 +1,9 @@
-// Bit planes on the device: the layout, how a product is split among warps, and the arguments of the kernels. Plain data, for C++ and CUDA.
+// Bit planes on the device: the layout, how a product is split among thread blocks, and the arguments of the kernels. Plain data, for C++
+// and CUDA.
 //
-// A tile is 128 plane rows x 32 columns, 512 bytes in the order of the int8 tensor-core fragments (mma m16n8k32, A operand): lane
-// 4 g + t holds four words, the bits of plane rows (g, g + 8, g, g + 8) and columns (4 t, 4 t, 16 + 4 t, 16 + 4 t) + 0..3. A word's byte
-// is a column; bit j of the byte belongs to plane row 16 j + (g or g + 8). So the slice `word & 0x01010101 << j` is an operand as it is,
-// of value 2^j. Tiles follow each other along the columns (padded to 256 with zeros), then come the next 128 plane rows.
+// A tile is 16 plane rows x 256 columns, 512 bytes in the order of the binary tensor-core fragments (mma m16n8k256, A operand): lane
+// 4 g + t holds four words, those of plane rows (g, g + 8, g, g + 8) and of columns 32 (t, t, t + 4, t + 4) + 0..31, column 0 in the
+// lowest bit. Tiles follow each other along the columns (padded to 256 with zeros), then come the next 16 plane rows.
 #pragma once
 
 #include <cstdint>
@@ -18,82 +18,71 @@
 
 namespace tq::cuda {
 
-constexpr int kTileRows = 128;
-constexpr int kTileColumns = 32;
+constexpr int kTileRows = 16;
+constexpr int kGroupColumns = 256;  // of a tile; they share a scale of the activations
 constexpr int kTileBytes = 512;
-constexpr int kGroupTiles = 8;  // 256 columns share a scale of the activations
-constexpr int kGroupColumns = kGroupTiles * kTileColumns;
 constexpr int kMaxJobs = 4;    // matrices that one launch multiplies with the same input
 constexpr int kMaxTokens = 8;  // of one launch
-constexpr int kUnitTiles = 2;  // tiles that a warp takes at least
 constexpr int kMaxTaps = 24;
-constexpr int kFilterRows = 64;  // rows of a thread block of the filter: two ranges of one rate
-constexpr int kRates = 9;        // rates 0 (unused) to 8
+constexpr int kRangeRows = 32;       // rows that share a rate
+constexpr int kRates = 9;            // rates 0 (unused) to 8
+constexpr int kProductWarps = 16;    // of a thread block
+constexpr int kWarpGroups = 4;       // that a warp multiplies
+constexpr int kMaxRoundGroups = 32;  // of a slice of up to two tokens
+constexpr int kMaxLoadGroups = 16;   // of a slice of 4 or 8 tokens, or where there are several
 
-// The word of a 64-byte line of the file (128 plane rows x 4 columns, word i: plane rows 16 j + i) that stands as word `part` of a lane.
-struct LineWord {
-  int line;  // of the tile's 8, along the columns
-  int word;  // of the line's 16
+// The word of a tile of plane row `row` and columns 32 `word` + 0..31.
+TQ_HOST_DEVICE inline int tile_word(int row, int word) { return 4 * (4 * (row % 8) + word % 4) + row / 8 + 2 * (word / 4); }
+
+// Activations as bits: tokens x bits columns of the tensor cores' B operand, in groups of 8 for each of products() instructions. Column n
+// of instruction j has bit j + products() * (n / tokens) of token n % tokens; the last bit is the sign.
+struct Form {
+  int tokens = 1;  // 1, 2, 4 or 8
+  int bits = 16;   // 16, or 8 for 8 tokens
+  TQ_HOST_DEVICE int products() const { return tokens * bits / 8; }
 };
-TQ_HOST_DEVICE inline LineWord fragment_word(int lane, int part) { return {lane % 4 + 4 * (part / 2), lane / 4 + 8 * (part % 2)}; }
+// The word of a group: of instruction `product`, its column, and the columns 32 `word` + 0..31.
+TQ_HOST_DEVICE inline int activation_word(int product, int column, int word) {
+  return ((product / 2 * 32 + 4 * column + word % 4) * 2 + product % 2) * 2 + word / 4;
+}
+inline Form form_of(int tokens) {
+  if (tokens > 4) return {8, 8};
+  return {tokens == 3 ? 4 : tokens, 16};
+}
 
-// Columns [first, first + tiles) of a part of K; parts are whole groups.
-struct Slice {
-  int first_tile = 0, tiles = 0;
-};
-
-// How the tiles of a launch are shared out. The columns are cut into slices, each with its own thread blocks; within a slice, every warp
-// takes a stretch of tiles in row-major order. A block of 128 plane rows is finished by one or several neighbouring warps: each writes its
-// own partial sums, and the consumer adds them in the order of the warps, so that results do not depend on timing. The products below
-// stay within 32 bits, of which the planner makes sure.
-struct Split {
-  int groups = 0;  // of 256 columns
-  int slices = 1;
-  int blocks = 0;  // of 128 plane rows, over all jobs
-  int warps_per_slice = 0;
-  int slots_per_slice = 0;  // partial sums of a block and slice, at most
-
-  TQ_HOST_DEVICE Slice slice(int index) const {
-    const int begin = groups * index / slices, end = groups * (index + 1) / slices;
-    return {begin * kGroupTiles, (end - begin) * kGroupTiles};
-  }
-  TQ_HOST_DEVICE uint32_t units(const Slice& part) const {
-    return static_cast<uint32_t>(blocks) * static_cast<uint32_t>(part.tiles / kUnitTiles);
-  }
-  TQ_HOST_DEVICE uint32_t workers(const Slice& part) const {
-    const uint32_t all = units(part);
-    return all < static_cast<uint32_t>(warps_per_slice) ? all : static_cast<uint32_t>(warps_per_slice);
-  }
-  // The first unit of a worker; that of worker `workers` is the end.
-  TQ_HOST_DEVICE uint32_t first_unit(const Slice& part, uint32_t worker) const { return units(part) * worker / workers(part); }
-  TQ_HOST_DEVICE uint32_t worker_of(const Slice& part, uint32_t unit) const { return ((unit + 1) * workers(part) - 1) / units(part); }
-  TQ_HOST_DEVICE uint32_t first_worker(const Slice& part, int block) const {
-    return worker_of(part, static_cast<uint32_t>(block) * static_cast<uint32_t>(part.tiles / kUnitTiles));
-  }
-  TQ_HOST_DEVICE uint32_t last_worker(const Slice& part, int block) const {
-    return worker_of(part, static_cast<uint32_t>(block + 1) * static_cast<uint32_t>(part.tiles / kUnitTiles) - 1);
-  }
-};
-
-// Activations as int8 columns. Up to 4 tokens: two columns each, x = scale * (128 high + low), 15 bits; up to 8: one, x = scale * value.
-// words: [tiles][columns][4][2]; word (t, h) holds the columns 16 h + 4 t + 0..3 of the tile.
+// words: [groups][products / 2][32 lanes][2 products][2]: lane 4 n + t holds of column n the columns 32 t + 0..31 and 128 + 32 t + 0..31.
 struct Activations {
   uint32_t* words = nullptr;
-  float* scales = nullptr;  // [groups][tokens of the form, see form_tokens]
+  float* scales = nullptr;  // [groups][tokens of the form]
   float* sums = nullptr;    // [groups][tokens of the form]: of the rounded values, times the scale
 };
 
-// The forms of activations: MMA columns 2, 4 or 8 with two columns a token, or 8 with one.
-struct Form {
-  int columns = 2;
-  bool is_pair = true;
-  TQ_HOST_DEVICE int tokens() const { return is_pair ? columns / 2 : columns; }
+struct Range {
+  int first = 0, count = 0;
 };
-inline Form form_of(int tokens) {
-  if (tokens <= 1) return {2, true};
-  if (tokens <= 2) return {4, true};
-  return {8, tokens <= 4};
-}
+
+// How a launch is shared out. The columns are cut into slices, each with as many thread blocks; those of a slice share out the rows of
+// tiles. Within a thread block, `parts` warps share the groups of the slice, and `phases` such sets of warps take tiles in turn. All sums
+// are taken in a fixed order: results depend on nothing but the number of multiprocessors.
+struct Split {
+  int groups = 0;  // of 256 columns
+  int slices = 1;
+  int of_slice = 1;  // thread blocks of a slice, at most `tiles`
+  int tiles = 0;     // rows of tiles, over all jobs
+  int parts = 1, phases = 1;
+
+  TQ_HOST_DEVICE Range groups_of(int slice) const {
+    const int begin = groups * slice / slices;
+    return {begin, groups * (slice + 1) / slices - begin};
+  }
+  TQ_HOST_DEVICE int first_tile(int block) const { return static_cast<int>(static_cast<int64_t>(tiles) * block / of_slice); }
+  TQ_HOST_DEVICE int block_of(int tile) const { return static_cast<int>((static_cast<int64_t>(tile + 1) * of_slice - 1) / tiles); }
+  // Thread blocks of a slice that have a tile of [first, last].
+  TQ_HOST_DEVICE Range blocks_of(int first, int last) const {
+    const int begin = block_of(first);
+    return {begin, block_of(last) + 1 - begin};
+  }
+};
 
 struct QuantizeArgs {
   InputArgs input;                // rows of C values, after its prologue
@@ -103,36 +92,35 @@ struct QuantizeArgs {
   Activations output;
 };
 
-struct ProductArgs {
-  const void* tiles[kMaxJobs] = {};
-  int first_block[kMaxJobs + 1] = {};  // of the jobs in the launch; behind the last, the number of all
-  int jobs = 0;
-  Split split;
-  Activations input;
-  float* partial = nullptr;  // [slices * slots][tokens of the form][blocks * 128]
-};
-
-// Rows of one matrix from its partial sums: the FIR over the taps, the row scale, the bias.
-struct FilterJob {
-  const uint8_t* rate = nullptr;        // [ceil(R / 32)]
-  const int32_t* newest = nullptr;      // [ceil(R / 32)] plane row of the newest bit of the range's first row
+// One matrix: its tiles, and what makes rows of its plane rows: the FIR over the taps, the row scale, the bias.
+struct PlaneJob {
+  const void* tiles = nullptr;
+  const uint8_t* rate = nullptr;        // [ranges]
+  const int32_t* newest = nullptr;      // [ranges] plane row of the newest bit of the range's first row
+  const int32_t* reach = nullptr;       // [tiles][2] first and last range whose windows reach the tile, the ring's closure aside
   const uint16_t* row_scale = nullptr;  // f16 [R]
   const float* taps = nullptr;          // [kRates][kMaxTaps]; the slot behind a rate's last tap is zero
   const float* bias = nullptr;          // [R] or null
   float* output = nullptr;              // [T, R]
   int rows = 0, plane_rows = 0;
-  int first_row_block = 0;   // of kFilterRows rows, in the launch
-  int windows[kRates] = {};  // taps of each rate
+  int windows[kRates] = {};             // taps of each rate
+  int closing_tile = 0;                 // from here on, range 0 takes plane rows too: the ring closes
+  int first_tile = 0, first_range = 0;  // in the launch
+
+  TQ_HOST_DEVICE int tile_count() const { return (plane_rows + kTileRows - 1) / kTileRows; }
+  TQ_HOST_DEVICE int range_count() const { return (rows + kRangeRows - 1) / kRangeRows; }
 };
 
-struct FilterArgs {
-  FilterJob job[kMaxJobs];
-  int first_block[kMaxJobs + 1] = {};
-  int jobs = 0, row_blocks = 0, tokens = 0, form_tokens = 0;
+struct PlaneArgs {
+  PlaneJob job[kMaxJobs];
+  int jobs = 0, tokens = 0;
   Split split;
-  const float* partial = nullptr;
-  const float* sums = nullptr;
-  bool adds = false;  // output += instead of =
+  bool adds = false;            // output += instead of =
+  QuantizeArgs input;           // where thread blocks round for themselves (one token): output unused
+  Activations activations;      // otherwise
+  float* partial = nullptr;     // [slices][tokens of the form][tiles * 16]
+  float* totals = nullptr;      // [slices][2]: one token's sum of rounded values and of squares
+  uint32_t* arrived = nullptr;  // [ranges of all jobs], zero between launches
 };
 
 }  // namespace tq::cuda

@@ -3,49 +3,83 @@
 
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ops.h"
-#include "kernels/cuda/plane_filter.cuh"
-#include "kernels/cuda/plane_product.cuh"
-#include "kernels/cuda/quantize.cuh"
+#include "kernels/cuda/plane_linear.cuh"
+#include "kernels/cuda/quantize_kernel.cuh"
 #include "kernels/cuda/training_ops.h"
 
 namespace tq::cuda {
 namespace {
 
-// What won in lab/cuda-planes.
-constexpr int kProductWarps = 16;
-constexpr int kProductStages = 6;
-constexpr int kInputBytes = 66000;  // of shared memory, for the activations of a slice
-
-template <int kColumns, bool kPair>
-void launch_product(const ProductArgs& args, const ProductPlan& plan, cudaStream_t stream) {
-  using Kernel = PlaneProduct<kColumns, kPair, kProductWarps, kProductStages>;
-  launch(&plane_product_kernel<kColumns, kPair, kProductWarps, kProductStages>, dim3(static_cast<unsigned>(plan.blocks)),
-         kProductWarps * 32, Kernel::shared_bytes(plan.split), stream, args);
+// kStages: what won in lab/cuda-planes.
+template <int kTokens, int kBits, int kStages>
+void launch_linear(const PlaneArgs& args, const PlanePlan& plan, cudaStream_t stream) {
+  launch(&plane_linear_kernel<kTokens, kBits, kStages>, dim3(static_cast<unsigned>(plan.blocks())), kProductWarps * 32,
+         PlaneLinear<kTokens, kBits, kStages>::shared_bytes(plan.split), stream, args);
 }
 
+// Bit `row` of the bytes of a line's word, which are columns.
+__device__ __forceinline__ uint32_t line_bits(uint32_t word, int row) { return ((word >> row & 0x01010101u) * 0x01020408u) >> 24 & 15u; }
+
+// A line of the file has 128 plane rows x 4 columns; bit j of word i's bytes belongs to plane row 16 j + i.
 __global__ void repack_kernel(const uint32_t* lines, int64_t lines_of_row, int blocks, int groups, uint32_t* tiles) {
-  const int64_t tiles_of_row = static_cast<int64_t>(groups) * kGroupTiles, count = blocks * tiles_of_row * (kTileBytes / 4);
+  const int64_t count = static_cast<int64_t>(blocks) * 8 * groups * (kTileBytes / 4);
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x; i < count; i += step) {
     const int part = static_cast<int>(i % 4), lane = static_cast<int>(i / 4 % 32);
-    const int64_t tile = i / 128 % tiles_of_row, block = i / 128 / tiles_of_row;
-    const LineWord from = fragment_word(lane, part);
-    const int64_t line = tile * 8 + from.line;
-    tiles[i] = line < lines_of_row ? lines[(block * lines_of_row + line) * 16 + from.word] : 0;
+    const int row = lane / 4 + 8 * (part % 2), word = lane % 4 + 4 * (part / 2);
+    const int64_t tile = i / 128, tile_row = tile / groups, first = (tile % groups * 8 + word) * 8;
+    const uint32_t* from = lines + (tile_row / 8 * lines_of_row + first) * 16 + row;
+    uint32_t bits = 0;
+    for (int k = 0; k < 8 && first + k < lines_of_row; ++k) bits |= line_bits(from[k * 16], static_cast<int>(tile_row % 8)) << (4 * k);
+    tiles[i] = bits;
   }
 }
 
-// The word that holds plane row p of four columns: column / 4 counts along the whole row.
-__device__ __forceinline__ uint32_t plane_word(const uint32_t* tiles, int groups, int p, int quad) {
-  const int i = p % 16, tile = quad / 8, t = quad % 4, half = quad % 8 / 4;
-  const int64_t at = (static_cast<int64_t>(p / kTileRows) * groups * kGroupTiles + tile) * 128 + (4 * (i % 8) + t) * 4 + i / 8 + 2 * half;
-  return tiles[at];
+// The columns 32 word + 0..31 of plane row p; `word` counts along the whole row.
+__device__ __forceinline__ uint32_t plane_word(const uint32_t* tiles, int groups, int p, int word) {
+  return tiles[(static_cast<int64_t>(p / kTileRows) * groups + word / 8) * 128 + tile_word(p % kTileRows, word % 8)];
 }
+
+// Bit i of lane j goes to bit j of lane i.
+__device__ __forceinline__ uint32_t transpose_warp(uint32_t bits, int lane) {
+  constexpr uint32_t kLow[5] = {0x55555555u, 0x33333333u, 0x0f0f0f0fu, 0x00ff00ffu, 0x0000ffffu};
+#pragma unroll
+  for (int i = 4; i >= 0; --i) {
+    const int step = 1 << i;
+    const uint32_t other = __shfl_xor_sync(0xffffffffu, bits, step);
+    bits = lane & step ? (bits & ~kLow[i]) | (other >> step & kLow[i]) : (bits & kLow[i]) | (other & kLow[i]) << step;
+  }
+  return bits;
+}
+
+// The bits of a column from plane row `start` on, oldest first; a warp reads 32 columns together.
+struct ColumnBits {
+  const DecodeArgs& args;
+  int word, lane, next, available;
+  uint64_t bits;  // the oldest one highest
+
+  __device__ ColumnBits(const DecodeArgs& args_, int word_, int lane_, int start)
+      : args(args_), word(word_), lane(lane_), next(start / 32 * 32), available(0), bits(0) {
+    refill();
+    bits <<= start % 32, available -= start % 32;
+  }
+  __device__ void refill() {
+    const uint32_t more = transpose_warp(plane_word(args.tiles, args.groups, next + lane, word), lane);
+    bits |= static_cast<uint64_t>(__brev(more)) << (32 - available);
+    next += 32, available += 32;
+  }
+  __device__ uint32_t take(int count) {
+    if (available < count) refill();
+    const auto taken = static_cast<uint32_t>(bits >> (64 - count));
+    bits <<= count, available -= count;
+    return taken;
+  }
+};
 
 constexpr int kDecodeColumns = 128, kDecodeRows = 128, kTableParts = 3;
 
 // Sums of taps by the newest 8, next 8 and oldest 8 bits.
-__device__ void fill_tables(const FilterJob& job, int rate, float (*table)[256]) {
+__device__ void fill_tables(const PlaneJob& job, int rate, float (*table)[256]) {
   for (int n = static_cast<int>(threadIdx.x); n < kTableParts * 256; n += kDecodeColumns) {
     const int part = n / 256;
     float sum = 0.0f;
@@ -60,42 +94,30 @@ __device__ void fill_tables(const FilterJob& job, int rate, float (*table)[256])
 // A thread a column, walking down kDecodeRows rows. grid (columns / kDecodeColumns, rows / kDecodeRows)
 __global__ void __launch_bounds__(kDecodeColumns) decode_kernel(const __grid_constant__ DecodeArgs args) {
   __shared__ float tables[kDecodeRows / 32][kTableParts][256];
-  const FilterJob& job = args.job;
+  const PlaneJob& job = args.job;
   const int first = args.first + static_cast<int>(blockIdx.y) * kDecodeRows, last = min(first + kDecodeRows, args.first + args.count) - 1;
   for (int r = first / 32; r <= last / 32; ++r) fill_tables(job, job.rate[r], tables[r - first / 32]);
   __syncthreads();
-  const int k = static_cast<int>(blockIdx.x) * kDecodeColumns + static_cast<int>(threadIdx.x);
-  if (k >= args.columns) return;
-  const int quad = k / 4, shift = 8 * (k % 4);
+  const int k = static_cast<int>(blockIdx.x) * kDecodeColumns + static_cast<int>(threadIdx.x), lane = k % 32;
+  if (k - lane >= args.columns) return;
   const int start = job.newest[first / 32] - job.rate[first / 32] + 1;
   uint32_t state = 0;
   for (int back = kMaxTaps; back >= 1; --back) {
     int p = start - back;
     while (p < 0) p += job.plane_rows;
-    state = state << 1 | (plane_word(args.tiles, args.groups, p, quad) >> (shift + p % kTileRows / 16) & 1u);
+    state = state << 1 | (plane_word(args.tiles, args.groups, p, k / 32) >> lane & 1u);
   }
-  int row = first, rate = job.rate[first / 32], left = rate;
-  float scale = __half2float(__ushort_as_half(job.row_scale[first]));
-  for (int block = start / kTileRows; row <= last; ++block) {
-    uint32_t words[16];
-#pragma unroll
-    for (int i = 0; i < 16; ++i) words[i] = plane_word(args.tiles, args.groups, block * kTileRows + i, quad) >> shift;
-    for (int j = 0; j < 8 && row <= last; ++j) {
-#pragma unroll
-      for (int i = 0; i < 16; ++i) {
-        if (block * kTileRows + 16 * j + i < start || row > last) continue;
-        state = state << 1 | (words[i] >> j & 1u);
-        if (--left > 0) continue;
-        const float(*table)[256] = tables[row / 32 - first / 32];
-        const float value = scale * (table[0][state & 255] + table[1][state >> 8 & 255] + table[2][state >> 16 & 255]);
-        const int64_t at = static_cast<int64_t>(row - args.first) * args.columns + k;
-        if (args.half_output) static_cast<__half*>(args.half_output)[at] = __float2half_rn(value);
-        else args.output[at] = value;
-        if (++row > last) continue;
-        rate = job.rate[row / 32], left = rate;
-        scale = __half2float(__ushort_as_half(job.row_scale[row]));
-      }
-    }
+  ColumnBits bits(args, k / 32, lane, start);
+  for (int row = first; row <= last; ++row) {
+    const int rate = job.rate[row / 32];
+    state = state << rate | bits.take(rate);
+    const float(*table)[256] = tables[row / 32 - first / 32];
+    const float value = __half2float(__ushort_as_half(job.row_scale[row])) *
+                        (table[0][state & 255] + table[1][state >> 8 & 255] + table[2][state >> 16 & 255]);
+    const int64_t at = static_cast<int64_t>(row - args.first) * args.columns + k;
+    if (k >= args.columns) continue;
+    if (args.half_output) static_cast<__half*>(args.half_output)[at] = __float2half_rn(value);
+    else args.output[at] = value;
   }
 }
 
@@ -127,9 +149,8 @@ __global__ void __launch_bounds__(kQuantizeWarps * 32)
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int group = static_cast<int>(blockIdx.x) * kQuantizeWarps + static_cast<int>(threadIdx.x) / 32;
   if (group * kGroupColumns >= table.columns) return;
-  const FilterJob& job = table.job;
-  const int row = tokens[blockIdx.y], rate = job.rate[row / 32], newest = job.newest[row / 32] + row % 32 * rate,
-            quad = group * 64 + 2 * lane;
+  const PlaneJob& job = table.job;
+  const int row = tokens[blockIdx.y], rate = job.rate[row / 32], newest = job.newest[row / 32] + row % 32 * rate;
   Group values;
 #pragma unroll
   for (int i = 0; i < 8; ++i) values.value[i] = 0.0f;
@@ -137,12 +158,9 @@ __global__ void __launch_bounds__(kQuantizeWarps * 32)
     int p = newest - j;
     while (p < 0) p += job.plane_rows;
     const float tap = job.taps[rate * kMaxTaps + j];
-    const int bit = p % kTileRows / 16;
+    const uint32_t bits = plane_word(table.tiles, table.groups, p, group * 8 + lane / 4) >> (8 * (lane % 4));
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const uint32_t word = plane_word(table.tiles, table.groups, p, quad + i / 4);
-      values.value[i] += word >> (8 * (i % 4) + bit) & 1u ? tap : -tap;
-    }
+    for (int i = 0; i < 8; ++i) values.value[i] += bits >> i & 1u ? tap : -tap;
   }
   values.hadamard(table.hadamard, lane);
   const float row_scale = scale * __half2float(__ushort_as_half(job.row_scale[row]));
@@ -177,53 +195,24 @@ __global__ void __launch_bounds__(kQuantizeWarps * 32) unrotate_kernel(const Unr
   }
 }
 
-dim3 group_grid(int columns, int tokens) {
+dim3 group_grid(int columns, int tokens, int warps = kQuantizeWarps) {
   const int groups = (columns + kGroupColumns - 1) / kGroupColumns;
-  return dim3(static_cast<unsigned>((groups + kQuantizeWarps - 1) / kQuantizeWarps), static_cast<unsigned>(tokens));
+  return dim3(static_cast<unsigned>((groups + warps - 1) / warps), static_cast<unsigned>(tokens));
 }
 
 }  // namespace
 
-ProductPlan plan_product(int columns, int plane_blocks, int tokens, int multiprocessors) {
-  ProductPlan plan;
-  plan.form = form_of(tokens);
-  Split& split = plan.split;
-  split.groups = (columns + kGroupColumns - 1) / kGroupColumns;
-  split.blocks = plane_blocks;
-  while (split.slices < split.groups &&
-         (split.groups * kGroupTiles * plan.form.columns * 32 + split.slices - 1) / split.slices > kInputBytes)
-    ++split.slices;
-  const int of_slice = multiprocessors / split.slices > 0 ? multiprocessors / split.slices : 1;
-  plan.blocks = of_slice * split.slices;
-  split.warps_per_slice = of_slice * kProductWarps;
-  for (int i = 0; i < split.slices; ++i) {
-    const Slice part = split.slice(i);
-    const uint32_t units = part.tiles / kUnitTiles, share = split.units(part) / split.workers(part);
-    const int slots = static_cast<int>((units + share - 1) / share) + 1;
-    if (slots > split.slots_per_slice) split.slots_per_slice = slots;
-  }
-  return plan;
-}
-
-int64_t partial_floats(const ProductPlan& plan) {
-  const Split& split = plan.split;
-  return static_cast<int64_t>(split.slices) * split.slots_per_slice * plan.form.tokens() * split.blocks * kTileRows;
-}
-
 void quantize(const QuantizeArgs& args, cudaStream_t stream) {
-  launch(&quantize_kernel, group_grid(args.columns, args.tokens), kQuantizeWarps * 32, 0, stream, args);
+  launch(&quantize_kernel, group_grid(args.columns, args.tokens, kRoundWarps), kRoundWarps * 32, 0, stream, args);
 }
 
-void product(const ProductArgs& args, const ProductPlan& plan, cudaStream_t stream) {
-  if (plan.form.columns == 2) launch_product<2, true>(args, plan, stream);
-  else if (plan.form.columns == 4) launch_product<4, true>(args, plan, stream);
-  else if (plan.form.is_pair) launch_product<8, true>(args, plan, stream);
-  else launch_product<8, false>(args, plan, stream);
-}
-
-void filter(const FilterArgs& args, cudaStream_t stream) {
-  launch(&plane_filter_kernel, dim3(static_cast<unsigned>(args.row_blocks), static_cast<unsigned>(args.tokens)), kFilterThreads, 0, stream,
-         args);
+void plane_linear(const PlaneArgs& args, const PlanePlan& plan, cudaStream_t stream) {
+  switch (plan.form.tokens) {
+    case 1: return launch_linear<1, 16, 5>(args, plan, stream);
+    case 2: return launch_linear<2, 16, 4>(args, plan, stream);
+    case 4: return launch_linear<4, 16, 5>(args, plan, stream);
+    default: return launch_linear<8, 8, 5>(args, plan, stream);
+  }
 }
 
 void repack(const uint32_t* lines, int64_t lines_of_row, int blocks, int groups, uint32_t* tiles, cudaStream_t stream) {

@@ -6,12 +6,14 @@
 
 namespace tq::cuda {
 
-// As ref::activate: SiLU, GELU by tanh, GELU.
-__device__ __forceinline__ float activate(int kind, float x) {
-  if (kind == 0) return x / (1.0f + expf(-x));
+__device__ __forceinline__ float silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
+// As ref::activate: GELU by tanh, GELU.
+static __device__ __noinline__ float activate_rare(int kind, float x) {
   if (kind == 1) return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
   return 0.5f * x * (1.0f + erff(x * 0.7071067812f));
 }
+
+__device__ __forceinline__ float activate(int kind, float x) { return kind == 0 ? silu(x) : activate_rare(kind, x); }
 
 // A thread's part of the sum of squares of a row, which `threads` threads share.
 __device__ __forceinline__ float squares(const float* row, int columns, int thread, int threads) {

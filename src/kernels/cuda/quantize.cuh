@@ -1,4 +1,4 @@
-// Activations rotated and rounded to int8 columns.
+// Activations rotated and rounded to columns of bits.
 #pragma once
 
 #include "kernels/cuda/device.cuh"
@@ -8,6 +8,43 @@
 namespace tq::cuda {
 
 constexpr int kQuantizeWarps = 8;
+
+// Bit i of byte b of (x, y) goes to bit b of byte i of (x, y): the bytes of x come first.
+TQ_HOST_DEVICE inline void transpose_bits(uint32_t& x, uint32_t& y) {
+  uint32_t swap = (x ^ (x >> 7)) & 0x00aa00aau;
+  x ^= swap ^ (swap << 7);
+  swap = (y ^ (y >> 7)) & 0x00aa00aau;
+  y ^= swap ^ (swap << 7);
+  swap = (x ^ (x >> 14)) & 0x0000ccccu;
+  x ^= swap ^ (swap << 14);
+  swap = (y ^ (y >> 14)) & 0x0000ccccu;
+  y ^= swap ^ (swap << 14);
+  const uint32_t low = (x & 0x0f0f0f0fu) | ((y & 0x0f0f0f0fu) << 4);
+  y = (y & 0xf0f0f0f0u) | ((x >> 4) & 0x0f0f0f0fu);
+  x = low;
+}
+
+// Byte i of word l of each of a quad's lanes l becomes byte l of word i.
+__device__ __forceinline__ void transpose_bytes(uint32_t (&word)[4]) {
+  const uint32_t a = __byte_perm(word[0], word[1], 0x5140), b = __byte_perm(word[2], word[3], 0x5140);
+  const uint32_t c = __byte_perm(word[0], word[1], 0x7362), d = __byte_perm(word[2], word[3], 0x7362);
+  word[0] = __byte_perm(a, b, 0x5410), word[1] = __byte_perm(a, b, 0x7632);
+  word[2] = __byte_perm(c, d, 0x5410), word[3] = __byte_perm(c, d, 0x7632);
+}
+
+// Word r of lane l of a quad goes to word l of lane r.
+__device__ __forceinline__ void transpose_quad(uint32_t (&word)[4], int lane) {
+#pragma unroll
+  for (int step = 1; step < 4; step *= 2) {
+    const bool is_high = lane & step;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (i & step) continue;
+      const uint32_t got = __shfl_xor_sync(0xffffffffu, is_high ? word[i] : word[i + step], step);
+      (is_high ? word[i] : word[i + step]) = got;
+    }
+  }
+}
 
 // 256 columns of one token, 8 a lane: value i is column 8 * lane + i of the group.
 struct Group {
@@ -40,45 +77,107 @@ struct Group {
         value[i] = a + b, value[i + step] = a - b;
       }
     }
-    for (int step = 1; step * 8 < size; step *= 2) {
 #pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const float other = __shfl_xor_sync(0xffffffffu, value[i], step);
-        value[i] = lane & step ? other - value[i] : value[i] + other;
-      }
+    for (int step = 1; step < 32; step *= 2) {
+      if (step * 8 >= size) break;
+      const float sign = lane & step ? -1.0f : 1.0f;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) value[i] = fmaf(sign, value[i], __shfl_xor_sync(0xffffffffu, value[i], step));
     }
     const float scale = rsqrtf(static_cast<float>(size));
 #pragma unroll
     for (int i = 0; i < 8; ++i) value[i] *= scale;
   }
 
-  // Rounds as the CPU's PlaneInput does.
-  __device__ void round(const Form& form, const Activations& out, int group, int token, int lane) const {
+  // Rounds as the CPU's PlaneInput does. words: of the group; returns the scale, and the sum of the rounded values.
+  __device__ float round(const Form& form, uint32_t* words, int token, int lane, int& sum) const {
     float largest = 0.0f;
 #pragma unroll
     for (int i = 0; i < 8; ++i) largest = fmaxf(largest, fabsf(value[i]));
-    largest = warp_max(largest);
-    const float steps = form.is_pair ? 127.0f * 128.0f : 127.0f;
-    const float scale = largest / steps, inverse = largest > 0.0f ? steps / largest : 0.0f;
-    uint32_t high[2] = {}, low[2] = {};
-    int sum = 0;
+    largest = __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(largest)));
+    const float steps = form.bits == 16 ? 127.0f * 128.0f : 127.0f;
+    const float inverse = largest > 0.0f ? steps / largest : 0.0f;
+    constexpr float kMagic = 12582912.0f;  // adding it rounds to the nearest integer, which is then in the lowest bits
+    int rounded[8];
+    sum = 0;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const int rounded = __float2int_rn(value[i] * inverse);
-      sum += rounded;
-      const int top = form.is_pair ? (rounded + 64) >> 7 : rounded;
-      high[i / 4] |= (static_cast<uint32_t>(top) & 0xffu) << (8 * (i % 4));
-      low[i / 4] |= (static_cast<uint32_t>(rounded - top * 128) & 0xffu) << (8 * (i % 4));
+    for (int i = 0; i < 8; ++i) rounded[i] = __float_as_int(__fadd_rn(__fmul_rn(value[i], inverse), kMagic)), sum += rounded[i];
+    sum -= 8 * __float_as_int(kMagic);
+    sum = __reduce_add_sync(0xffffffffu, sum);
+    store(form, words, token, lane, rounded);
+    return largest / steps;
+  }
+
+  // A lane of a quad writes the words of 4 bits: those of 8 columns of each of its neighbours.
+  __device__ static void store(const Form& form, uint32_t* words, int token, int lane, const int (&rounded)[8]) {
+    uint32_t bytes[4] = {};  // bits 0..3, 4..7, 8..11, 12..15
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const uint32_t pick = half ? 0x5151 : 0x4040;
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const uint32_t a = __byte_perm(static_cast<uint32_t>(rounded[4 * i]), static_cast<uint32_t>(rounded[4 * i + 1]), pick);
+        const uint32_t b = __byte_perm(static_cast<uint32_t>(rounded[4 * i + 2]), static_cast<uint32_t>(rounded[4 * i + 3]), pick);
+        bytes[2 * half + i] = __byte_perm(a, b, 0x5410);
+      }
+      transpose_bits(bytes[2 * half], bytes[2 * half + 1]);
     }
-    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
-    const int tile = group * kGroupTiles + lane / 4, half = lane % 4 / 2, t = 2 * (lane % 2), column = form.is_pair ? 2 * token : token;
-    uint32_t* words = out.words + ((static_cast<int64_t>(tile) * form.columns + column) * 4 + t) * 2 + half;
-    words[0] = high[0], words[2] = high[1];
-    if (form.is_pair) words[8] = low[0], words[10] = low[1];
-    if (lane == 0) {
-      out.scales[group * form.tokens() + token] = scale;
-      out.sums[group * form.tokens() + token] = scale * static_cast<float>(sum);
+    transpose_quad(bytes, lane);
+    transpose_bytes(bytes);
+    const int quarter = lane % 4, word = lane / 4, products = form.products();
+    if (4 * quarter >= form.bits) return;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int bit = 4 * quarter + i, column = token + form.tokens * (bit / products), product = bit % products;
+      words[activation_word(product, column, word)] = bytes[i];
     }
+  }
+};
+
+// The same in two steps, so that everything is under way at a time; the factor of a norm is left out.
+struct GroupInput {
+  float value[8], other[8];
+  uint32_t signs;
+
+  // What does not depend on the kernel before.
+  __device__ void read_weights(const QuantizeArgs& args, int group, int lane) {
+    const int first = group * kGroupColumns + 8 * lane;
+    signs = first < args.columns ? args.sign[first / 8] : 0u;
+    if (args.input.prologue == Prologue::kNorm) read(args.input.other, first, args.columns, other);
+  }
+  __device__ void read_input(const QuantizeArgs& args, int64_t token, int group, int lane) {
+    const int first = group * kGroupColumns + 8 * lane;
+    read(args.input.input + token * args.input.stride, first, args.columns, value);
+    if (args.input.prologue == Prologue::kGated) read(args.input.other + token * args.input.stride, first, args.columns, other);
+  }
+  static __device__ void read(const float* from, int first, int columns, float (&to)[8]) {
+    if (first + 8 <= columns && reinterpret_cast<uintptr_t>(from) % sizeof(float4) == 0) {
+      const auto* vectors = reinterpret_cast<const float4*>(from + first);
+      const float4 low = __ldcg(vectors), high = __ldcg(vectors + 1);
+      to[0] = low.x, to[1] = low.y, to[2] = low.z, to[3] = low.w;
+      to[4] = high.x, to[5] = high.y, to[6] = high.z, to[7] = high.w;
+    } else {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) to[i] = first + i < columns ? __ldcg(from + first + i) : 0.0f;
+    }
+  }
+  // squares: this lane's, of the input
+  __device__ Group rotate(const QuantizeArgs& args, int lane, float& squares) const {
+    Group group;
+    squares = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) squares = fmaf(value[i], value[i], squares), group.value[i] = value[i];
+    if (args.input.prologue == Prologue::kNorm) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) group.value[i] *= other[i] + args.input.offset;
+    } else if (args.input.prologue == Prologue::kGated) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) group.value[i] = (args.input.gate_kind == 0 ? silu(value[i]) : activate_rare(args.input.gate_kind, value[i])) * other[i];
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) group.value[i] = signs >> i & 1 ? -group.value[i] : group.value[i];
+    group.hadamard(args.hadamard, lane);
+    return group;
   }
 };
 
@@ -94,19 +193,6 @@ __device__ __forceinline__ float norm_factor(const QuantizeArgs& args, int64_t t
 #pragma unroll
   for (const float part : parts) total += part;
   return 1.0f / sqrtf(total / static_cast<float>(args.columns) + input.epsilon);
-}
-
-// A warp a group: grid (ceil(groups / kQuantizeWarps), tokens).
-__global__ void __launch_bounds__(kQuantizeWarps * 32) quantize_kernel(const __grid_constant__ QuantizeArgs args) {
-  const int lane = static_cast<int>(threadIdx.x) % 32, token = static_cast<int>(blockIdx.y);
-  const int group = static_cast<int>(blockIdx.x) * kQuantizeWarps + static_cast<int>(threadIdx.x) / 32;
-  launch_dependents();
-  dependency_wait();
-  const float factor = norm_factor(args, token);
-  if (group * kGroupColumns >= args.columns) return;
-  Group values;
-  values.read(args, token, group, lane, factor);
-  values.round(args.form, args.output, group, token, lane);
 }
 
 }  // namespace tq::cuda

@@ -11,14 +11,35 @@ namespace {
 
 constexpr double kPairRate = 4.75;
 
+// Which ranges take from which tiles.
+Status find_reach(const std::vector<uint8_t>& rate, const std::vector<int32_t>& newest, Weights& weights) {
+  PlaneJob& job = weights.planes;
+  const int ranges = job.range_count(), tiles = job.tile_count();
+  const auto begin = [&](int range) { return newest[static_cast<size_t>(range)] - job.windows[rate[static_cast<size_t>(range)]] + 1; };
+  const auto end = [&](int range) {
+    const int rows = std::min(kRangeRows, job.rows - range * kRangeRows);
+    return newest[static_cast<size_t>(range)] + (rows - 1) * rate[static_cast<size_t>(range)] + 1;
+  };
+  std::vector<int32_t> reach;
+  for (int tile = 0, low = 0, high = 0; tile < tiles; ++tile) {
+    while (end(low) <= tile * kTileRows) ++low;
+    while (high + 1 < ranges && begin(high + 1) < (tile + 1) * kTileRows) ++high;
+    reach.push_back(low), reach.push_back(high);
+  }
+  TQ_ASSIGN(weights.reach, DeviceMemory::of(reach.data(), reach.size() * sizeof(int32_t)));
+  job.reach = weights.reach.as<int32_t>();
+  job.closing_tile = begin(0) < 0 ? std::max(0, job.plane_rows + begin(0)) / kTileRows : tiles;
+  return {};
+}
+
 Status load_planes(const PackedTensor& tensor, int64_t expert, cudaStream_t stream, Weights& weights) {
   const grid::Matrix matrix = grid::open(tensor, expert);
   const grid::Layout& layout = matrix.layout;
   weights.is_planes = true;
-  weights.plane_blocks = static_cast<int>(layout.padded_plane_rows / kTileRows);
   weights.groups = static_cast<int>((layout.columns + kGroupColumns - 1) / kGroupColumns);
   weights.hadamard = static_cast<int>(grid::hadamard_block(layout.columns));
   weights.wants_pairs = static_cast<double>(layout.plane_rows) >= kPairRate * static_cast<double>(layout.rows);
+  weights.planes.rows = weights.rows, weights.planes.plane_rows = static_cast<int>(layout.plane_rows);
   std::vector<uint8_t> rate;
   std::vector<int32_t> newest;
   for (int64_t r = 0; r < layout.rows; r += grid::kRateRows) {
@@ -28,7 +49,7 @@ Status load_planes(const PackedTensor& tensor, int64_t expert, cudaStream_t stre
   std::vector<float> taps(kRates * kMaxTaps);
   for (size_t k = 1; k < kRates; ++k) {
     std::copy(matrix.taps[k].begin(), matrix.taps[k].end(), taps.begin() + static_cast<std::ptrdiff_t>(k) * kMaxTaps);
-    weights.filter.windows[k] = static_cast<int>(matrix.taps[k].size());
+    weights.planes.windows[k] = static_cast<int>(matrix.taps[k].size());
   }
   TQ_ASSIGN(weights.rate, DeviceMemory::of(rate.data(), rate.size()));
   TQ_ASSIGN(weights.newest, DeviceMemory::of(newest.data(), newest.size() * sizeof(int32_t)));
@@ -36,19 +57,18 @@ Status load_planes(const PackedTensor& tensor, int64_t expert, cudaStream_t stre
   TQ_ASSIGN(weights.taps, DeviceMemory::of(taps.data(), taps.size() * sizeof(float)));
   TQ_ASSIGN(weights.sign, DeviceMemory::of(matrix.sign, static_cast<uint64_t>(layout.columns + 7) / 8));
   TQ_ASSIGN(const DeviceMemory lines, DeviceMemory::of(matrix.bits, layout.bytes()));
-  TQ_ASSIGN(weights.tiles, DeviceMemory::allocate(static_cast<uint64_t>(weights.plane_blocks) * static_cast<uint64_t>(weights.groups) *
-                                                  kGroupTiles * kTileBytes));
-  repack(lines.as<uint32_t>(), layout.padded_columns / grid::kLineColumns, weights.plane_blocks, weights.groups,
-         weights.tiles.as<uint32_t>(), stream);
+  TQ_ASSIGN(weights.tiles, DeviceMemory::allocate(static_cast<uint64_t>(layout.padded_plane_rows / kTileRows) *
+                                                  static_cast<uint64_t>(weights.groups) * kTileBytes));
+  repack(lines.as<uint32_t>(), layout.padded_columns / grid::kLineColumns, static_cast<int>(layout.padded_plane_rows / grid::kLineRows),
+         weights.groups, weights.tiles.as<uint32_t>(), stream);
   if (cudaStreamSynchronize(stream) != cudaSuccess)
     return fail(ErrorCode::kFailed, "repacking on the card failed: {}", cudaGetErrorString(cudaGetLastError()));
-  weights.filter.rate = weights.rate.as<uint8_t>();
-  weights.filter.newest = weights.newest.as<int32_t>();
-  weights.filter.row_scale = weights.row_scale.as<uint16_t>();
-  weights.filter.taps = weights.taps.as<float>();
-  weights.filter.rows = weights.rows;
-  weights.filter.plane_rows = static_cast<int>(layout.plane_rows);
-  return {};
+  weights.planes.rate = weights.rate.as<uint8_t>();
+  weights.planes.newest = weights.newest.as<int32_t>();
+  weights.planes.row_scale = weights.row_scale.as<uint16_t>();
+  weights.planes.taps = weights.taps.as<float>();
+  weights.planes.tiles = weights.tiles.as<void>();
+  return find_reach(rate, newest, weights);
 }
 
 // Halves that lie as they are needed.
@@ -119,7 +139,7 @@ Result<std::shared_ptr<Weights>> weights_of_shape(const PackedTensor& tensor) {
 
 DecodeArgs decode_args(const Weights& weights) {
   DecodeArgs args;
-  args.job = weights.filter;
+  args.job = weights.planes;
   args.tiles = weights.tiles.as<uint32_t>(), args.groups = weights.groups, args.columns = weights.columns, args.hadamard = weights.hadamard;
   args.count = weights.rows;
   return args;

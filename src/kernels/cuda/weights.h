@@ -13,9 +13,9 @@ struct Weights {
   bool is_planes = false;
   bool wants_pairs = false;  // planes of so many bits that int8 activations would cost more than the rounding of the weights
   // Planes.
-  DeviceMemory tiles, rate, newest, row_scale, taps, sign;
-  int plane_blocks = 0, groups = 0, hadamard = 0;
-  FilterJob filter;  // all but bias, output and first_row_block
+  DeviceMemory tiles, rate, newest, reach, row_scale, taps, sign;
+  int groups = 0, hadamard = 0;
+  PlaneJob planes;  // all but bias, output and its place in a launch
   // Floats.
   DeviceMemory values;
   DenseType type = DenseType::kF16;

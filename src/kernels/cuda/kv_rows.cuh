@@ -1,0 +1,37 @@
+// Keys and values on their way into the store.
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include "kernels/cuda/dense_args.h"
+#include "kernels/cuda/device.cuh"
+
+namespace tq::cuda {
+
+// Elements i and i + half of a head, turned to its position.
+__device__ __forceinline__ void rotate_pair(const RotateArgs& args, int position, int i, float low, float high, float* to) {
+  float sine, cosine;
+  sincosf(static_cast<float>(position) * args.inv_freq[i], &sine, &cosine);
+  sine *= args.magnitude, cosine *= args.magnitude;
+  to[i] = low * cosine - high * sine;
+  to[i + args.half] = high * cosine + low * sine;
+}
+
+// A warp rounds a row as KvType says.
+__device__ inline void store_row(const KvArgs& kv, const float* values, char* row, int lane) {
+  if (kv.type == 0) {
+    for (int i = lane; i < kv.head_dim; i += 32) reinterpret_cast<float*>(row)[i] = values[i];
+  } else if (kv.type == 1) {
+    for (int i = lane; i < kv.head_dim; i += 32) reinterpret_cast<__half*>(row)[i] = __float2half_rn(values[i]);
+  } else {
+    float largest = 0.0f;
+    for (int i = lane; i < kv.head_dim; i += 32) largest = fmaxf(largest, fabsf(values[i]));
+    largest = warp_max(largest);
+    const float scale = largest / 127.0f, inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
+    for (int i = lane; i < kv.head_dim; i += 32)
+      reinterpret_cast<int8_t*>(row)[i] = static_cast<int8_t>(__float2int_rn(values[i] * inverse));
+    if (lane == 0) *reinterpret_cast<float*>(row + kv.scale_at) = scale;
+  }
+}
+
+}  // namespace tq::cuda
