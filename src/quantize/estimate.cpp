@@ -164,7 +164,7 @@ double calibration_seconds(const Model& model, const QuantizePlan& plan, const T
 
 // A step: the original forward; the rounded model forward, forward again layer by layer, and its inputs' gradients. A measurement: both
 // forward. Heads likewise. attention: seconds a token.
-double tuning_seconds(const ModelSpec& spec, const QuantizeOptions& options, const Speeds& speeds, double attention) {
+double tuning_seconds(const ModelSpec& spec, const QuantizeOptions& options, const Speeds& speeds, double attention, bool is_host) {
   if (!uses_tuning(options)) return 0;
   constexpr double kHeldOutSequences = 10;
   const TuneSettings settings = tune_settings(options, spec.context);
@@ -173,7 +173,7 @@ double tuning_seconds(const ModelSpec& spec, const QuantizeOptions& options, con
   const double learned = static_cast<double>(settings.steps * settings.batch) * length;
   const double measured = static_cast<double>(settings.measures + 1) * kHeldOutSequences * length;
   const double forward = (linears + head) / speeds.product + attention, decoding = linears / speeds.decode;
-  const auto decodings = static_cast<double>(2 * settings.steps + 2 * settings.measures);
+  const auto decodings = static_cast<double>((stays_decoded(spec, is_host) ? 0 : 2 * settings.steps) + 2 * settings.measures);
   return (4 * learned + 2 * measured) * forward + decodings * decoding;
 }
 
@@ -201,7 +201,7 @@ TimeEstimate estimate_time(const Model& model, const QuantizePlan& plan, Backend
     const double head = static_cast<double>(model.spec.head.in) * static_cast<double>(model.spec.head.out);
     out.gradients = 4 * (tokens * (static_cast<double>(counts.linears) + head) / speeds.product + attention);
   }
-  out.tuning = tuning_seconds(model.spec, plan.options, speeds, attention / tokens);
+  out.tuning = tuning_seconds(model.spec, plan.options, speeds, attention / tokens, backend.is_host());
   return out;
 }
 

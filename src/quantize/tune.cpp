@@ -14,7 +14,7 @@ namespace {
 
 constexpr double kWorstDomain = 1.02;  // of a domain's KL of the untuned model
 constexpr int64_t kChunk = 256;        // tokens whose logits exist at a time
-// Decoded models up to these sizes stay in memory; of larger ones a layer at a time is decoded, twice a step.
+// Decoded models up to these sizes stay in memory.
 constexpr uint64_t kHostBytes = uint64_t{8} << 30, kDeviceBytes = uint64_t{48} << 30;
 
 std::vector<size_t> shuffled(size_t count, uint64_t seed) {
@@ -53,6 +53,11 @@ TuneSettings tune_settings(const QuantizeOptions& options, int64_t context) {
   return settings;
 }
 
+bool stays_decoded(const ModelSpec& spec, bool is_host) {
+  const int64_t weights = count_weights(spec).linears + spec.head.in * spec.head.out;
+  return static_cast<uint64_t>(weights) * sizeof(float) <= (is_host ? kHostBytes : kDeviceBytes);
+}
+
 uint64_t tuning_memory(const ModelSpec& spec, const TuneSettings& settings) {
   constexpr int64_t kHeldOut = 10, kLogits = 6;  // sequences; arrays of a chunk's logits
   const int64_t head = spec.head.in * spec.head.out, steps = (settings.steps + settings.measures - 1) / settings.measures;
@@ -64,8 +69,9 @@ uint64_t tuning_memory(const ModelSpec& spec, const TuneSettings& settings) {
     activations = std::max(activations, here);
   }
   const int64_t states = (steps * settings.batch + 2 * kHeldOut) * settings.length * spec.hidden;
-  return sizeof(float) * static_cast<uint64_t>(count_weights(spec).linears + 2 * head + states + settings.length * activations +
-                                               kLogits * kChunk * spec.vocabulary) +
+  const int64_t weights = count_weights(spec).linears / (stays_decoded(spec, true) ? 1 : std::max<int64_t>(1, spec.layers_count()));
+  return sizeof(float) *
+             static_cast<uint64_t>(weights + 2 * head + states + settings.length * activations + kLogits * kChunk * spec.vocabulary) +
          static_cast<uint64_t>(settings.batch) * training_bytes(spec, settings.length);
 }
 
@@ -210,14 +216,9 @@ class Tuner::Run {
   // Every measurement begins with freshly decoded weights, so that a run from a stored state has the same ones.
   Status prepare_resident(std::span<const float> theta) {
     resident_.reset();  // before its successor
-    if (!fits()) return {};
+    if (!stays_decoded(spec_, backend_.is_host())) return {};
     TQ_ASSIGN(resident_, TunableModel::create(request_.rounded, tunables_, theta, backend_));
     return {};
-  }
-
-  bool fits() const {
-    const int64_t head = spec_.head.in * spec_.head.out;
-    return static_cast<uint64_t>(count_weights(spec_).linears + head) * sizeof(float) <= (backend_.is_host() ? kHostBytes : kDeviceBytes);
   }
 
   float* place(TunableKind kind, const std::string& owner) const {

@@ -24,7 +24,9 @@ struct TuneSettings {
   int64_t step_of(int64_t measure) const { return steps * measure / measures; }  // measures [0, measures]
 };
 TuneSettings tune_settings(const QuantizeOptions& options, int64_t context);
-// Upper estimate of the memory that tuning takes beyond the mapped files, in bytes.
+// Whether the rounded model stays in the backend's memory as floats; of larger ones a layer at a time is decoded, twice a step.
+bool stays_decoded(const ModelSpec& spec, bool is_host);
+// Upper estimate of the host's memory that tuning takes beyond the mapped files, in bytes.
 uint64_t tuning_memory(const ModelSpec& spec, const TuneSettings& settings);
 
 // KL on the held-out sequences in nats a token, of the model as it would be stored.
