@@ -18,7 +18,7 @@ struct TuneSettings {
   int64_t batch = 2;     // sequences a step
   int64_t length = 512;  // tokens of a sequence
   int64_t measures = 8;  // parts of the steps; after each, the held-out text is measured and the state can be saved
-  double rate = 1e-3;    // the highest rate of the coordinates (TunableVector): a relative change
+  double rate = 2e-3;    // the highest rate of the coordinates (TunableVector): a relative change
   uint64_t seed = 0;
 
   int64_t step_of(int64_t measure) const { return steps * measure / measures; }  // measures [0, measures]
