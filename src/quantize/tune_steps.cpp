@@ -27,7 +27,7 @@ Json held_out_json(const std::vector<TunePoint>& points) {
 
 std::vector<TunePoint> held_out_of(const Json& json) {
   std::vector<TunePoint> out;
-  for (const Json& point : json) out.push_back({point["step"].get<int64_t>(), point["kl"].get<std::vector<double>>()});
+  for (const Json& point : json) out.push_back({point.at("step").get<int64_t>(), point.at("kl").get<std::vector<double>>()});
   return out;
 }
 
@@ -40,10 +40,23 @@ Metadata metadata_of(const TuneState& state, const TuningText& text) {
           {kBestStep, std::to_string(state.best_step)}};
 }
 
-Result<Json> json_of(const safetensors::Archive& archive, const char* key) {
+// What `read` makes of the JSON under a key; nlohmann throws where the JSON is of another shape.
+template <typename Read>
+auto read_metadata(const safetensors::Archive& archive, const char* key, const Read& read) -> Result<decltype(read(Json()))> {
   const auto found = archive.metadata().find(key);
-  if (found == archive.metadata().end()) return bad_input("an unfinished run lacks '{}' of its tuning; remove it and begin again", key);
-  return parse_json(found->second, key);
+  if (found != archive.metadata().end()) {
+    TQ_ASSIGN(const Json json, parse_json(found->second, key));
+    try {
+      return read(json);
+    } catch (const Json::exception&) {
+    }
+  }
+  return bad_input("an unfinished run lacks '{}' of its tuning; remove it and begin again", key);
+}
+
+template <typename T>
+Result<T> metadata_as(const safetensors::Archive& archive, const char* key) {
+  return read_metadata(archive, key, [](const Json& json) { return json.get<T>(); });
 }
 
 Status save_state(JobFolder& folder, const TuneState& state, const TuningText& text) {
@@ -62,12 +75,9 @@ Status load_state(const JobFolder& folder, TuneState& state) {
       return bad_input("an unfinished run lacks '{}' of its tuning; remove it and begin again", name);
     std::copy_n(view->as<float>(), values->size(), values->begin());
   }
-  TQ_ASSIGN(const Json losses, json_of(*archive, kLosses));
-  TQ_ASSIGN(const Json held_out, json_of(*archive, kHeldOut));
-  TQ_ASSIGN(const Json best_step, json_of(*archive, kBestStep));
-  state.losses = losses.get<std::vector<double>>();
-  state.held_out = held_out_of(held_out);
-  state.best_step = best_step.get<int64_t>();
+  TQ_ASSIGN(state.losses, metadata_as<std::vector<double>>(*archive, kLosses));
+  TQ_ASSIGN(state.held_out, read_metadata(*archive, kHeldOut, held_out_of));
+  TQ_ASSIGN(state.best_step, metadata_as<int64_t>(*archive, kBestStep));
   state.adam.steps = static_cast<int64_t>(state.losses.size());
   return {};
 }
@@ -133,16 +143,12 @@ Status tune_steps(const TuneStepRequest& request, Backend& backend, const Contex
 
 Result<TuneFacts> load_tuning(const JobFolder& folder) {
   TQ_ASSIGN(const auto archive, folder.open_step(kTuneStep));
-  TQ_ASSIGN(const Json losses, json_of(*archive, kLosses));
-  TQ_ASSIGN(const Json held_out, json_of(*archive, kHeldOut));
-  TQ_ASSIGN(const Json domains, json_of(*archive, kDomains));
-  TQ_ASSIGN(const Json best_step, json_of(*archive, kBestStep));
   TuneFacts facts;
-  facts.losses = losses.get<std::vector<double>>();
+  TQ_ASSIGN(facts.losses, metadata_as<std::vector<double>>(*archive, kLosses));
   facts.steps = static_cast<int64_t>(facts.losses.size());
-  facts.held_out = held_out_of(held_out);
-  facts.domains = domains.get<std::vector<std::string>>();
-  facts.best_step = best_step.get<int64_t>();
+  TQ_ASSIGN(facts.held_out, read_metadata(*archive, kHeldOut, held_out_of));
+  TQ_ASSIGN(facts.domains, metadata_as<std::vector<std::string>>(*archive, kDomains));
+  TQ_ASSIGN(facts.best_step, metadata_as<int64_t>(*archive, kBestStep));
   return facts;
 }
 
