@@ -48,11 +48,10 @@ void norm_heads_back(const BackwardStep& step, const HeadNorm& args, const float
 
 RotaryArgs rotation(const BackwardStep& step, const Attention& op, float* values, int64_t heads, int64_t stride) {
   return {.values = values,
-          .tokens = step.tokens,
+          .stretches = {&step.whole, 1},
           .heads = heads,
           .head_dim = op.head_dim,
           .stride = stride,
-          .first_position = 0,
           .inv_freq = rotary_frequencies(op.rope, step.tokens),
           .magnitude = op.rope.magnitude};
 }
@@ -76,16 +75,14 @@ void forward_block(BackwardStep& step, const Attention& op, const BlockWeights& 
   step.backend.rotary(rotation(step, op, rotated + places.key, op.kv_heads, places.key_stride));
   step.backend.kv_store({.key = rotated + places.key,
                          .value = rotated + places.value,
-                         .tokens = step.tokens,
+                         .stretches = {&step.whole, 1},
                          .stride = places.key_stride,
-                         .first_position = 0,
                          .kv = step.kv});
   step.backend.attend({.query = rotated,
                        .output = mixed,
-                       .tokens = step.tokens,
+                       .stretches = {&step.whole, 1},
                        .heads = op.heads,
                        .stride = places.query_stride,
-                       .first_position = 0,
                        .kv = step.kv,
                        .window = op.window,
                        .scale = op.score_scale,

@@ -18,6 +18,7 @@ struct BackwardStep {
   Workspace* shared;
   bool searches = false;   // for a gradient that is no finite number
   std::string not_finite;  // the first linear at which one was found
+  Stretch whole = {.tokens = tokens};
 
   // Calls the sink, and searches where that is wanted.
   void report(const LinearGradient& gradient);

@@ -1,5 +1,7 @@
 #include "graph/forward.h"
 
+#include <algorithm>
+
 #include "graph/mixture.h"
 
 namespace tq {
@@ -13,9 +15,10 @@ struct Step {
   Backend& backend;
   const ForwardArgs& args;
   Workspace& workspace;
+  int64_t tokens = tokens_of(args.stretches);
 
   void tap(const std::string& name, const float* input, int64_t columns) const {
-    if (args.taps) (*args.taps)(name, input, args.tokens, columns, -1);
+    if (args.taps) (*args.taps)(name, input, tokens, columns, -1);
   }
   NormArgs norm_args(const Norm& norm, const DeviceVector& weight, const float* input, int64_t count, float* output) const {
     return {.input = input,
@@ -31,7 +34,7 @@ struct Step {
   }
   // The linears behind a block's norm. With taps, the norm has its own memory to be seen in.
   void normed_linear(const NormArgs& norm, const std::string& tap_name, std::span<const LinearJob> jobs) const {
-    const LinearArgs linear{.input = norm.output, .tokens = args.tokens, .jobs = jobs, .precision = args.precision};
+    const LinearArgs linear{.input = norm.output, .tokens = tokens, .jobs = jobs, .precision = args.precision};
     if (!args.taps) return backend.fused_linear({.linear = linear, .norm = &norm});
     backend.norm(norm);
     tap(tap_name, norm.output, norm.width);
@@ -52,7 +55,7 @@ struct Heads {
 };
 
 Heads project_heads(const Step& step, const Attention& op, const BlockWeights& weights, const NormArgs& norm) {
-  const int64_t tokens = step.args.tokens;
+  const int64_t tokens = step.tokens;
   const int64_t query = op.heads * op.head_dim, key = op.kv_heads * op.head_dim;
   float* out = step.workspace.floats(kFused, tokens * (query + 2 * key));
   std::vector<LinearJob> jobs;
@@ -69,40 +72,52 @@ Heads project_heads(const Step& step, const Attention& op, const BlockWeights& w
 }
 
 void norm_heads(const Step& step, const Norm& norm, const DeviceVector& weight, float* values, int64_t heads, int64_t stride) {
-  if (stride == heads * norm.width) return step.norm(norm, weight, values, step.args.tokens * heads, values);
-  for (int64_t t = 0; t < step.args.tokens; ++t) step.norm(norm, weight, values + t * stride, heads, values + t * stride);
+  if (stride == heads * norm.width) return step.norm(norm, weight, values, step.tokens * heads, values);
+  for (int64_t t = 0; t < step.tokens; ++t) step.norm(norm, weight, values + t * stride, heads, values + t * stride);
 }
 
-void rotate_store_attend(const Step& step, const Attention& op, const Heads& heads, float* mixed) {
+int64_t length_of(const Stretch& stretch) { return std::max(stretch.sequence_length, stretch.first_position + stretch.tokens); }
+
+// Rows [first_row, …) of the batch, which one table of frequencies rotates.
+void rotate_store_attend(const Step& step, const Attention& op, const Heads& heads, float* mixed, std::span<const Stretch> stretches,
+                         int64_t first_row) {
   const ForwardArgs& args = step.args;
-  const int64_t end = std::max(args.sequence_length, args.first_position + args.tokens);
-  const RotaryArgs query{.values = heads.query,
-                         .tokens = args.tokens,
+  const RotaryArgs query{.values = heads.query + first_row * heads.query_stride,
+                         .stretches = stretches,
                          .heads = op.heads,
                          .head_dim = op.head_dim,
                          .stride = heads.query_stride,
-                         .first_position = args.first_position,
-                         .inv_freq = rotary_frequencies(op.rope, end),
+                         .inv_freq = rotary_frequencies(op.rope, length_of(stretches[0])),
                          .magnitude = op.rope.magnitude};
   RotaryArgs key = query;
-  key.values = heads.key, key.heads = op.kv_heads, key.stride = heads.key_stride;
-  const KvStoreArgs store{.key = heads.key,
-                          .value = heads.value,
-                          .tokens = args.tokens,
+  key.values = heads.key + first_row * heads.key_stride, key.heads = op.kv_heads, key.stride = heads.key_stride;
+  const KvStoreArgs store{.key = key.values,
+                          .value = heads.value + first_row * heads.key_stride,
+                          .stretches = stretches,
                           .stride = heads.key_stride,
-                          .first_position = args.first_position,
                           .kv = args.kv};
   step.backend.rotate_store_attend(query, key, store,
-                                   {.query = heads.query,
-                                    .output = mixed,
-                                    .tokens = args.tokens,
+                                   {.query = query.values,
+                                    .output = mixed + first_row * op.heads * op.head_dim,
+                                    .stretches = stretches,
                                     .heads = op.heads,
                                     .stride = heads.query_stride,
-                                    .first_position = args.first_position,
                                     .kv = args.kv,
                                     .window = op.window,
                                     .scale = op.score_scale,
                                     .softcap = op.softcap});
+}
+
+void rotate_store_attend(const Step& step, const Attention& op, const Heads& heads, float* mixed) {
+  const std::span<const Stretch> all = step.args.stretches;
+  const auto frequencies = [&](size_t i) { return &rotary_frequencies(op.rope, length_of(all[i])); };
+  int64_t row = 0;
+  for (size_t first = 0, last = 0; first < all.size(); first = last) {
+    while (last < all.size() && frequencies(last) == frequencies(first)) ++last;
+    const auto part = all.subspan(first, last - first);
+    rotate_store_attend(step, op, heads, mixed, part, row);
+    row += tokens_of(part);
+  }
 }
 
 // A block's operation: its result, or nullptr when that has been added to the hidden states. norm: what stands before it.
@@ -111,51 +126,51 @@ float* run_op(const Step& step, const Attention& op, const BlockWeights& weights
   const Heads heads = project_heads(step, op, weights, norm);
   if (op.query_norm) norm_heads(step, *op.query_norm, weights.query_norm, heads.query, op.heads, heads.query_stride);
   if (op.key_norm) norm_heads(step, *op.key_norm, weights.key_norm, heads.key, op.kv_heads, heads.key_stride);
-  const int64_t width = op.heads * op.head_dim;
-  float* mixed = step.workspace.floats(kMixed, args.tokens * width);
+  const int64_t tokens = step.tokens, width = op.heads * op.head_dim;
+  float* mixed = step.workspace.floats(kMixed, tokens * width);
   rotate_store_attend(step, op, heads, mixed);
   step.tap(op.output.tap, mixed, width);
-  float* result = step.workspace.floats(kResult, args.tokens * step.spec.hidden);
+  float* result = step.workspace.floats(kResult, tokens * step.spec.hidden);
   const LinearJob job = weights.linears.back().job(result);
-  step.last_linear({.input = mixed, .tokens = args.tokens, .jobs = {&job, 1}, .precision = args.precision}, nullptr, adds);
+  step.last_linear({.input = mixed, .tokens = tokens, .jobs = {&job, 1}, .precision = args.precision}, nullptr, adds);
   return adds ? nullptr : result;
 }
 
 float* run_op(const Step& step, const Mlp& op, const BlockWeights& weights, const NormArgs& norm, bool adds) {
   const ForwardArgs& args = step.args;
-  const int64_t width = op.down.in;
-  float* gate_up = step.workspace.floats(kGateUp, args.tokens * 2 * width);
+  const int64_t tokens = step.tokens, width = op.down.in;
+  float* gate_up = step.workspace.floats(kGateUp, tokens * 2 * width);
   const bool fused = op.gate_up.size() == 1;
-  float* up = fused ? gate_up + width : gate_up + args.tokens * width;
+  float* up = fused ? gate_up + width : gate_up + tokens * width;
   std::vector<LinearJob> jobs = {weights.linears[0].job(gate_up)};
   if (!fused) jobs.push_back(weights.linears[1].job(up));
   step.normed_linear(norm, op.gate_up[0].tap, jobs);
-  float* activated = step.workspace.floats(kActivated, args.tokens * width);
+  float* activated = step.workspace.floats(kActivated, tokens * width);
   const GatedArgs gated{.kind = static_cast<GateKind>(op.activation),
                         .gate = gate_up,
                         .up = up,
                         .output = activated,
-                        .tokens = args.tokens,
+                        .tokens = tokens,
                         .width = width,
                         .stride = fused ? 2 * width : width};
   if (args.taps) {
     step.backend.gated(gated);
     step.tap(op.down.tap, activated, width);
   }
-  float* result = step.workspace.floats(kResult, args.tokens * step.spec.hidden);
+  float* result = step.workspace.floats(kResult, tokens * step.spec.hidden);
   const LinearJob job = weights.linears.back().job(result);
-  step.last_linear({.input = activated, .tokens = args.tokens, .jobs = {&job, 1}, .precision = args.precision},
-                   args.taps ? nullptr : &gated, adds);
+  step.last_linear({.input = activated, .tokens = tokens, .jobs = {&job, 1}, .precision = args.precision}, args.taps ? nullptr : &gated,
+                   adds);
   return adds ? nullptr : result;
 }
 
 float* run_op(const Step& step, const Moe& op, const BlockWeights& weights, const NormArgs& norm, bool) {
   step.backend.norm(norm);
-  float* result = step.workspace.floats(kResult, step.args.tokens * step.spec.hidden);
+  float* result = step.workspace.floats(kResult, step.tokens * step.spec.hidden);
   run_mixture(op, weights, step.backend,
               {.input = norm.output,
                .output = result,
-               .tokens = step.args.tokens,
+               .tokens = step.tokens,
                .hidden = step.spec.hidden,
                .precision = step.args.precision,
                .taps = step.args.taps},
@@ -180,20 +195,28 @@ float* Workspace::floats(size_t slot, int64_t count) {
 void forward_layer(const ModelSpec& spec, int64_t layer, const LayerWeights& weights, Backend& backend, const ForwardArgs& args,
                    Workspace& workspace) {
   const Step step{spec, backend, args, workspace};
+  const int64_t tokens = step.tokens;
   const auto& blocks = spec.layers[static_cast<size_t>(layer)];
   for (size_t i = 0; i < blocks.size(); ++i) {
-    float* normed = workspace.floats(kNormed, args.tokens * spec.hidden);
-    const NormArgs norm = step.norm_args(blocks[i].pre, weights[i].pre, args.hidden, args.tokens, normed);
+    float* normed = workspace.floats(kNormed, tokens * spec.hidden);
+    const NormArgs norm = step.norm_args(blocks[i].pre, weights[i].pre, args.hidden, tokens, normed);
     const bool adds = !blocks[i].post;
     float* result = std::visit([&](const auto& op) { return run_op(step, op, weights[i], norm, adds); }, blocks[i].op);
     if (!result) continue;
-    if (blocks[i].post) step.norm(*blocks[i].post, weights[i].post, result, args.tokens, result);
-    backend.add(args.hidden, result, args.tokens * spec.hidden);
+    if (blocks[i].post) step.norm(*blocks[i].post, weights[i].post, result, tokens, result);
+    backend.add(args.hidden, result, tokens * spec.hidden);
   }
 }
 
 const std::vector<float>& rotary_frequencies(const Rope& rope, int64_t length) {
   return !rope.long_inv_freq.empty() && length > rope.original_context ? rope.long_inv_freq : rope.inv_freq;
+}
+
+bool rotates_as_long(const ModelSpec& spec, int64_t length) {
+  return std::any_of(spec.layers.begin(), spec.layers.end(), [length](const auto& layer) {
+    const Rope& rope = attention_of(layer).rope;
+    return &rotary_frequencies(rope, length) != &rope.inv_freq;
+  });
 }
 
 void embed(const Model& model, std::span<const int32_t> tokens, Backend& backend, float* hidden) {

@@ -1,4 +1,4 @@
-// The forward pass: layer by layer over a stretch of one sequence. A walker of ModelSpec.
+// The forward pass: layer by layer over stretches of sequences. A walker of ModelSpec.
 #pragma once
 
 #include <functional>
@@ -27,11 +27,9 @@ class Workspace {
 };
 
 struct ForwardArgs {
-  float* hidden = nullptr;  // [T, H], updated in place
-  int64_t tokens = 0;
-  int64_t first_position = 0;   // positions before it are in the cache
-  KvView kv;                    // of this layer
-  int64_t sequence_length = 0;  // whole length that the sequence will have, for rope that depends on it (longrope); 0: first_position + T
+  float* hidden = nullptr;             // [T, H], updated in place
+  std::span<const Stretch> stretches;  // of different sequences
+  KvView kv;                           // of this layer
   Precision precision = Precision::kInt8;
   const TapSink* taps = nullptr;
 };
@@ -40,6 +38,8 @@ void forward_layer(const ModelSpec& spec, int64_t layer, const LayerWeights& wei
 
 // The frequencies that positions of a sequence of this length are rotated by.
 const std::vector<float>& rotary_frequencies(const Rope& rope, int64_t length);
+// Whether some layer rotates positions of a sequence of this length by the frequencies of long ones.
+bool rotates_as_long(const ModelSpec& spec, int64_t length);
 
 // hidden[T, H] = embedding rows of the tokens, scaled. Every id must lie within the vocabulary.
 void embed(const Model& model, std::span<const int32_t> tokens, Backend& backend, float* hidden);

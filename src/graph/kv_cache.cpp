@@ -1,15 +1,16 @@
 #include "graph/kv_cache.h"
 
+#include <bit>
+
 namespace tq {
 namespace {
 
-constexpr uint64_t kAlign = 64;
-
-uint64_t side_bytes(const Attention& attention, KvType type, int64_t capacity) {
-  const auto rows = static_cast<uint64_t>(attention.kv_heads) * static_cast<uint64_t>(capacity);
-  const uint64_t bytes = rows * static_cast<uint64_t>(kv_row_bytes(type, attention.head_dim));
-  return (bytes + kAlign - 1) / kAlign * kAlign;
+// Of a layer's keys, or of its values.
+uint64_t side_bytes(const Attention& attention, KvType type, int64_t positions) {
+  return static_cast<uint64_t>(attention.kv_heads * positions) * static_cast<uint64_t>(kv_row_bytes(type, attention.head_dim));
 }
+
+int64_t pages_for(int64_t positions, int64_t page_tokens) { return (positions + page_tokens - 1) / page_tokens; }
 
 }  // namespace
 
@@ -20,31 +21,41 @@ const Attention& attention_of(const std::vector<Block>& layer) {
   __builtin_unreachable();
 }
 
-uint64_t kv_cache_bytes(const ModelSpec& spec, KvType type, int64_t capacity) {
+uint64_t kv_page_bytes(const ModelSpec& spec, KvType type, int64_t page_tokens) {
   uint64_t total = 0;
-  for (const auto& layer : spec.layers) total += 2 * side_bytes(attention_of(layer), type, capacity);
+  for (const auto& layer : spec.layers) total += 2 * side_bytes(attention_of(layer), type, page_tokens);
   return total;
+}
+
+uint64_t kv_cache_bytes(const ModelSpec& spec, KvType type, int64_t capacity) {
+  return kv_page_bytes(spec, type) * static_cast<uint64_t>(pages_for(capacity, kPageTokens));
 }
 
 Result<KvCache> KvCache::create(Backend& backend, const ModelSpec& spec, KvType type, int64_t capacity, int64_t first_layer,
                                 int64_t last_layer) {
-  TQ_CHECK(capacity > 0 && first_layer >= 0 && last_layer <= spec.layers_count());
+  return create(backend, spec, {.type = type, .pages = pages_for(capacity, kPageTokens), .capacity = capacity}, first_layer, last_layer);
+}
+
+Result<KvCache> KvCache::create(Backend& backend, const ModelSpec& spec, const KvCacheSize& size, int64_t first_layer, int64_t last_layer) {
+  TQ_CHECK(size.pages > 0 && size.capacity > 0 && first_layer >= 0 && last_layer <= spec.layers_count());
+  TQ_CHECK(std::has_single_bit(static_cast<uint64_t>(size.page_tokens)));
+  const int64_t positions = size.pages * size.page_tokens;
   KvCache cache;
-  cache.capacity_ = capacity;
+  cache.capacity_ = size.capacity;
   cache.first_layer_ = first_layer;
-  uint64_t total = kAlign;
+  uint64_t total = 0;
   for (int64_t i = first_layer; i < last_layer; ++i)
-    total += 2 * side_bytes(attention_of(spec.layers[static_cast<size_t>(i)]), type, capacity);
+    total += 2 * side_bytes(attention_of(spec.layers[static_cast<size_t>(i)]), size.type, positions);
   auto memory = backend.allocate(total);
   if (!memory)
     return fail(ErrorCode::kNoResource, "no {:.2f} GB of memory for the keys and values of {} tokens; ask for a shorter context",
-                static_cast<double>(total) / 1e9, capacity);
+                static_cast<double>(total) / 1e9, positions);
   cache.memory_ = std::move(*memory);
   std::byte* next = cache.memory_.as<std::byte>();
   for (int64_t i = first_layer; i < last_layer; ++i) {
     const Attention& attention = attention_of(spec.layers[static_cast<size_t>(i)]);
-    const uint64_t side = side_bytes(attention, type, capacity);
-    cache.views_.push_back({type, next, next + side, attention.kv_heads, capacity, attention.head_dim});
+    const uint64_t side = side_bytes(attention, size.type, positions);
+    cache.views_.push_back({size.type, next, next + side, attention.kv_heads, size.capacity, attention.head_dim, size.page_tokens});
     next += 2 * side;
   }
   return cache;

@@ -1,5 +1,7 @@
 #include "graph/network.h"
 
+#include <algorithm>
+
 #include "base/hash.h"
 
 namespace tq {
@@ -22,34 +24,31 @@ Result<Network> Network::create(const Model& model, Backend& backend) {
 }
 
 const float* Network::forward(const Args& args) {
+  const Stretch whole{
+      .tokens = static_cast<int64_t>(args.tokens.size()), .first_position = args.first_position, .sequence_length = args.sequence_length};
+  return forward_batch({.tokens = args.tokens, .stretches = {&whole, 1}, .cache = args.cache, .precision = args.precision});
+}
+
+const float* Network::forward_batch(const BatchArgs& args) {
   const ModelSpec& spec = model_->spec;
   const auto tokens = static_cast<int64_t>(args.tokens.size());
-  TQ_CHECK(args.cache && args.first_position + tokens <= args.cache->capacity());
+  TQ_CHECK(args.cache && tokens_of(args.stretches) == tokens);
+  for (const Stretch& stretch : args.stretches) TQ_CHECK(stretch.first_position + stretch.tokens <= args.cache->capacity());
   float* hidden = workspace_.floats(kHidden, tokens * spec.hidden);
-  backend_->pass({.tokens = args.tokens, .first_position = args.first_position, .recording = recording(args, hidden)}, [&] {
+  backend_->pass({.tokens = args.tokens, .stretches = args.stretches, .recording = recording(args, hidden)}, [&] {
     embed(*model_, args.tokens, *backend_, hidden);
     for (int64_t i = 0; i < spec.layers_count(); ++i)
       forward_layer(spec, i, layers_[static_cast<size_t>(i)], *backend_,
-                    {.hidden = hidden,
-                     .tokens = tokens,
-                     .first_position = args.first_position,
-                     .kv = args.cache->layer(i),
-                     .sequence_length = args.sequence_length,
-                     .precision = args.precision},
-                    workspace_);
+                    {.hidden = hidden, .stretches = args.stretches, .kv = args.cache->layer(i), .precision = args.precision}, workspace_);
   });
   return hidden;
 }
 
 // Of a pass over one token: equal when it goes through the same memory in the same way.
-uint64_t Network::recording(const Args& args, const float* hidden) const {
+uint64_t Network::recording(const BatchArgs& args, const float* hidden) const {
   if (args.tokens.size() != 1 || has_mixture_) return 0;
-  bool is_long = false;  // rope of long sequences has other frequencies
-  const int64_t end = std::max(args.sequence_length, args.first_position + 1);
-  for (const auto& layer : model_->spec.layers) {
-    const Rope& rope = attention_of(layer).rope;
-    is_long |= &rotary_frequencies(rope, end) != &rope.inv_freq;
-  }
+  const Stretch& stretch = args.stretches[0];
+  const bool is_long = rotates_as_long(model_->spec, std::max(stretch.sequence_length, stretch.first_position + 1));
   const uint64_t parts[] = {reinterpret_cast<uintptr_t>(hidden), reinterpret_cast<uintptr_t>(args.cache->layer(0).key),
                             static_cast<uint64_t>(args.cache->capacity()), static_cast<uint64_t>(args.precision), is_long};
   return hash64(std::as_bytes(std::span(parts))) | 1;

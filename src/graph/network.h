@@ -10,15 +10,24 @@ class Network {
   // The model and the backend must outlive it. Errors: a tensor that the backend cannot multiply, by name.
   static Result<Network> create(const Model& model, Backend& backend);
 
+  // A stretch of the one sequence of a cache.
   struct Args {
     std::span<const int32_t> tokens;  // [T]
     int64_t first_position = 0;
-    int64_t sequence_length = 0;  // see ForwardArgs
+    int64_t sequence_length = 0;  // see Stretch
     KvCache* cache = nullptr;
     Precision precision = Precision::kInt8;
   };
-  // The hidden states after the last layer, [T, H], in the backend's memory; valid until the next call.
+  // Rows of several sequences at once. The stretches cover the tokens, each is of another sequence.
+  struct BatchArgs {
+    std::span<const int32_t> tokens;  // [T]
+    std::span<const Stretch> stretches;
+    KvCache* cache = nullptr;
+    Precision precision = Precision::kInt8;
+  };
+  // The hidden states after the last layer, [T, H], in the backend's memory; valid until the next call of one of the two.
   const float* forward(const Args& args);
+  const float* forward_batch(const BatchArgs& args);
   // The most likely next token after one hidden state [H], in the backend's memory. Its logits stay there, until the next call.
   struct Choice {
     int32_t token;
@@ -36,7 +45,7 @@ class Network {
   const HeadWeights& head_weights() const { return head_; }
 
  private:
-  uint64_t recording(const Args& args, const float* hidden) const;
+  uint64_t recording(const BatchArgs& args, const float* hidden) const;
   Network(const Model& model, Backend& backend) : model_(&model), backend_(&backend), workspace_(backend) {}
   const Model* model_;
   Backend* backend_;

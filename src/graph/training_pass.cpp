@@ -40,9 +40,10 @@ struct Wave {
 
   // hidden[sequences, T, H] becomes what the layer makes of it.
   Status forward(int64_t layer, float* hidden) {
+    const Stretch whole{.tokens = length};
     return each(layer, [&](int64_t i, const LayerWeights& weights, const KvView& kv) -> Status {
       forward_layer(model.spec, layer, weights, backend,
-                    {.hidden = hidden + i * floats(), .tokens = length, .kv = kv, .precision = Precision::kFloat}, workspace);
+                    {.hidden = hidden + i * floats(), .stretches = {&whole, 1}, .kv = kv, .precision = Precision::kFloat}, workspace);
       return {};
     });
   }

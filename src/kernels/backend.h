@@ -75,40 +75,62 @@ struct NormArgs {
   float epsilon = 0.0f, offset = 0.0f;
 };
 
+// Consecutive rows of a batch that are consecutive positions of one sequence. The T rows of an operation are its stretches, one after
+// another.
+struct Stretch {
+  int64_t tokens = 0;
+  int64_t first_position = 0;      // positions before it are stored
+  int64_t sequence_length = 0;     // whole length that the sequence will have, for rope that depends on it; 0: the stretch's end
+  const int32_t* pages = nullptr;  // the pages of its keys and values in order, in the backend's memory; null: 0, 1, 2, …
+};
+inline int64_t tokens_of(std::span<const Stretch> stretches) {
+  int64_t tokens = 0;
+  for (const Stretch& stretch : stretches) tokens += stretch.tokens;
+  return tokens;
+}
+
 // Rotates dimensions (i, i + n) of each head by position * inv_freq[i], n = inv_freq.size(), in place.
 struct RotaryArgs {
   float* values = nullptr;  // [T, heads, head_dim], rows `stride` floats apart
-  int64_t tokens = 0, heads = 0, head_dim = 0, stride = 0;
-  int64_t first_position = 0;
+  std::span<const Stretch> stretches;
+  int64_t heads = 0, head_dim = 0, stride = 0;
   std::span<const float> inv_freq;
   float magnitude = 1.0f;
 };
 
 enum class KvType : uint8_t { kF32, kF16, kQ8 };
 
-// Keys and values of one layer: for each, [kv_heads, capacity] rows of kv_row_bytes. kQ8: head_dim int8, then one float scale.
+constexpr int64_t kPageTokens = 32;
+
+// Keys and values of one layer: for each, [pages, kv_heads, page_tokens] rows of kv_row_bytes. kQ8: head_dim int8, then one float scale.
+// Which pages are a sequence's says its Stretch.
 struct KvView {
   KvType type = KvType::kF16;
   std::byte* key = nullptr;
   std::byte* value = nullptr;
-  int64_t kv_heads = 0, capacity = 0, head_dim = 0;
+  int64_t kv_heads = 0;
+  int64_t capacity = 0;  // positions that a sequence may have
+  int64_t head_dim = 0;
+  int64_t page_tokens = kPageTokens;  // a power of two
 };
 int64_t kv_row_bytes(KvType type, int64_t head_dim);  // a multiple of 4
 std::string_view kv_type_name(KvType type);
 
-// Rounds key and value [T, kv_heads, head_dim] (rows `stride` floats apart) into positions [first_position, + T).
+// Rounds key and value [T, kv_heads, head_dim] (rows `stride` floats apart) into their positions.
 struct KvStoreArgs {
   const float* key = nullptr;
   const float* value = nullptr;
-  int64_t tokens = 0, stride = 0, first_position = 0;
+  std::span<const Stretch> stretches;
+  int64_t stride = 0;
   KvView kv;
 };
 
-// Causal attention: token t sees the stored positions [0, first_position + t], within the window.
+// Causal attention: a token sees the stored positions of its own sequence up to its own, within the window.
 struct AttendArgs {
   const float* query = nullptr;  // [T, heads, head_dim], rows `stride` floats apart
   float* output = nullptr;       // [T, heads * head_dim]
-  int64_t tokens = 0, heads = 0, stride = 0, first_position = 0;
+  std::span<const Stretch> stretches;
+  int64_t heads = 0, stride = 0;
   KvView kv;
   int64_t window = 0;  // 0: all; else a token sees itself and window - 1 before it
   float scale = 1.0f;
@@ -153,11 +175,12 @@ struct FusedLinearArgs {
   float* sum = nullptr;
 };
 
-// What a pass over the layers depends on that changes from token to token. Passes of equal `recording` enqueue the same operations but for
-// these tokens and this position, so that a device may repeat what it recorded; 0: never the same.
+// What a pass over the layers depends on that changes from token to token. The operations inside take these stretches, or some of them that
+// stand side by side, from where they lie. Passes of equal `recording` have as many rows and enqueue the same operations but for these
+// tokens and places, so that a device may repeat what it recorded; 0: never the same.
 struct PassArgs {
   std::span<const int32_t> tokens;
-  int64_t first_position = 0;
+  std::span<const Stretch> stretches;
   uint64_t recording = 0;
 };
 

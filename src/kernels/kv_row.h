@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -38,6 +39,24 @@ inline void load_kv_row(KvType type, const std::byte* row, int64_t head_dim, flo
     std::memcpy(&scale, row + (head_dim + 3) / 4 * 4, sizeof scale);
     const auto* in = reinterpret_cast<const int8_t*>(row);
     for (int64_t i = 0; i < head_dim; ++i) values[i] = scale * static_cast<float>(in[i]);
+  }
+}
+
+// Where the row of a head at a position lies, in bytes from the view's key or value.
+inline int64_t kv_row_at(const KvView& kv, const Stretch& stretch, int64_t head, int64_t position) {
+  const int64_t index = position >> std::countr_zero(static_cast<uint64_t>(kv.page_tokens));
+  const int64_t page = stretch.pages ? stretch.pages[index] : index;
+  return ((page * kv.kv_heads + head) * kv.page_tokens + (position & (kv.page_tokens - 1))) * kv_row_bytes(kv.type, kv.head_dim);
+}
+
+// Calls visit(row, position, stretch) for the rows [begin, end) of a batch.
+template <typename Visit>
+void for_rows(std::span<const Stretch> stretches, int64_t begin, int64_t end, const Visit& visit) {
+  int64_t first = 0;
+  for (const Stretch& stretch : stretches) {
+    const int64_t stop = std::min(end, first + stretch.tokens);
+    for (int64_t row = std::max(begin, first); row < stop; ++row) visit(row, stretch.first_position + row - first, stretch);
+    first += stretch.tokens;
   }
 }
 

@@ -68,9 +68,9 @@ Status CalibrationPasses::begin(int64_t layer) {
 
 Status CalibrationPasses::forward(const ModelSpec& spec, const LayerWeights& weights, float* hidden, const TapSink* taps) {
   if (context_->stopped()) return stopped();
+  const Stretch whole{.tokens = length_};
   forward_layer(spec, layer_, weights, *backend_,
-                {.hidden = hidden, .tokens = length_, .first_position = 0, .kv = kv(), .precision = Precision::kFloat, .taps = taps},
-                workspace_);
+                {.hidden = hidden, .stretches = {&whole, 1}, .kv = kv(), .precision = Precision::kFloat, .taps = taps}, workspace_);
   return {};
 }
 

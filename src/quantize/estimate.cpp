@@ -96,11 +96,12 @@ Result<double> attention_seconds(const ModelSpec& spec, int64_t tokens, Backend&
   TQ_ASSIGN(const KvCache cache, KvCache::create(backend, spec, KvType::kF32, tokens, 0, 1));
   const std::vector<float> query = noise(tokens * width), keys = noise(tokens * key);
   std::vector<float> output(query.size());
-  backend.kv_store({.key = keys.data(), .value = keys.data(), .tokens = tokens, .stride = key, .kv = cache.layer(0)});
+  const Stretch whole{.tokens = tokens};
+  backend.kv_store({.key = keys.data(), .value = keys.data(), .stretches = {&whole, 1}, .stride = key, .kv = cache.layer(0)});
   return seconds_of([&] {
     backend.attend({.query = query.data(),
                     .output = output.data(),
-                    .tokens = tokens,
+                    .stretches = {&whole, 1},
                     .heads = op.heads,
                     .stride = width,
                     .kv = cache.layer(0),

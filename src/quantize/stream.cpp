@@ -28,13 +28,13 @@ Status Stream::advance(Statistics* statistics) {
   TQ_ASSIGN(const KvCache cache, KvCache::create(backend_, model_.spec, KvType::kF32, length_, layer_, layer_ + 1));
   Statistics none;
   TapMeter meter(meter_settings(), statistics ? *statistics : none);
+  const Stretch whole{.tokens = length_};
   for (int64_t i = 0; i < sequences_; ++i) {
     if (context_.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
     const TapSink sink = meter.sink(i);
     forward_layer(model_.spec, layer_, weights, backend_,
                   {.hidden = hidden_of(i),
-                   .tokens = length_,
-                   .first_position = 0,
+                   .stretches = {&whole, 1},
                    .kv = cache.layer(layer_),
                    .precision = Precision::kFloat,
                    .taps = statistics ? &sink : nullptr},

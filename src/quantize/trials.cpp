@@ -54,12 +54,15 @@ int64_t Trials::first_layer(const Changes& changes) const {
 Status Trials::advance(const Model& model, int64_t layer, float* hidden) {
   TQ_ASSIGN(const LayerWeights weights, prepare_layer(model, layer, *backend_));
   TQ_ASSIGN(const KvCache cache, KvCache::create(*backend_, model.spec, KvType::kF32, length_, layer, layer + 1));
+  const Stretch whole{.tokens = length_};
   for (int64_t i = 0; i < sequences_; ++i) {
     if (context_->stopped()) return fail(ErrorCode::kInterrupted, "stopped");
-    forward_layer(
-        model.spec, layer, weights, *backend_,
-        {.hidden = hidden + i * length_ * model.spec.hidden, .tokens = length_, .kv = cache.layer(layer), .precision = Precision::kFloat},
-        workspace_);
+    forward_layer(model.spec, layer, weights, *backend_,
+                  {.hidden = hidden + i * length_ * model.spec.hidden,
+                   .stretches = {&whole, 1},
+                   .kv = cache.layer(layer),
+                   .precision = Precision::kFloat},
+                  workspace_);
   }
   return {};
 }

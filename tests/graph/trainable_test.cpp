@@ -108,8 +108,9 @@ TEST_P(Trainable, TracesGiveTheHiddenStatesOfTheForwardPass) {
     const KvCache cache = *KvCache::create(*cpu, spec, KvType::kF32, length, layer, layer + 1);
     const float* traced =
         trace_layer(spec, layer, weights, *cpu, {.input = hidden.data(), .tokens = length, .kv = cache.layer(layer)}, backward);
+    const Stretch whole{.tokens = length};
     forward_layer(spec, layer, weights, *cpu,
-                  {.hidden = hidden.data(), .tokens = length, .kv = cache.layer(layer), .precision = Precision::kFloat}, workspace);
+                  {.hidden = hidden.data(), .stretches = {&whole, 1}, .kv = cache.layer(layer), .precision = Precision::kFloat}, workspace);
     for (int64_t i = 0; i < count; ++i) EXPECT_NEAR(traced[i], hidden[static_cast<size_t>(i)], 1e-4) << layer;
   }
 }

@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/tile/tile_kernels.h"
 #include "kernels/matrices.h"
+#include "kernels/paged_attention.h"
 
 namespace tq {
 namespace {
@@ -101,15 +102,15 @@ TEST_P(CpuBackend, AttentionIsTheOracles) {
         std::vector<std::byte> key(static_cast<size_t>(kKvHeads * kCapacity * kv_row_bytes(type, kDim))), value(key.size());
         const KvView kv{type, key.data(), value.data(), kKvHeads, kCapacity, kDim};
         const auto stored = gaussian((kPast + tokens) * kKvHeads * kDim, 8), other = gaussian((kPast + tokens) * kKvHeads * kDim, 9);
-        ref_->kv_store({.key = stored.data(), .value = other.data(), .tokens = kPast + tokens, .stride = kKvHeads * kDim, .kv = kv});
+        const Stretch all{.tokens = kPast + tokens}, stretch{.tokens = tokens, .first_position = kPast};
+        ref_->kv_store({.key = stored.data(), .value = other.data(), .stretches = {&all, 1}, .stride = kKvHeads * kDim, .kv = kv});
         const auto query = gaussian(tokens * kHeads * kDim, 10);
         std::vector<float> expected(query.size()), got(query.size());
         AttendArgs args{.query = query.data(),
                         .output = expected.data(),
-                        .tokens = tokens,
+                        .stretches = {&stretch, 1},
                         .heads = kHeads,
                         .stride = kHeads * kDim,
-                        .first_position = kPast,
                         .kv = kv,
                         .window = window,
                         .scale = 0.2f,
@@ -121,6 +122,18 @@ TEST_P(CpuBackend, AttentionIsTheOracles) {
       }
     }
   }
+}
+
+TEST_P(CpuBackend, AttentionOfABatchInPagesIsThatOfEachSequenceAlone) {
+  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kQ8})
+    for (const int64_t window : {0, 9})
+      for (const bool only_decodes : {false, true}) {
+        PagedAttention got(*cpu_, type, window, only_decodes), expected(*ref_, type, window, only_decodes);
+        EXPECT_EQ(got.together(), got.one_by_one());
+        EXPECT_EQ(expected.together(), expected.one_by_one());
+        // A rounding to the stored type may fall to the other side.
+        EXPECT_LT(relative(got.together(), expected.together()), type == KvType::kF32 ? 3e-6 : 1e-3);
+      }
 }
 
 TEST_P(CpuBackend, ElementwiseOperationsAreTheOracles) {

@@ -2,6 +2,7 @@
 #include "kernels/cuda/cuda_backend.h"
 
 #include "kernels/matrices.h"
+#include "kernels/paged_attention.h"
 
 namespace tq {
 namespace {
@@ -107,7 +108,7 @@ struct AttentionCase {
 };
 
 std::vector<float> attention(Backend& backend, const AttentionCase& c) {
-  constexpr int64_t kCapacity = 700;
+  constexpr int64_t kCapacity = 704;
   const int64_t width = c.kv_heads * c.dim, stored = c.past + c.tokens;
   const auto side = static_cast<uint64_t>(c.kv_heads * kCapacity * kv_row_bytes(c.type, c.dim));
   const Memory keys = backend.allocate(side).value(), values = backend.allocate(side).value();
@@ -117,33 +118,28 @@ std::vector<float> attention(Backend& backend, const AttentionCase& c) {
   Floats output(backend, std::vector<float>(static_cast<size_t>(c.tokens * c.heads * c.dim), NAN));
   std::vector<float> inv_freq;
   for (int64_t i = 0; i < c.dim / 2; ++i) inv_freq.push_back(std::pow(1e4f, -2.0f * static_cast<float>(i) / static_cast<float>(c.dim)));
-  backend.kv_store({.key = key.data(), .value = value.data(), .tokens = c.past, .stride = width, .kv = kv});
+  const Stretch before{.tokens = c.past}, stretch{.tokens = c.tokens, .first_position = c.past};
+  backend.kv_store({.key = key.data(), .value = value.data(), .stretches = {&before, 1}, .stride = width, .kv = kv});
   const RotaryArgs rotate_query{.values = query.data(),
-                                .tokens = c.tokens,
+                                .stretches = {&stretch, 1},
                                 .heads = c.heads,
                                 .head_dim = c.dim,
                                 .stride = c.heads * c.dim,
-                                .first_position = c.past,
                                 .inv_freq = inv_freq};
   RotaryArgs rotate_key = rotate_query;
   rotate_key.values = key.data() + c.past * width, rotate_key.heads = c.kv_heads, rotate_key.stride = width;
-  backend.rotate_store_attend(rotate_query, rotate_key,
-                              {.key = rotate_key.values,
-                               .value = value.data() + c.past * width,
-                               .tokens = c.tokens,
-                               .stride = width,
-                               .first_position = c.past,
-                               .kv = kv},
-                              {.query = query.data(),
-                               .output = output.data(),
-                               .tokens = c.tokens,
-                               .heads = c.heads,
-                               .stride = c.heads * c.dim,
-                               .first_position = c.past,
-                               .kv = kv,
-                               .window = c.window,
-                               .scale = 0.2f,
-                               .softcap = c.window ? 5.0f : 0.0f});
+  backend.rotate_store_attend(
+      rotate_query, rotate_key,
+      {.key = rotate_key.values, .value = value.data() + c.past * width, .stretches = {&stretch, 1}, .stride = width, .kv = kv},
+      {.query = query.data(),
+       .output = output.data(),
+       .stretches = {&stretch, 1},
+       .heads = c.heads,
+       .stride = c.heads * c.dim,
+       .kv = kv,
+       .window = c.window,
+       .scale = 0.2f,
+       .softcap = c.window ? 5.0f : 0.0f});
   return output.values();
 }
 
@@ -157,6 +153,16 @@ TEST_F(CudaBackend, RotationStoreAndAttentionAreTheOracles) {
           EXPECT_LT(relative(attention(*cuda_, c), attention(*ref_, c)), type == KvType::kF32 ? 1e-5 : 1e-3)
               << kv_type_name(type) << " " << window << " " << dim << " " << past << " " << tokens;
         }
+}
+
+TEST_F(CudaBackend, AttentionOfABatchInPagesIsTheOracles) {
+  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kQ8})
+    for (const int64_t window : {0, 9})
+      for (const bool only_decodes : {false, true}) {
+        PagedAttention got(*cuda_, type, window, only_decodes), expected(*ref_, type, window, only_decodes);
+        EXPECT_LT(relative(got.together(), expected.together()), type == KvType::kF32 ? 1e-5 : 1e-3)
+            << kv_type_name(type) << " " << window << " " << only_decodes;
+      }
 }
 
 TEST_F(CudaBackend, ElementwiseOperationsAreTheOracles) {
@@ -221,10 +227,10 @@ TEST_F(CudaBackend, RecordedPassesFollowTokenAndPosition) {
     std::vector<float> all;
     for (int32_t i = 0; i < 5; ++i) {
       const int32_t token = 10 * i;
-      backend.pass({.tokens = {&token, 1}, .first_position = 7 * i, .recording = recording}, [&] {
+      const Stretch stretch{.tokens = 1, .first_position = 7 * i};
+      backend.pass({.tokens = {&token, 1}, .stretches = {&stretch, 1}, .recording = recording}, [&] {
         backend.embed({.table = &table, .tokens = {&token, 1}, .output = out.data()});
-        backend.rotary(
-            {.values = out.data(), .tokens = 1, .heads = 8, .head_dim = 8, .stride = 64, .first_position = 7 * i, .inv_freq = inv_freq});
+        backend.rotary({.values = out.data(), .stretches = {&stretch, 1}, .heads = 8, .head_dim = 8, .stride = 64, .inv_freq = inv_freq});
       });
       const auto values = out.values();
       all.insert(all.end(), values.begin(), values.end());

@@ -88,7 +88,8 @@ TEST_F(CudaTraining, RotationsGoBack) {
   const Vector inv_freq = {1.0f, 0.3f, 0.1f, 0.01f};
   const auto run = [&](Backend& backend) {
     Floats values(backend, gaussian(20 * 3 * 10, 1));
-    backend.training()->rotary({values.data(), 20, 3, 10, 30, 5, inv_freq, 1.3f});
+    const Stretch stretch{.tokens = 20, .first_position = 5};
+    backend.training()->rotary({values.data(), {&stretch, 1}, 3, 10, 30, inv_freq, 1.3f});
     return values.values();
   };
   EXPECT_LT(difference(run), 1e-5);

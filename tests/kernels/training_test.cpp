@@ -103,7 +103,8 @@ TEST(RotaryBackward, IsTheTransposeOfTheRotation) {
   const Floats inv_freq = {1.0f, 0.1f, 0.01f};  // head_dim 8: two dimensions are not rotated
   const Floats x = gaussian(2 * 3 * 8, 1), g = gaussian(2 * 3 * 8, 2);
   Floats dx = g;
-  ref::rotary_backward({dx.data(), 2, 3, 8, 24, 7, inv_freq, 1.3f});
+  const Stretch stretch{.tokens = 2, .first_position = 7};
+  ref::rotary_backward({dx.data(), {&stretch, 1}, 3, 8, 24, inv_freq, 1.3f});
   expect_near(dx, differences(x, g, [&](const Doubles& at) {
                 Doubles out = at;
                 for (size_t i = 0; i < 48; ++i) {

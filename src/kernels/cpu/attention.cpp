@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/kv_row.h"
+
 namespace tq::cpu {
 namespace {
 
@@ -14,31 +16,38 @@ float* grow(Buffer<float>& buffer, int64_t count) {
   return buffer.data();
 }
 
-int64_t row_at(const KvView& kv, int64_t head, int64_t position) {
-  return (head * kv.capacity + position) * kv_row_bytes(kv.type, kv.head_dim);
-}
+// The part of the arguments that is one stretch's: query and output begin at its first row.
+struct Part : AttendArgs {
+  Part(const AttendArgs& args, const Stretch& of, int64_t first_row)
+      : AttendArgs(args), stretch(of), tokens(of.tokens), first_position(of.first_position) {
+    query += first_row * stride;
+    output += first_row * heads * kv.head_dim;
+  }
+  int64_t row_at(int64_t head, int64_t position) const { return kv_row_at(kv, stretch, head, position); }
+
+  const Stretch& stretch;
+  int64_t tokens, first_position;
+};
 
 // The first position that a token sees.
-int64_t first_seen(const AttendArgs& args, int64_t position) {
-  return args.window > 0 ? std::max<int64_t>(0, position + 1 - args.window) : 0;
-}
+int64_t first_seen(const Part& args, int64_t position) { return args.window > 0 ? std::max<int64_t>(0, position + 1 - args.window) : 0; }
 
 // One query over all it sees: a dot product a key, then the weighted sum of the values.
-void attend_one(const AttendArgs& args, const FloatKernels& kernels, int64_t token, int64_t head, float* scratch) {
+void attend_one(const Part& args, const FloatKernels& kernels, int64_t token, int64_t head, float* scratch) {
   const KvView& kv = args.kv;
   const int64_t kv_head = head / (args.heads / kv.kv_heads), last = args.first_position + token, first = first_seen(args, last);
   float* row = scratch;
   float* scores = scratch + kv.head_dim;
   const float* query = args.query + token * args.stride + head * kv.head_dim;
   for (int64_t p = first; p <= last; ++p) {
-    kernels.load_kv(kv.type, kv.key + row_at(kv, kv_head, p), kv.head_dim, row);
+    kernels.load_kv(kv.type, kv.key + args.row_at(kv_head, p), kv.head_dim, row);
     scores[p - first] = kernels.dot(query, row, kv.head_dim);
   }
   kernels.softmax(scores, last - first + 1, args.scale, args.softcap);
   float* output = args.output + (token * args.heads + head) * kv.head_dim;
   std::fill_n(output, kv.head_dim, 0.0f);
   for (int64_t p = first; p <= last; ++p) {
-    kernels.load_kv(kv.type, kv.value + row_at(kv, kv_head, p), kv.head_dim, row);
+    kernels.load_kv(kv.type, kv.value + args.row_at(kv_head, p), kv.head_dim, row);
     kernels.add_scaled(output, row, scores[p - first], kv.head_dim);
   }
 }
@@ -60,14 +69,14 @@ struct PackedSize {
 };
 
 // Positions [first, first + count) of one head, a band of keys. rows: [kBandRows, D].
-void pack_positions(const AttendArgs& args, const FloatKernels& kernels, int64_t kv_head, int64_t first, int64_t count, float* rows,
-                    float* keys, float* values, int64_t end) {
+void pack_positions(const Part& args, const FloatKernels& kernels, int64_t kv_head, int64_t first, int64_t count, float* rows, float* keys,
+                    float* values, int64_t end) {
   const KvView& kv = args.kv;
   const int64_t dim = kv.head_dim;
-  for (int64_t i = 0; i < count; ++i) kernels.load_kv(kv.type, kv.key + row_at(kv, kv_head, first + i), dim, rows + i * dim);
+  for (int64_t i = 0; i < count; ++i) kernels.load_kv(kv.type, kv.key + args.row_at(kv_head, first + i), dim, rows + i * dim);
   kernels.pack_band(rows, count, dim, dim, keys + first * dim);
   for (int64_t p = first; p < first + count; ++p) {
-    kernels.load_kv(kv.type, kv.value + row_at(kv, kv_head, p), dim, rows);
+    kernels.load_kv(kv.type, kv.value + args.row_at(kv_head, p), dim, rows);
     for (int64_t band = 0; band * kBandRows < dim; ++band) {
       float* out = values + (band * end + p) * kBandRows;
       const int64_t here = std::min(kBandRows, dim - band * kBandRows);
@@ -78,7 +87,7 @@ void pack_positions(const AttendArgs& args, const FloatKernels& kernels, int64_t
 }
 
 // Queries [begin, begin + count) of one head.
-void attend_block(const AttendArgs& args, const FloatKernels& kernels, const PackedHead& packed, int64_t head, int64_t begin, int64_t count,
+void attend_block(const Part& args, const FloatKernels& kernels, const PackedHead& packed, int64_t head, int64_t begin, int64_t count,
                   float* scores) {
   const int64_t dim = args.kv.head_dim, end = args.first_position + begin + count;
   const int64_t first_band = first_seen(args, args.first_position + begin) / kBandRows, width = packed.positions;
@@ -111,16 +120,26 @@ void attend_block(const AttendArgs& args, const FloatKernels& kernels, const Pac
                        .rows = std::min(kBandRows, dim - band * kBandRows)});
 }
 
-void attend_few(const AttendArgs& args, const FloatKernels& kernels, ThreadPool& threads, AttendWorkspace& workspace) {
-  const int64_t end = args.first_position + args.tokens;
-  threads.run(args.tokens * args.heads, 1, [&](int64_t begin, int64_t stop, int thread) {
-    float* scratch = grow(workspace.of_thread[static_cast<size_t>(thread)], args.kv.head_dim + end);
-    for (int64_t i = begin; i < stop; ++i) attend_one(args, kernels, i / args.heads, i % args.heads, scratch);
+// Queries of several stretches, one by one.
+void attend_few(std::span<const Part> parts, const FloatKernels& kernels, ThreadPool& threads, AttendWorkspace& workspace) {
+  int64_t rows = 0, end = 0;
+  for (const Part& part : parts) rows += part.tokens, end = std::max(end, part.first_position + part.tokens);
+  if (rows == 0) return;
+  const int64_t heads = parts[0].heads, scratch_floats = parts[0].kv.head_dim + end;
+  threads.run(rows * heads, 1, [&](int64_t begin, int64_t stop, int thread) {
+    float* scratch = grow(workspace.of_thread[static_cast<size_t>(thread)], scratch_floats);
+    int64_t first = 0;
+    for (const Part& part : parts) {
+      for (int64_t i = std::max(begin, first); i < std::min(stop, first + part.tokens * heads); ++i)
+        attend_one(part, kernels, (i - first) / heads, (i - first) % heads, scratch);
+      first += part.tokens * heads;
+    }
   });
 }
 
+// Queries of one stretch as products of matrices.
 // Heads [first, first + count) of the keys: packs them, then all blocks of queries that read them.
-void attend_heads(const AttendArgs& args, const FloatKernels& kernels, ThreadPool& threads, int64_t first, int64_t count,
+void attend_heads(const Part& args, const FloatKernels& kernels, ThreadPool& threads, int64_t first, int64_t count,
                   AttendWorkspace& workspace) {
   const int64_t end = args.first_position + args.tokens, group = args.heads / args.kv.kv_heads, dim = args.kv.head_dim;
   const PackedSize size(dim, end);
@@ -147,16 +166,27 @@ void attend_heads(const AttendArgs& args, const FloatKernels& kernels, ThreadPoo
   });
 }
 
-}  // namespace
-
-void attend(const AttendArgs& args, const FloatKernels& kernels, ThreadPool& threads, AttendWorkspace& workspace) {
-  workspace.of_thread.resize(static_cast<size_t>(threads.size()));
-  if (args.tokens <= kFewTokens) return attend_few(args, kernels, threads, workspace);
+void attend_many(const Part& args, const FloatKernels& kernels, ThreadPool& threads, AttendWorkspace& workspace) {
   const int64_t kv_heads = args.kv.kv_heads, size = PackedSize(args.kv.head_dim, args.first_position + args.tokens).total();
   const int64_t step = std::clamp<int64_t>(kPackedFloats / size, 1, kv_heads);
   grow(workspace.packed, step * size);
   for (int64_t first = 0; first < kv_heads; first += step)
     attend_heads(args, kernels, threads, first, std::min(step, kv_heads - first), workspace);
+}
+
+}  // namespace
+
+void attend(const AttendArgs& args, const FloatKernels& kernels, ThreadPool& threads, AttendWorkspace& workspace) {
+  workspace.of_thread.resize(static_cast<size_t>(threads.size()));
+  std::vector<Part> few;
+  int64_t row = 0;
+  for (const Stretch& stretch : args.stretches) {
+    const Part part(args, stretch, row);
+    row += stretch.tokens;
+    if (stretch.tokens <= kFewTokens) few.push_back(part);
+    else attend_many(part, kernels, threads, workspace);
+  }
+  attend_few(few, kernels, threads, workspace);
 }
 
 }  // namespace tq::cpu

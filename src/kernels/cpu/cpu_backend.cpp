@@ -8,6 +8,7 @@
 #include "kernels/cpu/matrix.h"
 #include "kernels/cpu/tile/tile_linear.h"
 #include "kernels/cpu/training.h"
+#include "kernels/kv_row.h"
 
 namespace tq {
 namespace {
@@ -65,37 +66,38 @@ class CpuBackend final : public Backend {
 
   void rotary(const RotaryArgs& args) override {
     const auto half = static_cast<int64_t>(args.inv_freq.size());
+    const int64_t tokens = tokens_of(args.stretches);
     const auto work = [&](int64_t begin, int64_t end, int) {
       std::vector<float> cosine(static_cast<size_t>(half)), sine(static_cast<size_t>(half));
-      for (int64_t t = begin; t < end; ++t) {
+      for_rows(args.stretches, begin, end, [&](int64_t row, int64_t position, const Stretch&) {
         for (int64_t i = 0; i < half; ++i) {
           const auto at = static_cast<size_t>(i);
-          const float angle = static_cast<float>(args.first_position + t) * args.inv_freq[at];
+          const float angle = static_cast<float>(position) * args.inv_freq[at];
           cosine[at] = static_cast<float>(std::cos(static_cast<double>(angle)) * args.magnitude);
           sine[at] = static_cast<float>(std::sin(static_cast<double>(angle)) * args.magnitude);
         }
         for (int64_t h = 0; h < args.heads; ++h)
-          rotate_head(args.values + t * args.stride + h * args.head_dim, half, cosine.data(), sine.data());
-      }
+          rotate_head(args.values + row * args.stride + h * args.head_dim, half, cosine.data(), sine.data());
+      });
     };
-    if (args.tokens == 1) work(0, 1, 0);
-    else threads_.run(args.tokens, 4, work);
+    if (tokens == 1) work(0, 1, 0);
+    else threads_.run(tokens, 4, work);
   }
 
   void kv_store(const KvStoreArgs& args) override {
     const KvView& kv = args.kv;
-    const int64_t row_bytes = kv_row_bytes(kv.type, kv.head_dim);
+    const int64_t tokens = tokens_of(args.stretches);
     const auto work = [&](int64_t begin, int64_t end, int) {
-      for (int64_t t = begin; t < end; ++t) {
+      for_rows(args.stretches, begin, end, [&](int64_t row, int64_t position, const Stretch& stretch) {
         for (int64_t h = 0; h < kv.kv_heads; ++h) {
-          const int64_t row = (h * kv.capacity + args.first_position + t) * row_bytes;
-          kernels_.store_kv(kv.type, args.key + t * args.stride + h * kv.head_dim, kv.head_dim, kv.key + row);
-          kernels_.store_kv(kv.type, args.value + t * args.stride + h * kv.head_dim, kv.head_dim, kv.value + row);
+          const int64_t at = kv_row_at(kv, stretch, h, position);
+          kernels_.store_kv(kv.type, args.key + row * args.stride + h * kv.head_dim, kv.head_dim, kv.key + at);
+          kernels_.store_kv(kv.type, args.value + row * args.stride + h * kv.head_dim, kv.head_dim, kv.value + at);
         }
-      }
+      });
     };
-    if (args.tokens == 1) work(0, 1, 0);
-    else threads_.run(args.tokens, 8, work);
+    if (tokens == 1) work(0, 1, 0);
+    else threads_.run(tokens, 8, work);
   }
 
   void attend(const AttendArgs& args) override { cpu::attend(args, kernels_, threads_, attend_workspace_); }

@@ -8,6 +8,7 @@
 #include "kernels/cpu/losses.h"
 #include "kernels/cpu/matrix.h"
 #include "kernels/cpu/reductions.h"
+#include "kernels/kv_row.h"
 
 namespace tq::cpu {
 namespace {
@@ -85,19 +86,20 @@ class CpuTraining final : public Training {
 
   void rotary(const RotaryArgs& args) override {
     const auto half = static_cast<int64_t>(args.inv_freq.size());
-    threads_.run(args.tokens, 4, [&](int64_t begin, int64_t end, int) {
-      for (int64_t t = begin; t < end; ++t)
+    threads_.run(tokens_of(args.stretches), 4, [&](int64_t begin, int64_t end, int) {
+      for_rows(args.stretches, begin, end, [&](int64_t row, int64_t position, const Stretch&) {
         for (int64_t i = 0; i < half; ++i) {
-          const float angle = static_cast<float>(args.first_position + t) * args.inv_freq[static_cast<size_t>(i)];
+          const float angle = static_cast<float>(position) * args.inv_freq[static_cast<size_t>(i)];
           const auto cosine = static_cast<float>(std::cos(static_cast<double>(angle)) * args.magnitude);
           const auto sine = static_cast<float>(std::sin(static_cast<double>(angle)) * args.magnitude);
           for (int64_t h = 0; h < args.heads; ++h) {
-            float* head = args.values + t * args.stride + h * args.head_dim;
+            float* head = args.values + row * args.stride + h * args.head_dim;
             const float low = head[i], high = head[i + half];
             head[i] = low * cosine + high * sine;
             head[i + half] = high * cosine - low * sine;
           }
         }
+      });
     });
   }
 

@@ -58,33 +58,36 @@ struct Running {
 
 // The queries of a thread block turned to their position, into shared memory; where it is the newest's, also its key turned and stored, and
 // its value.
-__device__ void rotate_heads(const AttendArgsDevice& args, int first_head, int heads, int kv_head, int position, bool is_newest,
-                             float* queries, float* key) {
+__device__ void rotate_heads(const AttendArgsDevice& args, int first_head, int heads, int kv_head, bool is_newest, float* queries,
+                             float* key) {
   const RotateArgs& rotate = args.rotate;
-  const int dim = args.kv.head_dim, thread = static_cast<int>(threadIdx.x), threads = kWarps * 32;
-  const float* own = rotate.key + kv_head * dim;
+  const int dim = args.kv.head_dim, thread = static_cast<int>(threadIdx.x), threads = kWarps * 32, token = static_cast<int>(blockIdx.z);
+  const auto position = static_cast<int>(args.place[token].position);
+  const float* query = args.query + token * args.stride;
+  const float* own = rotate.key + token * rotate.key_stride + kv_head * dim;
+  const float* own_value = rotate.value + token * rotate.key_stride + kv_head * dim;
   for (int i = thread; i < dim; i += threads) {
     if (i < rotate.half) {
       float turn[2];
       sincosf(static_cast<float>(position) * rotate.inv_freq[i], &turn[0], &turn[1]);
       const float sine = turn[0] * rotate.magnitude, cosine = turn[1] * rotate.magnitude;
       for (int h = 0; h <= heads; ++h) {
-        const float* from = h < heads ? args.query + (first_head + h) * dim : own;
+        const float* from = h < heads ? query + (first_head + h) * dim : own;
         float* to = h < heads ? queries + h * dim : key;
         const float low = from[i], high = from[i + rotate.half];
         to[i] = low * cosine - high * sine;
         to[i + rotate.half] = high * cosine + low * sine;
       }
     } else if (i >= 2 * rotate.half) {
-      for (int h = 0; h < heads; ++h) queries[h * dim + i] = args.query[(first_head + h) * dim + i];
+      for (int h = 0; h < heads; ++h) queries[h * dim + i] = query[(first_head + h) * dim + i];
       key[i] = own[i];
     }
   }
   __syncthreads();
   if (!is_newest) return;
-  const int64_t row = (kv_head * args.kv.capacity + position) * args.kv.row_bytes;
+  const int64_t row = row_at(args.kv, args.place[token].pages, kv_head, position);
   if (thread < 32) store_row(args.kv, key, args.kv.key + row, thread);
-  else if (thread < 64) store_row(args.kv, rotate.value + kv_head * dim, args.kv.value + row, thread - 32);
+  else if (thread < 64) store_row(args.kv, own_value, args.kv.value + row, thread - 32);
   __syncthreads();
 }
 
@@ -126,13 +129,14 @@ __global__ void __launch_bounds__(kWarps * 32) attend_kernel(const __grid_consta
   const int group = args.heads / kv.kv_heads, chunks = (group + kHeads - 1) / kHeads;
   const int kv_head = static_cast<int>(blockIdx.x) / chunks, chunk = static_cast<int>(blockIdx.x) % chunks;
   const int first_head = kv_head * group + chunk * kHeads, heads = min(kHeads, group - chunk * kHeads), dim = kv.head_dim;
-  const int end = *args.position.base + args.position.offset + token + 1, begin = args.window > 0 ? max(0, end - args.window) : 0;
+  const int32_t* pages = args.place[token].pages;
+  const int end = static_cast<int>(args.place[token].position) + 1, begin = args.window > 0 ? max(0, end - args.window) : 0;
   const int share = max(kLeastShare, (end - begin + args.splits - 1) / args.splits), parts = (end - begin + share - 1) / share;
   const int from = begin + static_cast<int>(blockIdx.y) * share, to = min(end, from + share);
   if (from >= end) return;
   const float* queries = args.query + token * args.stride + first_head * dim;
   if (args.rotates) {
-    rotate_heads(args, first_head, heads, kv_head, end - 1, to == end, turned, turned + kHeads * dim);
+    rotate_heads(args, first_head, heads, kv_head, to == end, turned, turned + kHeads * dim);
     queries = turned;
   }
 
@@ -147,15 +151,15 @@ __global__ void __launch_bounds__(kWarps * 32) attend_kernel(const __grid_consta
       query[h][i] = is_there ? make_float2(at[0], at[1]) : make_float2(0.0f, 0.0f);
     }
   Running<kPairs, kHeads> running;
-  const int64_t head_rows = kv_head * kv.capacity;
   for (int p = from + warp; p < to; p += kWarps * kUnroll) {
     float2 key[kUnroll][kPairs], value[kUnroll][kPairs];
     float key_scale[kUnroll], value_scale[kUnroll];
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
       const int at = p + u * kWarps;
-      const char* key_row = kv.key + (head_rows + min(at, to - 1)) * kv.row_bytes;
-      const char* value_row = kv.value + (head_rows + min(at, to - 1)) * kv.row_bytes;
+      const int64_t row = row_at(kv, pages, kv_head, min(at, to - 1));
+      const char* key_row = kv.key + row;
+      const char* value_row = kv.value + row;
       key_scale[u] = kType == 2 ? *reinterpret_cast<const float*>(key_row + kv.scale_at) : 1.0f;
       value_scale[u] = kType == 2 ? *reinterpret_cast<const float*>(value_row + kv.scale_at) : 1.0f;
 #pragma unroll

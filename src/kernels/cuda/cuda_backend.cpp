@@ -3,6 +3,7 @@
 #include <cublas_v2.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <map>
 #include <optional>
@@ -39,7 +40,7 @@ class CudaBackend final : public Backend {
     TQ_ASSIGN(blas_workspace_, DeviceMemory::allocate(kBlasBytes));
     cublasSetStream(blas_, stream_);
     cublasSetWorkspace(blas_, blas_workspace_.as<void>(), kBlasBytes);
-    TQ_ASSIGN(state_, DeviceMemory::allocate(3 * sizeof(int32_t)));
+    TQ_ASSIGN(state_, DeviceMemory::allocate(2 * sizeof(int32_t)));
     TQ_TRY(plane_pass_.open());
     TQ_ASSIGN(attend_arrived_, DeviceMemory::allocate(kMostHeads * sizeof(uint32_t)));
     expect(cudaMemsetAsync(attend_arrived_.as<void>(), 0, attend_arrived_.bytes(), stream_), "zeroing");
@@ -91,7 +92,7 @@ class CudaBackend final : public Backend {
     for (const int of_each : {8, 8, 16, 32}) {  // thread blocks a multiprocessor; which is best depends on the card
       float milliseconds = 0;
       expect(cudaEventRecord(begin, stream_), "reading");
-      cuda::read_only(memory->as<void>(), kReadBytes, state_.as<int32_t>() + 2, of_each * multiprocessors_, stream_);
+      cuda::read_only(memory->as<void>(), kReadBytes, state_.as<int32_t>() + 1, of_each * multiprocessors_, stream_);
       expect(cudaEventRecord(end, stream_), "reading");
       synchronize();
       expect(cudaEventElapsedTime(&milliseconds, begin, end), "reading");
@@ -103,9 +104,9 @@ class CudaBackend final : public Backend {
   }
 
   void pass(const PassArgs& args, const std::function<void()>& enqueue) override {
-    first_position_ = args.first_position;
+    pass_stretches_ = args.stretches;
     in_pass_ = true;
-    cuda::set_position(position(), static_cast<int32_t>(args.first_position), token(), args.tokens.empty() ? 0 : args.tokens[0], stream_);
+    set_places(args.stretches, args.tokens.empty() ? 0 : args.tokens[0]);
     if (args.recording == 0 || args.tokens.size() > 1) enqueue();
     else repeat(args.recording, enqueue);
     in_pass_ = false;
@@ -155,6 +156,7 @@ class CudaBackend final : public Backend {
   }
 
   void rotary(const RotaryArgs& args) override {
+    if (args.stretches.empty()) return;
     RotateArgs rotate = rotate_args(args, {});
     rotate.query = args.values, rotate.query_stride = args.stride, rotate.heads = static_cast<int>(args.heads);
     rotate.stores = false;
@@ -164,7 +166,7 @@ class CudaBackend final : public Backend {
     RotateArgs store;
     store.kv = kv_args(args.kv);
     store.key = const_cast<float*>(args.key), store.value = args.value, store.key_stride = args.stride;
-    store.tokens = static_cast<int>(args.tokens), store.position = at(args.first_position);
+    store.tokens = static_cast<int>(tokens_of(args.stretches)), store.place = places_of(args.stretches);
     store.rotates = false;
     cuda::rotate_store(store, stream_);
   }
@@ -177,11 +179,12 @@ class CudaBackend final : public Backend {
 
   void attend(const AttendArgs& args) override { cuda::attend(attend_args(args), stream_); }
   void rotate_store_attend(const RotaryArgs& query, const RotaryArgs& key, const KvStoreArgs& store, const AttendArgs& args) override {
-    if (args.tokens > 1) return Backend::rotate_store_attend(query, key, store, args);
+    for (const Stretch& stretch : args.stretches)
+      if (stretch.tokens > 1) return Backend::rotate_store_attend(query, key, store, args);
     AttendArgsDevice all = attend_args(args);
     all.rotates = true;
     all.rotate = rotate_args(query, store.kv);
-    all.rotate.key = key.values, all.rotate.value = store.value;
+    all.rotate.key = key.values, all.rotate.value = store.value, all.rotate.key_stride = store.stride;
     cuda::attend(all, stream_);
   }
 
@@ -206,8 +209,8 @@ class CudaBackend final : public Backend {
   }
   int32_t argmax(const float* values, int64_t count) override {
     int32_t index = 0;
-    cuda::argmax(values, static_cast<int>(count), state_.as<int32_t>() + 2, stream_);
-    download(&index, state_.as<int32_t>() + 2, sizeof index);
+    cuda::argmax(values, static_cast<int>(count), state_.as<int32_t>() + 1, stream_);
+    download(&index, state_.as<int32_t>() + 1, sizeof index);
     return index;
   }
 
@@ -221,14 +224,30 @@ class CudaBackend final : public Backend {
     cudaGraphExec_t graph = nullptr;
   };
 
-  int32_t* position() const { return state_.as<int32_t>(); }
-  int32_t* token() const { return state_.as<int32_t>() + 1; }
-  Position at(int64_t first_position) {
-    if (!in_pass_) {
-      first_position_ = first_position;
-      cuda::set_position(position(), static_cast<int32_t>(first_position), token(), 0, stream_);
+  int32_t* token() const { return state_.as<int32_t>(); }
+
+  // Writes the places of a batch's rows, and the first token.
+  void set_places(std::span<const Stretch> stretches, int32_t first_token) {
+    Place* place = places_.get<Place>(std::max<int64_t>(1, tokens_of(stretches)), generation_);
+    for (size_t first = 0; first < stretches.size(); first += kMaxPlaced) {
+      PlaceArgs args{.place = place, .token = first == 0 ? token() : nullptr, .first_token = first_token};
+      for (const Stretch& stretch : stretches.subspan(first, std::min<size_t>(kMaxPlaced, stretches.size() - first))) {
+        args.stretch[args.stretches++] = {stretch.pages, args.rows, static_cast<int32_t>(stretch.first_position)};
+        args.rows += static_cast<int32_t>(stretch.tokens);
+      }
+      cuda::set_places(args, stream_);
+      place += args.rows;
     }
-    return {position(), static_cast<int32_t>(first_position - first_position_)};
+  }
+  // The places of an operation's rows: in a pass they are there already.
+  const Place* places_of(std::span<const Stretch> stretches) {
+    if (!in_pass_) {
+      set_places(stretches, 0);
+      return places_.get<Place>(1, generation_);
+    }
+    const auto first = static_cast<size_t>(stretches.data() - pass_stretches_.data());
+    TQ_CHECK(first + stretches.size() <= pass_stretches_.size());
+    return places_.get<Place>(1, generation_) + tokens_of(pass_stretches_.first(first));
   }
   static int64_t columns_of(const LinearArgs& args) { return args.jobs[0].matrix->columns(); }
   static const Weights& weights_of(const LinearJob& job) { return *static_cast<const CudaMatrix&>(*job.matrix).weights; }
@@ -297,23 +316,23 @@ class CudaBackend final : public Backend {
             .value = reinterpret_cast<char*>(kv.value),
             .kv_heads = static_cast<int>(kv.kv_heads),
             .head_dim = static_cast<int>(kv.head_dim),
-            .capacity = kv.capacity,
+            .page_shift = std::countr_zero(static_cast<uint64_t>(kv.page_tokens)),
             .row_bytes = static_cast<int>(kv_row_bytes(kv.type, kv.head_dim)),
             .scale_at = static_cast<int>((kv.head_dim + 3) / 4 * 4)};
   }
   AttendArgsDevice attend_args(const AttendArgs& args) {
+    const int64_t tokens = tokens_of(args.stretches);
     AttendArgsDevice attend;
     attend.kv = kv_args(args.kv);
     attend.query = args.query, attend.output = args.output, attend.stride = args.stride;
-    attend.tokens = static_cast<int>(args.tokens), attend.heads = static_cast<int>(args.heads),
-    attend.window = static_cast<int>(args.window);
-    attend.scale = args.scale, attend.softcap = args.softcap, attend.position = at(args.first_position);
+    attend.tokens = static_cast<int>(tokens), attend.heads = static_cast<int>(args.heads), attend.window = static_cast<int>(args.window);
+    attend.scale = args.scale, attend.softcap = args.softcap, attend.place = places_of(args.stretches);
     // The same split at every length, so that a recorded pass holds for all of them.
-    const int64_t blocks = args.kv.kv_heads * args.tokens, longest = (args.kv.capacity + kAttendShare - 1) / kAttendShare;
+    const int64_t blocks = args.kv.kv_heads * tokens, longest = (args.kv.capacity + kAttendShare - 1) / kAttendShare;
     attend.splits = static_cast<int>(std::clamp<int64_t>(2 * multiprocessors_ / blocks, 1, std::min<int64_t>(longest, kMostSplits)));
     if (attend.splits > 1) {
-      attend.partial = attend_partial_.get<float>(args.tokens * args.heads * attend.splits * (args.kv.head_dim + 2), generation_);
-      TQ_CHECK(args.tokens * args.heads <= kMostHeads);
+      attend.partial = attend_partial_.get<float>(tokens * args.heads * attend.splits * (args.kv.head_dim + 2), generation_);
+      TQ_CHECK(tokens * args.heads <= kMostHeads);
       attend.arrived = attend_arrived_.as<uint32_t>();
     }
     return attend;
@@ -324,7 +343,7 @@ class CudaBackend final : public Backend {
     rotate.kv.head_dim = static_cast<int>(args.head_dim);
     rotate.inv_freq = on_device(args.inv_freq);
     rotate.half = static_cast<int>(args.inv_freq.size()), rotate.magnitude = args.magnitude;
-    rotate.tokens = static_cast<int>(args.tokens), rotate.position = at(args.first_position);
+    rotate.tokens = static_cast<int>(tokens_of(args.stretches)), rotate.place = places_of(args.stretches);
     return rotate;
   }
 
@@ -444,8 +463,8 @@ class CudaBackend final : public Backend {
   ThreadPool& threads_;
   cudaStream_t stream_ = nullptr;
   cublasHandle_t blas_ = nullptr;
-  DeviceMemory blas_workspace_, state_, attend_arrived_;  // state: position, token, argmax
-  int64_t first_position_ = 0;
+  DeviceMemory blas_workspace_, state_, attend_arrived_;  // state: token, argmax
+  std::span<const Stretch> pass_stretches_;
   bool in_pass_ = false;
   uint64_t generation_ = 0;  // grows when memory that a recording may use is freed
   std::map<uint64_t, Recording> recordings_;
@@ -455,7 +474,7 @@ class CudaBackend final : public Backend {
   std::optional<CudaQuantizer> quantizer_;
   std::optional<CudaTraining> training_;
   PlanePass plane_pass_;
-  Scratch tokens_, attend_partial_, input_, half_input_, decoded_;
+  Scratch tokens_, places_, attend_partial_, input_, half_input_, decoded_;
 };
 
 }  // namespace

@@ -94,11 +94,15 @@ __global__ void embed_dense_kernel(const void* table, DenseType type, const int3
       scale * (type == DenseType::kF16 ? __half2float(static_cast<const __half*>(table)[at]) : static_cast<const float*>(table)[at]);
 }
 
-__global__ void set_position_kernel(int32_t* position, int32_t value, int32_t* token, int32_t first_token) {
+__global__ void set_places_kernel(const __grid_constant__ PlaceArgs args) {
   launch_dependents();
   dependency_wait();
-  *position = value;
-  *token = first_token;
+  const auto row = static_cast<int>(global_index());
+  if (row == 0 && args.token) *args.token = args.first_token;
+  if (row >= args.rows) return;
+  int i = args.stretches - 1;
+  while (args.stretch[i].first_row > row) --i;
+  args.place[row] = {args.stretch[i].pages, args.stretch[i].first_position + row - args.stretch[i].first_row};
 }
 
 // A warp a head: queries first, then keys, then values. grid (ceil(heads + 2 kv_heads, warps), tokens)
@@ -109,7 +113,8 @@ __global__ void rotate_store_kernel(const RotateArgs args) {
   int head = static_cast<int>(blockIdx.x) * (kThreads / 32) + static_cast<int>(threadIdx.x) / 32;
   const int queries = args.query ? args.heads : 0, keys = args.key ? args.kv.kv_heads : 0;
   if (head >= queries + 2 * keys) return;
-  const int position = *args.position.base + args.position.offset + token;
+  const Place place = args.place[token];
+  const auto position = static_cast<int>(place.position);
   const bool is_query = head < queries, is_key = !is_query && head < queries + keys;
   if (!is_query) head -= queries;
   const int dim = args.kv.head_dim, kv_head = is_key ? head : head - keys;
@@ -123,7 +128,7 @@ __global__ void rotate_store_kernel(const RotateArgs args) {
   }
   if (!args.stores || is_query) return;
   char* side = is_key ? args.kv.key : args.kv.value;
-  store_row(args.kv, values, side + (kv_head * args.kv.capacity + position) * args.kv.row_bytes, lane);
+  store_row(args.kv, values, side + row_at(args.kv, place.pages, kv_head, position), lane);
 }
 
 // A warp two rows, 8 halves a lane and step; sums in float. The first steps' weights are under way before the input is waited for.
@@ -276,8 +281,8 @@ void embed_dense(const void* table, DenseType type, const int32_t* tokens, float
                  cudaStream_t stream) {
   launch(&embed_dense_kernel, grid_for(count * width), kThreads, 0, stream, table, type, tokens, scale, output, count, width);
 }
-void set_position(int32_t* position, int32_t value, int32_t* token, int32_t first_token, cudaStream_t stream) {
-  launch(&set_position_kernel, dim3(1), 1, 0, stream, position, value, token, first_token);
+void set_places(const PlaceArgs& args, cudaStream_t stream) {
+  launch(&set_places_kernel, dim3(static_cast<unsigned>((args.rows + kThreads - 1) / kThreads)), kThreads, 0, stream, args);
 }
 void rotate_store(const RotateArgs& args, cudaStream_t stream) {
   const int heads = (args.query ? args.heads : 0) + (args.key ? 2 * args.kv.kv_heads : 0);

@@ -5,10 +5,23 @@
 
 namespace tq::cuda {
 
-// A position that changes from pass to pass: it lies in device memory, so that a recorded graph reads it anew.
-struct Position {
-  const int32_t* base = nullptr;
-  int32_t offset = 0;
+// Where a row of a batch belongs. It lies in device memory, so that a recorded graph reads it anew.
+struct Place {
+  const int32_t* pages = nullptr;  // of its sequence, in order; null: 0, 1, 2, …
+  int64_t position = 0;
+};
+
+// A row's stretch in the arguments of the kernel that writes places.
+struct PlacedStretch {
+  const int32_t* pages = nullptr;
+  int32_t first_row = 0, first_position = 0;
+};
+constexpr int kMaxPlaced = 64;
+struct PlaceArgs {
+  Place* place = nullptr;    // [rows]
+  int32_t* token = nullptr;  // null: none
+  int32_t first_token = 0, rows = 0, stretches = 0;
+  PlacedStretch stretch[kMaxPlaced];  // ascending rows; the first is 0
 };
 
 // What stands before a product, applied as its input is read: nothing, an RMS norm, or a gated activation.
@@ -46,7 +59,7 @@ struct KvArgs {
   char* key = nullptr;
   char* value = nullptr;
   int kv_heads = 0, head_dim = 0;
-  int64_t capacity = 0;
+  int page_shift = 0;  // pages have 2^page_shift positions
   int row_bytes = 0, scale_at = 0;
 };
 
@@ -59,7 +72,7 @@ struct RotateArgs {
   int64_t query_stride = 0, key_stride = 0;
   float magnitude = 1;
   bool rotates = true, stores = true;
-  Position position;
+  const Place* place = nullptr;  // [T]
   KvArgs kv;
 };
 
@@ -71,9 +84,9 @@ struct AttendArgsDevice {
   int tokens = 0, heads = 0, splits = 1, window = 0;
   int64_t stride = 0;
   float scale = 1, softcap = 0;
-  Position position;
+  const Place* place = nullptr;  // [T]
   KvArgs kv;
-  // One token: its query and key are turned and its key and value stored on the way.
+  // One token a sequence: its query and key are turned and its key and value stored on the way.
   bool rotates = false;
   RotateArgs rotate;
 };

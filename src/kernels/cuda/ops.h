@@ -19,7 +19,7 @@ void gather(const float* input, const int32_t* row, float* output, int64_t count
 void scatter_add(const float* input, const int32_t* row, const float* weight, float* output, int64_t count, int width, cudaStream_t stream);
 void embed_dense(const void* table, DenseType type, const int32_t* tokens, float scale, float* output, int64_t count, int width,
                  cudaStream_t stream);
-void set_position(int32_t* position, int32_t value, int32_t* token, int32_t first_token, cudaStream_t stream);
+void set_places(const PlaceArgs& args, cudaStream_t stream);
 void rotate_store(const RotateArgs& args, cudaStream_t stream);
 void attend(const AttendArgsDevice& args, cudaStream_t stream);
 int dense_blocks(int rows);

@@ -60,57 +60,34 @@ class RefBackend final : public Backend {
   }
 
   void rotary(const RotaryArgs& args) override {
-    for (int64_t t = 0; t < args.tokens; ++t)
-      ref::rope({.values = args.values + t * args.stride,
+    for_rows(args.stretches, 0, tokens_of(args.stretches), [&](int64_t row, int64_t position, const Stretch&) {
+      ref::rope({.values = args.values + row * args.stride,
                  .tokens = 1,
                  .heads = args.heads,
                  .head_dim = args.head_dim,
-                 .first_position = args.first_position + t,
+                 .first_position = position,
                  .inv_freq = args.inv_freq,
                  .magnitude = args.magnitude});
+    });
   }
 
   void kv_store(const KvStoreArgs& args) override {
     const KvView& kv = args.kv;
-    const int64_t row_bytes = kv_row_bytes(kv.type, kv.head_dim);
-    for (int64_t t = 0; t < args.tokens; ++t) {
+    for_rows(args.stretches, 0, tokens_of(args.stretches), [&](int64_t row, int64_t position, const Stretch& stretch) {
       for (int64_t h = 0; h < kv.kv_heads; ++h) {
-        const int64_t row = (h * kv.capacity + args.first_position + t) * row_bytes;
-        store_kv_row(kv.type, args.key + t * args.stride + h * kv.head_dim, kv.head_dim, kv.key + row);
-        store_kv_row(kv.type, args.value + t * args.stride + h * kv.head_dim, kv.head_dim, kv.value + row);
+        const int64_t at = kv_row_at(kv, stretch, h, position);
+        store_kv_row(kv.type, args.key + row * args.stride + h * kv.head_dim, kv.head_dim, kv.key + at);
+        store_kv_row(kv.type, args.value + row * args.stride + h * kv.head_dim, kv.head_dim, kv.value + at);
       }
-    }
+    });
   }
 
   void attend(const AttendArgs& args) override {
-    const KvView& kv = args.kv;
-    const int64_t end = args.first_position + args.tokens;
-    std::vector<float> key(static_cast<size_t>(end * kv.kv_heads * kv.head_dim));
-    std::vector<float> value(key.size());
-    const int64_t row_bytes = kv_row_bytes(kv.type, kv.head_dim);
-    for (int64_t p = 0; p < end; ++p) {
-      for (int64_t h = 0; h < kv.kv_heads; ++h) {
-        const int64_t row = (h * kv.capacity + p) * row_bytes, out = (p * kv.kv_heads + h) * kv.head_dim;
-        load_kv_row(kv.type, kv.key + row, kv.head_dim, key.data() + out);
-        load_kv_row(kv.type, kv.value + row, kv.head_dim, value.data() + out);
-      }
+    int64_t first = 0;
+    for (const Stretch& stretch : args.stretches) {
+      attend_stretch(args, stretch, first);
+      first += stretch.tokens;
     }
-    const int64_t width = args.heads * kv.head_dim;
-    const std::vector<float> query = consecutive(args.query, args.tokens, width, args.stride);
-    threads_.run(args.tokens, 1, [&](int64_t begin, int64_t stop, int) {
-      ref::attention({.query = query.data() + begin * width,
-                      .key = key.data(),
-                      .value = value.data(),
-                      .output = args.output + begin * width,
-                      .tokens = stop - begin,
-                      .past = args.first_position + begin,
-                      .heads = args.heads,
-                      .kv_heads = kv.kv_heads,
-                      .head_dim = kv.head_dim,
-                      .window = args.window,
-                      .scale = args.scale,
-                      .softcap = args.softcap});
-    });
   }
 
   void gated(const GatedArgs& args) override {
@@ -127,6 +104,37 @@ class RefBackend final : public Backend {
   Training* training() override { return training_.get(); }
 
  private:
+  // The rows [first_row, + tokens) of the batch.
+  void attend_stretch(const AttendArgs& args, const Stretch& stretch, int64_t first_row) {
+    const KvView& kv = args.kv;
+    const int64_t end = stretch.first_position + stretch.tokens;
+    std::vector<float> key(static_cast<size_t>(end * kv.kv_heads * kv.head_dim));
+    std::vector<float> value(key.size());
+    for (int64_t p = 0; p < end; ++p) {
+      for (int64_t h = 0; h < kv.kv_heads; ++h) {
+        const int64_t at = kv_row_at(kv, stretch, h, p), out = (p * kv.kv_heads + h) * kv.head_dim;
+        load_kv_row(kv.type, kv.key + at, kv.head_dim, key.data() + out);
+        load_kv_row(kv.type, kv.value + at, kv.head_dim, value.data() + out);
+      }
+    }
+    const int64_t width = args.heads * kv.head_dim;
+    const std::vector<float> query = consecutive(args.query + first_row * args.stride, stretch.tokens, width, args.stride);
+    threads_.run(stretch.tokens, 1, [&](int64_t begin, int64_t stop, int) {
+      ref::attention({.query = query.data() + begin * width,
+                      .key = key.data(),
+                      .value = value.data(),
+                      .output = args.output + (first_row + begin) * width,
+                      .tokens = stop - begin,
+                      .past = stretch.first_position + begin,
+                      .heads = args.heads,
+                      .kv_heads = kv.kv_heads,
+                      .head_dim = kv.head_dim,
+                      .window = args.window,
+                      .scale = args.scale,
+                      .softcap = args.softcap});
+    });
+  }
+
   ThreadPool& threads_;
   std::unique_ptr<Training> training_;
 };

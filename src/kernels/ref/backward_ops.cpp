@@ -5,6 +5,8 @@
 #include <numbers>
 #include <vector>
 
+#include "kernels/kv_row.h"
+
 namespace tq::ref {
 namespace {
 
@@ -107,18 +109,19 @@ void norm_backward(const NormBackwardArgs& args) {
 
 void rotary_backward(const RotaryArgs& args) {
   const auto half = static_cast<int64_t>(args.inv_freq.size());
-  for (int64_t t = 0; t < args.tokens; ++t)
+  for_rows(args.stretches, 0, tokens_of(args.stretches), [&](int64_t row, int64_t position, const Stretch&) {
     for (int64_t i = 0; i < half; ++i) {
-      const float angle = static_cast<float>(args.first_position + t) * args.inv_freq[static_cast<size_t>(i)];
+      const float angle = static_cast<float>(position) * args.inv_freq[static_cast<size_t>(i)];
       const auto cosine = static_cast<float>(std::cos(static_cast<double>(angle)) * args.magnitude);
       const auto sine = static_cast<float>(std::sin(static_cast<double>(angle)) * args.magnitude);
       for (int64_t h = 0; h < args.heads; ++h) {
-        float* head = args.values + t * args.stride + h * args.head_dim;
+        float* head = args.values + row * args.stride + h * args.head_dim;
         const float low = head[i], high = head[i + half];
         head[i] = low * cosine + high * sine;
         head[i + half] = high * cosine - low * sine;
       }
     }
+  });
 }
 
 void attend_backward(const AttendBackwardArgs& args) {
