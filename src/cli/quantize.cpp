@@ -333,7 +333,7 @@ Command add_quantize(CLI::App& root) {
                   "on or off: after rounding, move scales, norms and biases towards the original; off when not given")
       ->check(CLI::IsMember({"on", "off"}));
   app->add_option("--tune-steps", flags->tune_steps, "Steps of the tuning; 0 follows the effort")->check(CLI::Range(0, 100000));
-  app->add_option("--tune-rate", flags->tune_rate, "Highest relative change in a step of the tuning; 0 is the usual one")
+  app->add_option("--tune-rate", flags->tune_rate, "Highest relative change in a step of the tuning; 0: by the KL that it begins with")
       ->check(CLI::Range(0.0, 1.0));
   app->add_option("--seed", flags->seed, "Of the random rotation");
   app->add_flag("--dry-run", flags->dry_run, "Print size, memory and time; write nothing");

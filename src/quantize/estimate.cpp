@@ -167,7 +167,7 @@ double calibration_seconds(const Model& model, const QuantizePlan& plan, const T
 // forward. Heads likewise. attention: seconds a token.
 double tuning_seconds(const ModelSpec& spec, const QuantizeOptions& options, const Speeds& speeds, double attention, bool is_host) {
   if (!uses_tuning(options)) return 0;
-  constexpr double kHeldOutSequences = 10;
+  constexpr double kHeldOutSequences = 20;
   const TuneSettings settings = tune_settings(options, spec.context);
   const double head = static_cast<double>(spec.head.in) * static_cast<double>(spec.head.out);
   const double linears = static_cast<double>(count_weights(spec).linears), length = static_cast<double>(settings.length);

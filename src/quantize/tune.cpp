@@ -53,13 +53,15 @@ TuneSettings tune_settings(const QuantizeOptions& options, int64_t context) {
   return settings;
 }
 
+double usual_tuning_rate(double divergence) { return std::min(3e-3, 9e-3 * divergence); }
+
 bool stays_decoded(const ModelSpec& spec, bool is_host) {
   const int64_t weights = count_weights(spec).linears + spec.head.in * spec.head.out;
   return static_cast<uint64_t>(weights) * sizeof(float) <= (is_host ? kHostBytes : kDeviceBytes);
 }
 
 uint64_t tuning_memory(const ModelSpec& spec, const TuneSettings& settings) {
-  constexpr int64_t kHeldOut = 10, kLogits = 6;  // sequences; arrays of a chunk's logits
+  constexpr int64_t kHeldOut = 20, kLogits = 6;  // sequences; arrays of a chunk's logits
   const int64_t head = spec.head.in * spec.head.out, steps = (settings.steps + settings.measures - 1) / settings.measures;
   int64_t activations = 0;  // of a layer, kept and as gradients
   for (const auto& layer : spec.layers) {
@@ -248,8 +250,8 @@ class Tuner::Run {
   void move(TuneState& state, double scale) {
     std::vector<float> gradient(state.theta.size());
     backend_.download(gradient.data(), gradient_.as<float>(), gradient.size() * sizeof(float));
-    const double factor = rate_factor(state.step(), settings_.steps);
-    const std::vector<float> rate(state.theta.size(), static_cast<float>(factor * settings_.rate));
+    const double highest = settings_.rate > 0 ? settings_.rate : usual_tuning_rate(state.held_out.front().mean());
+    const std::vector<float> rate(state.theta.size(), static_cast<float>(highest * rate_factor(state.step(), settings_.steps)));
     for (const TunableVector& vector : tunables_.vectors()) {
       const double unit = scale * vector.unit;
       for (int64_t i = vector.first; i < vector.first + vector.count; ++i) {

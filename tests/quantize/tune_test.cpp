@@ -203,4 +203,9 @@ TEST(Adam, RatesRiseAndFall) {
 }
 
 }  // namespace
+TEST(TuneSettings, RateFollowsTheDivergenceUpToABound) {
+  EXPECT_DOUBLE_EQ(usual_tuning_rate(0.02), 9e-3 * 0.02);
+  EXPECT_DOUBLE_EQ(usual_tuning_rate(2.0), 3e-3);
+}
+
 }  // namespace tq
