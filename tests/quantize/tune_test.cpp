@@ -202,10 +202,10 @@ TEST(Adam, RatesRiseAndFall) {
   EXPECT_EQ(rate_factor(0, 1), 1.0);
 }
 
-}  // namespace
 TEST(TuneSettings, RateFollowsTheDivergenceUpToABound) {
   EXPECT_DOUBLE_EQ(usual_tuning_rate(0.02), 9e-3 * 0.02);
   EXPECT_DOUBLE_EQ(usual_tuning_rate(2.0), 3e-3);
 }
 
+}  // namespace
 }  // namespace tq
