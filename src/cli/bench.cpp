@@ -4,6 +4,7 @@
 #include "convert/import.h"
 #include "eval/random_model.h"
 #include "eval/speed.h"
+#include "eval/streams.h"
 
 namespace tq::cli {
 namespace {
@@ -13,7 +14,8 @@ struct Flags {
   std::string random;
   uint64_t seed = 0;
   SpeedOptions speed;
-  bool json = false;
+  std::vector<int64_t> streams;
+  bool json = false, invariant = false;
   ComputeFlags compute;
 };
 
@@ -40,8 +42,34 @@ void print_speed(const Model& model, const SpeedResult& speed) {
              speed.decode_bytes_per_second / 1e9, speed.read_bytes_per_second / 1e9, 100 * share(speed), hex64(speed.logits_hash));
 }
 
+// Answers at once, instead of a single one.
+Status measure_many(const Model& model, const Flags& flags, Session& session, Network& network, Json& results) {
+  Json all = Json::array();
+  for (const int64_t streams : flags.streams) {
+    const StreamsOptions options{.streams = streams,
+                                 .prompt_tokens = flags.speed.prompt_tokens,
+                                 .answer_tokens = flags.speed.answer_tokens,
+                                 .repetitions = flags.speed.repetitions,
+                                 .precision = flags.invariant ? Precision::kInvariant : Precision::kInt8};
+    TQ_ASSIGN(const StreamsResult speed, measure_streams(network, options, session.context()));
+    all.push_back({{"streams", streams},
+                   {"tokens_per_second", speed.tokens_per_second},
+                   {"decode_tokens_per_second", speed.decode_tokens_per_second},
+                   {"first_token_seconds", speed.first_token_seconds},
+                   {"last_first_token_seconds", speed.last_first_token_seconds},
+                   {"kv_bytes", speed.kv_bytes}});
+    if (!flags.json)
+      fmt::print("{:<36} {:>8} {:>9.1f} {:>9.1f} {:>10.2f} {:>10.2f} {:>10}\n", model.source, streams, speed.tokens_per_second,
+                 speed.decode_tokens_per_second, speed.first_token_seconds, speed.last_first_token_seconds,
+                 bytes_text(static_cast<double>(speed.kv_bytes)));
+  }
+  results.push_back({{"model", model.source}, {"bytes", stored_bytes(model).all}, {"streams", std::move(all)}});
+  return {};
+}
+
 Status measure(const Model& model, const Flags& flags, Session& session, Json& results) {
   TQ_ASSIGN(Network network, Network::create(model, session.backend()));
+  if (!flags.streams.empty()) return measure_many(model, flags, session, network, results);
   TQ_ASSIGN(const SpeedResult speed, measure_speed(network, flags.speed, session.context()));
   results.push_back(speed_json(model, speed));
   if (!flags.json) print_speed(model, speed);
@@ -53,9 +81,16 @@ Result<int> random_bits(const std::string& text) {
   return bad_usage("--bits {}: give 2 to 8, or 16", text);
 }
 
-void print_head(const Json& facts, const SpeedOptions& speed) {
+void print_head(const Json& facts, const Flags& flags) {
+  const SpeedOptions& speed = flags.speed;
   fmt::print("tq {}, {}, {}\n", facts["build"].get<std::string>(), facts["backend"].get<std::string>(),
              facts["processor"].get<std::string>());
+  if (!flags.streams.empty()) {
+    fmt::print("streams of {} tokens of prompt and {} of answer, all submitted at once{}, median of {}\n", speed.prompt_tokens,
+               speed.answer_tokens, flags.invariant ? ", batch-invariant" : "", speed.repetitions);
+    fmt::print("{:<36} {:>8} {:>9} {:>9} {:>10} {:>10} {:>10}\n", "model", "streams", "tok/s", "decode/s", "first s", "last s", "keys");
+    return;
+  }
   fmt::print("prompt of {} tokens, {} tokens decoded from an empty context, median of {}\n", speed.prompt_tokens, speed.answer_tokens,
              speed.repetitions);
   fmt::print("{:<36} {:>10} {:>9} {:>9} {:>7} {:>7} {:>8}  {}\n", "model", "size", "prompt/s", "decode/s", "GB/s", "read", "of it",
@@ -65,6 +100,7 @@ void print_head(const Json& facts, const SpeedOptions& speed) {
 Status act(const Flags& flags) {
   if (flags.models.empty() == flags.random.empty())
     return bad_usage("give a model, or --random {}", fmt::join(random_model_names(), " | "));
+  if (flags.invariant && flags.streams.empty()) return bad_usage("--batch-invariant goes with --streams");
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
   Json facts = {{"program", "tq 0.1.0"},
                 {"build", build_id()},
@@ -74,8 +110,9 @@ Status act(const Flags& flags) {
                 {"prompt_tokens", flags.speed.prompt_tokens},
                 {"answer_tokens", flags.speed.answer_tokens},
                 {"repetitions", flags.speed.repetitions},
+                {"batch_invariant", flags.invariant},
                 {"results", Json::array()}};
-  if (!flags.json) print_head(facts, flags.speed);
+  if (!flags.json) print_head(facts, flags);
   for (const std::string& path : flags.models) {
     TQ_ASSIGN(const Model model, load_model(path));
     TQ_TRY(measure(model, flags, *session, facts["results"]));
@@ -105,6 +142,10 @@ Command add_bench(CLI::App& root) {
   app->add_option("--repeat", flags->speed.repetitions, "Repetitions, of which the median counts")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
+  app->add_option("--streams", flags->streams, "Answer so many requests at once instead of one; several numbers with commas")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1 << 16));
+  app->add_flag("--batch-invariant", flags->invariant, "With --streams: answers that do not depend on the others");
   app->add_flag("--json", flags->json, "Print facts as JSON");
   add_compute_flags(*app, flags->compute);
   return {app, [flags] { return act(*flags); }};

@@ -26,7 +26,7 @@ struct Flags {
   std::vector<std::string> stop;
   int64_t context = 0, max_tokens = -1;
   SamplerFlags sampler;
-  bool raw = false, json = false, float_activations = false, ignore_end = false;
+  bool raw = false, json = false, float_activations = false, invariant = false, ignore_end = false;
   ComputeFlags compute;
 };
 
@@ -125,8 +125,9 @@ Status act(const Flags& flags) {
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
   TQ_ASSIGN(Network network, Network::create(model, session->backend()));
   const KvType kv = flags.kv == "q8" ? KvType::kQ8 : flags.kv == "f32" ? KvType::kF32 : KvType::kF16;
-  const Precision precision = flags.float_activations ? Precision::kFloat : Precision::kInt8;
-  TQ_ASSIGN(Engine engine, Engine::create(network, *model.tokenizer, {.context = flags.context, .kv_type = kv, .precision = precision}));
+  const Precision precision = flags.float_activations ? Precision::kFloat : flags.invariant ? Precision::kInvariant : Precision::kInt8;
+  TQ_ASSIGN(Engine engine,
+            Engine::create(network, model.tokenizer.get(), {.context = flags.context, .kv_type = kv, .precision = precision}));
   Answerer answerer(network, *model.tokenizer, engine, std::move(options));
   if (!chat && !flags.raw) fmt::print(stderr, "{} has no chat template: the text is continued, not answered.\n", flags.model);
   if (prompt) return answer_once(flags, answerer, *model.tokenizer, chat, *prompt);
@@ -170,7 +171,9 @@ Command add_run(CLI::App& root) {
   app->add_option("--stop", flags->stop, "Text that ends the answer; may be given several times")->allow_extra_args(false);
   app->add_flag("--ignore-end", flags->ignore_end, "Go on after an end-of-turn token");
   app->add_option("--kv", flags->kv, "Keys and values: f16, q8 or f32")->check(CLI::IsMember({"f16", "q8", "f32"}))->capture_default_str();
-  app->add_flag("--float-activations", flags->float_activations, "Slow and exact products with quantized matrices");
+  CLI::Option* is_float = app->add_flag("--float-activations", flags->float_activations, "Slow and exact products with quantized matrices");
+  app->add_flag("--batch-invariant", flags->invariant, "Answer as a batch-invariant engine does, whatever is in its batch; slower prompts")
+      ->excludes(is_float);
   app->add_flag("--json", flags->json, "Print the answer and the figures as JSON");
   add_compute_flags(*app, flags->compute);
   return {app, [flags] { return act(*flags); }};

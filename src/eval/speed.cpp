@@ -6,18 +6,13 @@
 
 #include "base/hash.h"
 #include "base/rng.h"
+#include "eval/statistics.h"
 
 namespace tq {
 namespace {
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t half = values.size() / 2;
-  return values.size() % 2 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
 std::vector<int32_t> random_tokens(int64_t count, int64_t vocabulary) {

@@ -1,5 +1,6 @@
 #include "eval/statistics.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace tq {
@@ -13,6 +14,12 @@ Mean mean_of(std::span<const double> values) {
   double squares = 0;
   for (const double value : values) squares += (value - mean) * (value - mean);
   return {mean, values.size() > 1 ? std::sqrt(squares / (n - 1) / n) : 0.0};
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const size_t half = values.size() / 2;
+  return values.size() % 2 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
 }  // namespace tq

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 namespace tq {
 
@@ -11,5 +12,8 @@ struct Mean {
 
 // Of values that are independent. One value has no standard error (0).
 Mean mean_of(std::span<const double> values);
+
+// The middle one, or the mean of the two in the middle; at least one value.
+double median(std::vector<double> values);
 
 }  // namespace tq

@@ -105,7 +105,8 @@ void rotate_store_attend(const Step& step, const Attention& op, const Heads& hea
                                     .kv = args.kv,
                                     .window = op.window,
                                     .scale = op.score_scale,
-                                    .softcap = op.softcap});
+                                    .softcap = op.softcap,
+                                    .precision = args.precision});
 }
 
 void rotate_store_attend(const Step& step, const Attention& op, const Heads& heads, float* mixed) {

@@ -33,8 +33,9 @@ class Memory {
   uint64_t bytes_ = 0;
 };
 
-// How activations enter the product with a quantized matrix. kFloat is the slow and exact way, for evaluation and statistics.
-enum class Precision : uint8_t { kInt8, kFloat };
+// How activations enter the product with a quantized matrix. kFloat is the slow and exact way, for evaluation and statistics. kInvariant
+// rounds as kInt8 does for one token, and gives each row the same bits whatever rows stand beside it: prompts take longer.
+enum class Precision : uint8_t { kInt8, kFloat, kInvariant };
 
 // A weight that a backend is ready to multiply with. It may point into the PackedTensor's memory, which it keeps alive.
 class Matrix {
@@ -134,7 +135,8 @@ struct AttendArgs {
   KvView kv;
   int64_t window = 0;  // 0: all; else a token sees itself and window - 1 before it
   float scale = 1.0f;
-  float softcap = 0.0f;  // 0: none; else scores become softcap * tanh(score / softcap)
+  float softcap = 0.0f;                    // 0: none; else scores become softcap * tanh(score / softcap)
+  Precision precision = Precision::kInt8;  // only kInvariant matters: each row the same bits in every batch
 };
 
 enum class GateKind : uint8_t { kSilu, kGeluTanh, kGelu };

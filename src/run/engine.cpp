@@ -2,9 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <limits>
 
-#include "base/hash.h"
+#include "run/sequence.h"
 
 namespace tq {
 namespace {
@@ -12,182 +11,267 @@ namespace {
 constexpr int64_t kLeastContext = 4096;
 constexpr int64_t kDeviceContext = 16384;
 
-class Stopwatch {
- public:
-  explicit Stopwatch(double& total) : total_(total), start_(std::chrono::steady_clock::now()) {}
-  ~Stopwatch() { total_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+using Clock = std::chrono::steady_clock;
 
- private:
-  double& total_;
-  std::chrono::steady_clock::time_point start_;
-};
-
-// Where the first stop text begins in `text`, or npos.
-size_t find_stop(const std::string& text, const std::vector<std::string>& stops) {
-  size_t first = std::string::npos;
-  for (const std::string& stop : stops)
-    if (!stop.empty()) first = std::min(first, text.find(stop));
-  return first;
-}
-
-// How many bytes at the end of `text` may be the beginning of a stop text.
-size_t held_back(const std::string& text, const std::vector<std::string>& stops) {
-  size_t longest = 0;
-  for (const std::string& stop : stops)
-    for (size_t length = std::min(stop.size(), text.size()); length > longest; --length)
-      if (text.compare(text.size() - length, length, stop, 0, length) == 0) longest = length;
-  return longest;
-}
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 }  // namespace
 
-Result<Engine> Engine::create(Network& network, const Tokenizer& tokenizer, const EngineOptions& options) {
-  const ModelSpec& spec = network.model().spec;
-  // Memory of the host is taken as it fills, that of a device at once.
-  const int64_t largest = network.backend().is_host() ? spec.context : std::min(spec.context, kDeviceContext);
-  int64_t context = options.context > 0 ? options.context : largest;
-  Result<KvCache> cache = KvCache::create(network.backend(), spec, options.kv_type, context);
-  while (!cache && options.context <= 0 && context > kLeastContext) {
-    context = std::max(kLeastContext, context / 2);
-    cache = KvCache::create(network.backend(), spec, options.kv_type, context);
-  }
-  if (!cache) return Unexpected(cache.error());
-  return Engine(network, tokenizer, options, std::move(*cache));
+Engine::Engine(Engine&&) noexcept = default;
+Engine::~Engine() = default;
+
+Result<Engine::Memories> Engine::allocate(Backend& backend, const ModelSpec& spec, const EngineOptions& options, const KvCacheSize& size) {
+  const int64_t table = (size.capacity + size.page_tokens - 1) / size.page_tokens;
+  const auto bytes = [&](int64_t of_each) { return static_cast<uint64_t>(options.max_sequences * of_each) * sizeof(float); };
+  TQ_ASSIGN(KvCache cache, KvCache::create(backend, spec, size));
+  TQ_ASSIGN(Memory tables, backend.allocate(bytes(table)));
+  TQ_ASSIGN(Memory states, backend.allocate(bytes(spec.hidden)));
+  TQ_ASSIGN(Memory rows, backend.allocate(bytes(1)));
+  return Memories{std::move(cache), std::move(tables), std::move(states), std::move(rows)};
 }
 
-Engine::Engine(Network& network, const Tokenizer& tokenizer, const EngineOptions& options, KvCache cache)
+Result<Engine> Engine::create(Network& network, const Tokenizer* tokenizer, const EngineOptions& options) {
+  const ModelSpec& spec = network.model().spec;
+  TQ_CHECK(options.max_sequences > 0 && options.prefill_chunk > 0);
+  KvCacheSize size{.type = options.kv_type, .page_tokens = options.page_tokens};
+  // Memory of the host is taken as it fills, that of a device at once.
+  const int64_t largest = network.backend().is_host() ? spec.context : std::min(spec.context, kDeviceContext);
+  size.capacity = options.context > 0 ? options.context : options.kv_bytes > 0 ? spec.context : largest;
+  const auto set_pages = [&] { size.pages = (size.capacity + size.page_tokens - 1) / size.page_tokens; };
+  set_pages();
+  if (options.kv_bytes > 0) {
+    const uint64_t page = kv_page_bytes(spec, size.type, size.page_tokens);
+    if (options.kv_bytes < page)
+      return bad_usage("{} bytes are too few for keys and values: a page of {} tokens takes {}", options.kv_bytes, size.page_tokens, page);
+    size.pages = static_cast<int64_t>(options.kv_bytes / page);
+    size.capacity = std::min(size.capacity, size.pages * size.page_tokens);
+  }
+  auto memories = allocate(network.backend(), spec, options, size);
+  while (!memories && options.context <= 0 && options.kv_bytes == 0 && size.capacity > kLeastContext) {
+    size.capacity = std::max(kLeastContext, size.capacity / 2);
+    set_pages();
+    memories = allocate(network.backend(), spec, options, size);
+  }
+  if (!memories) return Unexpected(memories.error());
+  return Engine(network, tokenizer, options, size.pages, std::move(*memories));
+}
+
+Engine::Engine(Network& network, const Tokenizer* tokenizer, const EngineOptions& options, int64_t pages, Memories memories)
     : network_(&network),
-      tokenizer_(&tokenizer),
+      tokenizer_(tokenizer),
       options_(options),
-      cache_(std::move(cache)),
-      context_(cache_.capacity()),
-      logits_(static_cast<size_t>(network.model().spec.vocabulary)) {}
+      memories_(std::move(memories)),
+      pool_(pages, options.page_tokens),
+      context_(memories_.cache.capacity()) {
+  for (int64_t slot = options.max_sequences - 1; slot >= 0; --slot) free_slots_.push_back(slot);
+}
+
+PageCounts Engine::pages() const {
+  return {pool_.pages(), pool_.in_use(), kv_page_bytes(network_->model().spec, options_.kv_type, pool_.page_tokens())};
+}
 
 Result<int64_t> Engine::submit(Request request) {
   const auto length = static_cast<int64_t>(request.prompt.size());
   if (length == 0) return bad_usage("the prompt is empty");
   const int64_t largest = network_->model().spec.context;
+  if (length >= context_ && options_.kv_bytes > 0 && context_ < largest)
+    return bad_usage("the prompt has {} tokens, the memory for keys and values holds {}: shorten it or give more memory", length, context_);
   if (length >= context_ && context_ < largest)
     return bad_usage("the prompt has {} tokens, the context {}: shorten it or ask for a larger context (--ctx, up to {})", length, context_,
                      largest);
   if (length >= context_) return bad_usage("the prompt has {} tokens, the model's context {}: shorten it", length, context_);
   for (const TokenId token : request.prompt)
     if (token < 0 || token >= network_->model().spec.vocabulary) return bad_usage("token {} is not in the vocabulary", token);
-  queue_.emplace_back(next_id_, std::move(request));
+  stats_[next_id_].prompt_tokens = length;
+  waiting_.push_back(std::make_unique<Sequence>(next_id_, std::move(request), tokenizer_));
   return next_id_++;
 }
 
-void Engine::cancel(int64_t id) { cancelled_.push_back(id); }
+void Engine::cancel(int64_t id) {
+  const auto end_in = [&](auto& sequences) {
+    const auto found = std::find_if(sequences.begin(), sequences.end(), [id](const auto& each) { return each->id() == id; });
+    if (found == sequences.end()) return;
+    events_.push_back((*found)->finish(Finish::kCancelled));
+    release(**found);
+    sequences.erase(found);
+  };
+  end_in(waiting_);
+  end_in(running_);
+}
 
 std::vector<Event> Engine::step() {
-  std::vector<Event> events;
-  for (const int64_t id : std::exchange(cancelled_, {})) {
-    const auto queued = std::find_if(queue_.begin(), queue_.end(), [&](const auto& entry) { return entry.first == id; });
-    if (queued != queue_.end()) {
-      queue_.erase(queued);
-      events.push_back({.id = id, .text = {}, .tokens = {}, .finish = Finish::kCancelled});
-    } else if (active_ && active_->id == id) {
-      events.push_back(finish({.id = id, .text = {}, .tokens = {}, .finish = {}}, Finish::kCancelled));
-    }
+  admit();
+  const std::vector<Share> shares = plan();
+  if (!shares.empty()) run(shares);
+  return std::exchange(events_, {});
+}
+
+int32_t* Engine::table_of(const Sequence& sequence) const { return memories_.tables.as<int32_t>() + sequence.slot * pages_for(context_); }
+
+// The front of the queue, as long as its tokens fit beside those that run, with another page for each of these.
+void Engine::admit() {
+  while (!waiting_.empty() && !free_slots_.empty() && start(*waiting_.front())) {
+    running_.push_back(std::move(waiting_.front()));
+    waiting_.pop_front();
   }
-  if (!active_) start_next();
-  if (!active_) return events;
-  const bool is_prefill = active_->done < static_cast<int64_t>(active_->request.prompt.size()) && active_->answered == 0;
-  events.push_back(is_prefill ? prefill() : decode());
-  return events;
 }
 
-void Engine::start_next() {
-  if (queue_.empty()) return;
-  auto [id, request] = std::move(queue_.front());
-  queue_.pop_front();
-  // The last token of the prompt is run again, for its logits.
-  const auto limit = static_cast<int64_t>(std::min(cached_.size(), request.prompt.size() - 1));
-  int64_t common = 0;
-  while (common < limit && cached_[static_cast<size_t>(common)] == request.prompt[static_cast<size_t>(common)]) ++common;
-  RequestStats& stats = stats_[id];
-  stats.prompt_tokens = static_cast<int64_t>(request.prompt.size());
-  stats.reused_tokens = common;
-  cached_.resize(static_cast<size_t>(common));
-  active_.emplace(Active{id, request, Sampler(request.sampler), StreamDecoder(*tokenizer_, true), request.prompt, common, 0, {}});
-}
-
-std::optional<TokenId> Engine::choose(const float* hidden) {
-  network_->head(hidden, 1, logits_.data(), options_.precision);
-  RequestStats& stats = stats_[active_->id];
-  stats.logits_hash = hash64(std::as_bytes(std::span<const float>(logits_)), stats.logits_hash);
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  if (!std::all_of(logits_.begin(), logits_.end(), [](float logit) { return logit < kInfinity; })) return std::nullopt;
-  return active_->sampler.next(logits_, active_->tokens);
-}
-
-Event Engine::prefill() {
-  Active& active = *active_;
-  std::optional<TokenId> token;
-  const auto length = static_cast<int64_t>(active.request.prompt.size());
-  const int64_t count = std::min(options_.prefill_chunk, length - active.done);
-  {
-    const Stopwatch watch(stats_[active.id].prompt_seconds);
-    const std::span<const TokenId> chunk(active.tokens.data() + active.done, static_cast<size_t>(count));
-    const float* hidden = network_->forward(
-        {.tokens = chunk, .first_position = active.done, .sequence_length = length, .cache = &cache_, .precision = options_.precision});
-    active.done += count;
-    cached_.insert(cached_.end(), chunk.begin(), chunk.end());
-    if (active.done < length) return {.id = active.id, .text = {}, .tokens = {}, .finish = {}};
-    token = choose(hidden + (count - 1) * network_->model().spec.hidden);
+bool Engine::start(Sequence& sequence) {
+  sequence.slot = free_slots_.back();
+  free_slots_.pop_back();
+  find_beginning(sequence);
+  const auto missing = [this](const Sequence& of) { return pages_for(of.length()) - static_cast<int64_t>(of.pages.size()); };
+  int64_t wanted = missing(sequence);
+  for (const SequencePointer& other : running_) wanted += missing(*other) + 1;
+  if (!running_.empty() && wanted > pool_.available()) {
+    release(sequence);
+    return false;
   }
-  return emit(token);
+  upload_pages(sequence, 0);
+  if (!sequence.is_answering()) stats_[sequence.id()].reused_tokens = sequence.stored;
+  return true;
 }
 
-Event Engine::decode() {
-  Active& active = *active_;
-  std::optional<TokenId> token;
-  {
-    const Stopwatch watch(stats_[active.id].decode_seconds);
-    const std::span<const TokenId> last(&active.tokens.back(), 1);
-    const float* hidden =
-        network_->forward({.tokens = last, .first_position = active.done, .cache = &cache_, .precision = options_.precision});
-    ++active.done;
-    cached_.push_back(last[0]);
-    token = choose(hidden);
+// Full pages that hold what the sequence begins with. The last token is run again, for its logits.
+void Engine::find_beginning(Sequence& sequence) {
+  sequence.is_long = rotates_as_long(network_->model().spec, sequence.length());
+  sequence.prefix = PagePool::root(sequence.is_long);
+  const std::span<const TokenId> tokens(sequence.tokens());
+  const int64_t size = pool_.page_tokens();
+  while (sequence.stored + size < sequence.length()) {
+    const auto found = pool_.find(sequence.prefix, tokens.subspan(static_cast<size_t>(sequence.stored), static_cast<size_t>(size)));
+    if (!found) break;
+    sequence.pages.push_back(found->page);
+    sequence.prefix = found->prefix;
+    sequence.stored += size;
   }
-  return emit(token);
+  sequence.known_pages = static_cast<int64_t>(sequence.pages.size());
 }
 
-bool Engine::ends_turn(TokenId token) const {
-  const auto has = [token](const std::vector<TokenId>& ids) { return std::find(ids.begin(), ids.end(), token) != ids.end(); };
-  return !active_->request.ignore_end_of_turn && (has(tokenizer_->end_of_turn()) || has(active_->request.end_of_turn));
+void Engine::release(Sequence& sequence) {
+  for (auto page = sequence.pages.rbegin(); page != sequence.pages.rend(); ++page) pool_.release(*page);
+  sequence.pages.clear();
+  sequence.stored = sequence.known_pages = 0;
+  if (sequence.slot >= 0) free_slots_.push_back(sequence.slot);
+  sequence.slot = -1;
 }
 
-Event Engine::emit(std::optional<TokenId> chosen) {
-  Active& active = *active_;
-  Event event{.id = active.id, .text = {}, .tokens = {}, .finish = {}};
-  if (!chosen) return finish(std::move(event), Finish::kNotFinite);
-  if (active.request.max_tokens == 0) return finish(std::move(event), Finish::kLength);
-  const TokenId token = *chosen;
-  event.tokens = {token};
-  if (ends_turn(token)) return finish(std::move(event), Finish::kEndOfTurn);
-  active.tokens.push_back(token);
-  ++active.answered;
-  ++stats_[active.id].answer_tokens;
-  active.held += active.decoder.push(token);
-  if (const size_t stop = find_stop(active.held, active.request.stop); stop != std::string::npos) {
-    active.held.resize(stop);
-    return finish(std::move(event), Finish::kStopText);
+// The oldest first, so that only younger ones, whose turn has not come, lose their pages.
+std::vector<Engine::Share> Engine::plan() {
+  std::vector<Share> shares;
+  int64_t left = options_.prefill_chunk;
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Sequence& sequence = *running_[i];
+    const int64_t missing = sequence.length() - sequence.stored, count = missing == 1 ? 1 : std::min(missing, left);
+    if (count == 0) continue;
+    if (!make_room(sequence, sequence.stored + count)) break;
+    if (missing > 1) left -= count;
+    shares.push_back({&sequence, count});
   }
-  if (active.request.max_tokens >= 0 && active.answered >= active.request.max_tokens) return finish(std::move(event), Finish::kLength);
-  if (static_cast<int64_t>(active.tokens.size()) >= context_) return finish(std::move(event), Finish::kContext);
-  const size_t keep = held_back(active.held, active.request.stop);
-  event.text = active.held.substr(0, active.held.size() - keep);
-  active.held.erase(0, event.text.size());
-  return event;
+  return shares;
 }
 
-Event Engine::finish(Event event, Finish reason) {
-  event.text = reason == Finish::kStopText ? active_->held : active_->held + active_->decoder.finish();
-  event.finish = reason;
-  active_.reset();
-  return event;
+// Pages for so many tokens, if need be those of younger sequences; false when it had to give up its own.
+bool Engine::make_room(Sequence& sequence, int64_t tokens) {
+  while (!take_pages(sequence, tokens)) {
+    const bool is_own = running_.back().get() == &sequence;
+    TQ_CHECK(running_.size() > 1);  // a sequence alone fits: submit() sees to it
+    preempt_youngest();
+    if (is_own) return false;
+  }
+  return true;
+}
+
+bool Engine::take_pages(Sequence& sequence, int64_t tokens) {
+  const size_t before = sequence.pages.size();
+  const int64_t wanted = pages_for(tokens);
+  while (static_cast<int64_t>(sequence.pages.size()) < wanted) {
+    const auto page = pool_.take();
+    if (!page) break;
+    sequence.pages.push_back(*page);
+  }
+  upload_pages(sequence, before);
+  return static_cast<int64_t>(sequence.pages.size()) == wanted;
+}
+
+// The sequence's pages from the `first`-th on, into its table.
+void Engine::upload_pages(const Sequence& sequence, size_t first) {
+  const size_t count = sequence.pages.size() - first;
+  if (count > 0) network_->backend().upload(table_of(sequence) + first, sequence.pages.data() + first, count * sizeof(int32_t));
+}
+
+void Engine::preempt_youngest() {
+  Sequence& sequence = *running_.back();
+  ++stats_[sequence.id()].preemptions;
+  release(sequence);
+  waiting_.push_front(std::move(running_.back()));
+  running_.pop_back();
+}
+
+void Engine::run(const std::vector<Share>& shares) {
+  const auto start = Clock::now();
+  std::vector<TokenId> tokens;
+  std::vector<Stretch> stretches;
+  for (const auto& [sequence, count] : shares) {
+    const auto first = sequence->tokens().begin() + sequence->stored;
+    tokens.insert(tokens.end(), first, first + count);
+    stretches.push_back({count, sequence->stored, sequence->length(), table_of(*sequence)});
+  }
+  const float* hidden =
+      network_->forward_batch({.tokens = tokens, .stretches = stretches, .cache = &memories_.cache, .precision = options_.precision});
+  compute_logits(shares, hidden);
+  const auto vocabulary = static_cast<size_t>(network_->model().spec.vocabulary);
+  std::vector<double*> clocks;
+  size_t row = 0;
+  for (const auto& [sequence, count] : shares) {
+    RequestStats& stats = stats_[sequence->id()];
+    clocks.push_back(sequence->is_answering() ? &stats.decode_seconds : &stats.prompt_seconds);
+    sequence->stored += count;
+    publish(*sequence);
+    if (sequence->stored < sequence->length()) continue;
+    const bool is_first = !sequence->is_answering();
+    events_.push_back(sequence->next(std::span(logits_).subspan(row++ * vocabulary, vocabulary), context_, stats));
+    if (is_first) stats.first_token_seconds = seconds_since(sequence->submitted);
+    if (events_.back().finish) release(*sequence);
+  }
+  for (double* clock : clocks) *clock += seconds_since(start);
+  std::erase_if(running_, [](const SequencePointer& sequence) { return sequence->slot < 0; });
+}
+
+// Full pages can be found by others from now on, unless some of the sequence was rotated in another way than the rest.
+void Engine::publish(Sequence& sequence) {
+  if (rotates_as_long(network_->model().spec, sequence.length()) != sequence.is_long) return;
+  const std::span<const TokenId> tokens(sequence.tokens());
+  const auto size = static_cast<size_t>(pool_.page_tokens());
+  while ((sequence.known_pages + 1) * pool_.page_tokens() <= sequence.stored) {
+    const auto at = static_cast<size_t>(sequence.known_pages++);
+    sequence.prefix = pool_.publish(sequence.pages[at], sequence.prefix, tokens.subspan(at * size, size));
+  }
+}
+
+void Engine::compute_logits(const std::vector<Share>& shares, const float* hidden) {
+  const ModelSpec& spec = network_->model().spec;
+  Backend& backend = network_->backend();
+  std::vector<int32_t> rows;
+  int64_t end = 0;
+  for (const auto& [sequence, count] : shares) {
+    end += count;
+    if (sequence->stored + count == sequence->length()) rows.push_back(static_cast<int32_t>(end - 1));
+  }
+  const auto count = static_cast<int64_t>(rows.size());
+  if (count == 0) return;
+  const float* states = hidden + rows[0] * spec.hidden;
+  if (rows.back() - rows[0] + 1 != count) {
+    backend.upload(memories_.rows.as<int32_t>(), rows.data(), rows.size() * sizeof(int32_t));
+    backend.gather({.input = hidden,
+                    .row = memories_.rows.as<int32_t>(),
+                    .output = memories_.states.as<float>(),
+                    .count = count,
+                    .width = spec.hidden});
+    states = memories_.states.as<float>();
+  }
+  logits_.resize(static_cast<size_t>(count * spec.vocabulary));
+  network_->head(states, count, logits_.data(), options_.precision);
 }
 
 }  // namespace tq

@@ -94,6 +94,25 @@ TEST_P(CpuBackend, ResultsDoNotDependOnTheNumberOfThreads) {
     EXPECT_EQ(multiply(*alone, tensor, tokens, Precision::kInt8), multiply(*cpu_, tensor, tokens, Precision::kInt8));
 }
 
+TEST_P(CpuBackend, InvariantProductsOfARowAreThoseOfOneToken) {
+  const PackedTensor tensors[] = {random_grid(333, 256, std::vector<uint8_t>(11, 3)),
+                                  random_grid(160, 320, {6, 2, 8, 5, 7}),
+                                  plain(70, 100),
+                                  random_halves(DType::kF16, 70, 96),
+                                  random_halves(DType::kBF16, 33, 64),
+                                  random_blocks("Q8_0", 40, 256),
+                                  random_blocks("Q4_K", 40, 256),
+                                  random_blocks("IQ3_S", 20, 256)};
+  for (const PackedTensor& tensor : tensors) {
+    const auto all = multiply(*cpu_, tensor, 37, Precision::kInvariant), one = multiply(*cpu_, tensor, 1, Precision::kInt8);
+    EXPECT_TRUE(std::equal(one.begin(), one.end(), all.begin()));
+    for (const int64_t tokens : {1, 2, 5, 8, 9, 20}) {
+      const auto some = multiply(*cpu_, tensor, tokens, Precision::kInvariant);
+      EXPECT_TRUE(std::equal(some.begin(), some.end(), all.begin())) << tokens << " " << tensor.variant;
+    }
+  }
+}
+
 TEST_P(CpuBackend, AttentionIsTheOracles) {
   for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kQ8}) {
     for (const int64_t window : {0, 9}) {

@@ -24,7 +24,7 @@ struct Machine {
         threads(thread_count),
         backend(make_cpu_backend(threads, best_isa())),
         network(Network::create(model, *backend).value()),
-        engine(Engine::create(network, *model.tokenizer, {.precision = precision}).value()) {}
+        engine(Engine::create(network, model.tokenizer.get(), {.page_tokens = 2, .precision = precision}).value()) {}
 
   Request request(const std::string& text) const {
     Request out;
@@ -151,7 +151,7 @@ TEST(EngineTest, AnswersEndWhereTheRequestSays) {
 TEST(EngineTest, TheContextIsTheModelsOwnUnlessAnotherIsAskedFor) {
   Machine machine("llama-original-4");
   EXPECT_EQ(machine.engine.context(), machine.model.spec.context);
-  EXPECT_EQ(Engine::create(machine.network, *machine.model.tokenizer, {.context = 20})->context(), 20);
+  EXPECT_EQ(Engine::create(machine.network, machine.model.tokenizer.get(), {.context = 20})->context(), 20);
 }
 
 TEST(EngineTest, RequestsThatMakeNoSenseAreRefused) {

@@ -117,7 +117,7 @@ class TaskRun {
       longest = std::max(longest, static_cast<int64_t>(prompt.size()));
       prompts.push_back(std::move(prompt));
     }
-    TQ_ASSIGN(Engine engine, Engine::create(network_, tokenizer_, {.context = std::min(spec.context, longest + task_.max_tokens + 1)}));
+    TQ_ASSIGN(Engine engine, Engine::create(network_, &tokenizer_, {.context = std::min(spec.context, longest + task_.max_tokens + 1)}));
     Metric metric{task_.metric, {}, {}, true};
     for (size_t i = 0; i < items_.size(); ++i) {
       double sum = 0;

@@ -183,7 +183,7 @@ void attend(const AttendArgs& args, const FloatKernels& kernels, ThreadPool& thr
   for (const Stretch& stretch : args.stretches) {
     const Part part(args, stretch, row);
     row += stretch.tokens;
-    if (stretch.tokens <= kFewTokens) few.push_back(part);
+    if (stretch.tokens <= kFewTokens || args.precision == Precision::kInvariant) few.push_back(part);
     else attend_many(part, kernels, threads, workspace);
   }
   attend_few(few, kernels, threads, workspace);

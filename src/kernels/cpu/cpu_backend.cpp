@@ -17,6 +17,8 @@ using namespace cpu;
 
 constexpr int64_t kDotTokens = 3;  // up to here a decoded row is multiplied by dot products
 constexpr int64_t kDotRows = 16;
+// Rows at a time of a product that must not depend on their number: the kernels for few tokens treat each by itself.
+constexpr int64_t kInvariantTokens = std::min(kPlaneTokens, kRowTokens);
 
 class CpuBackend final : public Backend {
  public:
@@ -34,25 +36,15 @@ class CpuBackend final : public Backend {
   void embed(const EmbedArgs& args) override { embed_rows(args, threads_); }
 
   void linear(const LinearArgs& args) override {
-    std::vector<PlaneJob> planes;
-    std::vector<RowJob> rows;
-    bool high_precision = false, packed = false;
-    for (const LinearJob& job : args.jobs) {
-      const auto& matrix = static_cast<const CpuMatrix&>(*job.matrix);
-      if (matrix.planes() && args.precision == Precision::kInt8) {
-        planes.push_back({matrix.planes(), job.bias, job.output});
-        high_precision |= matrix.planes()->wants_high_precision();
-      } else if (multiplies_stored(matrix, args)) {
-        rows.push_back({matrix.stored(), job.bias, job.output});
-      } else {
-        multiply_decoded(matrix, job, args, packed);
-      }
+    if (args.precision != Precision::kInvariant) return multiply(args);
+    for (int64_t first = 0; first < args.tokens; first += kInvariantTokens) {
+      std::vector<LinearJob> jobs(args.jobs.begin(), args.jobs.end());
+      for (LinearJob& job : jobs) job.output += first * job.matrix->rows();
+      multiply({.input = args.input + first * jobs[0].matrix->columns(),
+                .tokens = std::min(kInvariantTokens, args.tokens - first),
+                .jobs = jobs,
+                .precision = args.precision});
     }
-    if (!rows.empty()) row_linear(rows, args.input, args.tokens, isa_, threads_, row_workspace_);
-    if (planes.empty()) return;
-    plane_input_.set(args.input, args.tokens, planes[0].matrix->columns(), planes[0].matrix->sign(), high_precision, isa_, threads_);
-    if (args.tokens <= kPlaneTokens) plane_linear(planes, plane_input_, isa_, threads_, plane_workspace_);
-    else tile_linear(planes, plane_input_, isa_, threads_, tile_workspace_);
   }
 
   void norm(const NormArgs& args) override {
@@ -115,9 +107,31 @@ class CpuBackend final : public Backend {
   Training* training() override { return training_.get(); }
 
  private:
+  void multiply(const LinearArgs& args) {
+    std::vector<PlaneJob> planes;
+    std::vector<RowJob> rows;
+    bool high_precision = false, packed = false;
+    for (const LinearJob& job : args.jobs) {
+      const auto& matrix = static_cast<const CpuMatrix&>(*job.matrix);
+      if (matrix.planes() && args.precision != Precision::kFloat) {
+        planes.push_back({matrix.planes(), job.bias, job.output});
+        high_precision |= matrix.planes()->wants_high_precision();
+      } else if (multiplies_stored(matrix, args)) {
+        rows.push_back({matrix.stored(), job.bias, job.output});
+      } else {
+        multiply_decoded(matrix, job, args, packed);
+      }
+    }
+    if (!rows.empty()) row_linear(rows, args.input, args.tokens, isa_, threads_, row_workspace_);
+    if (planes.empty()) return;
+    plane_input_.set(args.input, args.tokens, planes[0].matrix->columns(), planes[0].matrix->sign(), high_precision, isa_, threads_);
+    if (args.tokens <= kPlaneTokens) plane_linear(planes, plane_input_, isa_, threads_, plane_workspace_);
+    else tile_linear(planes, plane_input_, isa_, threads_, tile_workspace_);
+  }
+
   // Blocks round the activations, so that not under kFloat.
   static bool multiplies_stored(const CpuMatrix& matrix, const LinearArgs& args) {
-    return matrix.stored() && args.tokens <= kRowTokens && (args.precision == Precision::kInt8 || !is_blocks(matrix.stored()->format));
+    return matrix.stored() && args.tokens <= kRowTokens && (args.precision != Precision::kFloat || !is_blocks(matrix.stored()->format));
   }
 
   static void rotate_head(float* head, int64_t half, const float* cosine, const float* sine) {
@@ -137,7 +151,7 @@ class CpuBackend final : public Backend {
       if (is_grid) matrix.decode_rotated(begin, count, out);
       else matrix.decode(begin, count, out);
     };
-    if (args.tokens <= kDotTokens) return dot_decoded(matrix, job, args, input, decode);
+    if (args.tokens <= kDotTokens || args.precision == Precision::kInvariant) return dot_decoded(matrix, job, args, input, decode);
     if (!packed || is_grid) band_input_.pack(input, args.tokens, matrix.columns(), kernels_, threads_);
     packed = !is_grid;
     band_linear({.rows = matrix.rows(), .decode = decode, .bias = job.bias, .output = job.output}, band_input_, kernels_, threads_,

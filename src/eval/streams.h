@@ -1,0 +1,29 @@
+// How fast many requests are answered at once.
+#pragma once
+
+#include "base/context.h"
+#include "graph/network.h"
+
+namespace tq {
+
+struct StreamsOptions {
+  int64_t streams = 1;  // requests, all submitted at the beginning
+  int64_t prompt_tokens = 512;
+  int64_t answer_tokens = 64;  // of each
+  int repetitions = 3;         // of which the median counts
+  Precision precision = Precision::kInt8;
+};
+
+struct StreamsResult {
+  double tokens_per_second = 0;         // of all answers, from the first submission to the last token, prompts included
+  double decode_tokens_per_second = 0;  // of all answers, in the steps behind the last prompt
+  double first_token_seconds = 0;       // from submission to first token, median of the streams
+  double last_first_token_seconds = 0;  // that of the stream that waited longest
+  uint64_t kv_bytes = 0;                // of the pages that the streams need
+};
+
+// Through an engine, with random prompts that share no beginning. Errors: kUsage when the model's context is too short, kNoResource,
+// kInterrupted, kBadInput for logits that are no numbers.
+Result<StreamsResult> measure_streams(Network& network, const StreamsOptions& options, const Context& context);
+
+}  // namespace tq
