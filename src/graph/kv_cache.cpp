@@ -61,4 +61,11 @@ Result<KvCache> KvCache::create(Backend& backend, const ModelSpec& spec, const K
   return cache;
 }
 
+void KvCache::copy_page(Backend& backend, int32_t from, int32_t to) const {
+  for (const KvView& view : views_) {
+    const int64_t bytes = view.kv_heads * view.page_tokens * kv_row_bytes(view.type, view.head_dim);
+    for (std::byte* side : {view.key, view.value}) backend.copy(side + to * bytes, side + from * bytes, static_cast<uint64_t>(bytes));
+  }
+}
+
 }  // namespace tq

@@ -35,6 +35,8 @@ class KvCache {
   }
 
   int64_t capacity() const { return capacity_; }
+  // All that a page holds, into another.
+  void copy_page(Backend& backend, int32_t from, int32_t to) const;
   KvView layer(int64_t layer) const { return views_[static_cast<size_t>(layer - first_layer_)]; }
 
  private:

@@ -33,6 +33,8 @@ Result<Engine::Memories> Engine::allocate(Backend& backend, const ModelSpec& spe
 Result<Engine> Engine::create(Network& network, const Tokenizer* tokenizer, const EngineOptions& options) {
   const ModelSpec& spec = network.model().spec;
   TQ_CHECK(options.max_sequences > 0 && options.prefill_chunk > 0);
+  if (options.precision == Precision::kInvariant && !network.backend().is_host())
+    return bad_usage("{} has no batch-invariant products; use --backend cpu", network.backend().name());
   KvCacheSize size{.type = options.kv_type, .page_tokens = options.page_tokens};
   // Memory of the host is taken as it fills, that of a device at once.
   const int64_t largest = network.backend().is_host() ? spec.context : std::min(spec.context, kDeviceContext);
@@ -127,6 +129,7 @@ bool Engine::start(Sequence& sequence) {
     release(sequence);
     return false;
   }
+  copy_alike(sequence);
   upload_pages(sequence, 0);
   if (!sequence.is_answering()) stats_[sequence.id()].reused_tokens = sequence.stored;
   return true;
@@ -148,7 +151,27 @@ void Engine::find_beginning(Sequence& sequence) {
   sequence.known_pages = static_cast<int64_t>(sequence.pages.size());
 }
 
+// Of the page that the sequence goes on in, what another page holds already.
+void Engine::copy_alike(Sequence& sequence) {
+  const int64_t count = std::min(pool_.page_tokens(), sequence.length() - 1 - sequence.stored);
+  if (count < 1) return;
+  const std::span<const TokenId> tokens(sequence.tokens());
+  const auto alike = pool_.find_alike(sequence.prefix, tokens.subspan(static_cast<size_t>(sequence.stored), static_cast<size_t>(count)));
+  if (!alike) return;
+  if (const auto page = pool_.take()) {
+    memories_.cache.copy_page(network_->backend(), alike->page, *page);
+    sequence.pages.push_back(*page);
+    sequence.stored += alike->tokens;
+  }
+  pool_.release(alike->page);
+}
+
+// What it has computed can be found until its pages are needed.
 void Engine::release(Sequence& sequence) {
+  const int64_t known = sequence.known_pages * pool_.page_tokens(), rest = sequence.stored - known;
+  if (rest > 0 && rotates_as_long(network_->model().spec, sequence.length()) == sequence.is_long)
+    pool_.publish(sequence.pages[static_cast<size_t>(sequence.known_pages)], sequence.prefix,
+                  std::span(sequence.tokens()).subspan(static_cast<size_t>(known), static_cast<size_t>(rest)));
   for (auto page = sequence.pages.rbegin(); page != sequence.pages.rend(); ++page) pool_.release(*page);
   sequence.pages.clear();
   sequence.stored = sequence.known_pages = 0;

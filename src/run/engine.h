@@ -34,12 +34,12 @@ struct PageCounts {
 };
 
 // Continuous batching: a step computes the next token of every answer and a chunk of the prompts that have come, all in one pass. Requests
-// start in order of submission, as pages become free. Full pages of equal beginnings are shared. When pages run out, the youngest request
-// gives up its own and is computed again when there is room; the oldest always goes on.
+// start in order of submission, as pages become free. Full pages of equal beginnings are shared, of others what is equal is copied. When
+// pages run out, the youngest request gives up its own and is computed again when there is room; the oldest always goes on.
 class Engine {
  public:
   // The network and the tokenizer must outlive it; without a tokenizer events have no text. Errors: kNoResource for the memory, kUsage for
-  // too little of it.
+  // too little of it, or for a precision that the backend lacks.
   static Result<Engine> create(Network& network, const Tokenizer* tokenizer, const EngineOptions& options);
   Engine(Engine&&) noexcept;
   ~Engine();
@@ -81,6 +81,7 @@ class Engine {
   void admit();
   bool start(Sequence& sequence);
   void find_beginning(Sequence& sequence);
+  void copy_alike(Sequence& sequence);
   std::vector<Share> plan();
   bool make_room(Sequence& sequence, int64_t tokens);
   bool take_pages(Sequence& sequence, int64_t tokens);

@@ -1,5 +1,7 @@
 #include "run/page_pool.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 
 namespace tq {
@@ -34,16 +36,37 @@ void PagePool::release(int32_t page) {
   else own.kept = kept_.insert(kept_.end(), page);
 }
 
+void PagePool::add_reference(int32_t page) {
+  Page& own = page_[static_cast<size_t>(page)];
+  if (own.references++ == 0) kept_.erase(own.kept);
+}
+
 std::optional<PagePool::Found> PagePool::find(Prefix before, std::span<const TokenId> tokens) {
   const auto found = published_.find({before, {tokens.begin(), tokens.end()}});
   if (found == published_.end()) return std::nullopt;
-  Page& own = page_[static_cast<size_t>(found->second)];
-  if (own.references++ == 0) kept_.erase(own.kept);
-  return Found{found->second, own.prefix};
+  add_reference(found->second);
+  return Found{found->second, page_[static_cast<size_t>(found->second)].prefix};
+}
+
+// In their order, those that agree the longest stand right before or behind the tokens.
+std::optional<PagePool::Alike> PagePool::find_alike(Prefix before, std::span<const TokenId> tokens) {
+  Alike best{0, 0};
+  const auto look = [&](const auto& entry) {
+    const auto& [prefix, stored] = entry.first;
+    if (prefix != before) return;
+    const auto end = std::mismatch(tokens.begin(), tokens.end(), stored.begin(), stored.end()).first;
+    if (end - tokens.begin() > best.tokens) best = {entry.second, end - tokens.begin()};
+  };
+  const auto behind = published_.lower_bound({before, {tokens.begin(), tokens.end()}});
+  if (behind != published_.end()) look(*behind);
+  if (behind != published_.begin()) look(*std::prev(behind));
+  if (best.tokens == 0) return std::nullopt;
+  add_reference(best.page);
+  return best;
 }
 
 PagePool::Prefix PagePool::publish(int32_t page, Prefix before, std::span<const TokenId> tokens) {
-  TQ_CHECK(static_cast<int64_t>(tokens.size()) == page_tokens_);
+  TQ_CHECK(!tokens.empty() && static_cast<int64_t>(tokens.size()) <= page_tokens_);
   Page& own = page_[static_cast<size_t>(page)];
   TQ_CHECK(own.references > 0 && own.prefix == 0);
   const auto [entry, is_new] = published_.try_emplace({before, {tokens.begin(), tokens.end()}}, page);

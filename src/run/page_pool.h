@@ -1,4 +1,4 @@
-// Which pages of a KvCache are whose. Pages are counted by reference, and full ones are found again by what stands in them.
+// Which pages of a KvCache are whose. Pages are counted by reference, and found again by what stands in them.
 #pragma once
 
 #include <cstdint>
@@ -39,8 +39,14 @@ class PagePool {
   };
   // One reference more to the page that holds these page_tokens tokens after this beginning.
   std::optional<Found> find(Prefix before, std::span<const TokenId> tokens);
-  // The page, which the caller has a reference to, holds these tokens after this beginning. Where another page does already, that one stays
-  // the one to be found. Returns the beginning that ends here.
+  struct Alike {
+    int32_t page;
+    int64_t tokens;  // that agree, from the first on; at least one
+  };
+  // One reference more to the page, full or not, whose tokens after this beginning agree with these the longest.
+  std::optional<Alike> find_alike(Prefix before, std::span<const TokenId> tokens);
+  // The page, which the caller has a reference to, holds these tokens after this beginning; a page that is not full will not be written to
+  // any more. Where another page holds them already, that one stays the one to be found. Returns the beginning that ends here.
   Prefix publish(int32_t page, Prefix before, std::span<const TokenId> tokens);
 
  private:
@@ -52,6 +58,8 @@ class PagePool {
     std::map<Key, int32_t>::iterator entry;
     std::list<int32_t>::iterator kept;  // where references are 0 and it is published
   };
+  void add_reference(int32_t page);
+
   int64_t page_tokens_;
   std::vector<Page> page_;
   std::vector<int32_t> free_;

@@ -141,7 +141,7 @@ TEST_P(EngineBatch, EqualBeginningsAreComputedOnce) {
   const int64_t before = shared.pages().in_use;
   const int64_t b = shared.submit(second).value();
   note(shared.step(), answers);
-  EXPECT_EQ(shared.stats(b).reused_tokens, 20);
+  EXPECT_EQ(shared.stats(b).reused_tokens, 22);  // five pages, and two tokens of another that were copied
   EXPECT_LE(shared.pages().in_use, before + 2);
   const int64_t c = shared.submit(first).value();
   answers = finish(shared, std::move(answers));
@@ -155,7 +155,7 @@ TEST_P(EngineBatch, EqualBeginningsAreComputedOnce) {
   turn.prompt.push_back(7);
   const int64_t d = shared.submit(turn).value();
   EXPECT_EQ(finish(shared)[d].tokens, alone(turn));
-  EXPECT_EQ(shared.stats(d).reused_tokens, 36);
+  EXPECT_EQ(shared.stats(d).reused_tokens, 37);
 }
 
 TEST_P(EngineBatch, ACancelledRequestFreesItsPagesAndDisturbsNobody) {
@@ -188,6 +188,14 @@ TEST_P(EngineBatch, ARequestThatCannotFitIsRefusedAlone) {
   EXPECT_EQ(answers[id].tokens, alone(request(20, 4)));
   EXPECT_EQ(answers[endless].finish, Finish::kContext);
   EXPECT_EQ(answers[endless].tokens.size(), 23u);
+}
+
+TEST_P(EngineBatch, APrecisionThatTheBackendLacksIsRefused) {
+  const auto made = Engine::create(*network_, nullptr, {.precision = Precision::kInvariant});
+  EXPECT_EQ(made.has_value(), backend_->is_host());
+  if (!made) {
+    EXPECT_EQ(made.error().code, ErrorCode::kUsage);
+  }
 }
 
 TEST_P(EngineBatch, WaitsInOrderWhenThereAreMoreRequestsThanPlaces) {

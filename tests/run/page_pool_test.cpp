@@ -56,6 +56,23 @@ TEST(PagePool, ForgetsWhatWasReleasedLongestAgoFirst) {
   EXPECT_FALSE(pool.take());
 }
 
+TEST(PagePool, FindsThePageThatAgreesTheLongest) {
+  PagePool pool(5, 4);
+  const int32_t full = *pool.take(), part = *pool.take(), other = *pool.take();
+  pool.publish(full, kRoot, Tokens{1, 2, 3, 4});
+  pool.publish(part, kRoot, Tokens{1, 2, 9});
+  pool.publish(other, PagePool::root(1), Tokens{1, 2, 9, 9});
+  const auto found = [&](const Tokens& tokens) {
+    const auto alike = pool.find_alike(kRoot, tokens);
+    return alike ? std::pair(alike->page, alike->tokens) : std::pair(-1, int64_t{0});
+  };
+  EXPECT_EQ(found({1, 2, 3, 5}), std::pair(full, int64_t{3}));
+  EXPECT_EQ(found({1, 2, 9, 9}), std::pair(part, int64_t{3}));
+  EXPECT_EQ(found({1, 2, 3}), std::pair(full, int64_t{3}));
+  EXPECT_EQ(found({1}).second, 1);
+  EXPECT_EQ(found({2, 2}).second, 0);
+}
+
 TEST(PagePool, OfTwoEqualPagesOneIsFound) {
   PagePool pool(2, 1);
   const int32_t a = *pool.take(), b = *pool.take();
