@@ -12,6 +12,7 @@
 #include "convert/import.h"
 #include "quantize/budget.h"
 #include "quantize/calibrate_plan.h"
+#include "quantize/stage_budgets.h"
 
 namespace tq::cli {
 namespace {
@@ -22,7 +23,7 @@ struct Flags {
   std::vector<std::string> calibration;
   double bits = 0, damping = 0;
   int passes = QuantizeOptions().passes;
-  int64_t batch = 1, calibration_tokens = 0, group = QuantizeOptions().group;
+  int64_t batch = 1, calibration_tokens = 0, gradient_tokens = 0, calibrate_tokens = 0, group = QuantizeOptions().group;
   uint64_t seed = 0;
   std::string calibrate;
   int64_t calibrate_steps = 0, calibrate_sequences = 0;
@@ -77,9 +78,10 @@ Result<QuantizeOptions> options_of(const Flags& flags) {
   if (!flags.gradients.empty()) options.gradients = flags.gradients == "on";
   if (!flags.calibrate.empty()) options.calibrate = flags.calibrate == "on";
   options.calibrate_steps = flags.calibrate_steps, options.calibrate_sequences = flags.calibrate_sequences;
+  options.calibrate_tokens = flags.calibrate_tokens;
   options.calibrate_weight_rate = flags.calibrate_weight_rate, options.calibrate_vector_rate = flags.calibrate_vector_rate;
   options.calibration = flags.calibration;
-  options.calibration_tokens = flags.calibration_tokens;
+  options.calibration_tokens = flags.calibration_tokens, options.gradient_tokens = flags.gradient_tokens;
   options.seed = flags.seed;
   return options;
 }
@@ -123,15 +125,28 @@ std::string rates_text(const std::vector<std::vector<TensorPlan>>& layers) {
   return out;
 }
 
-void print_calibration(const Model& model, const QuantizePlan& plan, double seconds) {
-  const CalibrationBudget budget = calibration_budget(plan.options, count_weights(model.spec).linears);
-  const int64_t length = std::min(plan.options.sequence, model.spec.context);
-  const CalibrationOperations operations =
-      calibration_operations(model.spec, budget, static_cast<double>(calibration_tokens(plan.options)), static_cast<double>(length));
-  fmt::print(
-      "  blocks   {:.0f} s more to calibrate them: {} steps of {} sequences after each stage, {:.3g} T multiply-adds, and {:.3g} T of "
-      "passes\n",
-      seconds, budget.steps, budget.sequences, operations.steps * 1e-12, operations.passes * 1e-12);
+// Every stage of the method with what its budget came to.
+void print_stages(const Model& model, const QuantizePlan& plan, const TimeEstimate& time) {
+  const QuantizeOptions& options = plan.options;
+  const StageOperations operations = stage_operations(model.spec, options);
+  const auto line = [](std::string_view stage, double multiply_adds, double seconds, const std::string& of) {
+    fmt::print("  {:8} about {:.0f} s, {:.3g} T multiply-adds: {}\n", stage, seconds, multiply_adds * 1e-12, of);
+  };
+  const int64_t tokens = calibration_tokens(options);
+  if (uses_gradients(options))
+    line("weights", operations.gradients, time.gradients,
+         fmt::format("gradients of {} of {} tokens", options.gradient_tokens > 0 ? options.gradient_tokens : tokens, tokens));
+  if (uses_calibration(options)) {
+    const CalibrationBudget budget = calibration_budget(options, count_weights(model.spec).linears);
+    line("blocks", operations.calibration, time.calibration,
+         fmt::format("{} steps of {} sequences of {} tokens after each of a layer's stages; {} tokens", budget.steps, budget.sequences,
+                     budget.tokens > 0 ? budget.tokens : std::min(plan.options.sequence, model.spec.context), tokens));
+  }
+  if (uses_tuning(options)) {
+    const TuneSettings settings = tune_settings(options, model.spec.context);
+    line("tuning", operations.tuning, time.tuning,
+         fmt::format("{} steps of {} sequences of {} tokens", settings.steps, settings.batch, settings.length));
+  }
 }
 
 void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags, Session& session) {
@@ -139,6 +154,7 @@ void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags
   const uint64_t bytes = planned_bytes(model, plan), entry = folder_entry_bytes(flags.output);
   const MeanBits bits = mean_bits(plan);
   const WeightCounts counts = count_weights(model.spec);
+  const StageOperations operations = stage_operations(model.spec, plan.options);
   const TimeEstimate time = estimate_time(model, plan, session.backend(), session.context());
   const uint64_t memory = planned_memory(model, plan, threads);
   if (flags.json) {
@@ -148,6 +164,9 @@ void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags
                             {"bits_linears_stored", bits.stored},
                             {"bits_all", 8.0 * static_cast<double>(bytes) / static_cast<double>(counts.all)},
                             {"memory_bytes", memory},
+                            {"operations_gradients", operations.gradients},
+                            {"operations_calibration", operations.calibration},
+                            {"operations_tuning", operations.tuning},
                             {"seconds_gradients", time.gradients},
                             {"seconds_statistics", time.statistics},
                             {"seconds_rounding", time.rounding},
@@ -165,10 +184,9 @@ void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags
   fmt::print("  rates    {}{}\n", rates_text(plan.layers),
              uses_allocation(plan.options) ? ", before they are chosen by what they cost" : "");
   fmt::print("  memory   about {} beyond the mapped source\n", bytes_text(static_cast<double>(memory)));
-  fmt::print("  time     about {:.0f} s with {} threads: {:.0f} s of gradients, {:.0f} s of statistics, {:.0f} s of rounding\n", time.all(),
-             threads, time.gradients, time.statistics, time.rounding);
-  if (uses_calibration(plan.options)) print_calibration(model, plan, time.calibration);
-  if (uses_tuning(plan.options)) fmt::print("  tuning   about {:.0f} s of the time\n", time.tuning);
+  fmt::print("  time     about {:.0f} s with {} threads: {:.0f} s of statistics, {:.0f} s of rounding{}\n", time.all(), threads,
+             time.statistics, time.rounding, time.all() > time.statistics + time.rounding ? ", and" : "");
+  print_stages(model, plan, time);
 }
 
 // The numbers of the experts that were not rounded under their own tokens: "3, 17".
@@ -270,6 +288,7 @@ Status act(const Flags& flags) {
       return bad_usage("--allocate on: the backend {} computes no gradients; use --backend cpu", session->backend().name());
     options.allocate = false;
   }
+  options = with_stage_budgets(model.spec, std::move(options), !session->training_backend().is_host());
   TQ_ASSIGN(const QuantizePlan plan, make_plan(model, options));
   if (flags.dry_run) {
     print_plan(model, plan, flags, *session);
@@ -314,17 +333,22 @@ Command add_quantize(CLI::App& root) {
       ->capture_default_str();
   app->add_option("--head", flags->head, "Bits of the head, or 'original'")->capture_default_str();
   app->add_option("--calibration", flags->calibration, "Text files to measure on instead of the built-in text");
-  app->add_option("--calibration-tokens", flags->calibration_tokens, "Tokens to measure on; 0 follows the effort")
+  app->add_option("--calibration-tokens", flags->calibration_tokens, "Tokens to measure on; 0 follows effort and model")
       ->check(CLI::NonNegativeNumber);
   app->add_option("--gradients", flags->gradients, "on or off: weight the tokens by what the loss feels at each linear; off when not given")
       ->check(CLI::IsMember({"on", "off"}));
+  app->add_option("--gradient-tokens", flags->gradient_tokens,
+                  "Of the tokens to measure on, those that gradients weight; 0 follows effort and model")
+      ->check(CLI::NonNegativeNumber);
   app->add_option("--calibrate", flags->calibrate,
                   "on or off: round the layers one after another, tuning what is not rounded yet; off when not given")
       ->check(CLI::IsMember({"on", "off"}));
-  app->add_option("--calibrate-steps", flags->calibrate_steps, "Steps after each stage of a layer; 0 follows the effort")
+  app->add_option("--calibrate-steps", flags->calibrate_steps, "Steps after each stage of a layer; 0 follows effort and model")
       ->check(CLI::Range(0, 100000));
-  app->add_option("--calibrate-sequences", flags->calibrate_sequences, "Sequences of a step; 0 follows the effort")
+  app->add_option("--calibrate-sequences", flags->calibrate_sequences, "Sequences of a step; 0 follows effort and model")
       ->check(CLI::Range(0, 100000));
+  app->add_option("--calibrate-tokens", flags->calibrate_tokens, "Tokens of a sequence in a step, from its front; 0 follows the effort")
+      ->check(CLI::NonNegativeNumber);
   app->add_option("--calibrate-weight-rate", flags->calibrate_weight_rate,
                   "Learning rate of weights not rounded yet, relative to their size; 0: left alone; negative: by effort");
   app->add_option("--calibrate-vector-rate", flags->calibrate_vector_rate,
@@ -332,7 +356,7 @@ Command add_quantize(CLI::App& root) {
   app->add_option("--tune", flags->tune,
                   "on or off: after rounding, move scales, norms and biases towards the original; off when not given")
       ->check(CLI::IsMember({"on", "off"}));
-  app->add_option("--tune-steps", flags->tune_steps, "Steps of the tuning; 0 follows the effort")->check(CLI::Range(0, 100000));
+  app->add_option("--tune-steps", flags->tune_steps, "Steps of the tuning; 0 follows effort and model")->check(CLI::Range(0, 100000));
   app->add_option("--tune-rate", flags->tune_rate, "Highest relative change in a step of the tuning; 0: by the KL that it begins with")
       ->check(CLI::Range(0.0, 1.0));
   app->add_option("--seed", flags->seed, "Of the random rotation");

@@ -16,9 +16,12 @@ struct Step {
   const ForwardArgs& args;
   Workspace& workspace;
   int64_t tokens = tokens_of(args.stretches);
+  bool is_done = false;  // the last tap has been called
 
-  void tap(const std::string& name, const float* input, int64_t columns) const {
-    if (args.taps) (*args.taps)(name, input, tokens, columns, -1);
+  void tap(const std::string& name, const float* input, int64_t columns) {
+    if (!args.taps) return;
+    (*args.taps)(name, input, tokens, columns, -1);
+    is_done = name == args.last_tap;
   }
   NormArgs norm_args(const Norm& norm, const DeviceVector& weight, const float* input, int64_t count, float* output) const {
     return {.input = input,
@@ -33,12 +36,12 @@ struct Step {
     backend.norm(norm_args(norm, weight, input, count, output));
   }
   // The linears behind a block's norm. With taps, the norm has its own memory to be seen in.
-  void normed_linear(const NormArgs& norm, const std::string& tap_name, std::span<const LinearJob> jobs) const {
+  void normed_linear(const NormArgs& norm, const std::string& tap_name, std::span<const LinearJob> jobs) {
     const LinearArgs linear{.input = norm.output, .tokens = tokens, .jobs = jobs, .precision = args.precision};
     if (!args.taps) return backend.fused_linear({.linear = linear, .norm = &norm});
     backend.norm(norm);
     tap(tap_name, norm.output, norm.width);
-    backend.linear(linear);
+    if (!is_done) backend.linear(linear);
   }
   // The last linear of a block, which is added to the hidden states at once unless a norm comes between.
   void last_linear(const LinearArgs& linear, const GatedArgs* gated, bool adds) const {
@@ -54,7 +57,7 @@ struct Heads {
   int64_t query_stride, key_stride;
 };
 
-Heads project_heads(const Step& step, const Attention& op, const BlockWeights& weights, const NormArgs& norm) {
+Heads project_heads(Step& step, const Attention& op, const BlockWeights& weights, const NormArgs& norm) {
   const int64_t tokens = step.tokens;
   const int64_t query = op.heads * op.head_dim, key = op.kv_heads * op.head_dim;
   float* out = step.workspace.floats(kFused, tokens * (query + 2 * key));
@@ -121,23 +124,26 @@ void rotate_store_attend(const Step& step, const Attention& op, const Heads& hea
   }
 }
 
-// A block's operation: its result, or nullptr when that has been added to the hidden states. norm: what stands before it.
-float* run_op(const Step& step, const Attention& op, const BlockWeights& weights, const NormArgs& norm, bool adds) {
+// A block's operation: its result, or nullptr when that has been added to the hidden states or the last tap has been called. norm: what
+// stands before it.
+float* run_op(Step& step, const Attention& op, const BlockWeights& weights, const NormArgs& norm, bool adds) {
   const ForwardArgs& args = step.args;
   const Heads heads = project_heads(step, op, weights, norm);
+  if (step.is_done) return nullptr;
   if (op.query_norm) norm_heads(step, *op.query_norm, weights.query_norm, heads.query, op.heads, heads.query_stride);
   if (op.key_norm) norm_heads(step, *op.key_norm, weights.key_norm, heads.key, op.kv_heads, heads.key_stride);
   const int64_t tokens = step.tokens, width = op.heads * op.head_dim;
   float* mixed = step.workspace.floats(kMixed, tokens * width);
   rotate_store_attend(step, op, heads, mixed);
   step.tap(op.output.tap, mixed, width);
+  if (step.is_done) return nullptr;
   float* result = step.workspace.floats(kResult, tokens * step.spec.hidden);
   const LinearJob job = weights.linears.back().job(result);
   step.last_linear({.input = mixed, .tokens = tokens, .jobs = {&job, 1}, .precision = args.precision}, nullptr, adds);
   return adds ? nullptr : result;
 }
 
-float* run_op(const Step& step, const Mlp& op, const BlockWeights& weights, const NormArgs& norm, bool adds) {
+float* run_op(Step& step, const Mlp& op, const BlockWeights& weights, const NormArgs& norm, bool adds) {
   const ForwardArgs& args = step.args;
   const int64_t tokens = step.tokens, width = op.down.in;
   float* gate_up = step.workspace.floats(kGateUp, tokens * 2 * width);
@@ -146,6 +152,7 @@ float* run_op(const Step& step, const Mlp& op, const BlockWeights& weights, cons
   std::vector<LinearJob> jobs = {weights.linears[0].job(gate_up)};
   if (!fused) jobs.push_back(weights.linears[1].job(up));
   step.normed_linear(norm, op.gate_up[0].tap, jobs);
+  if (step.is_done) return nullptr;
   float* activated = step.workspace.floats(kActivated, tokens * width);
   const GatedArgs gated{.kind = static_cast<GateKind>(op.activation),
                         .gate = gate_up,
@@ -157,6 +164,7 @@ float* run_op(const Step& step, const Mlp& op, const BlockWeights& weights, cons
   if (args.taps) {
     step.backend.gated(gated);
     step.tap(op.down.tap, activated, width);
+    if (step.is_done) return nullptr;
   }
   float* result = step.workspace.floats(kResult, tokens * step.spec.hidden);
   const LinearJob job = weights.linears.back().job(result);
@@ -165,7 +173,7 @@ float* run_op(const Step& step, const Mlp& op, const BlockWeights& weights, cons
   return adds ? nullptr : result;
 }
 
-float* run_op(const Step& step, const Moe& op, const BlockWeights& weights, const NormArgs& norm, bool) {
+float* run_op(Step& step, const Moe& op, const BlockWeights& weights, const NormArgs& norm, bool) {
   step.backend.norm(norm);
   float* result = step.workspace.floats(kResult, step.tokens * step.spec.hidden);
   run_mixture(op, weights, step.backend,
@@ -195,7 +203,7 @@ float* Workspace::floats(size_t slot, int64_t count) {
 
 void forward_layer(const ModelSpec& spec, int64_t layer, const LayerWeights& weights, Backend& backend, const ForwardArgs& args,
                    Workspace& workspace) {
-  const Step step{spec, backend, args, workspace};
+  Step step{spec, backend, args, workspace};
   const int64_t tokens = step.tokens;
   const auto& blocks = spec.layers[static_cast<size_t>(layer)];
   for (size_t i = 0; i < blocks.size(); ++i) {
@@ -203,6 +211,7 @@ void forward_layer(const ModelSpec& spec, int64_t layer, const LayerWeights& wei
     const NormArgs norm = step.norm_args(blocks[i].pre, weights[i].pre, args.hidden, tokens, normed);
     const bool adds = !blocks[i].post;
     float* result = std::visit([&](const auto& op) { return run_op(step, op, weights[i], norm, adds); }, blocks[i].op);
+    if (step.is_done) return;
     if (!result) continue;
     if (blocks[i].post) step.norm(*blocks[i].post, weights[i].post, result, tokens, result);
     backend.add(args.hidden, result, tokens * spec.hidden);

@@ -4,6 +4,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "graph/kv_cache.h"
 #include "graph/weights.h"
@@ -32,6 +33,7 @@ struct ForwardArgs {
   KvView kv;                           // of this layer
   Precision precision = Precision::kInt8;
   const TapSink* taps = nullptr;
+  std::string_view last_tap;  // with taps: nothing behind this tap point is computed, and hidden is undefined afterwards; empty: everything
 };
 void forward_layer(const ModelSpec& spec, int64_t layer, const LayerWeights& weights, Backend& backend, const ForwardArgs& args,
                    Workspace& workspace);

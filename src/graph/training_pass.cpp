@@ -3,6 +3,21 @@
 namespace tq {
 namespace {
 
+constexpr uint64_t kTraceBytes = uint64_t{2} << 30;
+
+// What trace_layer() keeps of `tokens` tokens; 0: of a layer that is not kept.
+uint64_t trace_bytes(const std::vector<Block>& layer, int64_t hidden, int64_t tokens) {
+  int64_t floats = hidden;
+  for (const Block& block : layer) {
+    floats += 3 * hidden;
+    if (const auto* attention = std::get_if<Attention>(&block.op))
+      floats += (3 * attention->heads + 4 * attention->kv_heads) * attention->head_dim;
+    else if (const auto* mlp = std::get_if<Mlp>(&block.op)) floats += 3 * mlp->down.in;
+    else return 0;
+  }
+  return static_cast<uint64_t>(floats * tokens) * sizeof(float);
+}
+
 struct Wave {
   const Model& model;
   Backend& backend;
@@ -57,7 +72,14 @@ Wave make_wave(const Model& model, Backend& backend, const Context& context, std
 
 class Pass {
  public:
-  Pass(Wave& wave, const TrainingPassArgs& args) : wave_(wave), args_(args), workspace_(wave.backend) {}
+  Pass(Wave& wave, const TrainingPassArgs& args)
+      : wave_(wave),
+        args_(args),
+        first_kept_(first_kept_layer(wave.model.spec, wave.count() * wave.length, wave.backend.is_host())),
+        kept_(args.traces ? *args.traces : own_traces_),
+        workspace_(wave.backend) {
+    kept_.resize(static_cast<size_t>(wave.model.spec.layers_count() * wave.count()));
+  }
 
   Result<double> run() {
     TQ_TRY(forward());
@@ -76,11 +98,33 @@ class Pass {
     states_.push_back(std::move(hidden));
     for (int64_t layer = 0; layer < wave_.model.spec.layers_count(); ++layer) {
       TQ_ASSIGN(Memory next, wave_.backend.allocate(wave_.bytes()));
+      if (layer >= first_kept_) {
+        TQ_TRY(trace(layer, next));
+        states_.push_back(std::move(next));
+        continue;
+      }
       wave_.backend.copy(next.as<float>(), states_.back().as<float>(), wave_.bytes());
       TQ_TRY(wave_.forward(layer, next.as<float>()));
       states_.push_back(std::move(next));
     }
     return {};
+  }
+
+  const float* trace_one(int64_t layer, int64_t i, const LayerWeights& weights, const KvView& kv) {
+    return trace_layer(wave_.model.spec, layer, weights, wave_.backend,
+                       {.input = of_sequence(states_[static_cast<size_t>(layer)], i), .tokens = wave_.length, .kv = kv}, workspace_);
+  }
+  // Takes the memory of a layer's trace into the workspace, or back.
+  void swap_trace(int64_t layer, int64_t i) { workspace_.blocks.swap(kept_[static_cast<size_t>(layer * wave_.count() + i)]); }
+
+  // Forward with everything kept. output: [sequences, T, H]
+  Status trace(int64_t layer, const Memory& output) {
+    return wave_.each(layer, [&](int64_t i, const LayerWeights& weights, const KvView& kv) -> Status {
+      swap_trace(layer, i);
+      wave_.backend.copy(of_sequence(output, i), trace_one(layer, i, weights, kv), static_cast<uint64_t>(wave_.floats()) * sizeof(float));
+      swap_trace(layer, i);
+      return {};
+    });
   }
 
   GradientSinks sinks(int64_t sequence) const {
@@ -118,10 +162,12 @@ class Pass {
     const ModelSpec& spec = wave_.model.spec;
     TQ_TRY(wave_.each(layer, [&](int64_t i, const LayerWeights& weights, const KvView& kv) -> Status {
       const GradientSinks to = sinks(i);
-      trace_layer(spec, layer, weights, wave_.backend, {.input = of_sequence(states_.back(), i), .tokens = wave_.length, .kv = kv},
-                  workspace_);
-      return backward_layer(spec, layer, weights, wave_.backend,
-                            {.gradient = of_sequence(gradient_, i), .tokens = wave_.length, .sinks = &to}, workspace_);
+      if (layer >= first_kept_) swap_trace(layer, i);
+      else trace_one(layer, i, weights, kv);
+      TQ_TRY(backward_layer(spec, layer, weights, wave_.backend,
+                            {.gradient = of_sequence(gradient_, i), .tokens = wave_.length, .sinks = &to}, workspace_));
+      if (layer >= first_kept_) swap_trace(layer, i);
+      return {};
     }));
     states_.pop_back();
     return {};
@@ -131,6 +177,9 @@ class Pass {
   const TrainingPassArgs& args_;
   std::vector<Memory> states_;  // before each layer [sequences, T, H]; the last is taken away as the pass goes back
   Memory gradient_;             // [sequences, T, H]
+  int64_t first_kept_;          // layer
+  KeptTraces own_traces_;
+  KeptTraces& kept_;
   BackwardWorkspace workspace_;
 };
 
@@ -139,6 +188,24 @@ class Pass {
 uint64_t training_bytes(const ModelSpec& spec, int64_t length) {
   return static_cast<uint64_t>(spec.layers_count() + 2) * static_cast<uint64_t>(length) * static_cast<uint64_t>(spec.hidden) *
          sizeof(float);
+}
+
+int64_t first_kept_layer(const ModelSpec& spec, int64_t tokens, bool is_host) {
+  int64_t first = spec.layers_count();
+  uint64_t all = 0;
+  while (is_host && first > 0) {
+    const uint64_t bytes = trace_bytes(spec.layers[static_cast<size_t>(first - 1)], spec.hidden, tokens);
+    if (bytes == 0 || (all += bytes) > kTraceBytes) break;
+    --first;
+  }
+  return first;
+}
+
+uint64_t kept_trace_bytes(const ModelSpec& spec, int64_t tokens) {
+  uint64_t all = 0;
+  for (int64_t layer = first_kept_layer(spec, tokens, true); layer < spec.layers_count(); ++layer)
+    all += trace_bytes(spec.layers[static_cast<size_t>(layer)], spec.hidden, tokens);
+  return all;
 }
 
 Result<double> training_pass(const Model& model, Backend& backend, const Context& context, const TrainingPassArgs& args) {

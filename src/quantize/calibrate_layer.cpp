@@ -36,7 +36,7 @@ class LayerCalibration {
   Result<CalibratedLayer> run() {
     TQ_ASSIGN(weights_, prepare_trainable_layer(model_, passes_.layer(), passes_.backend()));
     TQ_TRY(passes_.make_targets(weights_));
-    TQ_TRY(passes_.measure(weights_, weights_.size(), nullptr, plain_statistics_));
+    TQ_TRY(passes_.measure(weights_, nullptr, plain_statistics_));
     plain_.tensors.resize(tensors_.size()), tuned_.tensors.resize(tensors_.size());
     const auto& blocks = model_.spec.layers[static_cast<size_t>(passes_.layer())];
     if (!can_calibrate(blocks)) return round_uncalibrated();
@@ -84,7 +84,7 @@ class LayerCalibration {
     if (Part plain = plain_part(taps, current); !plain.places.empty()) parts.push_back(std::move(plain));
     if (!is_first) {
       parts.push_back(tuned_part(stage, current));
-      TQ_TRY(passes_.measure(weights_, stage.block + 1, &taps, parts.back().statistics));
+      TQ_TRY(passes_.measure(weights_, &taps, parts.back().statistics));
     }
     std::vector<PendingStep> steps;
     for (Part& part : parts) steps.push_back({.name = {}, .tensors = &part.tensors, .statistics = std::move(part.statistics)});
@@ -144,18 +144,19 @@ class LayerCalibration {
   // Adam on what is continuous; the best state by the held-out sequences stays.
   Status tune() {
     trainer_->begin();
-    TQ_ASSIGN(const BlockErrors before, passes_.held_out_errors(weights_));
+    TQ_ASSIGN(const BlockErrors before, passes_.held_out_errors(weights_, budget_.judged_tokens));
     double best = before.all;
     if (!(best > 0)) return {};
-    const double scale = 1.0 / (before.all * static_cast<double>(budget_.sequences * passes_.length()));
+    const int64_t tokens = budget_.tokens > 0 ? std::min(budget_.tokens, passes_.length()) : passes_.length();
+    const double scale = 1.0 / (before.all * static_cast<double>(budget_.sequences * tokens));
     const GradientSinks sinks = trainer_->sinks();
-    const int64_t between = std::max<int64_t>(1, (budget_.steps + kCalibrationChecks - 1) / kCalibrationChecks);
+    const int64_t between = std::max<int64_t>(1, (budget_.steps + budget_.checks - 1) / budget_.checks);
     bool was_worse = false;
     for (int64_t step = 0; step < budget_.steps; ++step) {
-      for (int64_t i = 0; i < budget_.sequences; ++i) TQ_TRY(passes_.gradients(weights_, next_sequence(), scale, sinks));
+      for (int64_t i = 0; i < budget_.sequences; ++i) TQ_TRY(passes_.gradients(weights_, {next_sequence(), tokens, scale}, sinks));
       trainer_->step(rate_factor(step, budget_.steps));
       if ((step + 1) % between != 0 && step + 1 < budget_.steps) continue;
-      TQ_ASSIGN(const BlockErrors now, passes_.held_out_errors(weights_));
+      TQ_ASSIGN(const BlockErrors now, passes_.held_out_errors(weights_, budget_.judged_tokens));
       const bool is_better = now.all < best && now.is_no_worse_anywhere(before);
       if (is_better) best = now.all, trainer_->keep();
       else if (was_worse) break;
@@ -190,7 +191,7 @@ class LayerCalibration {
   Result<BlockErrors> errors_of(const RoundedStep& rounded) {
     TQ_ASSIGN(const Model model, with_rounded(model_, tensors_, plan_.taps, arrays_of(tensors_, rounded), nullptr));
     TQ_ASSIGN(const LayerWeights weights, prepare_trainable_layer(model, passes_.layer(), passes_.backend()));
-    return passes_.held_out_errors(weights);
+    return passes_.held_out_errors(weights, budget_.judged_tokens);
   }
 
   CalibrationPasses& passes_;

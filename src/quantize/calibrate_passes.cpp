@@ -66,16 +66,22 @@ Status CalibrationPasses::begin(int64_t layer) {
   return {};
 }
 
-Status CalibrationPasses::forward(const ModelSpec& spec, const LayerWeights& weights, float* hidden, const TapSink* taps) {
+Status CalibrationPasses::forward(const LayerWeights& weights, float* hidden, const Forward& how) {
   if (context_->stopped()) return stopped();
-  const Stretch whole{.tokens = length_};
-  forward_layer(spec, layer_, weights, *backend_,
-                {.hidden = hidden, .stretches = {&whole, 1}, .kv = kv(), .precision = Precision::kFloat, .taps = taps}, workspace_);
+  const Stretch front{.tokens = first_tokens(how.tokens), .sequence_length = length_};
+  forward_layer(spec(), layer_, weights, *backend_,
+                {.hidden = hidden,
+                 .stretches = {&front, 1},
+                 .kv = kv(),
+                 .precision = Precision::kFloat,
+                 .taps = how.taps,
+                 .last_tap = how.last},
+                workspace_);
   return {};
 }
 
 Status CalibrationPasses::make_targets(const LayerWeights& weights) {
-  for (int64_t i = 0; i < count(); ++i) TQ_TRY(forward(spec(), weights, target(i), nullptr));
+  for (int64_t i = 0; i < count(); ++i) TQ_TRY(forward(weights, target(i), {}));
   return weigh_tokens();
 }
 
@@ -83,22 +89,27 @@ Status CalibrationPasses::make_targets(const LayerWeights& weights) {
 // relation to the hidden state, since every norm that reads it divides by its size.
 Status CalibrationPasses::weigh_tokens() {
   std::vector<float> weight(static_cast<size_t>(count() * length_));
+  backend_->training()->squares(
+      {.gradient = target_.as<float>(), .token = token_weight_.as<float>(), .tokens = count() * length_, .rows = spec().hidden});
+  backend_->download(weight.data(), token_weight_.as<float>(), weight.size() * sizeof(float));
+  for (float& each : weight) each = 1.0f / std::max(each, 1e-20f);
   const auto* mlp = std::get_if<Mlp>(&spec().layers[static_cast<size_t>(layer_)].back().op);
   if (request_.weights && mlp) {
-    weight = request_.weights->at(mlp->down.tap);
-  } else {
-    backend_->training()->squares(
-        {.gradient = target_.as<float>(), .token = token_weight_.as<float>(), .tokens = count() * length_, .rows = spec().hidden});
-    backend_->download(weight.data(), token_weight_.as<float>(), weight.size() * sizeof(float));
-    for (float& each : weight) each = 1.0f / std::max(each, 1e-20f);
+    normalise(weight);
+    replace_measured(request_.weights->at(mlp->down.tap), weight);
   }
   normalise(weight);
   backend_->upload(token_weight_.as<float>(), weight.data(), weight.size() * sizeof(float));
   return {};
 }
 
+void CalibrationPasses::replace_measured(const std::vector<float>& measured, std::vector<float>& weight) const {
+  for (size_t i = 0; i < weight.size(); ++i)
+    if (request_.is_measured.empty() || request_.is_measured[i / static_cast<size_t>(length_)]) weight[i] = measured[i];
+}
+
 Status CalibrationPasses::advance(const LayerWeights& weights) {
-  for (int64_t i = 0; i < count(); ++i) TQ_TRY(forward(spec(), weights, quantized(i), nullptr));
+  for (int64_t i = 0; i < count(); ++i) TQ_TRY(forward(weights, quantized(i), {}));
   return {};
 }
 
@@ -107,13 +118,15 @@ float* CalibrationPasses::copied(int64_t sequence) {
   return scratch_.as<float>();
 }
 
-Status CalibrationPasses::measure(const LayerWeights& weights, size_t blocks, const std::set<std::string>* taps, Statistics& statistics) {
-  ModelSpec part = spec();
-  part.layers[static_cast<size_t>(layer_)].resize(blocks);
+Status CalibrationPasses::measure(const LayerWeights& weights, const std::set<std::string>* taps, Statistics& statistics) {
+  std::string last;
+  for (const Block& block : spec().layers[static_cast<size_t>(layer_)])
+    for (const Linear* linear : linears(block))
+      if (!taps || taps->contains(linear->tap)) last = linear->tap;
   TapMeter meter({*backend_, context_->threads, request_.plan.options, request_.weights, length_, taps}, statistics);
   for (int64_t i = 0; i < count(); ++i) {
     const TapSink sink = meter.sink(i);
-    TQ_TRY(forward(part, weights, copied(i), &sink));
+    TQ_TRY(forward(weights, copied(i), {.taps = &sink, .last = last}));
   }
   return meter.finish();
 }
@@ -128,21 +141,22 @@ Status CalibrationPasses::measure_head(Statistics& statistics) {
   return meter.finish();
 }
 
-Result<BlockErrors> CalibrationPasses::held_out_errors(const LayerWeights& weights) {
+Result<BlockErrors> CalibrationPasses::held_out_errors(const LayerWeights& weights, int64_t tokens) {
+  tokens = first_tokens(tokens);
   BlockErrors errors{std::vector<double>(texts_), 0};
   std::vector<int64_t> sequences(texts_);
   for (const int64_t i : split_.held_out) {
     const float* output = copied(i);
-    TQ_TRY(forward(spec(), weights, scratch_.as<float>(), nullptr));
+    TQ_TRY(forward(weights, scratch_.as<float>(), {.tokens = tokens}));
     double loss = 0;
     backend_->training()->squared_error({.output = output,
                                          .target = target(i),
                                          .weight = token_weight(i),
                                          .gradient = gradient_.as<float>(),
                                          .loss = &loss,
-                                         .tokens = length_,
+                                         .tokens = tokens,
                                          .width = spec().hidden,
-                                         .scale = 1.0f / static_cast<float>(length_)});
+                                         .scale = 1.0f / static_cast<float>(tokens)});
     const auto text = static_cast<size_t>(request_.text[static_cast<size_t>(i)]);
     errors.text[text] += loss, errors.all += loss, ++sequences[text];
   }
@@ -151,19 +165,20 @@ Result<BlockErrors> CalibrationPasses::held_out_errors(const LayerWeights& weigh
   return errors;
 }
 
-Status CalibrationPasses::gradients(const LayerWeights& weights, int64_t sequence, double scale, const GradientSinks& sinks) {
+Status CalibrationPasses::gradients(const LayerWeights& weights, const Training& training, const GradientSinks& sinks) {
   if (context_->stopped()) return stopped();
+  const int64_t sequence = training.sequence, tokens = first_tokens(training.tokens);
   const float* output =
-      trace_layer(spec(), layer_, weights, *backend_, {.input = quantized(sequence), .tokens = length_, .kv = kv()}, backward_);
+      trace_layer(spec(), layer_, weights, *backend_, {.input = quantized(sequence), .tokens = tokens, .kv = kv()}, backward_);
   backend_->training()->squared_error({.output = output,
                                        .target = target(sequence),
                                        .weight = token_weight(sequence),
                                        .gradient = gradient_.as<float>(),
                                        .loss = nullptr,
-                                       .tokens = length_,
+                                       .tokens = tokens,
                                        .width = spec().hidden,
-                                       .scale = static_cast<float>(scale)});
-  return backward_layer(spec(), layer_, weights, *backend_, {.gradient = gradient_.as<float>(), .tokens = length_, .sinks = &sinks},
+                                       .scale = static_cast<float>(training.scale)});
+  return backward_layer(spec(), layer_, weights, *backend_, {.gradient = gradient_.as<float>(), .tokens = tokens, .sinks = &sinks},
                         backward_);
 }
 

@@ -22,6 +22,7 @@ struct CalibrationRequest {
   std::span<const std::vector<TokenId>> sequences;  // all of equal length
   std::span<const int> text;                        // that each sequence comes from, from 0
   const TokenWeights* weights = nullptr;            // at the tap points, or null
+  std::vector<bool> is_measured = {};               // which sequences' weights are more than the mean; empty: all
 };
 
 // What is wrong at the output of a layer on held-out sequences: the weighted mean squared error of a token, by text and of all.
@@ -44,14 +45,19 @@ class CalibrationPasses {
   Status make_targets(const LayerWeights& weights);
   // The quantized stream becomes what the layer makes of it.
   Status advance(const LayerWeights& weights);
-  // Statistics of what the taps see of the quantized stream in the layer's first `blocks` blocks; taps null: all of them.
-  Status measure(const LayerWeights& weights, size_t blocks, const std::set<std::string>* taps, Statistics& statistics);
+  // Statistics of what the taps see of the quantized stream; null: all of them.
+  Status measure(const LayerWeights& weights, const std::set<std::string>* taps, Statistics& statistics);
   // After the last layer, of the quantized stream: what the head sees.
   Status measure_head(Statistics& statistics);
 
-  Result<BlockErrors> held_out_errors(const LayerWeights& weights);
-  // Gradients of scale * (weighted squared error of one training sequence), summed over its tokens, to the sinks.
-  Status gradients(const LayerWeights& weights, int64_t sequence, double scale, const GradientSinks& sinks);
+  // Of the first `tokens` tokens of every held-out sequence; 0: of all.
+  Result<BlockErrors> held_out_errors(const LayerWeights& weights, int64_t tokens = 0);
+  // Gradients of scale * (weighted squared error of the first `tokens` tokens of a training sequence, summed) to the sinks; 0: of all.
+  struct Training {
+    int64_t sequence = 0, tokens = 0;
+    double scale = 1;
+  };
+  Status gradients(const LayerWeights& weights, const Training& training, const GradientSinks& sinks);
 
   const CalibrationRequest& request() const { return request_; }
   const CalibrationSplit& split() const { return split_; }
@@ -64,7 +70,16 @@ class CalibrationPasses {
   CalibrationPasses(const CalibrationRequest& request, Backend& backend, const Context& context);
   Status allocate();
   Status weigh_tokens();
-  Status forward(const ModelSpec& spec, const LayerWeights& weights, float* hidden, const TapSink* taps);
+  // The weights of measured sequences, [sequences * T], take the place of those in `weight`.
+  void replace_measured(const std::vector<float>& measured, std::vector<float>& weight) const;
+  // Of the first `tokens` tokens (0: of all), up to the tap point `last` unless that is empty.
+  struct Forward {
+    int64_t tokens = 0;
+    const TapSink* taps = nullptr;
+    std::string_view last;
+  };
+  Status forward(const LayerWeights& weights, float* hidden, const Forward& how);
+  int64_t first_tokens(int64_t wanted) const { return wanted > 0 ? std::min(wanted, length_) : length_; }
   // A copy of the quantized stream's hidden states, [T, H].
   float* copied(int64_t sequence);
   float* quantized(int64_t sequence) { return quantized_.as<float>() + sequence * floats_; }

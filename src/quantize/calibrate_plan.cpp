@@ -58,35 +58,61 @@ CalibrationSplit split_sequences(const std::vector<int>& text) {
 }
 
 CalibrationBudget calibration_budget(const QuantizeOptions& options, int64_t weights) {
-  constexpr CalibrationBudget kBudgets[3] = {{6, 1, 3e-3, 1e-3}, {12, 2, 3e-3, 1e-3}, {32, 8, 2e-3, 1e-3}};
+  constexpr CalibrationBudget kBudgets[3] = {
+      {16, 1, 3e-3, 1e-3, 2, 256, 256}, {64, 4, 3e-3, 1e-3, 3, 512, 512}, {64, 8, 2e-3, 1e-3, 3, 0, 0}};
   CalibrationBudget budget = kBudgets[static_cast<size_t>(options.effort)];
   if (options.calibrate_steps > 0) budget.steps = options.calibrate_steps;
   if (options.calibrate_sequences > 0) budget.sequences = options.calibrate_sequences;
+  if (options.calibrate_tokens > 0) budget.tokens = options.calibrate_tokens;
   if (options.calibrate_weight_rate >= 0) budget.weight_rate = options.calibrate_weight_rate;
   if (options.calibrate_vector_rate >= 0) budget.vector_rate = options.calibrate_vector_rate;
   if (weights >= kVectorsOnlyWeights && options.bits >= 3 && options.calibrate_weight_rate < 0) budget.weight_rate = 0;
   return budget;
 }
 
+double held_out_sequences(double sequences) {
+  constexpr double kTexts = 5;
+  const double of_text = sequences / kTexts;
+  if (of_text < 2) return std::max(1.0, sequences / 2);
+  return kTexts * std::max(1.0, of_text / static_cast<double>(kHeldOutShare));
+}
+
+namespace {
+
+// Weights before each tap point of a layer, in order, and of all of it.
+struct LayerWeightsBefore {
+  std::map<std::string, double> tap;
+  double all = 0, last = 0;  // last: before the last tap point
+
+  explicit LayerWeightsBefore(const std::vector<Block>& layer) {
+    for (const Block& block : layer)
+      for (const Linear* linear : linears(block)) {
+        if (tap.emplace(linear->tap, all).second) last = all;
+        all += static_cast<double>(std::max<int64_t>(1, linear->experts) * linear->in) * static_cast<double>(linear->out);
+      }
+  }
+};
+
+}  // namespace
+
 CalibrationOperations calibration_operations(const ModelSpec& spec, const CalibrationBudget& budget, double tokens, double length) {
   CalibrationOperations out;
-  const double trained = static_cast<double>(budget.steps * budget.sequences) * length;
+  const double learned = budget.tokens > 0 ? std::min(length, static_cast<double>(budget.tokens)) : length;
+  const double trained = static_cast<double>(budget.steps * budget.sequences) * learned;
+  const double judged = budget.judged_tokens > 0 ? std::min(length, static_cast<double>(budget.judged_tokens)) : length;
   for (const auto& layer : spec.layers) {
-    double all = 0;
-    std::vector<double> until;  // weights up to the end of each block
-    for (const Block& block : layer) {
-      for (const Linear* linear : linears(block))
-        all += static_cast<double>(std::max<int64_t>(1, linear->experts) * linear->in) * static_cast<double>(linear->out);
-      until.push_back(all);
-    }
-    out.passes += 3 * tokens * all;  // targets, statistics of the plain layer, the quantized stream
+    const LayerWeightsBefore weights(layer);
+    out.passes += tokens * (2 * weights.all + weights.last);  // targets, the quantized stream; statistics of the plain layer
     if (!can_calibrate(layer)) continue;
     const std::vector<CalibrationStage> stages = calibration_stages(layer);
-    for (size_t i = 1; i < stages.size(); ++i) out.passes += tokens * until[stages[i].block];
-    const auto judged = static_cast<double>(static_cast<int64_t>(stages.size()) * (1 + kCalibrationChecks) + 2);
-    out.passes += judged * tokens / static_cast<double>(kHeldOutShare) * all;
+    std::vector<const Linear*> all;
+    for (const Block& block : layer)
+      for (const Linear* linear : linears(block)) all.push_back(linear);
+    for (size_t i = 1; i < stages.size(); ++i) out.passes += tokens * weights.tap.at(all[stages[i].tensors[0]]->tap);
+    const auto checks = static_cast<double>(static_cast<int64_t>(stages.size()) * (1 + budget.checks) + 2);
+    out.passes += checks * held_out_sequences(tokens / length) * judged * weights.all;
     // Forward, the gradients of the inputs, and those of the weights that are left: half of them on average.
-    out.steps += static_cast<double>(stages.size()) * trained * all * (budget.weight_rate > 0 ? 2.5 : 2.0);
+    out.steps += static_cast<double>(stages.size()) * trained * weights.all * (budget.weight_rate > 0 ? 2.5 : 2.0);
   }
   return out;
 }

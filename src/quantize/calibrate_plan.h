@@ -19,8 +19,6 @@ std::vector<CalibrationStage> calibration_stages(const std::vector<Block>& layer
 // Layers with a mixture are rounded without calibration.
 bool can_calibrate(const std::vector<Block>& layer);
 
-constexpr int64_t kCalibrationChecks = 3;  // of the held-out errors in a stage, beside that before it
-
 // Of the sequences of every text one in eight, one at least, is only judged by; of a text with one sequence none. text: of each sequence.
 struct CalibrationSplit {
   std::vector<int64_t> training, held_out;
@@ -31,6 +29,9 @@ struct CalibrationBudget {
   int64_t steps = 0;                        // of Adam after each stage
   int64_t sequences = 0;                    // a step
   double weight_rate = 0, vector_rate = 0;  // TrainingRates
+  int64_t checks = 0;                       // of the held-out errors in a stage, beside that before it
+  int64_t tokens = 0;                       // at the front of every sequence of a step; 0: all
+  int64_t judged_tokens = 0;                // at the front of every held-out sequence; 0: all
 };
 // weights of the model's linears from this number on, at 3 bits and more, are only rounded: their vectors alone are trained.
 constexpr int64_t kVectorsOnlyWeights = 30'000'000'000;
@@ -43,6 +44,8 @@ struct CalibrationOperations {
 };
 // tokens: of all sequences, `length` each.
 CalibrationOperations calibration_operations(const ModelSpec& spec, const CalibrationBudget& budget, double tokens, double length);
+// How many sequences of so many will be held out, if they come from as many texts as the built-in calibration has.
+double held_out_sequences(double sequences);
 
 // Held-out errors at a layer's output: rounded without calibration, and with it. 0: not calibrated.
 struct CalibrationFacts {

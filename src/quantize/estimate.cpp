@@ -8,6 +8,7 @@
 #include "codec/grid/encoder.h"
 #include "graph/kv_cache.h"
 #include "quantize/calibrate_plan.h"
+#include "quantize/stage_budgets.h"
 #include "quantize/statistics.h"
 #include "quantize/tune.h"
 
@@ -151,31 +152,25 @@ double rounding_seconds(const QuantizePlan& plan, const std::vector<TensorPlan>&
   return seconds;
 }
 
-// Beyond what a plan without it takes: more passes, all statistics and roundings but the first stage's twice, the steps.
+// Beyond what a plan without it takes: more passes, all statistics and roundings but the first stage's twice, the steps. attention: seconds
+// of a pass over all tokens.
 double calibration_seconds(const Model& model, const QuantizePlan& plan, const TimeEstimate& plain, double attention,
                            const Speeds& speeds) {
-  const WeightCounts counts = count_weights(model.spec);
+  const double operations = stage_operations(model.spec, plan.options).calibration;
   const double tokens = static_cast<double>(calibration_tokens(plan.options));
-  const double length = static_cast<double>(std::min(plan.options.sequence, model.spec.context));
-  const CalibrationBudget budget = calibration_budget(plan.options, counts.linears);
-  const double operations = calibration_operations(model.spec, budget, tokens, length).all();
-  const double pass = tokens * static_cast<double>(counts.linears);  // one is in the plain statistics
+  const double pass = tokens * static_cast<double>(count_weights(model.spec).linears);  // one is in the plain statistics
   return std::max(0.0, operations - pass) / speeds.product + attention * (operations / pass - 1) + 0.5 * plain.statistics + plain.rounding;
 }
 
-// A step: the original forward; the rounded model forward, forward again layer by layer, and its inputs' gradients. A measurement: both
-// forward. Heads likewise. attention: seconds a token.
+// attention: seconds a token.
 double tuning_seconds(const ModelSpec& spec, const QuantizeOptions& options, const Speeds& speeds, double attention, bool is_host) {
   if (!uses_tuning(options)) return 0;
-  constexpr double kHeldOutSequences = 20;
   const TuneSettings settings = tune_settings(options, spec.context);
   const double head = static_cast<double>(spec.head.in) * static_cast<double>(spec.head.out);
-  const double linears = static_cast<double>(count_weights(spec).linears), length = static_cast<double>(settings.length);
-  const double learned = static_cast<double>(settings.steps * settings.batch) * length;
-  const double measured = static_cast<double>(settings.measures + 1) * kHeldOutSequences * length;
-  const double forward = (linears + head) / speeds.product + attention, decoding = linears / speeds.decode;
+  const double linears = static_cast<double>(count_weights(spec).linears);
+  const double operations = stage_operations(spec, options).tuning;
   const auto decodings = static_cast<double>((stays_decoded(spec, is_host) ? 0 : 2 * settings.steps) + 2 * settings.measures);
-  return (4 * learned + 2 * measured) * forward + decodings * decoding;
+  return operations / speeds.product + operations / (linears + head) * attention + decodings * linears / speeds.decode;
 }
 
 }  // namespace
@@ -197,10 +192,11 @@ TimeEstimate estimate_time(const Model& model, const QuantizePlan& plan, Backend
   out.statistics += attention;
   if (uses_calibration(plan.options)) out.calibration = calibration_seconds(model, plan, out, attention, speeds);
   if (uses_gradients(plan.options)) {
-    // A pass forward, the same again for every layer when the gradients come back, and two products of its size for them.
-    const WeightCounts counts = count_weights(model.spec);
+    const double operations = stage_operations(model.spec, plan.options).gradients;
     const double head = static_cast<double>(model.spec.head.in) * static_cast<double>(model.spec.head.out);
-    out.gradients = 4 * (tokens * (static_cast<double>(counts.linears) + head) / speeds.product + attention);
+    const double weights = static_cast<double>(count_weights(model.spec).linears) + head;
+    constexpr double kAttention = 1.3;  // of a gradient, beside products: five of them where a pass has two
+    out.gradients = operations / speeds.product + kAttention * operations / weights * attention / tokens;
   }
   out.tuning = tuning_seconds(model.spec, plan.options, speeds, attention / tokens, backend.is_host());
   return out;

@@ -7,7 +7,21 @@
 namespace tq {
 namespace {
 
-constexpr int64_t kBand = 384;  // rows of a matrix that one thread multiplies at a time
+// What one thread multiplies at a time: tokens, and rows or columns of a matrix. Equal parts keep all threads busy to the end.
+constexpr int64_t kTileTokens = 512, kTileWidth = 384;
+
+// The equal parts of at most `edge` that a range is cut into.
+struct Parts {
+  int64_t size, count, edge;
+  Parts(int64_t range, int64_t most) : size(range), count((range + most - 1) / most), edge(0) {
+    if (count == 0) return;
+    constexpr int64_t kUnit = 16;
+    edge = ((range + count - 1) / count + kUnit - 1) / kUnit * kUnit;
+    count = (range + edge - 1) / edge;
+  }
+  int64_t first(int64_t i) const { return i * edge; }
+  int64_t length(int64_t i) const { return std::min(edge, size - first(i)); }
+};
 
 class FloatMatrix final : public Matrix {
  public:
@@ -50,18 +64,17 @@ class FloatTraining final : public Training {
   }
 
   void linear(const LinearBackwardArgs& args) override {
-    constexpr int64_t kTile = 256;  // tokens and columns that one thread multiplies at a time
     const auto& matrix = static_cast<const FloatMatrix&>(*args.matrix);
     matrix.decode(threads_);
     const int64_t columns = matrix.columns(), rows = matrix.rows();
-    const int64_t across = (columns + kTile - 1) / kTile, down = (args.tokens + kTile - 1) / kTile;
-    threads_.run(across * down, 1, [&](int64_t begin, int64_t end, int) {
+    const Parts down(args.tokens, kTileTokens), across(columns, kTileWidth);
+    threads_.run(across.count * down.count, 1, [&](int64_t begin, int64_t end, int) {
       for (int64_t tile = begin; tile < end; ++tile) {
-        const int64_t t = tile / across * kTile, k = tile % across * kTile;
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, static_cast<int>(std::min(kTile, args.tokens - t)),
-                    static_cast<int>(std::min(kTile, columns - k)), static_cast<int>(rows), 1.0f, args.gradient + t * rows,
-                    static_cast<int>(rows), matrix.row(0) + k, static_cast<int>(columns), args.accumulate ? 1.0f : 0.0f,
-                    args.input_gradient + t * columns + k, static_cast<int>(columns));
+        const int64_t y = tile / across.count, x = tile % across.count, t = down.first(y), k = across.first(x);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, static_cast<int>(down.length(y)), static_cast<int>(across.length(x)),
+                    static_cast<int>(rows), 1.0f, args.gradient + t * rows, static_cast<int>(rows), matrix.row(0) + k,
+                    static_cast<int>(columns), args.accumulate ? 1.0f : 0.0f, args.input_gradient + t * columns + k,
+                    static_cast<int>(columns));
       }
     });
   }
@@ -101,28 +114,30 @@ Result<std::unique_ptr<Matrix>> FloatBackend::prepare(const PackedTensor& tensor
 
 void FloatBackend::linear(const LinearArgs& args) {
   use_one_blas_thread();
-  struct Band {
+  struct Tile {
     const LinearJob* job;
-    int64_t first;
+    int64_t token, tokens, row, rows;
   };
-  std::vector<Band> bands;
+  std::vector<Tile> tiles;
+  const Parts down(args.tokens, kTileTokens);
   for (const LinearJob& job : args.jobs) {
     static_cast<const FloatMatrix&>(*job.matrix).decode(threads_);
-    for (int64_t first = 0; first < job.matrix->rows(); first += kBand) bands.push_back({&job, first});
+    const Parts across(job.matrix->rows(), kTileWidth);
+    for (int64_t y = 0; y < down.count; ++y)
+      for (int64_t x = 0; x < across.count; ++x) tiles.push_back({&job, down.first(y), down.length(y), across.first(x), across.length(x)});
   }
-  threads_.run(static_cast<int64_t>(bands.size()), 1, [&](int64_t begin, int64_t end, int) {
+  threads_.run(static_cast<int64_t>(tiles.size()), 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
-      const auto& [job, first] = bands[static_cast<size_t>(i)];
-      const auto& matrix = static_cast<const FloatMatrix&>(*job->matrix);
-      const int64_t rows = matrix.rows(), columns = matrix.columns(), count = std::min(kBand, rows - first);
-      float* output = job->output + first;
-      for (int64_t t = 0; t < args.tokens; ++t) {
-        if (job->bias) std::copy_n(job->bias + first, count, output + t * rows);
-        else std::fill_n(output + t * rows, count, 0.0f);
-      }
-      cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, static_cast<int>(args.tokens), static_cast<int>(count),
-                  static_cast<int>(columns), 1.0f, args.input, static_cast<int>(columns), matrix.row(first), static_cast<int>(columns),
-                  1.0f, output, static_cast<int>(rows));
+      const Tile& tile = tiles[static_cast<size_t>(i)];
+      const auto& matrix = static_cast<const FloatMatrix&>(*tile.job->matrix);
+      const int64_t rows = matrix.rows(), columns = matrix.columns();
+      float* output = tile.job->output + tile.token * rows + tile.row;
+      const float* bias = tile.job->bias;
+      if (bias)
+        for (int64_t t = 0; t < tile.tokens; ++t) std::copy_n(bias + tile.row, tile.rows, output + t * rows);
+      cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, static_cast<int>(tile.tokens), static_cast<int>(tile.rows),
+                  static_cast<int>(columns), 1.0f, args.input + tile.token * columns, static_cast<int>(columns), matrix.row(tile.row),
+                  static_cast<int>(columns), bias ? 1.0f : 0.0f, output, static_cast<int>(rows));
     }
   });
 }

@@ -166,4 +166,25 @@ TokenWeights token_weights(const ModelSpec& spec, const Gradients& gradients) {
   return out;
 }
 
+std::vector<bool> spread_sequences(int64_t count, int64_t wanted) {
+  std::vector<bool> out(static_cast<size_t>(count), wanted >= count);
+  for (int64_t i = 0; i < wanted && wanted < count; ++i) out[static_cast<size_t>((2 * i + 1) * count / (2 * wanted))] = true;
+  return out;
+}
+
+TokenWeights with_means(const TokenWeights& weights, const std::vector<bool>& is_measured, int64_t length) {
+  TokenWeights out;
+  for (const auto& [tap, measured] : weights) {
+    std::vector<float>& all = out[tap];
+    all.assign(is_measured.size() * static_cast<size_t>(length), 1.0f);
+    auto from = measured.begin();
+    for (size_t i = 0; i < is_measured.size(); ++i) {
+      if (!is_measured[i]) continue;
+      std::copy_n(from, length, all.begin() + static_cast<std::ptrdiff_t>(i) * length);
+      from += length;
+    }
+  }
+  return out;
+}
+
 }  // namespace tq

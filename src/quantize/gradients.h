@@ -49,4 +49,9 @@ void append(Gradients& all, const Gradients& wave);
 using TokenWeights = std::map<std::string, std::vector<float>>;
 TokenWeights token_weights(const ModelSpec& spec, const Gradients& gradients);
 
+// `wanted` of `count` sequences, spread evenly. [count]
+std::vector<bool> spread_sequences(int64_t count, int64_t wanted);
+// Weights of the measured sequences become weights of all: a token of another sequence counts as the mean, 1. length: tokens of a sequence.
+TokenWeights with_means(const TokenWeights& weights, const std::vector<bool>& is_measured, int64_t length);
+
 }  // namespace tq

@@ -135,12 +135,8 @@ class Job {
     Backend& backend = is_decoded ? by_blas : backend_;
     Backend& training = backend.training() ? backend : training_;
     TokenWeights weights;
-    if (uses_gradients(plan_.options)) {
-      const auto start = std::chrono::steady_clock::now();
-      TQ_ASSIGN(const Gradients gradients, gradient_steps(model_, training, context_, folder_, {sequences, 0, plan_.options.seed}));
-      weights = token_weights(model_.spec, gradients);
-      summary_.seconds_gradients += seconds_since(start);
-    }
+    std::vector<bool> is_measured;
+    if (uses_gradients(plan_.options)) TQ_TRY(weigh_tokens(sequences, training, weights, is_measured));
     const TokenWeights* used = weights.empty() ? nullptr : &weights;
     if (uses_allocation(plan_.options)) {
       const auto start = std::chrono::steady_clock::now();
@@ -149,7 +145,8 @@ class Job {
       TQ_TRY(allocation_steps({model_, before, sequences, held_out, used}, backend, context_, folder_, plan_));
       summary_.seconds_allocation += seconds_since(start);
     }
-    if (uses_calibration(plan_.options)) return make_calibrated_steps({model_, plan_, sequences, text, used}, training, needed);
+    if (uses_calibration(plan_.options))
+      return make_calibrated_steps({model_, plan_, sequences, text, used, is_measured}, training, needed);
     TQ_ASSIGN(Stream stream,
               Stream::create(model_, backend, context_, {.sequences = sequences, .options = plan_.options, .weights = used}));
     // A device has work for all its processors only if it gets many rows of one width.
@@ -172,6 +169,22 @@ class Job {
     Statistics statistics;
     TQ_TRY(stream.measure_head(statistics));
     return make_tables(std::move(statistics));
+  }
+
+  // Of all sequences, from the gradients of as many as the options say.
+  Status weigh_tokens(const std::vector<std::vector<TokenId>>& sequences, Backend& training, TokenWeights& weights,
+                      std::vector<bool>& is_measured) {
+    const auto start = std::chrono::steady_clock::now();
+    const auto length = static_cast<int64_t>(sequences[0].size()), count = static_cast<int64_t>(sequences.size());
+    const int64_t tokens = plan_.options.gradient_tokens;
+    is_measured = spread_sequences(count, tokens > 0 ? std::max<int64_t>(1, tokens / length) : count);
+    std::vector<std::vector<TokenId>> measured;
+    for (size_t i = 0; i < sequences.size(); ++i)
+      if (is_measured[i]) measured.push_back(sequences[i]);
+    TQ_ASSIGN(const Gradients gradients, gradient_steps(model_, training, context_, folder_, {measured, 0, plan_.options.seed}));
+    weights = with_means(token_weights(model_.spec, gradients), is_measured, length);
+    summary_.seconds_gradients += seconds_since(start);
+    return {};
   }
 
   Status make_tables(Statistics statistics) {
@@ -401,6 +414,11 @@ uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int thread
     largest = std::max(largest, wave * memory.objectives + working_memory(memory, wave, threads));
   }
   const StepMemory tables = step_memory(plan.tables, threads);
+  const uint64_t traces =
+      uses_gradients(plan.options)
+          ? kept_trace_bytes(model.spec, static_cast<int64_t>(sequence) * sequences_per_wave(model.spec, static_cast<int64_t>(sequence)))
+          : 0;
+  largest = std::max(largest, traces);
   const uint64_t rounding = hidden + trained + std::max(largest, tables.objectives + working_memory(tables, 1, threads));
   if (!uses_tuning(plan.options)) return kProgram + rounding;
   return kProgram + std::max(rounding, tuning_memory(model.spec, tune_settings(plan.options, model.spec.context)));

@@ -43,9 +43,10 @@ std::string job_identity(const Model& model, const QuantizePlan& plan) {
                       calibration_tokens(options), options.sequence, damping_of(options), options.seed, options.shard_bytes,
                       uses_gradients(options));
   text += fmt::format("{} {}\n", uses_allocation(options), options.byte_limit);
+  if (uses_gradients(options)) text += fmt::format("gradients of {}\n", options.gradient_tokens);
   if (uses_calibration(options))
-    text += fmt::format("calibrated {} {} {} {}\n", options.calibrate_steps, options.calibrate_sequences, options.calibrate_weight_rate,
-                        options.calibrate_vector_rate);
+    text += fmt::format("calibrated {} {} {} {} {}\n", options.calibrate_steps, options.calibrate_sequences, options.calibrate_tokens,
+                        options.calibrate_weight_rate, options.calibrate_vector_rate);
   if (uses_tuning(options)) text += fmt::format("tuned {} {}\n", options.tune_steps, options.tune_rate);
   for (const auto& [name, bits] : options.rates) text += fmt::format("{} {}\n", name, bits);
   for (const std::string& file : options.calibration) {

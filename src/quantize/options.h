@@ -40,10 +40,12 @@ struct QuantizeOptions {
   int64_t sequence = 1024;               // tokens of a calibration sequence
   std::optional<double> damping;         // of the Hessian's mean diagonal; default_damping when not given
   std::optional<bool> gradients;         // weight tokens by the gradients at the linears' outputs; off when not given
+  int64_t gradient_tokens = 0;           // of the calibration's that are weighted, the others count as their mean; 0: all
   std::optional<bool> allocate;          // choose each linear's rate by what it costs; off when not given
   std::optional<bool> calibrate;         // tune each block while it is rounded; off when not given
   int64_t calibrate_steps = 0;           // after each stage of a block; 0: by effort
   int64_t calibrate_sequences = 0;       // a step; 0: by effort
+  int64_t calibrate_tokens = 0;          // at the front of a step's sequences; 0: by effort
   double calibrate_weight_rate = -1;     // CalibrationBudget; negative: by effort
   double calibrate_vector_rate = -1;
   std::optional<bool> tune;             // move scales, norms and biases of the rounded model towards the original; off when not given

@@ -74,7 +74,8 @@ uint64_t tuning_memory(const ModelSpec& spec, const TuneSettings& settings) {
   const int64_t weights = count_weights(spec).linears / (stays_decoded(spec, true) ? 1 : std::max<int64_t>(1, spec.layers_count()));
   return sizeof(float) *
              static_cast<uint64_t>(weights + 2 * head + states + settings.length * activations + kLogits * kChunk * spec.vocabulary) +
-         static_cast<uint64_t>(settings.batch) * training_bytes(spec, settings.length);
+         static_cast<uint64_t>(settings.batch) * training_bytes(spec, settings.length) +
+         kept_trace_bytes(spec, settings.batch * settings.length);
 }
 
 class Tuner::Run {
@@ -204,7 +205,8 @@ class Tuner::Run {
                                                 .linear = [this](int64_t, const LinearGradient& gradient) { add(gradient); },
                                                 .norm = [this](const NormGradient& gradient) { add(gradient); },
                                                 .embedded = {},
-                                                .weights = resident()}));
+                                                .weights = resident(),
+                                                .traces = &traces_}));
     const double tokens = static_cast<double>(settings_.batch * settings_.length);
     if (!std::isfinite(loss))
       return fail(ErrorCode::kFailed, "{}: the divergence of the rounded model is no finite number", request_.original.source);
@@ -275,6 +277,7 @@ class Tuner::Run {
   Memory gradient_;   // by the stored values of the vectors; of row scales by their logarithms
   Memory logits_[2];  // [kChunk, V]
   Workspace workspace_;
+  KeptTraces traces_;  // of a batch
 };
 
 Tuner::Tuner(std::unique_ptr<Run> run) : run_(std::move(run)) {}

@@ -210,7 +210,7 @@ TEST(Calibrate, TheTrainerGoesBackToItsBestState) {
   const Buffer<float> old = trainer->weights_of(0);
   const GradientSinks sinks = trainer->sinks();
   for (int i = 0; i < 3; ++i) {
-    ASSERT_TRUE(passes->gradients(weights, passes->split().training[0], 1.0, sinks));
+    ASSERT_TRUE(passes->gradients(weights, {passes->split().training[0]}, sinks));
     trainer->step(1.0);
   }
   EXPECT_NE(passes->held_out_errors(weights)->all, before);

@@ -1,0 +1,112 @@
+#include "quantize/stage_budgets.h"
+
+#include <algorithm>
+
+#include "quantize/calibrate_plan.h"
+#include "quantize/plan.h"
+#include "quantize/tune.h"
+
+namespace tq {
+namespace {
+
+constexpr int64_t kLeastTokens = 8192;   // whose second moments are worth rounding by
+constexpr int64_t kLeastGradients = 2;   // sequences
+constexpr int64_t kLeastSteps = 4;       // of a calibration's stage
+constexpr int64_t kLeastTuneSteps = 8;
+constexpr double kPassesShare = 0.6;     // of the calibration's operations, at most, unless its tokens are the fewest
+
+double head_weights(const ModelSpec& spec) { return static_cast<double>(spec.head.in) * static_cast<double>(spec.head.out); }
+double linear_weights(const ModelSpec& spec) { return static_cast<double>(count_weights(spec).linears); }
+
+int64_t sequence_length(const ModelSpec& spec, const QuantizeOptions& options) { return std::min(options.sequence, spec.context); }
+
+// Forward, forward again where memory is short (counted whole), and the inputs' gradients; of the head, no second time.
+double gradient_operations(const ModelSpec& spec, double tokens) {
+  return tokens * (3 * linear_weights(spec) + 2 * head_weights(spec));
+}
+
+double tuning_operations(const ModelSpec& spec, const TuneSettings& settings) {
+  constexpr double kHeldOutSequences = 20;
+  const double length = static_cast<double>(settings.length);
+  const double learned = static_cast<double>(settings.steps * settings.batch) * length;
+  const double measured = static_cast<double>(settings.measures + 1) * kHeldOutSequences * length;
+  // A step: the original and the rounded model forward, and the inputs' gradients. A measurement: both forward.
+  return (3 * learned + 2 * measured) * (linear_weights(spec) + head_weights(spec));
+}
+
+CalibrationOperations calibration_operations(const ModelSpec& spec, const QuantizeOptions& options) {
+  return calibration_operations(spec, calibration_budget(options, count_weights(spec).linears),
+                                static_cast<double>(calibration_tokens(options)), static_cast<double>(sequence_length(spec, options)));
+}
+
+void limit_calibration(const ModelSpec& spec, double operations, QuantizeOptions& options) {
+  const int64_t length = sequence_length(spec, options);
+  const bool has_tokens = options.calibration_tokens > 0, has_steps = options.calibrate_steps > 0;
+  if (!has_tokens) {
+    const int64_t most = calibration_tokens(options);
+    options.calibration_tokens = most;
+    const double share = calibration_operations(spec, options).passes / (kPassesShare * operations);
+    if (share > 1) options.calibration_tokens = static_cast<int64_t>(static_cast<double>(most) / share) / length * length;
+    options.calibration_tokens = std::clamp(options.calibration_tokens, std::min(kLeastTokens, most), most);
+  }
+  if (has_steps) return;
+  const CalibrationBudget own = calibration_budget(options, count_weights(spec).linears);
+  const CalibrationOperations all = calibration_operations(spec, options);
+  if (all.all() <= operations) return;
+  const double scale = std::max(0.0, operations - all.passes) / all.steps;
+  const double steps = scale * static_cast<double>(own.steps * own.sequences);  // of one sequence
+  // Fewer sequences a step before fewer steps.
+  if (options.calibrate_sequences == 0)
+    options.calibrate_sequences = std::clamp<int64_t>(static_cast<int64_t>(steps) / own.steps, 1, own.sequences);
+  const auto affordable = static_cast<int64_t>(steps / static_cast<double>(options.calibrate_sequences));
+  options.calibrate_steps = std::clamp(affordable, std::min(kLeastSteps, own.steps), own.steps);
+}
+
+void limit_tuning(const ModelSpec& spec, double operations, QuantizeOptions& options) {
+  if (options.tune_steps > 0) return;
+  const TuneSettings own = tune_settings(options, spec.context);
+  options.tune_steps = own.steps;
+  const double all = tuning_operations(spec, own);
+  if (all <= operations) return;
+  TuneSettings none = own;
+  none.steps = 0;
+  const double measured = tuning_operations(spec, none);
+  const double scale = std::max(0.0, operations - measured) / (all - measured);
+  options.tune_steps = std::clamp(static_cast<int64_t>(scale * static_cast<double>(own.steps)), std::min(kLeastTuneSteps, own.steps), own.steps);
+}
+
+}  // namespace
+
+StageBudgets stage_budgets(Effort effort, bool is_device) {
+  constexpr StageBudgets kHost[2] = {{8e3, 40e3, 24e3}, {32e3, 220e3, 160e3}};
+  constexpr double kDevice = 8;  // times as many
+  if (effort == Effort::kBest) return {};
+  StageBudgets out = kHost[static_cast<size_t>(effort)];
+  if (is_device) out.gradients *= kDevice, out.calibration *= kDevice, out.tuning *= kDevice;
+  return out;
+}
+
+StageOperations stage_operations(const ModelSpec& spec, const QuantizeOptions& options) {
+  StageOperations out;
+  const double tokens = static_cast<double>(calibration_tokens(options));
+  if (uses_gradients(options))
+    out.gradients = gradient_operations(spec, options.gradient_tokens > 0 ? std::min(tokens, static_cast<double>(options.gradient_tokens)) : tokens);
+  if (uses_calibration(options)) out.calibration = calibration_operations(spec, options).all();
+  if (uses_tuning(options)) out.tuning = tuning_operations(spec, tune_settings(options, spec.context));
+  return out;
+}
+
+QuantizeOptions with_stage_budgets(const ModelSpec& spec, QuantizeOptions options, bool is_device) {
+  const StageBudgets budgets = stage_budgets(options.effort, is_device);
+  const double weights = linear_weights(spec) + head_weights(spec);
+  if (uses_calibration(options) && budgets.calibration > 0) limit_calibration(spec, budgets.calibration * weights, options);
+  if (uses_gradients(options) && budgets.gradients > 0 && options.gradient_tokens == 0) {
+    const int64_t length = sequence_length(spec, options), all = calibration_tokens(options);
+    const auto tokens = static_cast<int64_t>(budgets.gradients * weights / gradient_operations(spec, 1)) / length * length;
+    options.gradient_tokens = std::min(all, std::max(tokens, kLeastGradients * length));
+  }
+  if (uses_tuning(options) && budgets.tuning > 0) limit_tuning(spec, budgets.tuning * weights, options);
+  return options;
+}
+
+}  // namespace tq

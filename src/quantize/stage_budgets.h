@@ -1,0 +1,25 @@
+// How many operations each stage of the method may take, from which its tokens and steps follow.
+#pragma once
+
+#include "model/spec.h"
+#include "quantize/options.h"
+
+namespace tq {
+
+// Multiply-adds a weight of the linears and the head. 0: as many as the effort's own tokens and steps take.
+struct StageBudgets {
+  double gradients = 0, calibration = 0, tuning = 0;
+};
+StageBudgets stage_budgets(Effort effort, bool is_device);
+
+// Multiply-adds of a stage at these options; 0 for a stage that they don't have. Attention is not counted.
+struct StageOperations {
+  double gradients = 0, calibration = 0, tuning = 0;
+};
+StageOperations stage_operations(const ModelSpec& spec, const QuantizeOptions& options);
+
+// The options with what each stage may use: never more than the effort's own settings, never less than a stage needs to work at all.
+// What is given already (not 0) stays. is_device: the backend that trains is no processor.
+QuantizeOptions with_stage_budgets(const ModelSpec& spec, QuantizeOptions options, bool is_device);
+
+}  // namespace tq
