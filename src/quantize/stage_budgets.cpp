@@ -9,11 +9,13 @@
 namespace tq {
 namespace {
 
-constexpr int64_t kLeastTokens = 8192;   // whose second moments are worth rounding by
-constexpr int64_t kLeastGradients = 2;   // sequences
-constexpr int64_t kLeastSteps = 4;       // of a calibration's stage
+constexpr int64_t kLeastTokens = 8192;  // whose second moments are worth rounding by
+constexpr int64_t kLeastGradients = 2;  // sequences
+constexpr int64_t kLeastSteps = 4;      // of a calibration's stage
+constexpr int64_t kFewSteps = 8;        // below which a step's sequences are shortened
+constexpr int64_t kShortest = 256;      // tokens of a step's sequences
 constexpr int64_t kLeastTuneSteps = 8;
-constexpr double kPassesShare = 0.6;     // of the calibration's operations, at most, unless its tokens are the fewest
+constexpr double kPassesShare = 0.5;  // of the calibration's operations, at most, unless its tokens are the fewest
 
 double head_weights(const ModelSpec& spec) { return static_cast<double>(spec.head.in) * static_cast<double>(spec.head.out); }
 double linear_weights(const ModelSpec& spec) { return static_cast<double>(count_weights(spec).linears); }
@@ -21,9 +23,7 @@ double linear_weights(const ModelSpec& spec) { return static_cast<double>(count_
 int64_t sequence_length(const ModelSpec& spec, const QuantizeOptions& options) { return std::min(options.sequence, spec.context); }
 
 // Forward, forward again where memory is short (counted whole), and the inputs' gradients; of the head, no second time.
-double gradient_operations(const ModelSpec& spec, double tokens) {
-  return tokens * (3 * linear_weights(spec) + 2 * head_weights(spec));
-}
+double gradient_operations(const ModelSpec& spec, double tokens) { return tokens * (3 * linear_weights(spec) + 2 * head_weights(spec)); }
 
 double tuning_operations(const ModelSpec& spec, const TuneSettings& settings) {
   constexpr double kHeldOutSequences = 20;
@@ -37,6 +37,23 @@ double tuning_operations(const ModelSpec& spec, const TuneSettings& settings) {
 CalibrationOperations calibration_operations(const ModelSpec& spec, const QuantizeOptions& options) {
   return calibration_operations(spec, calibration_budget(options, count_weights(spec).linears),
                                 static_cast<double>(calibration_tokens(options)), static_cast<double>(sequence_length(spec, options)));
+}
+
+// To `share` of the operations of the effort's own steps: fewer sequences a step come before fewer steps, and where these would be very
+// few, shorter sequences.
+void limit_steps(const CalibrationBudget& own, double share, int64_t length, QuantizeOptions& options) {
+  if (options.calibrate_sequences == 0) {
+    options.calibrate_sequences = std::clamp<int64_t>(static_cast<int64_t>(share * static_cast<double>(own.sequences)), 1, own.sequences);
+    share *= static_cast<double>(own.sequences) / static_cast<double>(options.calibrate_sequences);
+  }
+  if (options.calibrate_tokens == 0) {
+    const int64_t most = own.tokens > 0 ? std::min(own.tokens, length) : length;
+    options.calibrate_tokens = most;
+    const double wanted = static_cast<double>(std::min(kFewSteps, own.steps)) / static_cast<double>(own.steps);
+    while (share < wanted && options.calibrate_tokens >= 2 * kShortest) options.calibrate_tokens /= 2, share *= 2;
+  }
+  options.calibrate_steps =
+      std::clamp(static_cast<int64_t>(share * static_cast<double>(own.steps)), std::min(kLeastSteps, own.steps), own.steps);
 }
 
 void limit_calibration(const ModelSpec& spec, double operations, QuantizeOptions& options) {
@@ -53,13 +70,7 @@ void limit_calibration(const ModelSpec& spec, double operations, QuantizeOptions
   const CalibrationBudget own = calibration_budget(options, count_weights(spec).linears);
   const CalibrationOperations all = calibration_operations(spec, options);
   if (all.all() <= operations) return;
-  const double scale = std::max(0.0, operations - all.passes) / all.steps;
-  const double steps = scale * static_cast<double>(own.steps * own.sequences);  // of one sequence
-  // Fewer sequences a step before fewer steps.
-  if (options.calibrate_sequences == 0)
-    options.calibrate_sequences = std::clamp<int64_t>(static_cast<int64_t>(steps) / own.steps, 1, own.sequences);
-  const auto affordable = static_cast<int64_t>(steps / static_cast<double>(options.calibrate_sequences));
-  options.calibrate_steps = std::clamp(affordable, std::min(kLeastSteps, own.steps), own.steps);
+  limit_steps(own, std::max(0.0, operations - all.passes) / all.steps, length, options);
 }
 
 void limit_tuning(const ModelSpec& spec, double operations, QuantizeOptions& options) {
@@ -72,14 +83,15 @@ void limit_tuning(const ModelSpec& spec, double operations, QuantizeOptions& opt
   none.steps = 0;
   const double measured = tuning_operations(spec, none);
   const double scale = std::max(0.0, operations - measured) / (all - measured);
-  options.tune_steps = std::clamp(static_cast<int64_t>(scale * static_cast<double>(own.steps)), std::min(kLeastTuneSteps, own.steps), own.steps);
+  options.tune_steps =
+      std::clamp(static_cast<int64_t>(scale * static_cast<double>(own.steps)), std::min(kLeastTuneSteps, own.steps), own.steps);
 }
 
 }  // namespace
 
 StageBudgets stage_budgets(Effort effort, bool is_device) {
-  constexpr StageBudgets kHost[2] = {{8e3, 40e3, 24e3}, {32e3, 220e3, 160e3}};
-  constexpr double kDevice = 8;  // times as many
+  constexpr StageBudgets kHost[2] = {{6e3, 36e3, 16e3}, {24e3, 144e3, 64e3}};
+  constexpr double kDevice = 16;  // times as many
   if (effort == Effort::kBest) return {};
   StageBudgets out = kHost[static_cast<size_t>(effort)];
   if (is_device) out.gradients *= kDevice, out.calibration *= kDevice, out.tuning *= kDevice;
@@ -90,7 +102,8 @@ StageOperations stage_operations(const ModelSpec& spec, const QuantizeOptions& o
   StageOperations out;
   const double tokens = static_cast<double>(calibration_tokens(options));
   if (uses_gradients(options))
-    out.gradients = gradient_operations(spec, options.gradient_tokens > 0 ? std::min(tokens, static_cast<double>(options.gradient_tokens)) : tokens);
+    out.gradients =
+        gradient_operations(spec, options.gradient_tokens > 0 ? std::min(tokens, static_cast<double>(options.gradient_tokens)) : tokens);
   if (uses_calibration(options)) out.calibration = calibration_operations(spec, options).all();
   if (uses_tuning(options)) out.tuning = tuning_operations(spec, tune_settings(options, spec.context));
   return out;

@@ -160,5 +160,13 @@ TEST(TokenWeights, WeightedMomentIsThatOfScaledTokens) {
   EXPECT_NEAR(h[3], (0.5 * 4 + 2 * 36) / 2.5, 1e-5);
 }
 
+TEST(TokenWeights, SequencesThatAreNotMeasuredCountAsTheMean) {
+  const std::vector<bool> is_measured = spread_sequences(5, 2);
+  EXPECT_EQ(std::count(is_measured.begin(), is_measured.end(), true), 2);
+  EXPECT_EQ(spread_sequences(3, 7), std::vector<bool>(3, true));
+  const TokenWeights all = with_means({{"tap", {2.0f, 0.5f, 0.25f, 1.25f}}}, {false, true, false, true}, 2);
+  EXPECT_EQ(all.at("tap"), (std::vector<float>{1, 1, 2.0f, 0.5f, 1, 1, 0.25f, 1.25f}));
+}
+
 }  // namespace
 }  // namespace tq

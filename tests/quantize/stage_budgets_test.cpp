@@ -1,0 +1,110 @@
+#include "quantize/stage_budgets.h"
+
+#include <gtest/gtest.h>
+
+#include "quantize/budget.h"
+#include "quantize/calibrate_plan.h"
+#include "quantize/plan.h"
+
+namespace tq {
+namespace {
+
+struct Shapes {
+  const char* name;
+  int64_t hidden, intermediate, layers, heads, kv_heads, vocabulary;
+};
+constexpr Shapes kShapes[] = {{"135m", 576, 1536, 30, 9, 3, 49152},
+                              {"0.5b", 896, 4864, 24, 14, 2, 151936},
+                              {"8b", 4096, 14336, 32, 32, 8, 128256},
+                              {"70b", 8192, 28672, 80, 64, 8, 128256}};
+
+ModelSpec spec_of(const Shapes& shapes) {
+  return shapes_of({{"architectures", {"LlamaForCausalLM"}},
+                    {"hidden_size", shapes.hidden},
+                    {"intermediate_size", shapes.intermediate},
+                    {"num_hidden_layers", shapes.layers},
+                    {"num_attention_heads", shapes.heads},
+                    {"num_key_value_heads", shapes.kv_heads},
+                    {"vocab_size", shapes.vocabulary},
+                    {"max_position_embeddings", 8192},
+                    {"rms_norm_eps", 1e-5},
+                    {"rope_theta", 500000.0}},
+                   shapes.name)
+      ->spec;
+}
+
+QuantizeOptions everything(Effort effort) {
+  QuantizeOptions options;
+  options.effort = effort;
+  options.gradients = options.calibrate = options.tune = true;
+  return options;
+}
+
+double weights_of(const ModelSpec& spec) {
+  return static_cast<double>(count_weights(spec).linears) + static_cast<double>(spec.head.in) * static_cast<double>(spec.head.out);
+}
+
+// What a stage cannot do without may take more at effort fast, where the held-out text and the fewest tokens are all there is.
+TEST(StageBudgets, AreRespectedByModelsOfEverySize) {
+  for (const Shapes& shapes : kShapes) {
+    SCOPED_TRACE(shapes.name);
+    const ModelSpec spec = spec_of(shapes);
+    for (const Effort effort : {Effort::kFast, Effort::kNormal})
+      for (const bool is_device : {false, true}) {
+        const double slack = effort == Effort::kFast && !is_device ? 3.0 : 1.1;
+        const QuantizeOptions options = with_stage_budgets(spec, everything(effort), is_device);
+        const StageOperations operations = stage_operations(spec, options);
+        const StageBudgets budgets = stage_budgets(effort, is_device);
+        EXPECT_LE(operations.gradients, slack * budgets.gradients * weights_of(spec));
+        EXPECT_LE(operations.calibration, slack * budgets.calibration * weights_of(spec));
+        EXPECT_LE(operations.tuning, slack * budgets.tuning * weights_of(spec));
+        EXPECT_GT(operations.gradients, 0);
+        EXPECT_GT(operations.calibration, 0);
+        EXPECT_GT(operations.tuning, 0);
+      }
+  }
+}
+
+TEST(StageBudgets, MoreEffortAndADeviceGetNoLess) {
+  const ModelSpec spec = spec_of(kShapes[1]);
+  const auto all = [&](Effort effort, bool is_device) {
+    const StageOperations of = stage_operations(spec, with_stage_budgets(spec, everything(effort), is_device));
+    return of.gradients + of.calibration + of.tuning;
+  };
+  EXPECT_LT(all(Effort::kFast, false), 0.5 * all(Effort::kNormal, false));
+  EXPECT_LT(all(Effort::kNormal, false), all(Effort::kNormal, true));
+  EXPECT_LE(all(Effort::kNormal, true), all(Effort::kBest, true));
+}
+
+TEST(StageBudgets, LeaveTheHighestEffortAlone) {
+  const ModelSpec spec = spec_of(kShapes[0]);
+  const QuantizeOptions options = with_stage_budgets(spec, everything(Effort::kBest), false);
+  EXPECT_EQ(options.calibration_tokens, 0);
+  EXPECT_EQ(options.gradient_tokens, 0);
+  EXPECT_EQ(options.calibrate_steps, 0);
+  EXPECT_EQ(options.tune_steps, 0);
+}
+
+TEST(StageBudgets, WhatIsGivenStays) {
+  const ModelSpec spec = spec_of(kShapes[0]);
+  QuantizeOptions options = everything(Effort::kFast);
+  options.calibration_tokens = 100'000, options.gradient_tokens = 90'000;
+  options.calibrate_steps = 100, options.calibrate_sequences = 7, options.tune_steps = 1000;
+  const QuantizeOptions limited = with_stage_budgets(spec, options, false);
+  EXPECT_EQ(limited.calibration_tokens, 100'000);
+  EXPECT_EQ(limited.gradient_tokens, 90'000);
+  EXPECT_EQ(limited.calibrate_steps, 100);
+  EXPECT_EQ(limited.calibrate_sequences, 7);
+  EXPECT_EQ(limited.tune_steps, 1000);
+}
+
+TEST(StageBudgets, StagesThatAreOffChangeNothing) {
+  const ModelSpec spec = spec_of(kShapes[0]);
+  const QuantizeOptions limited = with_stage_budgets(spec, QuantizeOptions{}, false);
+  EXPECT_EQ(limited.calibration_tokens, 0);
+  EXPECT_EQ(limited.calibrate_steps, 0);
+  EXPECT_EQ(limited.tune_steps, 0);
+}
+
+}  // namespace
+}  // namespace tq
