@@ -75,16 +75,10 @@ void limit_calibration(const ModelSpec& spec, double operations, QuantizeOptions
 
 void limit_tuning(const ModelSpec& spec, double operations, QuantizeOptions& options) {
   if (options.tune_steps > 0) return;
-  const TuneSettings own = tune_settings(options, spec.context);
-  options.tune_steps = own.steps;
-  const double all = tuning_operations(spec, own);
-  if (all <= operations) return;
-  TuneSettings none = own;
-  none.steps = 0;
-  const double measured = tuning_operations(spec, none);
-  const double scale = std::max(0.0, operations - measured) / (all - measured);
-  options.tune_steps =
-      std::clamp(static_cast<int64_t>(scale * static_cast<double>(own.steps)), std::min(kLeastTuneSteps, own.steps), own.steps);
+  options.tune_steps = tune_settings(options, spec.context).steps;
+  // One by one, since the number of measurements falls with the steps.
+  while (options.tune_steps > kLeastTuneSteps && tuning_operations(spec, tune_settings(options, spec.context)) > operations)
+    --options.tune_steps;
 }
 
 }  // namespace
