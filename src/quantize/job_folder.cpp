@@ -47,7 +47,7 @@ std::string job_identity(const Model& model, const QuantizePlan& plan) {
   if (uses_calibration(options))
     text += fmt::format("calibrated {} {} {} {} {}\n", options.calibrate_steps, options.calibrate_sequences, options.calibrate_tokens,
                         options.calibrate_weight_rate, options.calibrate_vector_rate);
-  if (uses_tuning(options)) text += fmt::format("tuned {} {}\n", options.tune_steps, options.tune_rate);
+  if (uses_tuning(options)) text += fmt::format("tuned {} {} {}\n", options.tune_steps, options.tune_measures, options.tune_rate);
   for (const auto& [name, bits] : options.rates) text += fmt::format("{} {}\n", name, bits);
   for (const std::string& file : options.calibration) {
     const auto read = read_text_file(file);

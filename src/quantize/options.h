@@ -50,6 +50,7 @@ struct QuantizeOptions {
   double calibrate_vector_rate = -1;
   std::optional<bool> tune;             // move scales, norms and biases of the rounded model towards the original; off when not given
   int64_t tune_steps = 0;               // 0: by effort
+  int64_t tune_measures = 0;            // of held-out text in the course of the steps; 0: the usual number
   double tune_rate = 0;                 // the highest rate of its steps, a relative change; 0: by the KL before
   std::map<std::string, double> rates;  // mean bits of linears by name, instead of `bits` and of what allocation chooses
   uint64_t byte_limit = 0;              // of the finished directory; 0: none. Where `bits` came from

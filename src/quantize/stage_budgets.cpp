@@ -75,10 +75,15 @@ void limit_calibration(const ModelSpec& spec, double operations, QuantizeOptions
 
 void limit_tuning(const ModelSpec& spec, double operations, QuantizeOptions& options) {
   if (options.tune_steps > 0) return;
-  options.tune_steps = tune_settings(options, spec.context).steps;
-  // One by one, since the number of measurements falls with the steps.
+  constexpr int64_t kStepsBetween = 8;  // a measurement takes as long as a few steps
+  const TuneSettings own = tune_settings(options, spec.context);
+  const auto set_steps = [&](int64_t steps) {
+    options.tune_steps = steps;
+    options.tune_measures = std::clamp<int64_t>(steps / kStepsBetween, 1, own.measures);
+  };
+  set_steps(own.steps);
   while (options.tune_steps > kLeastTuneSteps && tuning_operations(spec, tune_settings(options, spec.context)) > operations)
-    --options.tune_steps;
+    set_steps(options.tune_steps - 1);
 }
 
 }  // namespace

@@ -47,8 +47,8 @@ TuneSettings tune_settings(const QuantizeOptions& options, int64_t context) {
   settings.steps = options.tune_steps > 0 ? options.tune_steps : kSteps[effort];
   settings.batch = kBatch[effort];
   settings.length = std::min({kLength[effort], options.sequence, context});
-  constexpr int64_t kStepsBetween = 8;  // a measurement takes as long as a few steps
-  settings.measures = std::clamp<int64_t>(settings.steps / kStepsBetween, 1, settings.measures);
+  if (options.tune_measures > 0) settings.measures = options.tune_measures;
+  settings.measures = std::min(settings.measures, settings.steps);
   if (options.tune_rate > 0) settings.rate = options.tune_rate;
   settings.seed = options.seed;
   return settings;
