@@ -7,6 +7,7 @@
 #include "convert/import.h"
 #include "eval/summary.h"
 #include "quantize/job.h"
+#include "quantize/stage_budgets.h"
 
 namespace tq::cli {
 namespace {
@@ -93,10 +94,12 @@ Result<std::vector<Candidate>> candidates_of(const Flags& flags) {
 Status make_missing(const Model& model, std::vector<Candidate>& candidates, Session& session) {
   const Context context = session.context();
   std::vector<Candidate> there;
+  const bool is_device = !session.training_backend().is_host();
   for (Candidate& candidate : candidates) {
     std::error_code ignored;
     if (!fs::exists(candidate.directory, ignored)) {
-      const auto plan = make_plan(model, candidate.options);
+      const QuantizeOptions options = with_usual_stages(candidate.options, is_device);
+      const auto plan = make_plan(model, with_stage_budgets(model.spec, options, is_device));
       if (!plan && plan.error().code != ErrorCode::kUsage && plan.error().code != ErrorCode::kBadInput) return Unexpected(plan.error());
       if (!plan) {
         context.listener.warn(fmt::format("{} at {} bits is left out: {}", candidate.method, candidate.bits_text, plan.error().message));

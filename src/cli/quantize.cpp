@@ -288,7 +288,8 @@ Status act(const Flags& flags) {
       return bad_usage("--allocate on: the backend {} computes no gradients; use --backend cpu", session->backend().name());
     options.allocate = false;
   }
-  options = with_stage_budgets(model.spec, std::move(options), !session->training_backend().is_host());
+  const bool is_device = !session->training_backend().is_host();
+  options = with_stage_budgets(model.spec, with_usual_stages(std::move(options), is_device), is_device);
   TQ_ASSIGN(const QuantizePlan plan, make_plan(model, options));
   if (flags.dry_run) {
     print_plan(model, plan, flags, *session);
@@ -335,13 +336,15 @@ Command add_quantize(CLI::App& root) {
   app->add_option("--calibration", flags->calibration, "Text files to measure on instead of the built-in text");
   app->add_option("--calibration-tokens", flags->calibration_tokens, "Tokens to measure on; 0 follows effort and model")
       ->check(CLI::NonNegativeNumber);
-  app->add_option("--gradients", flags->gradients, "on or off: weight the tokens by what the loss feels at each linear; off when not given")
+  app->add_option("--gradients", flags->gradients,
+                  "on or off: weight the tokens by what the loss feels at each linear; not given: on for best, and for normal on a GPU")
       ->check(CLI::IsMember({"on", "off"}));
   app->add_option("--gradient-tokens", flags->gradient_tokens,
                   "Of the tokens to measure on, those that gradients weight; 0 follows effort and model")
       ->check(CLI::NonNegativeNumber);
-  app->add_option("--calibrate", flags->calibrate,
-                  "on or off: round the layers one after another, tuning what is not rounded yet; off when not given")
+  app->add_option(
+         "--calibrate", flags->calibrate,
+         "on or off: round the layers one after another, tuning what is not rounded yet; not given: on for best, and for normal on a GPU")
       ->check(CLI::IsMember({"on", "off"}));
   app->add_option("--calibrate-steps", flags->calibrate_steps, "Steps after each stage of a layer; 0 follows effort and model")
       ->check(CLI::Range(0, 100000));
@@ -353,8 +356,9 @@ Command add_quantize(CLI::App& root) {
                   "Learning rate of weights not rounded yet, relative to their size; 0: left alone; negative: by effort");
   app->add_option("--calibrate-vector-rate", flags->calibrate_vector_rate,
                   "Learning rate of row scales, norms and biases, relative to their size; negative: by effort");
-  app->add_option("--tune", flags->tune,
-                  "on or off: after rounding, move scales, norms and biases towards the original; off when not given")
+  app->add_option(
+         "--tune", flags->tune,
+         "on or off: after rounding, move scales, norms and biases towards the original; not given: on for best, and for normal on a GPU")
       ->check(CLI::IsMember({"on", "off"}));
   app->add_option("--tune-steps", flags->tune_steps, "Steps of the tuning; 0 follows effort and model")->check(CLI::Range(0, 100000));
   app->add_option("--tune-rate", flags->tune_rate, "Highest relative change in a step of the tuning; 0: by the KL that it begins with")

@@ -108,6 +108,13 @@ StageOperations stage_operations(const ModelSpec& spec, const QuantizeOptions& o
   return out;
 }
 
+QuantizeOptions with_usual_stages(QuantizeOptions options, bool is_device) {
+  if (options.method != Method::kTurboquant) return options;
+  const bool is_on = options.effort == Effort::kBest || (options.effort == Effort::kNormal && is_device);
+  for (std::optional<bool>* stage : {&options.gradients, &options.calibrate, &options.tune}) *stage = stage->value_or(is_on);
+  return options;
+}
+
 QuantizeOptions with_stage_budgets(const ModelSpec& spec, QuantizeOptions options, bool is_device) {
   const StageBudgets budgets = stage_budgets(options.effort, is_device);
   const double weights = linear_weights(spec) + head_weights(spec);

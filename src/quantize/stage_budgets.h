@@ -18,6 +18,10 @@ struct StageOperations {
 };
 StageOperations stage_operations(const ModelSpec& spec, const QuantizeOptions& options);
 
+// Gradients, calibration and tuning where they are not given: on at effort best, and at normal where a device trains. On a processor they
+// take many times as long as rounding. Rivals have none.
+QuantizeOptions with_usual_stages(QuantizeOptions options, bool is_device);
+
 // The options with what each stage may use: never more than the effort's own settings, never less than a stage needs to work at all.
 // What is given already (not 0) stays. is_device: the backend that trains is no processor.
 QuantizeOptions with_stage_budgets(const ModelSpec& spec, QuantizeOptions options, bool is_device);

@@ -106,5 +106,23 @@ TEST(StageBudgets, StagesThatAreOffChangeNothing) {
   EXPECT_EQ(limited.tune_steps, 0);
 }
 
+TEST(UsualStages, AreThoseThatTheMachineCanBear) {
+  const auto is_on = [](Effort effort, bool is_device, std::optional<bool> given = {}, Method method = Method::kTurboquant) {
+    QuantizeOptions options;
+    options.effort = effort, options.method = method, options.tune = given;
+    return uses_tuning(with_usual_stages(options, is_device));
+  };
+  EXPECT_FALSE(is_on(Effort::kFast, true));
+  EXPECT_FALSE(is_on(Effort::kNormal, false));
+  EXPECT_TRUE(is_on(Effort::kNormal, true));
+  EXPECT_TRUE(is_on(Effort::kBest, false));
+  EXPECT_TRUE(is_on(Effort::kFast, false, true));
+  EXPECT_FALSE(is_on(Effort::kBest, true, false));
+  EXPECT_FALSE(is_on(Effort::kBest, true, {}, Method::kGptq));
+  QuantizeOptions rival;
+  rival.method = Method::kGptq, rival.effort = Effort::kBest;
+  EXPECT_FALSE(uses_gradients(with_usual_stages(rival, true)));
+}
+
 }  // namespace
 }  // namespace tq
