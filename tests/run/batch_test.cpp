@@ -21,6 +21,7 @@ struct Answer {
 struct Case {
   std::string backend, model;
   int64_t window;  // of every second layer, the first included; 0: all positions
+  friend void PrintTo(const Case& each, std::ostream* out) { *out << each.backend << " " << each.model; }
 };
 
 // On a device in float, which one token and many do not differ in by more than rounding.
