@@ -26,10 +26,9 @@ int64_t sequence_length(const ModelSpec& spec, const QuantizeOptions& options) {
 double gradient_operations(const ModelSpec& spec, double tokens) { return tokens * (3 * linear_weights(spec) + 2 * head_weights(spec)); }
 
 double tuning_operations(const ModelSpec& spec, const TuneSettings& settings) {
-  constexpr double kHeldOutSequences = 20;
   const double length = static_cast<double>(settings.length);
   const double learned = static_cast<double>(settings.steps * settings.batch) * length;
-  const double measured = static_cast<double>(settings.measures + 1) * kHeldOutSequences * length;
+  const double measured = static_cast<double>((settings.measures + 1) * kUsualHeldOut) * length;
   // A step: the original and the rounded model forward, and the inputs' gradients. A measurement: both forward.
   return (3 * learned + 2 * measured) * (linear_weights(spec) + head_weights(spec));
 }

@@ -62,7 +62,7 @@ bool stays_decoded(const ModelSpec& spec, bool is_host) {
 }
 
 uint64_t tuning_memory(const ModelSpec& spec, const TuneSettings& settings) {
-  constexpr int64_t kHeldOut = 20, kLogits = 6;  // sequences; arrays of a chunk's logits
+  constexpr int64_t kLogits = 6;  // arrays of a chunk's logits
   const int64_t head = spec.head.in * spec.head.out, steps = (settings.steps + settings.measures - 1) / settings.measures;
   int64_t activations = 0;  // of a layer, kept and as gradients
   for (const auto& layer : spec.layers) {
@@ -71,7 +71,7 @@ uint64_t tuning_memory(const ModelSpec& spec, const TuneSettings& settings) {
       for (const Linear* linear : linears(block)) here += 2 * (linear->in + linear->out);
     activations = std::max(activations, here);
   }
-  const int64_t states = (steps * settings.batch + 2 * kHeldOut) * settings.length * spec.hidden;
+  const int64_t states = (steps * settings.batch + 2 * kUsualHeldOut) * settings.length * spec.hidden;
   const int64_t weights = count_weights(spec).linears / (stays_decoded(spec, true) ? 1 : std::max<int64_t>(1, spec.layers_count()));
   return sizeof(float) *
              static_cast<uint64_t>(weights + 2 * head + states + settings.length * activations + kLogits * kChunk * spec.vocabulary) +

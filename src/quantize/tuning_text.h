@@ -12,12 +12,15 @@ struct TuningText {
   std::vector<std::string> domains;             // names of the texts that have held-out sequences
 };
 
+constexpr int64_t kHeldOutOfText = 4;                  // sequences
+constexpr int64_t kUsualHeldOut = 5 * kHeldOutOfText;  // with the five texts of the program
+
 struct TuningTextRequest {
   std::span<const CalibrationText> texts;
   std::span<const std::vector<TokenId>> calibration;  // what the rounding was measured on
   int64_t length = 512;                               // tokens of a sequence
   int64_t count = 0;                                  // sequences wanted; fewer if the texts have no more
-  int64_t held_out = 4;                               // of each text, at most a quarter of it; a text of one sequence has none
+  int64_t held_out = kHeldOutOfText;                  // of each text, at most a quarter of it; a text of one sequence has none
 };
 // Held-out sequences are such that no calibration sequence shares a token with, as far as a text has any. With a bos token at the front of
 // each, if the vocabulary adds one.
