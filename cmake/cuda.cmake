@@ -12,5 +12,5 @@ find_package(CUDAToolkit REQUIRED)
 # tq_cuda(target): its CUDA sources.
 function(tq_cuda target)
   target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:-O3;-Xcompiler=-Wall,-Wextra,-Werror>")
-  target_link_libraries(${target} PUBLIC CUDA::cudart_static CUDA::cublas)
+  target_link_libraries(${target} PUBLIC CUDA::cudart_static CUDA::cublas CUDA::cusolver)
 endfunction()

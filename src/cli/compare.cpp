@@ -175,7 +175,8 @@ Status act(const Flags& flags) {
     report.subjects.back().model.name = candidate.method + " " + candidate.bits_text;
     models.push_back(std::move(loaded));
   }
-  TQ_TRY(measure(models, original.get(), wanted, !flags.json, *session, report));
+  TQ_ASSIGN(const std::vector<CalibrationText> calibration, read_calibration(candidates[0].options));
+  TQ_TRY(measure({models, original.get(), wanted, calibration, !flags.json}, *session, report));
   const Json json = comparison_json(flags, wanted, candidates, report);
   TQ_TRY(write_file(flags.output + "/report.html", report::page(report)));
   TQ_TRY(write_file(flags.output + "/compare.json", json.dump(2) + "\n"));

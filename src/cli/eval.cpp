@@ -45,7 +45,8 @@ Status act(const Flags& flags) {
     report.subjects.push_back({.model = report::gather_facts(loaded->model), .texts = {}, .tasks = {}});
     models.push_back(std::move(loaded));
   }
-  TQ_TRY(measure(models, original.get(), wanted, !flags.json, *session, report));
+  const std::vector<CalibrationText> calibration = known_calibration(models);
+  TQ_TRY(measure({models, original.get(), wanted, calibration, !flags.json}, *session, report));
   if (!flags.report.empty()) TQ_TRY(write_file(flags.report, report::page(report)));
   if (!flags.json) {
     if (!flags.report.empty()) fmt::print("report: {}\n", flags.report);

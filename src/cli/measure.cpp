@@ -5,15 +5,25 @@
 #include "base/mapped_file.h"
 #include "convert/import.h"
 #include "eval/summary.h"
+#include "quantize/text_overlap.h"
 
 namespace tq::cli {
 namespace {
 
+constexpr double kOverlapShare = 0.001;  // licences and the like are below it
+
 std::string file_name(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
-Result<EvalText> read_text(const std::string& path, const Tokenizer& tokenizer, Protocol protocol) {
+// Warns of what the models have been calibrated on.
+Result<EvalText> read_text(const std::string& path, const MeasureRequest& request, Session& session) {
   TQ_ASSIGN(const std::string text, read_text_file(path));
-  return EvalText{file_name(path), tokenizer.encode(text, false, protocol == Protocol::kSecondHalf)};
+  for (const TextOverlap& overlap : overlaps(text, request.calibration))
+    if (overlap.share >= kOverlapShare)
+      session.context().listener.warn(
+          fmt::format("{}: {:.1f} % of its runs of {} words stand in the calibration text {}; figures on it flatter", path,
+                      100 * overlap.share, kOverlapWords, overlap.calibration));
+  const Tokenizer& tokenizer = *request.models[0]->model.tokenizer;
+  return EvalText{file_name(path), tokenizer.encode(text, false, request.wanted.options.protocol == Protocol::kSecondHalf)};
 }
 
 std::vector<std::string> list_of(const std::string& text) {
@@ -92,13 +102,23 @@ Result<std::unique_ptr<Loaded>> load(const std::string& path, Session& session) 
   return loaded;
 }
 
-Status measure(const std::vector<std::unique_ptr<Loaded>>& models, Loaded* original, const Measurements& wanted, bool print,
-               Session& session, report::Report& report) {
+std::vector<CalibrationText> known_calibration(const std::vector<std::unique_ptr<Loaded>>& models) {
+  for (const auto& each : models) {
+    const auto record = read_json_file(each->model.source + "/turboquant.json");
+    if (!record || !record->is_object()) continue;
+    const auto names = record->find("calibration");
+    if (names == record->end() || *names == Json{kBuiltInCalibration}) return built_in_calibration();
+  }
+  return {};
+}
+
+Status measure(const MeasureRequest& request, Session& session, report::Report& report) {
+  const auto& [models, original, wanted, calibration, print] = request;
   Network* const reference = original ? &*original->network : nullptr;
   std::vector<Network*> networks;
   for (const auto& each : models) networks.push_back(&*each->network);
   for (const std::string& path : wanted.texts) {
-    TQ_ASSIGN(const EvalText text, read_text(path, *models[0]->model.tokenizer, wanted.options.protocol));
+    TQ_ASSIGN(const EvalText text, read_text(path, request, session));
     TQ_ASSIGN(std::vector<TextResult> results, evaluate(networks, reference, text, wanted.options, session.context()));
     if (print && &path == &wanted.texts.front()) fmt::print("{}\n", report.protocol);
     for (size_t i = 0; i < models.size(); ++i) {

@@ -10,6 +10,7 @@
 #include "eval/report/report.h"
 #include "eval/tasks/run.h"
 #include "graph/network.h"
+#include "quantize/calibration.h"
 
 namespace tq::cli {
 
@@ -40,9 +41,18 @@ struct Loaded {
 };
 Result<std::unique_ptr<Loaded>> load(const std::string& path, Session& session);
 
+// The text that artifacts among the models were calibrated on, as far as it can be had: the built-in one.
+std::vector<CalibrationText> known_calibration(const std::vector<std::unique_ptr<Loaded>>& models);
+
 // Fills the texts and tasks of report.subjects (one for each model) and report.original_tasks. With print, figures are printed as they
-// come.
-Status measure(const std::vector<std::unique_ptr<Loaded>>& models, Loaded* original, const Measurements& wanted, bool print,
-               Session& session, report::Report& report);
+// come. Texts that overlap the calibration are warned about.
+struct MeasureRequest {
+  const std::vector<std::unique_ptr<Loaded>>& models;
+  Loaded* original = nullptr;
+  const Measurements& wanted;
+  std::span<const CalibrationText> calibration;
+  bool print = false;
+};
+Status measure(const MeasureRequest& request, Session& session, report::Report& report);
 
 }  // namespace tq::cli

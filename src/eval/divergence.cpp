@@ -3,23 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include "eval/logits.h"
-
 namespace tq {
 namespace {
 
-constexpr int64_t kChunk = 64;  // positions whose logits exist at a time
-
-double divergence(const float* original, const LogSum& original_sum, const float* logits, const LogSum& sum, int64_t count) {
-  double total = 0;
-  const double shift = sum.value - original_sum.value;
-  for (int64_t i = 0; i < count; ++i) {
-    const double log_p = original[i] - original_sum.value;
-    if (log_p < -40) continue;  // below 1e-17 each: nothing to double precision
-    total += std::exp(log_p) * (static_cast<double>(original[i]) - logits[i] + shift);
-  }
-  return total;
-}
+constexpr int64_t kHostChunk = 64, kDeviceChunk = 256;  // positions whose logits exist at a time
 
 struct Window {
   std::vector<TokenId> tokens;
@@ -54,8 +41,8 @@ class Pass {
     network_->backend().copy(states_.as<float>(), hidden, states_.bytes());
   }
   // logits[count, V] of positions from `position` on
-  void head(int64_t position, int64_t count, float* logits) {
-    network_->head(states_.as<float>() + position * network_->model().spec.hidden, count, logits, precision_);
+  void logits(int64_t position, int64_t count, float* logits) {
+    network_->logits(states_.as<float>() + position * network_->model().spec.hidden, count, logits, precision_);
   }
 
  private:
@@ -76,7 +63,7 @@ struct Subject {
 
 class Evaluation {
  public:
-  Evaluation(const EvalOptions& options, const Context& context) : options_(options), context_(context) {}
+  explicit Evaluation(const EvalOptions& options) : options_(options) {}
 
   Status prepare(std::span<Network* const> networks, Network* original) {
     for (Network* network : networks) {
@@ -88,10 +75,13 @@ class Evaluation {
     if (original) {
       TQ_ASSIGN(original_, Pass::create(*original, Precision::kInt8, options_.window));
     }
+    backend_ = &networks[0]->backend();
     vocabulary_ = networks[0]->model().spec.vocabulary;
-    for (Buffer<float>* logits : {&logits_, &original_logits_})
-      *logits = Buffer<float>::uninitialized(static_cast<size_t>(kChunk * vocabulary_));
-    original_sums_.resize(kChunk);
+    chunk_ = std::min(backend_->is_host() ? kHostChunk : kDeviceChunk, options_.window);
+    for (Memory* logits : {&logits_, &original_logits_}) {
+      TQ_ASSIGN(*logits, backend_->allocate(static_cast<uint64_t>(chunk_ * vocabulary_) * sizeof(float)));
+    }
+    scores_.resize(static_cast<size_t>(chunk_));
     return {};
   }
 
@@ -103,68 +93,47 @@ class Evaluation {
       subject.pass.run(window);
       if (subject.exact) subject.exact->run(window);
     }
-    for (int64_t at = 0; at < count; at += kChunk) {
-      const int64_t here = std::min(kChunk, count - at);
-      if (original_) read_original(first + at, here);
-      for (Subject& subject : subjects_) score(subject, window, first + at, here);
+    for (int64_t at = 0; at < count; at += chunk_) {
+      const int64_t here = std::min(chunk_, count - at);
+      if (original_) original_->logits(first + at, here, original_logits_.as<float>());
+      for (Subject& subject : subjects_) append(subject, window, first + at, here);
     }
   }
 
   Positions take(size_t subject) { return std::move(subjects_[subject].positions); }
 
  private:
-  template <typename Function>
-  void each_position(int64_t count, const Function& function) {
-    context_.threads.run(count, 1, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) function(i);
-    });
+  // Of positions [first, first + count) of the window, whose logits by the original are there.
+  std::span<const TokenScore> score(Pass& pass, const Window& window, int64_t first, int64_t count) {
+    pass.logits(first, count, logits_.as<float>());
+    backend_->score({.logits = logits_.as<float>(),
+                     .reference = original_ ? original_logits_.as<float>() : nullptr,
+                     .next = std::span(window.tokens).subspan(static_cast<size_t>(first + 1), static_cast<size_t>(count)),
+                     .score = scores_.data(),
+                     .vocabulary = vocabulary_});
+    return std::span(scores_).first(static_cast<size_t>(count));
   }
 
-  void read_original(int64_t first, int64_t count) {
-    original_->head(first, count, original_logits_.data());
-    each_position(count, [&](int64_t i) {
-      original_sums_[static_cast<size_t>(i)] = log_sum(original_logits_.data() + i * vocabulary_, vocabulary_);
-    });
-  }
-
-  // Positions [first, first + count) of the window; the original's logits of them are there.
-  void score(Subject& subject, const Window& window, int64_t first, int64_t count) {
+  void append(Subject& subject, const Window& window, int64_t first, int64_t count) {
     Positions& out = subject.positions;
-    const size_t base = out.loss.size(), size = base + static_cast<size_t>(count);
-    out.loss.resize(size);
-    if (original_)
-      for (auto* values : {&out.loss_original, &out.kl, &out.same_top}) values->resize(size);
-    subject.pass.head(first, count, logits_.data());
-    each_position(count, [&](int64_t i) {
-      const size_t at = base + static_cast<size_t>(i);
-      const TokenId next = window.tokens[static_cast<size_t>(first + i + 1)];
-      const float* own = logits_.data() + i * vocabulary_;
-      const LogSum sum = log_sum(own, vocabulary_);
-      out.loss[at] = sum.value - own[next];
-      if (!original_) return;
-      const float* other = original_logits_.data() + i * vocabulary_;
-      const LogSum& other_sum = original_sums_[static_cast<size_t>(i)];
-      out.loss_original[at] = other_sum.value - other[next];
-      out.kl[at] = divergence(other, other_sum, own, sum, vocabulary_);
-      out.same_top[at] = sum.top == other_sum.top ? 1.0 : 0.0;
-    });
+    for (const TokenScore& each : score(subject.pass, window, first, count)) {
+      out.loss.push_back(each.loss);
+      if (!original_) continue;
+      out.loss_original.push_back(each.reference_loss);
+      out.kl.push_back(each.divergence);
+      out.same_top.push_back(each.top == each.reference_top ? 1.0 : 0.0);
+    }
     if (!subject.exact) return;
-    out.kl_float.resize(size);
-    subject.exact->head(first, count, logits_.data());
-    each_position(count, [&](int64_t i) {
-      const float *own = logits_.data() + i * vocabulary_, *other = original_logits_.data() + i * vocabulary_;
-      out.kl_float[base + static_cast<size_t>(i)] =
-          divergence(other, original_sums_[static_cast<size_t>(i)], own, log_sum(own, vocabulary_), vocabulary_);
-    });
+    for (const TokenScore& each : score(*subject.exact, window, first, count)) out.kl_float.push_back(each.divergence);
   }
 
   const EvalOptions& options_;
-  const Context& context_;
-  int64_t vocabulary_ = 0;
+  Backend* backend_ = nullptr;  // of all networks
+  int64_t vocabulary_ = 0, chunk_ = 0;
   std::vector<Subject> subjects_;
   std::optional<Pass> original_;
-  Buffer<float> logits_, original_logits_;
-  std::vector<LogSum> original_sums_;
+  Memory logits_, original_logits_;  // [chunk, V]
+  std::vector<TokenScore> scores_;
 };
 
 // Means of windows are nearly independent; positions are not.
@@ -226,7 +195,7 @@ Result<std::vector<TextResult>> evaluate(std::span<Network* const> networks, Net
     return bad_input("{}: it has {} tokens, less than one window of {}; give more text or a smaller --window", text.name,
                      text.tokens.size(), options.window);
   const bool has_bos = first.tokenizer && !first.tokenizer->encode("", false, true).empty();
-  Evaluation evaluation(options, context);
+  Evaluation evaluation(options);
   TQ_TRY(evaluation.prepare(networks, original));
   for (int64_t i = 0; i < windows; ++i) {
     if (context.stopped()) return fail(ErrorCode::kInterrupted, "stopped");

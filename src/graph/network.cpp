@@ -56,14 +56,18 @@ uint64_t Network::recording(const BatchArgs& args, const float* hidden) const {
 
 Network::Choice Network::choose(const float* hidden, Precision precision) {
   float* logits = workspace_.floats(kLogits, model_->spec.vocabulary);
-  forward_head(model_->spec, head_, *backend_, {.hidden = hidden, .tokens = 1, .logits = logits, .precision = precision}, workspace_);
+  this->logits(hidden, 1, logits, precision);
   return {backend_->argmax(logits, model_->spec.vocabulary), logits};
+}
+
+void Network::logits(const float* hidden, int64_t tokens, float* logits, Precision precision) {
+  forward_head(model_->spec, head_, *backend_, {.hidden = hidden, .tokens = tokens, .logits = logits, .precision = precision}, workspace_);
 }
 
 void Network::head(const float* hidden, int64_t tokens, float* logits, Precision precision) {
   const int64_t count = tokens * model_->spec.vocabulary;
   float* own = backend_->is_host() ? logits : workspace_.floats(kLogits, count);
-  forward_head(model_->spec, head_, *backend_, {.hidden = hidden, .tokens = tokens, .logits = own, .precision = precision}, workspace_);
+  this->logits(hidden, tokens, own, precision);
   if (own != logits) backend_->download(logits, own, static_cast<uint64_t>(count) * sizeof(float));
 }
 

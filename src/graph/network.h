@@ -34,6 +34,8 @@ class Network {
     const float* logits;  // [vocabulary]
   };
   Choice choose(const float* hidden, Precision precision = Precision::kInt8);
+  // logits[T, vocabulary] of hidden states [T, H], both in the backend's memory.
+  void logits(const float* hidden, int64_t tokens, float* logits, Precision precision = Precision::kInt8);
   // logits[T, vocabulary], in the host's memory, of hidden states [T, H] in the backend's.
   void head(const float* hidden, int64_t tokens, float* logits, Precision precision = Precision::kInt8);
 

@@ -186,6 +186,22 @@ struct PassArgs {
   uint64_t recording = 0;
 };
 
+// How well rows of logits predict the tokens that come next, and how far they are from another model's. In nats.
+struct TokenScore {
+  double loss = 0;            // -log softmax(logits)[next]
+  double reference_loss = 0;  // of the reference
+  double divergence = 0;      // KL(softmax(reference) || softmax(logits))
+  int32_t top = 0;            // index of the largest logit, the first of equals
+  int32_t reference_top = 0;
+};
+struct ScoreArgs {
+  const float* logits = nullptr;     // [T, V]
+  const float* reference = nullptr;  // [T, V], or null: then only loss and top are set
+  std::span<const int32_t> next;     // [T], the host's
+  TokenScore* score = nullptr;       // [T], the host's; there when the call returns
+  int64_t vocabulary = 0;
+};
+
 class DeviceQuantizer;
 class Training;
 
@@ -230,6 +246,7 @@ class Backend {
   virtual void scatter_add(const RowsArgs& args);
   // The index of the largest value, the first of equals. Waits for it.
   virtual int32_t argmax(const float* values, int64_t count);
+  virtual void score(const ScoreArgs& args) = 0;
   // The gradients of these operations (kernels/training.h); null where a backend has none.
   virtual Training* training() { return nullptr; }
   // What quantization leaves to a device (kernels/device_quantizer.h); null where the memory is the host's.

@@ -48,10 +48,20 @@ struct MomentArgs {
   float* sum = nullptr;  // [C, C], the device's
 };
 
+// The feedback of LDLQ (quantize/objective.h). Pointers are the host's.
+struct FactorArgs {
+  const float* hessian = nullptr;  // [C, C], damped
+  int64_t columns = 0;
+  float* feedback = nullptr;  // [C, C] U[j, k] / U[k, k] above the diagonal of H = U U^T, else zeros
+  float* root = nullptr;      // [C] U[k, k]
+};
+
 class DeviceQuantizer {
  public:
   virtual ~DeviceQuantizer() = default;
   virtual void second_moment(const MomentArgs& args) = 0;
+  // In float. May be called from several threads. False: H is not positive definite. Errors as a line of text.
+  virtual std::string factor(const FactorArgs& args, bool& is_definite) = 0;
   // The loop of quantize/round.h for matrices of one width. Errors as a line of text; empty: done.
   virtual std::string round(const RoundBatch& batch, std::vector<RoundedMatrix>& out) = 0;
   virtual uint64_t free_bytes() const = 0;

@@ -17,6 +17,9 @@ struct CalibrationText {
   std::string text;
 };
 
+// How turboquant.json names the text that comes with the program, instead of files.
+constexpr std::string_view kBuiltInCalibration = "built-in";
+
 // The text that comes with the program: web pages, an encyclopedia, code, many languages, technical prose.
 std::vector<CalibrationText> built_in_calibration();
 

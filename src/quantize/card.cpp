@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "artifact/format.h"
+#include "quantize/calibration.h"
 #include "quantize/plan.h"
 #include "quantize/tune.h"
 
@@ -19,6 +20,14 @@ std::string source_name(const Model& model) {
   std::filesystem::path path(model.source);
   if (!path.has_filename()) path = path.parent_path();
   return path.filename().string();
+}
+
+// Names of the calibration's texts, without their folders.
+Json calibration_names(const QuantizeOptions& options) {
+  if (options.calibration.empty()) return {kBuiltInCalibration};
+  Json names = Json::array();
+  for (const std::string& path : options.calibration) names.push_back(std::filesystem::path(path).filename().string());
+  return names;
 }
 
 Json quantization_config(const QuantizePlan& plan) {
@@ -82,6 +91,7 @@ std::string record_text(const Model& model, const QuantizePlan& plan, const Reco
                  {"act_order", uses_act_order(options)},
                  {"effort", effort_name(options.effort)},
                  {"windows", windows},
+                 {"calibration", calibration_names(options)},
                  {"calibration_tokens", calibration_tokens(options)},
                  {"calibration_sequence", options.sequence},
                  {"gradients", uses_gradients(options)},

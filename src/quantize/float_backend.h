@@ -22,6 +22,7 @@ class FloatBackend final : public Backend {
   void attend(const AttendArgs& args) override { other_.attend(args); }
   void gated(const GatedArgs& args) override { other_.gated(args); }
   void add(float* sum, const float* addend, int64_t count) override { other_.add(sum, addend, count); }
+  void score(const ScoreArgs& args) override { other_.score(args); }
   Training* training() override { return training_.get(); }
 
  private:

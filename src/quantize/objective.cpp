@@ -39,6 +39,18 @@ void normalise_bands(Buffer<float>& upper, int64_t n, int64_t band) {
   for (int64_t j = 0; j < n; ++j) std::fill_n(upper.data() + j * n, std::min(n, (j / band + 1) * band), 0.0f);
 }
 
+// Whether the device had an answer.
+bool factor_on(DeviceQuantizer& device, const Buffer<float>& hessian, int64_t n, Objective& out, bool& is_definite) {
+  std::vector<float> root(static_cast<size_t>(n));
+  if (!device.factor({hessian.data(), n, out.feedback.data(), root.data()}, is_definite).empty()) return false;
+  out.diagonal.clear();
+  for (const float each : root) {
+    is_definite = is_definite && each > 0;
+    out.diagonal.push_back(static_cast<double>(each) * static_cast<double>(each));
+  }
+  return true;
+}
+
 bool factor(const Buffer<float>& hessian, int64_t n, int64_t band, Objective& out) {
   mirror(hessian.data(), n, out.feedback.data());
   // Row-major lower is column-major upper: no transposition inside LAPACK.
@@ -69,7 +81,7 @@ Objective identity_objective(int64_t columns) {
   return objective;
 }
 
-Objective factored_objective(Buffer<float> hessian, int64_t columns, double damping, int64_t band) {
+Objective factored_objective(Buffer<float> hessian, int64_t columns, double damping, int64_t band, DeviceQuantizer* device) {
   use_one_blas_thread();
   double trace = 0;
   for (int64_t i = 0; i < columns; ++i) trace += static_cast<double>(hessian[static_cast<size_t>(i * columns + i)]);
@@ -83,7 +95,10 @@ Objective factored_objective(Buffer<float> hessian, int64_t columns, double damp
     add_diagonal(objective.hessian, columns, static_cast<float>((damping - added) * mean));
     added = damping;
     objective.damping = damping * mean;
-    if (factor(objective.hessian, columns, band, objective)) return objective;
+    bool is_definite = false;
+    if (!device || band != 1 || !factor_on(*device, objective.hessian, columns, objective, is_definite))
+      is_definite = factor(objective.hessian, columns, band, objective);
+    if (is_definite) return objective;
     TQ_CHECK(damping < 1e6);  // a diagonal that dominates always factors
   }
 }

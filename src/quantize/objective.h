@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
+#include "kernels/device_quantizer.h"
 #include "tensor/tensor_view.h"
 
 namespace tq {
@@ -25,7 +27,8 @@ Objective make_objective(Buffer<float> hessian, int64_t columns, const uint8_t* 
 void rotate_hessian(Buffer<float>& hessian, int64_t columns, const uint8_t* sign);
 // The same of a Hessian in the basis and order that the rounding works in. band: columns that are rounded together; their feedback is that
 // of a block LDL factorisation (feedback[j, k] = (U[j, K] U[K, K]^-1)[k], K the band of k). `diagonal` speaks of single columns only.
-Objective factored_objective(Buffer<float> hessian, int64_t columns, double damping, int64_t band);
+// device, unless null, factors where the band is 1 and it has the memory.
+Objective factored_objective(Buffer<float> hessian, int64_t columns, double damping, int64_t band, DeviceQuantizer* device = nullptr);
 // Rows and columns order[0], order[1], …
 Buffer<float> permuted(const Buffer<float>& hessian, const std::vector<int64_t>& order);
 // Columns by falling diagonal, ties in their order: GPTQ's act-order.

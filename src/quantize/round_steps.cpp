@@ -150,13 +150,13 @@ class StepRounder {
     if (method == Method::kTurboquant) {
       rotate_hessian(moment, input.columns, input.sign->data());
       if (uses_act_order(plan_.options)) order_input(input, moment);
-      input.objective = factored_objective(std::move(moment), input.columns, damping, 1);
+      input.objective = factored_objective(std::move(moment), input.columns, damping, 1, backend_.quantizer());
     } else if (method == Method::kQuip) {
       input.objective = e8p_objective(std::move(moment), input.columns, input.sign->data(), damping);
     } else {
       if (method == Method::kAwq) scale_input(input, moment);
       if (method == Method::kGptq && uses_act_order(plan_.options)) order_input(input, moment);
-      input.objective = factored_objective(std::move(moment), input.columns, damping, 1);
+      input.objective = factored_objective(std::move(moment), input.columns, damping, 1, backend_.quantizer());
       if (method != Method::kGptq) input.objective.feedback = {}, input.objective.diagonal.clear();
     }
     if (input.expert < 0) return;

@@ -3,7 +3,7 @@
 import json
 import unittest
 
-from tiny_model import QUANTIZE, ProgramTest
+from tiny_model import DATA, QUANTIZE, ProgramTest
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 40
 
@@ -64,6 +64,30 @@ class Evaluate(ProgramTest):
         broken = self.folder / "broken.jsonl"
         broken.write_text(self.choices.read_text() + '{"query": 3}\n')
         self.fails(3, "eval", self.model, "--tasks", broken, says="broken.jsonl:13")
+
+    def test_text_of_the_calibration_is_warned_about_by_name(self):
+        built_in = (DATA.parents[1] / "data" / "calibration" / "code.txt").read_text()[:4000]
+        seen, fresh = self.folder / "seen.txt", self.folder / "fresh.txt"
+        seen.write_text(built_in)
+        fresh.write_text(" ".join(f"word{i} of{i * 7} text{i * 3}" for i in range(300)))
+        out = self.folder / "artifact"
+        self.succeeds("quantize", self.model, "-o", out, "--bits", "3", *QUANTIZE)
+        flags = ["--text", seen, "--text", fresh, "--window", "64", "--windows", "2", "--skip-float"]
+        warned = self.succeeds("eval", out, *flags).stderr
+        self.assertIn("seen.txt: ", warned)
+        self.assertIn("% of its runs of 13 words stand in the calibration text code", warned)
+        self.assertNotIn("fresh.txt: ", warned)
+        self.assertNotIn("warning", self.succeeds("eval", self.model, *flags).stderr)  # made from no text
+        own = self.succeeds("compare", self.model, "-o", self.folder / "own", "--bits", "3", "--methods", "rtn", "--calibration", seen,
+                            "--calibration-tokens", "512", *flags).stderr  # fmt: skip
+        self.assertIn("stand in the calibration text", own)
+
+    def test_one_calibration_file_is_warned_about(self):
+        one = self.folder / "one.txt"
+        one.write_text(TEXT * 4)
+        arguments = ["quantize", self.model, "-o", self.folder / "one", "--bits", "3", *QUANTIZE, "--dry-run", "--calibration"]
+        self.assertIn("is all of the calibration text", self.succeeds(*arguments, one).stderr)
+        self.assertNotIn("warning", self.succeeds(*arguments, one, "--calibration", self.text).stderr)
 
     def test_compare_makes_what_is_missing_and_measures_all(self):
         output = self.folder / "comparison"

@@ -196,6 +196,37 @@ TEST_F(CudaBackend, ElementwiseOperationsAreTheOracles) {
   EXPECT_LT(relative(run(*cuda_), run(*ref_)), 1e-6);
 }
 
+// Ties go to the first; a vocabulary larger than a thread block's stride and one smaller.
+TEST_F(CudaBackend, ScoresAreTheHosts) {
+  for (const int64_t vocabulary : {50, 5003}) {
+    const int64_t tokens = 6;
+    auto logits = gaussian(tokens * vocabulary, 1), reference = gaussian(tokens * vocabulary, 2);
+    logits[3] = logits[17] = 9.0f, reference[5] = reference[40] = 11.0f;
+    const std::vector<int32_t> next = {0, 3, 49, 7, 7, 20};
+    const auto run = [&](Backend& backend, bool has_reference) {
+      Floats a(backend, logits), b(backend, reference);
+      std::vector<TokenScore> scores(next.size());
+      backend.score({.logits = a.data(),
+                     .reference = has_reference ? b.data() : nullptr,
+                     .next = next,
+                     .score = scores.data(),
+                     .vocabulary = vocabulary});
+      return scores;
+    };
+    for (const bool has_reference : {true, false}) {
+      const auto expected = run(*ref_, has_reference), found = run(*cuda_, has_reference);
+      for (size_t i = 0; i < next.size(); ++i) {
+        EXPECT_NEAR(found[i].loss, expected[i].loss, 1e-5);
+        EXPECT_NEAR(found[i].reference_loss, expected[i].reference_loss, 1e-5);
+        EXPECT_NEAR(found[i].divergence, expected[i].divergence, 1e-5 * expected[i].divergence);
+        EXPECT_EQ(found[i].top, expected[i].top);
+        EXPECT_EQ(found[i].reference_top, expected[i].reference_top);
+      }
+      EXPECT_EQ(found[0].top, 3);
+    }
+  }
+}
+
 TEST_F(CudaBackend, EmbeddingRowsAreTheOracles) {
   const std::vector<int32_t> tokens = {5, 0, 99, 5};
   for (const PackedTensor& table :

@@ -6,14 +6,7 @@ namespace tq {
 namespace {
 
 constexpr int64_t kPrefill = 512;  // tokens of a context at a time
-constexpr int64_t kChunk = 16;     // positions whose logits exist at a time
-
-void add(Likelihood& sum, const float* logits, int64_t vocabulary, TokenId token) {
-  const LogSum all = log_sum(logits, vocabulary);
-  sum.log_likelihood += logits[token] - all.value;
-  sum.is_greedy &= all.top == token;
-  ++sum.tokens;
-}
+constexpr int64_t kChunk = 64;     // positions whose logits exist at a time
 
 }  // namespace
 
@@ -38,14 +31,22 @@ Result<LikelihoodScorer> LikelihoodScorer::create(Network& network, int64_t long
   const ModelSpec& spec = network.model().spec;
   const int64_t capacity = std::max<int64_t>(2, std::min(longest, spec.context));
   TQ_ASSIGN(KvCache cache, KvCache::create(network.backend(), spec, KvType::kF16, capacity));
-  return LikelihoodScorer(network, std::move(cache));
+  const auto row = static_cast<uint64_t>(spec.vocabulary) * sizeof(float);
+  TQ_ASSIGN(Memory first_logits, network.backend().allocate(row));
+  TQ_ASSIGN(Memory logits, network.backend().allocate(kChunk * row));
+  return LikelihoodScorer(network, std::move(cache), std::move(first_logits), std::move(logits));
 }
 
-LikelihoodScorer::LikelihoodScorer(Network& network, KvCache cache)
-    : network_(&network),
-      cache_(std::move(cache)),
-      first_logits_(static_cast<size_t>(network.model().spec.vocabulary)),
-      logits_(static_cast<size_t>(kChunk * network.model().spec.vocabulary)) {}
+// One row of logits for each of the tokens that come next.
+void LikelihoodScorer::add(Likelihood& sum, const Memory& logits, std::span<const TokenId> next) {
+  TokenScore scores[kChunk];
+  network_->backend().score({.logits = logits.as<float>(), .next = next, .score = scores, .vocabulary = network_->model().spec.vocabulary});
+  for (size_t i = 0; i < next.size(); ++i) {
+    sum.log_likelihood -= scores[i].loss;
+    sum.is_greedy &= scores[i].top == next[i];
+    ++sum.tokens;
+  }
+}
 
 void LikelihoodScorer::run_context(std::span<const TokenId> context, int64_t length) {
   const auto size = static_cast<int64_t>(context.size());
@@ -57,7 +58,7 @@ void LikelihoodScorer::run_context(std::span<const TokenId> context, int64_t len
     const auto tokens = context.subspan(static_cast<size_t>(done), static_cast<size_t>(count));
     const float* hidden = network_->forward({.tokens = tokens, .first_position = done, .sequence_length = length, .cache = &cache_});
     done += count;
-    if (done == size) network_->head(hidden + (count - 1) * network_->model().spec.hidden, 1, first_logits_.data());
+    if (done == size) network_->logits(hidden + (count - 1) * network_->model().spec.hidden, 1, first_logits_.as<float>());
   }
   cached_.assign(context.begin(), context.end());
 }
@@ -66,7 +67,7 @@ Likelihood LikelihoodScorer::score_one(int64_t context, std::span<const TokenId>
   const ModelSpec& spec = network_->model().spec;
   Likelihood out;
   if (continuation.empty()) return out;
-  add(out, first_logits_.data(), spec.vocabulary, continuation[0]);
+  add(out, first_logits_, continuation.first(1));
   const auto rest = static_cast<int64_t>(continuation.size()) - 1;
   for (int64_t at = 0; at < rest; at += kPrefill) {
     const int64_t count = std::min(kPrefill, rest - at);
@@ -75,9 +76,8 @@ Likelihood LikelihoodScorer::score_one(int64_t context, std::span<const TokenId>
         network_->forward({.tokens = tokens, .first_position = context + at, .sequence_length = length, .cache = &cache_});
     for (int64_t i = 0; i < count; i += kChunk) {
       const int64_t here = std::min(kChunk, count - i);
-      network_->head(hidden + i * spec.hidden, here, logits_.data());
-      for (int64_t j = 0; j < here; ++j)
-        add(out, logits_.data() + j * spec.vocabulary, spec.vocabulary, continuation[static_cast<size_t>(at + i + j + 1)]);
+      network_->logits(hidden + i * spec.hidden, here, logits_.as<float>());
+      add(out, logits_, continuation.subspan(static_cast<size_t>(at + i + 1), static_cast<size_t>(here)));
     }
   }
   return out;

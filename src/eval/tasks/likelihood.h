@@ -4,7 +4,6 @@
 #include <span>
 #include <vector>
 
-#include "eval/logits.h"
 #include "graph/network.h"
 #include "token/tokenizer.h"
 
@@ -33,15 +32,17 @@ class LikelihoodScorer {
   std::vector<Likelihood> score(std::span<const TokenId> context, std::span<const std::vector<TokenId>> continuations);
 
  private:
-  LikelihoodScorer(Network& network, KvCache cache);
+  LikelihoodScorer(Network& network, KvCache cache, Memory first_logits, Memory logits)
+      : network_(&network), cache_(std::move(cache)), first_logits_(std::move(first_logits)), logits_(std::move(logits)) {}
+  void add(Likelihood& sum, const Memory& logits, std::span<const TokenId> next);
   void run_context(std::span<const TokenId> context, int64_t length);
   Likelihood score_one(int64_t context, std::span<const TokenId> continuation, int64_t length);
 
   Network* network_;
   KvCache cache_;
   std::vector<TokenId> cached_;
-  std::vector<float> first_logits_;  // [V], after the context
-  std::vector<float> logits_;        // [kChunk, V]
+  Memory first_logits_;  // [V], after the context
+  Memory logits_;        // [kChunk, V]
 };
 
 }  // namespace tq

@@ -9,6 +9,7 @@
 #include "kernels/cpu/tile/tile_linear.h"
 #include "kernels/cpu/training.h"
 #include "kernels/kv_row.h"
+#include "kernels/score_rows.h"
 
 namespace tq {
 namespace {
@@ -34,6 +35,7 @@ class CpuBackend final : public Backend {
   }
 
   void embed(const EmbedArgs& args) override { embed_rows(args, threads_); }
+  void score(const ScoreArgs& args) override { score_rows(args, threads_); }
 
   void linear(const LinearArgs& args) override {
     if (args.precision != Precision::kInvariant) return multiply(args);

@@ -10,7 +10,8 @@ namespace tq::cuda {
 
 // Grows and stays.
 struct AttendBackwardWorkspace {
-  DeviceMemory weight, slope;  // of a tile, [heads, queries, keys]
+  DeviceMemory weight, slope;  // of a tile, ScoreTile
+  DeviceMemory gathered;       // queries, gradients, gradients of queries, [kv_heads, queries * group, head_dim] each
 };
 
 void attend_backward(const AttendBackwardArgs& args, const Blas& blas, AttendBackwardWorkspace& workspace);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstddef>
 #include <map>
 #include <optional>
 
@@ -212,6 +213,15 @@ class CudaBackend final : public Backend {
     cuda::argmax(values, static_cast<int>(count), state_.as<int32_t>() + 1, stream_);
     download(&index, state_.as<int32_t>() + 1, sizeof index);
     return index;
+  }
+  void score(const ScoreArgs& args) override {
+    static_assert(sizeof(ScoreOut) == sizeof(TokenScore) && offsetof(ScoreOut, top) == offsetof(TokenScore, top));
+    const auto tokens = static_cast<int64_t>(args.next.size());
+    auto* next = tokens_.get<int32_t>(tokens, generation_);
+    auto* out = scores_.get<ScoreOut>(tokens, generation_);
+    upload(next, args.next.data(), args.next.size_bytes());
+    cuda::score({args.logits, args.reference, next, out, tokens, static_cast<int>(args.vocabulary)}, stream_);
+    download(args.score, out, args.next.size() * sizeof *out);
   }
 
  private:
@@ -474,7 +484,7 @@ class CudaBackend final : public Backend {
   std::optional<CudaQuantizer> quantizer_;
   std::optional<CudaTraining> training_;
   PlanePass plane_pass_;
-  Scratch tokens_, places_, attend_partial_, input_, half_input_, decoded_;
+  Scratch tokens_, scores_, places_, attend_partial_, input_, half_input_, decoded_;
 };
 
 }  // namespace

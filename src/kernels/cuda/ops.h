@@ -27,8 +27,28 @@ void dense(const DenseArgs& args, cudaStream_t stream);  // up to kMaxDenseToken
 // A loop that only reads; sink is never written.
 void read_only(const void* memory, uint64_t bytes, int32_t* sink, int blocks, cudaStream_t stream);
 void argmax(const float* values, int count, int32_t* index, cudaStream_t stream);
+
+// Of ScoreArgs: out has the layout of TokenScore.
+struct ScoreOut {
+  double loss = 0, reference_loss = 0, divergence = 0;
+  int32_t top = 0, reference_top = 0;
+};
+struct Score {
+  const float* logits = nullptr;     // [T, V]
+  const float* reference = nullptr;  // [T, V] or null
+  const int32_t* next = nullptr;     // [T]
+  ScoreOut* out = nullptr;           // [T]
+  int64_t tokens = 0;
+  int vocabulary = 0;
+};
+void score(const Score& args, cudaStream_t stream);
 // output[T, C] = sqrt(weight[T]) * input[T, C]
 void scale_tokens(const float* input, const float* weight, float* output, int64_t tokens, int64_t columns, cudaStream_t stream);
+// output[C, C]: rows and columns backwards.
+void mirror(const float* input, float* output, int64_t columns, cudaStream_t stream);
+// Of a lower factor [C, C], row-major, the mirror image U: feedback[j, k] = U[j, k] / U[k, k] above the diagonal, else 0; root[k] = U[k,
+// k].
+void normalise_mirror(const float* factor, float* feedback, float* root, int64_t columns, cudaStream_t stream);
 void widen(const void* halves, float* output, int64_t count, cudaStream_t stream);
 
 // Planes.

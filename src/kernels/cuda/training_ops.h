@@ -108,12 +108,21 @@ void cross_entropy(const CrossEntropy& args, cudaStream_t stream);
 void divergence(const KlDivergence& args, cudaStream_t stream);
 void sample(const Draws& args, cudaStream_t stream);
 
-// A tile of scores: for every head, `count` queries from `first` on against `width` keys from `begin` on.
+// Rows of heads: [count, kv_heads * group, dim], tokens `stride` floats apart, and the same gathered by kv head, [kv_heads, count * group,
+// dim].
+struct HeadRows {
+  int count = 0, kv_heads = 0, group = 0, dim = 0;
+  int64_t stride = 0;
+};
+void gather_heads(const HeadRows& rows, const float* apart, float* gathered, cudaStream_t stream);
+void scatter_heads(const HeadRows& rows, const float* gathered, float* apart, cudaStream_t stream);
+
+// A tile of scores: for every head, `count` queries from `first` on against `width` keys from `begin` on; [kv_heads, count, group, width].
 struct ScoreTile {
-  float* weight = nullptr;  // [heads, count, width]: products q k become softmax weights; zeros where a query does not see
-  float* slope = nullptr;   // [heads, count, width]: gradients of the weights become those of the scores before scale
+  float* weight = nullptr;  // products q k become softmax weights; zeros where a query does not see
+  float* slope = nullptr;   // gradients of the weights become those of the scores before scale
   int64_t first = 0, begin = 0;
-  int heads = 0, count = 0, width = 0, window = 0;
+  int heads = 0, group = 0, count = 0, width = 0, window = 0;
   float scale = 1, softcap = 0;
 };
 void differentiate_scores(const ScoreTile& tile, cudaStream_t stream);

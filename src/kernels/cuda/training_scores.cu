@@ -1,4 +1,4 @@
-// The softmax of a tile of attention and its derivative: a thread block a query of a head.
+// The softmax of a tile of attention and its derivative, and the rows of its heads gathered: a thread block a query of a head.
 #include "kernels/cuda/block_sum.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/training_ops.h"
@@ -17,7 +17,8 @@ __device__ __forceinline__ float score_of(const ScoreTile& tile, float product) 
 __global__ void __launch_bounds__(kThreads) differentiate_kernel(const ScoreTile tile) {
   launch_dependents();
   dependency_wait();
-  const int64_t row = (blockIdx.y * static_cast<int64_t>(tile.count) + blockIdx.x) * tile.width;
+  const int kv_head = static_cast<int>(blockIdx.y) / tile.group, member = static_cast<int>(blockIdx.y) % tile.group;
+  const int64_t row = ((static_cast<int64_t>(kv_head) * tile.count + blockIdx.x) * tile.group + member) * tile.width;
   float *weight = tile.weight + row, *slope = tile.slope + row;
   const int64_t token = tile.first + blockIdx.x;
   const int last = static_cast<int>(token - tile.begin), from = tile.window > 0 ? max(0, last + 1 - tile.window) : 0;
@@ -40,8 +41,30 @@ __global__ void __launch_bounds__(kThreads) differentiate_kernel(const ScoreTile
   }
 }
 
+// grid (count, heads)
+template <bool kGathers>
+__global__ void __launch_bounds__(kThreads) move_heads_kernel(const HeadRows rows, const float* from, float* to) {
+  launch_dependents();
+  dependency_wait();
+  const int kv_head = static_cast<int>(blockIdx.y) / rows.group, member = static_cast<int>(blockIdx.y) % rows.group;
+  const int64_t apart = blockIdx.x * rows.stride + static_cast<int64_t>(blockIdx.y) * rows.dim;
+  const int64_t gathered = ((static_cast<int64_t>(kv_head) * rows.count + blockIdx.x) * rows.group + member) * rows.dim;
+  for (int i = static_cast<int>(threadIdx.x); i < rows.dim; i += kThreads) {
+    if constexpr (kGathers) to[gathered + i] = from[apart + i];
+    else to[apart + i] = from[gathered + i];
+  }
+}
+
+dim3 head_grid(const HeadRows& rows) { return dim3(static_cast<unsigned>(rows.count), static_cast<unsigned>(rows.kv_heads * rows.group)); }
+
 }  // namespace
 
+void gather_heads(const HeadRows& rows, const float* apart, float* gathered, cudaStream_t stream) {
+  launch(&move_heads_kernel<true>, head_grid(rows), kThreads, 0, stream, rows, apart, gathered);
+}
+void scatter_heads(const HeadRows& rows, const float* gathered, float* apart, cudaStream_t stream) {
+  launch(&move_heads_kernel<false>, head_grid(rows), kThreads, 0, stream, rows, gathered, apart);
+}
 void differentiate_scores(const ScoreTile& tile, cudaStream_t stream) {
   launch(&differentiate_kernel, dim3(static_cast<unsigned>(tile.count), static_cast<unsigned>(tile.heads)), kThreads, 0, stream, tile);
 }

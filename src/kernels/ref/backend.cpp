@@ -6,6 +6,7 @@
 #include "kernels/ref/matrix.h"
 #include "kernels/ref/ops.h"
 #include "kernels/ref/training.h"
+#include "kernels/score_rows.h"
 
 namespace tq {
 namespace {
@@ -30,6 +31,7 @@ class RefBackend final : public Backend {
   }
 
   void embed(const EmbedArgs& args) override { embed_rows(args, threads_); }
+  void score(const ScoreArgs& args) override { score_rows(args, threads_); }
 
   void linear(const LinearArgs& args) override {
     for (const LinearJob& job : args.jobs) {

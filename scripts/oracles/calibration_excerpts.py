@@ -1,0 +1,53 @@
+#!/usr/bin/env python3
+"""Makes data/calibration/web.txt and code.txt from exllamav3's standard calibration data (c4.utf8, code.utf8).
+
+usage: calibration_excerpts.py C4 CODE
+
+Only the first 900,000 bytes of each are used, and no line of 13 words that occur in the rest, so that the rest can be evaluated on.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+HEAD = 900_000
+STRETCHES = 6
+OUT = Path(__file__).resolve().parents[2] / "data" / "calibration"
+
+
+def grams(text: str) -> set:
+    words = re.findall(r"\w+", text.lower())
+    return {tuple(words[i : i + 13]) for i in range(len(words) - 12)}
+
+
+def excerpt(source: Path, size: int) -> str:
+    data = source.read_bytes()
+    head, rest = data[:HEAD].decode(errors="ignore"), grams(data[HEAD:].decode(errors="ignore"))
+    lines = head.split("\n")[:-1]
+    starts = [0]
+    for line in lines:
+        starts.append(starts[-1] + len(line.encode()) + 1)
+    out, at = [], 0
+    for stretch in range(STRETCHES):
+        taken = 0
+        at = max(at, next(i for i, start in enumerate(starts) if start >= stretch * HEAD // STRETCHES))
+        while taken < size // STRETCHES and at < len(lines):
+            before = "\n".join(out[-50:])[-2000:]  # what the line follows: words in common may span lines
+            if not grams(before + "\n" + lines[at]) & rest:
+                out.append(lines[at])
+                taken += len(lines[at].encode()) + 1
+            at += 1
+    text = "\n".join(out) + "\n"
+    assert not grams(text) & rest, "words in common remain"
+    return text
+
+
+def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    for path, name, size in ((sys.argv[1], "web", 402_000), (sys.argv[2], "code", 438_000)):
+        (OUT / f"{name}.txt").write_text(excerpt(Path(path), size))
+
+
+if __name__ == "__main__":
+    main()
