@@ -3,6 +3,7 @@
 
 #include "kernels/matrices.h"
 #include "kernels/paged_attention.h"
+#include "kernels/prompt_attention.h"
 
 namespace tq {
 namespace {
@@ -163,6 +164,75 @@ TEST_F(CudaBackend, AttentionOfABatchInPagesIsTheOracles) {
         EXPECT_LT(relative(got.together(), expected.together()), type == KvType::kF32 ? 1e-5 : 1e-3)
             << kv_type_name(type) << " " << window << " " << only_decodes;
       }
+}
+
+// What attention of many rows may lose: docs/kernels.md.
+double prompt_limit(const PromptCase& c) {
+  if (c.type == KvType::kQ8) return 4e-4;
+  return c.type == KvType::kF16 && c.precision == Precision::kInt8 ? 2e-4 : 1e-5;
+}
+
+std::string name_of(const PromptCase& c) {
+  return fmt::format("{}, {}/{} heads of {}, window {}, softcap {}, {} stretches, pages of {}, precision {}", kv_type_name(c.type), c.heads,
+                     c.kv_heads, c.dim, c.window, c.softcap, c.stretches.size(), c.page, static_cast<int>(c.precision));
+}
+
+using Stretches = std::vector<std::pair<int64_t, int64_t>>;
+const Stretches kOnePrompt = {{0, 200}}, kWithPast = {{75, 150}}, kSeveral = {{0, 37}, {21, 1}, {130, 70}, {0, 16}, {40, 15}, {64, 64}};
+
+TEST_F(CudaBackend, PromptAttentionIsTheOraclesInEveryShape) {
+  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kQ8})
+    for (const Precision precision : {Precision::kFloat, Precision::kInt8})
+      for (const auto& [heads, kv_heads, dim] : {std::tuple<int64_t, int64_t, int64_t>{2, 2, 32},
+                                                 {4, 2, 64},
+                                                 {8, 2, 80},
+                                                 {7, 1, 64},
+                                                 {14, 2, 96},
+                                                 {8, 1, 128},
+                                                 {4, 1, 256},
+                                                 {4, 2, 48},
+                                                 {3, 1, 160},
+                                                 {2, 1, 36}})
+        for (const Stretches& stretches : {kOnePrompt, kWithPast, kSeveral}) {
+          const PromptCase c{
+              .type = type, .heads = heads, .kv_heads = kv_heads, .dim = dim, .stretches = stretches, .precision = precision};
+          EXPECT_LT(relative(prompt_attention(*cuda_, c), prompt_attention(*ref_, c)), prompt_limit(c)) << name_of(c);
+        }
+}
+
+TEST_F(CudaBackend, PromptAttentionHasWindowsAndSoftcaps) {
+  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kQ8})
+    for (const int64_t dim : {64, 128, 256})
+      for (const int64_t window : {0, 1, 20, 100})
+        for (const float softcap : {0.0f, 3.0f})
+          for (const int64_t page : {8, 32, 128}) {
+            const PromptCase c{.type = type,
+                               .heads = 4,
+                               .kv_heads = 2,
+                               .dim = dim,
+                               .window = window,
+                               .softcap = softcap,
+                               .stretches = kSeveral,
+                               .page = page};
+            EXPECT_LT(relative(prompt_attention(*cuda_, c), prompt_attention(*ref_, c)), prompt_limit(c)) << name_of(c);
+          }
+}
+
+// More stretches than one launch takes, and more thread blocks of rows than multiprocessors.
+TEST_F(CudaBackend, PromptAttentionOfManyStretches) {
+  PromptCase c{.heads = 4, .kv_heads = 2, .dim = 64};
+  for (int64_t i = 0; i < 150; ++i) c.stretches.emplace_back(i * 5 % 40, 16 + i * 7 % 20);
+  EXPECT_LT(relative(prompt_attention(*cuda_, c), prompt_attention(*ref_, c)), prompt_limit(c));
+  c = {.heads = 32, .kv_heads = 8, .dim = 128, .stretches = {{100, 700}}};
+  EXPECT_LT(relative(prompt_attention(*cuda_, c), prompt_attention(*ref_, c)), prompt_limit(c));
+}
+
+TEST_F(CudaBackend, PromptAttentionRepeatsToTheBit) {
+  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kQ8}) {
+    const PromptCase c{.type = type, .heads = 8, .kv_heads = 2, .dim = 128, .stretches = kSeveral};
+    const std::vector<float> first = prompt_attention(*cuda_, c);
+    for (int i = 0; i < 5; ++i) EXPECT_EQ(prompt_attention(*cuda_, c), first) << name_of(c);
+  }
 }
 
 TEST_F(CudaBackend, ElementwiseOperationsAreTheOracles) {

@@ -178,7 +178,20 @@ class CudaBackend final : public Backend {
     cuda::rotate_store(all, stream_);
   }
 
-  void attend(const AttendArgs& args) override { cuda::attend(attend_args(args), stream_); }
+  // Stretches of many rows and the others, in runs of one kind that stand side by side.
+  void attend(const AttendArgs& args) override {
+    const auto is_prompt = [&](const Stretch& stretch) {
+      return args.precision != Precision::kInvariant && stretch.tokens >= kLeastPromptRows;
+    };
+    AttendArgs run = args;
+    for (size_t first = 0, last = 0; first < args.stretches.size(); first = last) {
+      while (last < args.stretches.size() && is_prompt(args.stretches[last]) == is_prompt(args.stretches[first])) ++last;
+      run.stretches = args.stretches.subspan(first, last - first);
+      if (!is_prompt(args.stretches[first]) || !attend_prompts(run)) cuda::attend(attend_args(run), stream_);
+      const int64_t tokens = tokens_of(run.stretches);
+      run.query += tokens * args.stride, run.output += tokens * args.heads * args.kv.head_dim;
+    }
+  }
   void rotate_store_attend(const RotaryArgs& query, const RotaryArgs& key, const KvStoreArgs& store, const AttendArgs& args) override {
     for (const Stretch& stretch : args.stretches)
       if (stretch.tokens > 1) return Backend::rotate_store_attend(query, key, store, args);
@@ -225,7 +238,8 @@ class CudaBackend final : public Backend {
   }
 
  private:
-  static constexpr int64_t kAttendShare = 64;  // positions that are worth a thread block
+  static constexpr int64_t kLeastPromptRows = 16;  // of a stretch whose attention is worth the tensor cores
+  static constexpr int64_t kAttendShare = 64;      // positions that are worth a thread block
   static constexpr int64_t kMostSplits = 32;
   static constexpr int64_t kMostHeads = int64_t{1} << 16;  // of all tokens, where positions are split
 
@@ -346,6 +360,28 @@ class CudaBackend final : public Backend {
       attend.arrived = attend_arrived_.as<uint32_t>();
     }
     return attend;
+  }
+  // False where the tensor cores' kernel cannot.
+  bool attend_prompts(const AttendArgs& args) {
+    AttendPromptArgs prompts{.query = args.query,
+                             .output = args.output,
+                             .stride = args.stride,
+                             .heads = static_cast<int>(args.heads),
+                             .window = static_cast<int>(args.window),
+                             .scale = args.scale,
+                             .softcap = args.softcap,
+                             .kv = kv_args(args.kv)};
+    if (!cuda::attends_prompt(prompts)) return false;
+    prompts.place = places_of(args.stretches);
+    int32_t row = 0;
+    for (const Stretch& stretch : args.stretches) {
+      prompts.stretch[prompts.stretches++] = {.first_row = row, .tokens = static_cast<int32_t>(stretch.tokens)};
+      row += static_cast<int32_t>(stretch.tokens);
+      if (prompts.stretches < kMaxPrompts && &stretch != &args.stretches.back()) continue;
+      cuda::attend_prompt(prompts, args.precision == Precision::kFloat, multiprocessors_, stream_);
+      prompts.stretches = 0;
+    }
+    return true;
   }
   RotateArgs rotate_args(const RotaryArgs& args, const KvView& kv) {
     RotateArgs rotate;

@@ -91,4 +91,22 @@ struct AttendArgsDevice {
   RotateArgs rotate;
 };
 
+// Attention of stretches of many rows.
+struct PromptStretch {
+  int32_t first_row = 0, tokens = 0;  // in the batch
+  int32_t first_tile = 0;             // of the thread blocks' tiles of rows; the launch sets it
+};
+constexpr int kMaxPrompts = 64;
+struct AttendPromptArgs {
+  const float* query = nullptr;
+  float* output = nullptr;
+  const Place* place = nullptr;  // [T]
+  int64_t stride = 0;
+  int heads = 0, window = 0;
+  float scale = 1, softcap = 0;
+  KvArgs kv;
+  int stretches = 0, tiles = 0;
+  PromptStretch stretch[kMaxPrompts];
+};
+
 }  // namespace tq::cuda

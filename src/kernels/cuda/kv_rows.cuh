@@ -8,11 +8,13 @@
 
 namespace tq::cuda {
 
-// Where the row of a head at a position lies, in bytes from the keys or the values.
-__device__ __forceinline__ int64_t row_at(const KvArgs& kv, const int32_t* pages, int head, int position) {
+// The number of the row of a head at a position, and where it lies, in bytes from the keys or the values.
+__device__ __forceinline__ int64_t row_index(const KvArgs& kv, const int32_t* pages, int head, int position) {
   const int index = position >> kv.page_shift, page = pages ? pages[index] : index;
-  const int64_t row = ((static_cast<int64_t>(page) * kv.kv_heads + head) << kv.page_shift) + (position & ((1 << kv.page_shift) - 1));
-  return row * kv.row_bytes;
+  return ((static_cast<int64_t>(page) * kv.kv_heads + head) << kv.page_shift) + (position & ((1 << kv.page_shift) - 1));
+}
+__device__ __forceinline__ int64_t row_at(const KvArgs& kv, const int32_t* pages, int head, int position) {
+  return row_index(kv, pages, head, position) * kv.row_bytes;
 }
 
 // Elements i and i + half of a head, turned to its position.
