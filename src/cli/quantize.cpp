@@ -10,6 +10,7 @@
 #include "cli/command.h"
 #include "cli/units.h"
 #include "convert/import.h"
+#include "quantize/allocation_plan.h"
 #include "quantize/budget.h"
 #include "quantize/calibrate_plan.h"
 #include "quantize/stage_budgets.h"
@@ -136,6 +137,13 @@ void print_stages(const Model& model, const QuantizePlan& plan, const TimeEstima
   if (uses_gradients(options))
     line("weights", operations.gradients, time.gradients,
          fmt::format("gradients of {} of {} tokens", options.gradient_tokens > 0 ? options.gradient_tokens : tokens, tokens));
+  if (uses_allocation(options)) {
+    const AllocationPlan own =
+        allocation_plan(model.spec, options.bits, static_cast<size_t>(tokens / std::min(options.sequence, model.spec.context)));
+    line("bits", operations.allocation, time.allocation,
+         fmt::format("candidates of {} to {} bits, prices on {} sequences, up to {} demotions measured", own.rates.front(),
+                     own.rates.back(), own.priced, own.tried));
+  }
   if (uses_calibration(options)) {
     const CalibrationBudget budget = calibration_budget(options, count_weights(model.spec).linears);
     line("blocks", operations.calibration, time.calibration,
@@ -165,9 +173,11 @@ void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags
                             {"bits_all", 8.0 * static_cast<double>(bytes) / static_cast<double>(counts.all)},
                             {"memory_bytes", memory},
                             {"operations_gradients", operations.gradients},
+                            {"operations_allocation", operations.allocation},
                             {"operations_calibration", operations.calibration},
                             {"operations_tuning", operations.tuning},
                             {"seconds_gradients", time.gradients},
+                            {"seconds_allocation", time.allocation},
                             {"seconds_statistics", time.statistics},
                             {"seconds_rounding", time.rounding},
                             {"seconds_calibration", time.calibration},
@@ -259,11 +269,14 @@ void print_summary(const QuantizeSummary& summary, const Flags& flags) {
   for (const auto& [tap, letters] : summary.experts)
     if (const auto few = std::count(letters.begin(), letters.end(), 's') + std::count(letters.begin(), letters.end(), 'i'); few > 0)
       fmt::print("{}: {} experts without tokens of their own, or too few: {}\n", tap, few, experts_text(letters));
-  fmt::print(
-      "{}: {}, {:.3f} bits a weight of the linears; {:.0f} s of gradients, {:.0f} s of allocation, {:.0f} s of statistics, {:.0f} s of "
-      "rounding\n",
-      flags.output, bytes_text(static_cast<double>(summary.files_bytes)), summary.bits.stored, summary.seconds_gradients,
-      summary.seconds_allocation, summary.seconds_statistics, summary.seconds_rounding);
+  std::string times;
+  for (const auto& [stage, seconds] : {std::pair{"gradients", summary.seconds_gradients},
+                                       {"allocation", summary.seconds_allocation},
+                                       {"statistics", summary.seconds_statistics},
+                                       {"rounding", summary.seconds_rounding}})
+    if (seconds > 0) times += fmt::format("{}{:.0f} s of {}", times.empty() ? "; " : ", ", seconds, stage);
+  fmt::print("{}: {}, {:.3f} bits a weight of the linears{}\n", flags.output, bytes_text(static_cast<double>(summary.files_bytes)),
+             summary.bits.stored, times);
   fmt::print("rates ({}): {}\n", summary.allocation.chosen, rates_text(summary.layers));
   if (!summary.calibration.empty()) fmt::print("{}; {:.0f} s\n", calibration_text(summary), summary.seconds_calibration);
   if (const TuneFacts& tuning = summary.tuning; tuning.steps > 0)
@@ -321,7 +334,8 @@ Command add_quantize(CLI::App& root) {
   app->add_option("--context", flags->context, "With --fit: tokens of a sequence")->capture_default_str();
   app->add_option("--batch", flags->batch, "With --fit: sequences at once")->capture_default_str()->check(CLI::Range(1, 4096));
   app->add_option("--rates", flags->rates, "JSON file with the bits of linears by name; '*' for the others")->check(CLI::ExistingFile);
-  app->add_option("--allocate", flags->allocate, "on or off: choose the linears' bits by what they cost the model; off when not given")
+  app->add_option("--allocate", flags->allocate,
+                  "on or off: choose the linears' bits by what they cost the model; on at effort best, and at normal on a GPU")
       ->check(CLI::IsMember({"on", "off"}));
   app->add_option("--method", flags->method, "turboquant, or one to compare with: rtn, gptq, awq, quip")->capture_default_str();
   app->add_option("--group", flags->group, "Columns that share a scale with rtn, gptq and awq; 0: a whole row")->capture_default_str();

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <optional>
 
+#include "quantize/allocation_plan.h"
 #include "quantize/job.h"
 #include "quantize/sensitivity.h"
 #include "quantize/trials.h"
@@ -13,10 +14,6 @@ namespace {
 
 constexpr const char* kStep = "allocation";
 constexpr const char* kPrices = "prices";
-constexpr int64_t kPricedShare = 6;  // prices are made on a sixth of the calibration sequences, 4 at least
-constexpr int kLowestRate = 2;
-constexpr size_t kTrialSequences = 2;
-constexpr size_t kTrialShare = 4;  // at most a quarter of the linears are tried at a lower rate
 
 std::vector<std::vector<TokenId>> spread(std::span<const std::vector<TokenId>> all, size_t count) {
   std::vector<std::vector<TokenId>> out;
@@ -33,10 +30,13 @@ struct Chosen {
 class Allocating {
  public:
   Allocating(const AllocationRequest& request, Backend& backend, const Context& context, JobFolder& folder)
-      : request_(request), backend_(backend), context_(context), folder_(folder) {
-    const double bits = request.plan.options.bits;
-    base_ = static_cast<int>(std::floor(bits + 1e-9));
-    for (int rate = std::max(kLowestRate, base_ - 1); rate <= std::min(base_ + 2, grid::kMaxRate); ++rate) rates_.push_back(rate);
+      : request_(request),
+        backend_(backend),
+        context_(context),
+        folder_(folder),
+        own_(allocation_plan(request.model.spec, request.plan.options.bits, request.sequences.size())),
+        base_(own_.base),
+        rates_(own_.rates) {
     for (const auto& layer : request.plan.layers)
       for (const TensorPlan& tensor : layer) linears_.push_back(&tensor.linear);
   }
@@ -80,8 +80,7 @@ class Allocating {
     std::vector<std::pair<int, const Model*>> others;
     for (const auto& [rate, model] : candidates_)
       if (rate != base_) others.emplace_back(rate, &model);
-    const auto count = std::max<size_t>(4, request_.sequences.size() / kPricedShare);
-    const std::vector<std::vector<TokenId>> sequences = spread(request_.sequences, count);
+    const std::vector<std::vector<TokenId>> sequences = spread(request_.sequences, own_.priced);
     TQ_ASSIGN(const Sensitivity sensitivity, price_moves(backend_, context_,
                                                          {.original = request_.model,
                                                           .base = base(),
@@ -140,7 +139,7 @@ class Allocating {
     for (size_t i = 0; i < units_.size(); ++i)
       if (units_[i].choices[0].rate < base_) order.emplace_back(units_[i].choices[0].cost / weights(*linears_[units_[i].linear]), i);
     std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-    const size_t tried = std::min(order.size(), std::max<size_t>(1, units_.size() / kTrialShare));
+    const size_t tried = std::min(order.size(), own_.tried);
     for (size_t i = tried; i < order.size(); ++i) {
       auto& choices = units_[order[i].second].choices;
       choices.erase(choices.begin());
@@ -219,8 +218,9 @@ class Allocating {
   Backend& backend_;
   const Context& context_;
   JobFolder& folder_;
-  int base_ = 0;
-  std::vector<int> rates_;
+  const AllocationPlan own_;
+  const int base_;
+  const std::vector<int> rates_;
   std::vector<const Linear*> linears_;
   Candidates candidates_;
   double before_ = 0;  // KL of the base model in the trials

@@ -7,7 +7,9 @@
 #include "base/rng.h"
 #include "codec/grid/encoder.h"
 #include "graph/kv_cache.h"
+#include "quantize/allocation_plan.h"
 #include "quantize/calibrate_plan.h"
+#include "quantize/rates.h"
 #include "quantize/stage_budgets.h"
 #include "quantize/statistics.h"
 #include "quantize/tune.h"
@@ -162,6 +164,27 @@ double calibration_seconds(const Model& model, const QuantizePlan& plan, const T
   return std::max(0.0, operations - pass) / speeds.product + attention * (operations / pass - 1) + 0.5 * plain.statistics + plain.rounding;
 }
 
+// Every linear at each candidate rate with short windows, after a pass for their statistics; then prices, demotions and guard.
+double allocation_seconds(const Model& model, const QuantizePlan& plan, const TimeEstimate& plain, double attention, const Speeds& speeds,
+                          ThreadPool& threads) {
+  const double tokens = static_cast<double>(calibration_tokens(plan.options));
+  QuantizePlan candidates = plan;
+  candidates.options.passes = 0, candidates.taps = taps_of(Effort::kFast);
+  Speeds short_speeds = speeds;
+  double rounding = 0;
+  for (const int rate : allocation_plan(model.spec, plan.options.bits, 1).rates) {
+    short_speeds.encode[static_cast<size_t>(rate)] = encode_speed(rate, candidates.taps, threads);
+    for (const auto& layer : plan.layers) {
+      std::vector<TensorPlan> tensors = layer;
+      for (TensorPlan& tensor : tensors) tensor.rates = constant_rates(tensor.linear, rate);
+      rounding += rounding_seconds(candidates, tensors, short_speeds);
+    }
+  }
+  const double operations = stage_operations(model.spec, plan.options).allocation;
+  const double pass = tokens * static_cast<double>(count_weights(model.spec).linears);
+  return plain.statistics + rounding + operations / speeds.product + attention * operations / pass;
+}
+
 // attention: seconds a token.
 double tuning_seconds(const ModelSpec& spec, const QuantizeOptions& options, const Speeds& speeds, double attention, bool is_host) {
   if (!uses_tuning(options)) return 0;
@@ -190,6 +213,7 @@ TimeEstimate estimate_time(const Model& model, const QuantizePlan& plan, Backend
   if (const auto measured = attention_seconds(model.spec, sequence, backend))
     attention = *measured * tokens / static_cast<double>(sequence) * static_cast<double>(plan.layers.size());
   out.statistics += attention;
+  if (uses_allocation(plan.options)) out.allocation = allocation_seconds(model, plan, out, attention, speeds, context.threads);
   if (uses_calibration(plan.options)) out.calibration = calibration_seconds(model, plan, out, attention, speeds);
   if (uses_gradients(plan.options)) {
     const double operations = stage_operations(model.spec, plan.options).gradients;

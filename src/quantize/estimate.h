@@ -8,8 +8,8 @@
 namespace tq {
 
 struct TimeEstimate {
-  double gradients = 0, statistics = 0, rounding = 0, calibration = 0, tuning = 0;  // seconds
-  double all() const { return gradients + statistics + rounding + calibration + tuning; }
+  double gradients = 0, allocation = 0, statistics = 0, rounding = 0, calibration = 0, tuning = 0;  // seconds
+  double all() const { return gradients + allocation + statistics + rounding + calibration + tuning; }
 };
 
 // Takes about half a second; reads a few rows of the source.

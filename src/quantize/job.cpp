@@ -9,6 +9,7 @@
 #include "artifact/format.h"
 #include "base/output_file.h"
 #include "codec/e8p/e8p.h"
+#include "quantize/allocation_plan.h"
 #include "quantize/allocation_steps.h"
 #include "quantize/calibrate.h"
 #include "quantize/calibration.h"
@@ -229,7 +230,7 @@ class Job {
 
   // Sequences of the same texts that are not among these; what the texts lack, the last of these.
   Result<std::vector<std::vector<TokenId>>> held_out_sequences(const std::vector<std::vector<TokenId>>& used) {
-    constexpr size_t kCount = 6;
+    constexpr size_t kCount = kAllocationHeldOut;
     TQ_ASSIGN(const std::vector<CalibrationText> texts, read_calibration(plan_.options));
     const auto length = static_cast<int64_t>(used[0].size());
     TQ_ASSIGN(const auto more, calibration_sequences(*model_.tokenizer, texts, length, 2 * length * static_cast<int64_t>(used.size())));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "quantize/allocation_plan.h"
 #include "quantize/calibrate_plan.h"
 #include "quantize/plan.h"
 #include "quantize/tune.h"
@@ -102,6 +103,10 @@ StageOperations stage_operations(const ModelSpec& spec, const QuantizeOptions& o
   if (uses_gradients(options))
     out.gradients =
         gradient_operations(spec, options.gradient_tokens > 0 ? std::min(tokens, static_cast<double>(options.gradient_tokens)) : tokens);
+  if (uses_allocation(options)) {
+    const double length = static_cast<double>(sequence_length(spec, options));
+    out.allocation = allocation_operations(spec, allocation_plan(spec, options.bits, static_cast<size_t>(tokens / length)), length);
+  }
   if (uses_calibration(options)) out.calibration = calibration_operations(spec, options).all();
   if (uses_tuning(options)) out.tuning = tuning_operations(spec, tune_settings(options, spec.context));
   return out;
@@ -111,6 +116,7 @@ QuantizeOptions with_usual_stages(QuantizeOptions options, bool is_device) {
   if (options.method != Method::kTurboquant) return options;
   const bool is_on = options.effort == Effort::kBest || (options.effort == Effort::kNormal && is_device);
   for (std::optional<bool>* stage : {&options.gradients, &options.calibrate, &options.tune}) *stage = stage->value_or(is_on);
+  options.allocate = options.allocate.value_or(is_on && options.bits > kLowestRate);  // at the lowest rate there is no choice
   return options;
 }
 

@@ -12,14 +12,14 @@ struct StageBudgets {
 };
 StageBudgets stage_budgets(Effort effort, bool is_device);
 
-// Multiply-adds of a stage at these options; 0 for a stage that they don't have. Attention is not counted.
+// Multiply-adds of a stage at these options; 0 for a stage that they don't have. Attention and rounding are not counted.
 struct StageOperations {
-  double gradients = 0, calibration = 0, tuning = 0;
+  double gradients = 0, allocation = 0, calibration = 0, tuning = 0;
 };
 StageOperations stage_operations(const ModelSpec& spec, const QuantizeOptions& options);
 
-// Gradients, calibration and tuning where they are not given: on at effort best, and at normal where a device trains. On a processor they
-// take many times as long as rounding. Rivals have none.
+// Gradients, allocation, calibration and tuning where they are not given: on at effort best, and at normal where a device trains. On a
+// processor they take many times as long as rounding. Rivals have none.
 QuantizeOptions with_usual_stages(QuantizeOptions options, bool is_device);
 
 // The options with what each stage may use: never more than the effort's own settings, never less than a stage needs to work at all.

@@ -6,16 +6,16 @@
 
 #include "base/context.h"
 #include "graph/network.h"
+#include "quantize/allocation_plan.h"
 
 namespace tq {
 
 class Trials {
  public:
-  static constexpr int64_t kStride = 4;
   // Runs original and base over the sequences, all of equal length, and keeps the base's hidden states before every layer.
   // Models, backend and context must outlive it. Errors: a tensor that the backend cannot multiply; kInterrupted.
   static Result<Trials> create(const Model& original, const Model& base, Backend& backend, const Context& context,
-                               std::span<const std::vector<int32_t>> sequences, int64_t stride = kStride);
+                               std::span<const std::vector<int32_t>> sequences, int64_t stride = kTrialStride);
 
   // KL of the base model with these tensors instead, by name with ".weight", in nats a token over every stride-th position. Only the layers
   // from the first changed one on are run.
@@ -34,7 +34,7 @@ class Trials {
   Model variant_;  // the base, changed during a call
   Backend* backend_;
   const Context* context_;
-  int64_t sequences_ = 0, length_ = 0, stride_ = kStride;
+  int64_t sequences_ = 0, length_ = 0, stride_ = kTrialStride;
   std::vector<Memory> states_;  // of the base before each layer and after the last, [sequences, T, H]
   Memory reference_;            // of the original after the last
   Workspace workspace_;

@@ -119,6 +119,13 @@ TEST(UsualStages, AreThoseThatTheMachineCanBear) {
   EXPECT_TRUE(is_on(Effort::kFast, false, true));
   EXPECT_FALSE(is_on(Effort::kBest, true, false));
   EXPECT_FALSE(is_on(Effort::kBest, true, {}, Method::kGptq));
+  QuantizeOptions best;
+  best.effort = Effort::kBest;
+  EXPECT_TRUE(uses_allocation(with_usual_stages(best, false)));
+  best.bits = 2;
+  EXPECT_FALSE(uses_allocation(with_usual_stages(best, false)));  // no lower rate pays for a higher one
+  best.bits = 3, best.rates["*"] = 3;
+  EXPECT_FALSE(uses_allocation(with_usual_stages(best, false)));
   QuantizeOptions rival;
   rival.method = Method::kGptq, rival.effort = Effort::kBest;
   EXPECT_FALSE(uses_gradients(with_usual_stages(rival, true)));

@@ -23,11 +23,11 @@ TEST(TextOverlap, NeedsThirteenWordsInARow) {
   EXPECT_TRUE(overlaps("", calibration).empty());
 }
 
-TEST(TextOverlap, OfTheBuiltInTextsIsNoneAmongThemselves) {
+TEST(TextOverlap, OfTheBuiltInTextsAmongThemselvesIsLicencesAtMost) {
   const std::vector<CalibrationText> texts = built_in_calibration();
   for (const CalibrationText& text : texts)
     for (const TextOverlap& overlap : overlaps(text.text, texts))
-      if (overlap.calibration != text.name) EXPECT_LT(overlap.share, 0.002) << text.name << " in " << overlap.calibration;
+      if (overlap.calibration != text.name) EXPECT_LT(overlap.share, 0.02) << text.name << " in " << overlap.calibration;
 }
 
 }  // namespace
