@@ -54,17 +54,23 @@ std::string find_chat_template(const Model& model, const Json& tokenizer_config)
   return {};
 }
 
+Status use(const Tokenizer& tokenizer, Model& model) {
+  TQ_ASSIGN(Tokenizer own, tokenizer.for_rows(model.spec.vocabulary));
+  model.tokenizer = std::make_shared<const Tokenizer>(std::move(own));
+  return {};
+}
+
 Status read_tokenizer(Model& model) {
   TQ_ASSIGN(const Json config, carried_json(model, "tokenizer_config.json"));
   model.chat_template = find_chat_template(model, config);
   if (carried(model, "tokenizer.json")) {
     TQ_ASSIGN(const Json json, carried_json(model, "tokenizer.json"));
-    TQ_ASSIGN(Tokenizer tokenizer, Tokenizer::from_json(json, config, model.source + "/tokenizer.json"));
-    model.tokenizer = std::make_shared<const Tokenizer>(std::move(tokenizer));
+    TQ_ASSIGN(const Tokenizer tokenizer, Tokenizer::from_json(json, config, model.source + "/tokenizer.json"));
+    return use(tokenizer, model);
   } else if (const CarriedFile* file = carried(model, "tokenizer.model")) {
     const auto bytes = std::as_bytes(std::span<const char>(file->text));
-    TQ_ASSIGN(Tokenizer tokenizer, Tokenizer::from_sentencepiece(bytes, config, model.source + "/tokenizer.model"));
-    model.tokenizer = std::make_shared<const Tokenizer>(std::move(tokenizer));
+    TQ_ASSIGN(const Tokenizer tokenizer, Tokenizer::from_sentencepiece(bytes, config, model.source + "/tokenizer.model"));
+    return use(tokenizer, model);
   }
   return {};
 }

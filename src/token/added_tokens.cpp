@@ -87,6 +87,7 @@ std::vector<AddedTokens::Found> AddedTokens::find(std::string_view text, const A
     prefixes(text, at, fitting);
     const auto match = std::find_if(fitting.rbegin(), fitting.rend(), [&](const AddedToken* token) {
       const size_t end = at + token->content.size();
+      if (token->id >= search.below) return false;
       if (token->special && (!search.parse_special || is_broken(search, at, end))) return false;
       return !token->single_word || !is_within_a_word(text, at, end);
     });

@@ -27,6 +27,7 @@ struct AddedToken {
 struct AddedSearch {
   bool parse_special = false;
   std::span<const size_t> breaks = {};  // byte offsets, ascending: a special token with one inside is ordinary text
+  TokenId below = INT32_MAX;            // tokens from here on are ordinary text
 };
 
 class AddedTokens {

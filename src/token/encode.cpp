@@ -34,7 +34,7 @@ constexpr const char* kEndOfTurn[] = {"<|im_end|>",
 Status TokenizerImpl::finish() {
   kinds.resize(tokens.size(), TokenKind::kNormal);
   for (size_t i = 0; i < tokens.size(); ++i) {
-    ids.emplace(tokens[i], static_cast<TokenId>(i));
+    if (!tokens[i].empty()) ids.emplace(tokens[i], static_cast<TokenId>(i));
     longest_token_ = std::max(longest_token_, tokens[i].size());
   }
   byte_tokens_.fill(-1);
@@ -74,23 +74,24 @@ std::vector<TokenId> TokenizerImpl::encode(std::string_view raw, const AddedSear
   size_t at = 0;
   bool is_first = true, after_special = true;
   for (const AddedTokens::Found& found : added.find(text, search)) {
-    if (found.begin > at) encode_stretch(std::string_view(text).substr(at, found.begin - at), is_first, after_special, out);
+    if (found.begin > at) encode_stretch(std::string_view(text).substr(at, found.begin - at), is_first, after_special, search.below, out);
     out.push_back(found.token->id);
     is_first = false;
     after_special = found.token->special;
     at = found.end;
   }
-  if (at < text.size()) encode_stretch(std::string_view(text).substr(at), is_first, after_special, out);
+  if (at < text.size()) encode_stretch(std::string_view(text).substr(at), is_first, after_special, search.below, out);
   if (add_special) out.insert(out.end(), suffix.begin(), suffix.end());
   return out;
 }
 
-void TokenizerImpl::encode_stretch(std::string_view raw, bool is_first, bool after_special, std::vector<TokenId>& out) const {
+void TokenizerImpl::encode_stretch(std::string_view raw, bool is_first, bool after_special, TokenId below,
+                                   std::vector<TokenId>& out) const {
   std::string text = normalize(normalizer, raw);
   if (prefix_after_special && after_special && !text.empty()) text = std::string(kSpaceMark) + text;
   if (added_normalized_.all().empty()) return encode_normalized(std::move(text), is_first, out);
   size_t at = 0;
-  for (const AddedTokens::Found& found : added_normalized_.find(text, {.parse_special = true})) {
+  for (const AddedTokens::Found& found : added_normalized_.find(text, {.parse_special = true, .below = below})) {
     if (found.begin > at) encode_normalized(text.substr(at, found.begin - at), is_first && at == 0, out);
     out.push_back(found.token->id);
     at = found.end;

@@ -149,7 +149,8 @@ Result<Tokenizer> Tokenizer::from_json(const Json& json, const Json& config, con
   impl->where = where;
   TQ_TRY(read_model(json, *impl));
   TQ_TRY(read_added(json, *impl));
-  for (size_t i = 0; i < impl->tokens.size(); ++i) impl->ids.emplace(impl->tokens[i], static_cast<TokenId>(i));
+  for (size_t i = 0; i < impl->tokens.size(); ++i)  // an id that no token has is ""
+    if (!impl->tokens[i].empty()) impl->ids.emplace(impl->tokens[i], static_cast<TokenId>(i));
   if (impl->algorithm == Algorithm::kBpe) TQ_TRY(read_merges(json["model"], *impl));
   const auto part = [&](const char* key) -> const Json& {
     static const Json kNull;

@@ -1,16 +1,32 @@
 #include "token/tokenizer.h"
 
+#include <algorithm>
+
 #include "token/tokenizer_impl.h"
 #include "token/utf8.h"
 
 namespace tq {
 
 std::vector<TokenId> Tokenizer::encode(std::string_view text, bool parse_special, bool add_special) const {
-  return impl_->encode(text, {.parse_special = parse_special}, add_special);
+  return impl_->encode(text, {.parse_special = parse_special, .below = below_}, add_special);
 }
 
 std::vector<TokenId> Tokenizer::encode_broken(std::string_view text, std::span<const size_t> breaks) const {
-  return impl_->encode(text, {.parse_special = true, .breaks = breaks}, false);
+  return impl_->encode(text, {.parse_special = true, .breaks = breaks, .below = below_}, false);
+}
+
+Result<Tokenizer> Tokenizer::for_rows(int64_t rows) const {
+  for (int64_t id = rows; id < size(); ++id) {
+    const auto token = static_cast<TokenId>(id);
+    const auto is_in = [token](const std::vector<TokenId>& ids) { return std::find(ids.begin(), ids.end(), token) != ids.end(); };
+    const bool is_unused = impl_->kinds[static_cast<size_t>(id)] == TokenKind::kUnused || impl_->tokens[static_cast<size_t>(id)].empty();
+    if (is_in(impl_->prefix) || is_in(impl_->suffix) || token == impl_->unknown || (!impl_->added.by_id(token) && !is_unused))
+      return bad_input("{}: token {} ('{}') lies outside the model's vocabulary of {}; fetch the tokenizer that belongs to the model",
+                       impl_->where, id, utf8_repair(token_text(token)).substr(0, 40), rows);
+  }
+  Tokenizer out = *this;
+  out.below_ = static_cast<TokenId>(std::min<int64_t>(rows, INT32_MAX));
+  return out;
 }
 
 std::vector<size_t> Tokenizer::find_special(std::string_view text) const { return impl_->added.find_special(text); }

@@ -48,6 +48,10 @@ class Tokenizer {
                                               const std::string& where);
   static Result<Tokenizer> from_vocabulary(VocabularySpec spec, const std::string& where);
 
+  // The same for a model with `rows` rows in its embedding: added tokens beyond them are ordinary text. Errors: kBadInput when others lie
+  // beyond, so that every id that encode gives is a row.
+  Result<Tokenizer> for_rows(int64_t rows) const;
+
   // parse_special: control tokens written out in the text become themselves; else they are ordinary text (user-defined tokens always
   // match). add_special: bos and eos as the vocabulary asks. Invalid UTF-8 is read as U+FFFD.
   std::vector<TokenId> encode(std::string_view text, bool parse_special, bool add_special) const;
@@ -80,6 +84,7 @@ class Tokenizer {
  private:
   explicit Tokenizer(std::shared_ptr<const TokenizerImpl> impl) : impl_(std::move(impl)) {}
   std::shared_ptr<const TokenizerImpl> impl_;
+  TokenId below_ = INT32_MAX;
 };
 
 // Decodes token by token; emits whole UTF-8 characters only. All pieces together are decode() of all tokens.

@@ -58,7 +58,7 @@ class TokenizerImpl {
   std::string bytes_of(TokenId id) const;
 
  private:
-  void encode_stretch(std::string_view text, bool is_first, bool after_special, std::vector<TokenId>& out) const;
+  void encode_stretch(std::string_view text, bool is_first, bool after_special, TokenId below, std::vector<TokenId>& out) const;
   void encode_normalized(std::string text, bool is_first, std::vector<TokenId>& out) const;
   void encode_word(const std::string& word, std::vector<TokenId>& out) const;
   void encode_bpe(const std::string& word, std::vector<TokenId>& out) const;
