@@ -3,6 +3,7 @@
 #include "convert/import.h"
 #include "io/safetensors.h"
 #include "model/family.h"
+#include "model/wrapper.h"
 
 namespace tq {
 namespace {
@@ -21,12 +22,13 @@ Result<Model> import_hf(const std::string& directory) {
   Model model;
   model.source = directory;
   model.format = "Hugging Face";
-  TQ_ASSIGN(model.config, read_json_file(directory + "/config.json"));
-  if (const JsonReader reader(model.config, directory + "/config.json"); const Json* quantization = reader.find("quantization_config")) {
+  TQ_ASSIGN(const Json config, read_json_file(directory + "/config.json"));
+  if (const JsonReader reader(config, directory + "/config.json"); const Json* quantization = reader.find("quantization_config")) {
     const JsonReader settings(*quantization, reader.where());
     return bad_input("{}: it is quantized already ({}); give the original model", directory,
                      settings.string_or("quant_method", "unknown method").value_or("unknown method"));
   }
+  model.config = language_config(config);
   TQ_ASSIGN(model.spec, parse_config(model.config, directory + "/config.json"));
   TQ_ASSIGN(const std::shared_ptr<const safetensors::Archive> archive, safetensors::Archive::open_directory(directory));
   model.file_bytes = archive->file_bytes();

@@ -4,6 +4,7 @@
 
 #include "graph/kv_cache.h"
 #include "model/family.h"
+#include "model/wrapper.h"
 #include "quantize/job.h"
 
 namespace tq {
@@ -65,8 +66,8 @@ Result<uint64_t> bytes_for_files(const ModelSpec& spec, const RunningMemory& run
 
 Result<Model> shapes_of(const Json& config, const std::string& source) {
   Model model;
-  TQ_ASSIGN(model.spec, parse_config(config, source));
-  model.config = config;
+  model.config = language_config(config);
+  TQ_ASSIGN(model.spec, parse_config(model.config, source));
   model.source = source, model.format = "shapes";
   const auto add = [&](const std::string& name, Shape shape) {
     model.tensors[name] = plain_tensor({DType::kBF16, std::move(shape), nullptr}, nullptr);

@@ -53,8 +53,6 @@ Result<GenerationConfig> read_generation_config(const Model& model) {
     }
   }
   add_ids(model.config, "eos_token_id", model.spec.vocabulary, out.end_of_turn);
-  if (model.config.is_object() && model.config.contains("text_config"))
-    add_ids(model.config["text_config"], "eos_token_id", model.spec.vocabulary, out.end_of_turn);
   return out;
 }
 

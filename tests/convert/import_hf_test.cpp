@@ -57,6 +57,31 @@ TEST(ImportHf, ReadsSeparateAndFusedExpertsAlike) {
   }
 }
 
+// The language model of a multimodal one, in the spellings of transformers v4 and v5, beside tensors that are none of its.
+TEST(ImportHf, ReadsTheLanguageModelOfAMultimodalOne) {
+  ThreadPool threads(2);
+  const auto ref = make_ref_backend(threads);
+  const Fixture fixture = load_fixture("gemma3");
+  Json text = fixture.json["config"];
+  text.erase("architectures");
+  const Json config = {{"architectures", {"Gemma3ForConditionalGeneration"}},
+                       {"model_type", "gemma3"},
+                       {"eos_token_id", {1, 106}},
+                       {"text_config", text},
+                       {"vision_config", {{"hidden_size", 1152}}}};
+  for (const std::string prefix : {"language_model.model.", "model.language_model."}) {
+    std::vector<Weight> weights = fixture.weights;
+    for (Weight& weight : weights) weight.name = prefix + weight.name.substr(6);  // model.
+    weights.push_back({"vision_tower.embeddings.weight", {3, 5}, std::vector<float>(15)});
+    TemporaryDirectory directory;
+    write_hf(weights, config, DType::kF32, 1 << 30, directory / "wrapped");
+    const auto model = load_model(directory / "wrapped");
+    ASSERT_TRUE(model.has_value()) << model.error().message;
+    EXPECT_EQ(model->config["architectures"][0], "Gemma3ForCausalLM");
+    EXPECT_LT(error(run(*model, fixture, *ref, 48), fixture.logits), 2e-4) << prefix;
+  }
+}
+
 std::string message_of(const std::vector<Weight>& weights, const Json& config) {
   TemporaryDirectory directory;
   write_hf(weights, config, DType::kF32, 1 << 30, directory / "model");

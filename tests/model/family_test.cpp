@@ -4,6 +4,8 @@
 
 #include <gmock/gmock.h>
 
+#include "model/wrapper.h"
+
 namespace tq {
 namespace {
 
@@ -37,6 +39,36 @@ TEST(ParseConfig, FindsTheFamilyByModelTypeWhenNoArchitectureIsNamed) {
   const auto spec = parse_config(config, "config.json");
   ASSERT_TRUE(spec.has_value());
   EXPECT_TRUE(attention(*spec, 0).qkv.at(0).bias);
+}
+
+// Published files of multimodal models leave out what is the default of their reader.
+TEST(ParseConfig, OfAMultimodalModelIsThatOfItsLanguageModel) {
+  const Json config = {{"architectures", {"Gemma3ForConditionalGeneration"}},
+                       {"model_type", "gemma3"},
+                       {"eos_token_id", {1, 106}},
+                       {"text_config",
+                        {{"hidden_size", 2560},
+                         {"intermediate_size", 10240},
+                         {"model_type", "gemma3_text"},
+                         {"num_hidden_layers", 34},
+                         {"rope_scaling", {{"factor", 8.0}, {"rope_type", "linear"}}},
+                         {"sliding_window", 1024}}},
+                       {"vision_config", {{"hidden_size", 1152}}}};
+  const Json own = language_config(config);
+  EXPECT_EQ(own["eos_token_id"], (Json{1, 106}));
+  const auto spec = parse_config(own, "config.json");
+  ASSERT_TRUE(spec.has_value()) << spec.error().message;
+  EXPECT_EQ(spec->family, "gemma3");
+  EXPECT_TRUE(spec->tied);
+  EXPECT_EQ(spec->vocabulary, 262208);
+  EXPECT_EQ(spec->context, 131072);
+  EXPECT_EQ(attention(*spec, 0).window, 1024);
+  EXPECT_EQ(attention(*spec, 5).window, 0);
+  EXPECT_EQ(attention(*spec, 5).heads, 8);
+  EXPECT_EQ(attention(*spec, 5).kv_heads, 4);
+  Json unknown = config;
+  unknown["text_config"]["model_type"] = "mamba";
+  EXPECT_EQ(language_config(unknown), unknown);
 }
 
 TEST(ParseConfig, NamesWhatItDoesNotKnow) {
