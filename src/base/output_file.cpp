@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -56,6 +57,16 @@ Status OutputFile::commit() {
   auto error = system_error("renaming");
   ::unlink(part_name(path_).c_str());
   return error;
+}
+
+Status check_free_space(const std::string& path, uint64_t bytes) {
+  std::filesystem::path place = std::filesystem::absolute(path);
+  std::error_code error;
+  while (place.has_relative_path() && !std::filesystem::exists(place, error)) place = place.parent_path();
+  const std::filesystem::space_info space = std::filesystem::space(place, error);
+  if (error || space.available >= bytes) return {};
+  return fail(ErrorCode::kNoResource, "{}: {:.3f} GB are needed there, {:.3f} GB are free; free some space or choose another place", path,
+              static_cast<double>(bytes) * 1e-9, static_cast<double>(space.available) * 1e-9);
 }
 
 Status write_file(const std::string& path, std::string_view text) {

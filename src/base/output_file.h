@@ -36,4 +36,7 @@ class OutputFile {
 
 Status write_file(const std::string& path, std::string_view text);
 
+// Before long work: whether `path`, which need not exist, has room for so many bytes. Errors: kNoResource with both figures.
+Status check_free_space(const std::string& path, uint64_t bytes);
+
 }  // namespace tq

@@ -52,6 +52,13 @@ bool stack_fused(Model& model, const Linear& linear, const std::string& prefix, 
 
 }  // namespace
 
+std::string expert_name(const std::string& stack, int64_t expert) {
+  const size_t dot = stack.rfind('.');
+  const std::string prefix = stack.substr(0, dot + 1), projection = stack.substr(dot + 1);
+  const bool is_mixtral = prefix.find(".block_sparse_moe.") != std::string::npos;
+  return fmt::format("{}{}.{}", prefix, expert, is_mixtral ? letter_name(projection) : projection);
+}
+
 Status stack_experts(Model& model) {
   for (const Linear* linear : linears(model.spec)) {
     if (linear->experts == 0 || model.find(linear->name + ".weight")) continue;

@@ -9,4 +9,7 @@ namespace tq {
 // newest transformers into the stacks that the declaration names. Nothing is copied: a stack has one part per expert.
 Status stack_experts(Model& model);
 
+// Of expert `expert` of a stack "….experts.gate_proj", as transformers writes it: Mixtral's have letters.
+std::string expert_name(const std::string& stack, int64_t expert);
+
 }  // namespace tq

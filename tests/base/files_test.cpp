@@ -23,6 +23,15 @@ class Files : public ::testing::Test {
   fs::path folder_;
 };
 
+TEST_F(Files, NeedRoomThatIsThere) {
+  EXPECT_TRUE(check_free_space(path("not/there/yet"), 1).has_value());
+  EXPECT_TRUE(check_free_space("relative", 1).has_value());
+  const Status huge = check_free_space(path("not/there/yet"), uint64_t{1} << 62);
+  ASSERT_FALSE(huge.has_value());
+  EXPECT_EQ(huge.error().code, ErrorCode::kNoResource);
+  EXPECT_THAT(huge.error().message, testing::AllOf(testing::HasSubstr("not/there/yet"), testing::HasSubstr("4611686018.427 GB")));
+}
+
 TEST_F(Files, AppearOnlyWhenCommitted) {
   {
     auto file = OutputFile::create(path("a"));

@@ -1,8 +1,11 @@
 // Every family against the logits that transformers gives the same files.
+#include <set>
+
 #include <gmock/gmock.h>
 
 #include "convert/export_hf.h"
 #include "convert/family_fixture.h"
+#include "io/safetensors.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cuda/cuda_backend.h"
 
@@ -68,10 +71,33 @@ TEST_P(FamilyLogits, SurviveAnExport) {
   const auto again = load_model(directory_ / "out");
   ASSERT_TRUE(again.has_value()) << again.error().message;
   EXPECT_EQ(run(*again, fixture_, *ref_, 48), run(model, fixture_, *ref_, 48));
+  std::set<std::string> written, published;  // the names that transformers gives
+  const auto archive = families_test::read(safetensors::Archive::open_directory(directory_ / "out"));
+  for (const auto& tensor : archive->tensors()) written.insert(tensor.name);
+  for (const Weight& weight : fixture_.weights) published.insert(weight.name);
+  EXPECT_EQ(written, published);
   ASSERT_TRUE(export_hf(model, DType::kBF16, directory_ / "half", context));
   const auto half = load_model(directory_ / "half");
   ASSERT_TRUE(half.has_value()) << half.error().message;
+  EXPECT_EQ(half->config["dtype"], "bfloat16");
   EXPECT_LT(error(run(*half, fixture_, *ref_, 48), fixture_.logits), kLimit);
+}
+
+TEST(Export, RefusesValuesThatHalvesCannotHold) {
+  ThreadPool threads(2);
+  Listener listener;
+  Fixture fixture = load_fixture("llama2");
+  for (const auto& [value, is_refused] : {std::pair{65519.0f, false}, {65520.0f, true}, {-1e30f, true}}) {
+    fixture.weights.front().values[3] = value;
+    TemporaryDirectory directory;
+    write_hf(fixture.weights, fixture.json["config"], DType::kF32, 1 << 30, directory / "model");
+    const Model model = families_test::read(load_model(directory / "model"));
+    const Status halves = export_hf(model, DType::kF16, directory / "halves", {.threads = threads, .listener = listener});
+    EXPECT_EQ(halves.has_value(), !is_refused) << value;
+    if (!halves) EXPECT_THAT(halves.error().message, HasSubstr(fixture.weights.front().name));
+    EXPECT_EQ(std::filesystem::exists(directory / "halves"), !is_refused);
+    EXPECT_TRUE(export_hf(model, DType::kBF16, directory / "bfloats", {.threads = threads, .listener = listener}).has_value());
+  }
 }
 
 TEST(NotFinite, IsRefusedByRunAndByExportWithTheTensorsName) {
