@@ -10,6 +10,7 @@ namespace tq {
 namespace {
 
 constexpr int64_t kLarge = int64_t{1} << 28;
+constexpr int64_t kMostLayers = 4096;  // before anything is listed layer by layer
 
 // Keys of the architecture's section: "llama.context_length" by "context_length".
 class Section {
@@ -158,6 +159,7 @@ Result<Json> config_of_gguf(const gguf::File& file) {
   Json config = {{"architectures", Json::array({family->hf_architecture})}, {"model_type", family->hf_model_type}};
   TQ_ASSIGN(const int64_t hidden, section.integer("embedding_length"));
   TQ_ASSIGN(const int64_t layers, section.integer("block_count"));
+  if (layers > kMostLayers) return bad_input("{}: '{}' is {}, more than {}", file.where(), section.key("block_count"), layers, kMostLayers);
   TQ_ASSIGN(const int64_t intermediate, section.uniform_or("feed_forward_length", 1));
   TQ_ASSIGN(const int64_t heads, section.uniform_or("attention.head_count", 0));
   TQ_ASSIGN(const int64_t kv_heads, section.uniform_or("attention.head_count_kv", heads));

@@ -69,7 +69,8 @@ Result<VocabularySpec> read_spec(const gguf::File& file) {
 Status read_gguf_vocabulary(const gguf::File& file, Model& model) {
   if (!file.has("tokenizer.ggml.tokens")) return {};
   TQ_ASSIGN(VocabularySpec spec, read_spec(file));
-  TQ_ASSIGN(Tokenizer tokenizer, Tokenizer::from_vocabulary(std::move(spec), file.where()));
+  TQ_ASSIGN(const Tokenizer whole, Tokenizer::from_vocabulary(std::move(spec), file.where()));
+  TQ_ASSIGN(Tokenizer tokenizer, whole.for_rows(model.spec.vocabulary > 0 ? model.spec.vocabulary : whole.size()));
   TQ_ASSIGN(model.chat_template, file.string_or("tokenizer.chat_template", ""));
   Json config = tokenizer.to_tokenizer_config();
   config["model_max_length"] = model.spec.context;

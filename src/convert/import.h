@@ -4,6 +4,7 @@
 #include <string>
 
 #include "artifact/model.h"
+#include "io/gguf.h"
 
 namespace tq {
 
@@ -12,6 +13,8 @@ namespace tq {
 Result<Model> load_model(const std::string& path);
 
 Result<Model> import_gguf(const std::string& path);
+// path: for messages.
+Result<Model> gguf_model(const std::shared_ptr<const gguf::File>& file, const std::string& path);
 Result<Model> import_hf(const std::string& directory);
 
 }  // namespace tq

@@ -33,6 +33,10 @@ PackedTensor pack(const gguf::Tensor& source, std::shared_ptr<const gguf::File> 
 
 Result<Model> import_gguf(const std::string& path) {
   TQ_ASSIGN(const std::shared_ptr<const gguf::File> file, gguf::File::open(path));
+  return gguf_model(file, path);
+}
+
+Result<Model> gguf_model(const std::shared_ptr<const gguf::File>& file, const std::string& path) {
   Model model;
   model.source = path;
   model.format = "GGUF";
