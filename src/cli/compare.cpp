@@ -2,6 +2,7 @@
 #include <filesystem>
 
 #include "base/output_file.h"
+#include "cli/artifact_page.h"
 #include "cli/command.h"
 #include "cli/measure.h"
 #include "convert/import.h"
@@ -69,6 +70,7 @@ Result<std::vector<Candidate>> candidates_of(const Flags& flags) {
   const std::optional<Effort> effort = effort_from_name(flags.effort);
   if (!effort) return bad_usage("--effort {}: give fast, normal or best", flags.effort);
   options.effort = *effort;
+  options.report = true;
   options.calibration = flags.calibration;
   options.calibration_tokens = flags.calibration_tokens;
   TQ_ASSIGN(options.embedding_bits, table_bits(flags.embedding, "--embedding"));
@@ -107,7 +109,8 @@ Status make_missing(const Model& model, std::vector<Candidate>& candidates, Sess
       }
       context.listener.note("quantizing " + candidate.directory);
       const auto made =
-          quantize(model, *plan, candidate.directory, true, {.main = session.backend(), .training = session.training_backend()}, context);
+          quantize(model, *plan, candidate.directory, true, {.main = session.backend(), .training = session.training_backend()}, context,
+                   artifact_page(model, plan->options.bits));
       if (!made) return Unexpected(made.error());
     }
     there.push_back(std::move(candidate));

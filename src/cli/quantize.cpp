@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "base/mapped_file.h"
+#include "cli/artifact_page.h"
 #include "cli/command.h"
 #include "cli/units.h"
 #include "convert/import.h"
@@ -84,6 +85,7 @@ Result<QuantizeOptions> options_of(const Flags& flags) {
   options.calibration = flags.calibration;
   options.calibration_tokens = flags.calibration_tokens, options.gradient_tokens = flags.gradient_tokens;
   options.seed = flags.seed;
+  options.report = true;
   return options;
 }
 
@@ -313,7 +315,7 @@ Status act(const Flags& flags) {
     return {};
   }
   auto result = quantize(model, plan, flags.output, flags.resume, {.main = session->backend(), .training = session->training_backend()},
-                         session->context());
+                         session->context(), artifact_page(model, plan.options.bits));
   if (!result && result.error().code == ErrorCode::kInterrupted)
     return fail(ErrorCode::kInterrupted, "stopped; the same command with --resume continues");
   if (!result) return Unexpected(result.error());

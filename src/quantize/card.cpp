@@ -134,4 +134,11 @@ std::map<std::string, std::string> artifact_texts(const Model& model, const Quan
   return texts;
 }
 
+uint64_t report_bytes(const QuantizePlan& plan) {
+  constexpr uint64_t kPage = 24 << 10, kTensor = 640;  // style, axes, sizes; a dot and a field with their descriptions
+  uint64_t bytes = kPage;
+  for (const TensorPlan* tensor : plan.tensors()) bytes += kTensor + 2 * tensor->linear.name.size();
+  return bytes;
+}
+
 }  // namespace tq

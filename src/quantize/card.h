@@ -22,4 +22,7 @@ struct RecordFacts {
 };
 std::string record_text(const Model& model, const QuantizePlan& plan, const RecordFacts& facts);
 
+// Of report.html: what the page may take at most, which it is filled up to.
+uint64_t report_bytes(const QuantizePlan& plan);
+
 }  // namespace tq

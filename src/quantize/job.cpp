@@ -97,10 +97,18 @@ size_t layers_per_wave(const QuantizePlan& plan, int threads) {
 
 class Job {
  public:
-  Job(const Model& model, const QuantizePlan& plan, const QuantizeBackends& backends, const Context& context, JobFolder folder)
-      : model_(model), plan_(plan), backend_(backends.main), training_(backends.training), context_(context), folder_(std::move(folder)) {}
+  Job(const Model& model, const QuantizePlan& plan, const QuantizeBackends& backends, const Context& context, JobFolder folder,
+      const ReportOf& report)
+      : model_(model),
+        plan_(plan),
+        backend_(backends.main),
+        training_(backends.training),
+        context_(context),
+        folder_(std::move(folder)),
+        report_(report) {}
 
   Result<QuantizeSummary> run(const std::string& directory) {
+    TQ_TRY(check_free_space(directory, missing_bytes()));
     TQ_TRY(make_steps());
     TQ_TRY(tune());
     TQ_TRY(assemble());
@@ -113,6 +121,15 @@ class Job {
   }
 
  private:
+  // What is still to be written: the steps, and beside them, before they are removed, the artifact.
+  uint64_t missing_bytes() const {
+    uint64_t bytes = planned_bytes(model_, plan_);
+    for (const TensorPlan* tensor : plan_.tensors())
+      for (const safetensors::TensorInfo& array : arrays_of(*tensor))
+        bytes += static_cast<uint64_t>(element_count(array.shape)) * dtype_size(array.dtype);
+    return bytes - std::min(bytes, folder_.bytes());
+  }
+
   bool tables_done() const { return plan_.tables.empty() || folder_.has_step(kTablesStep); }
 
   // One step past the last that has to be made; the stream need not go further.
@@ -361,7 +378,17 @@ class Job {
     const RecordFacts facts{
         hashes, summary_.errors, summary_.experts, summary_.calibration, summary_.tuning.before(), summary_.tuning.after()};
     TQ_TRY(write_file(folder_.path() + "/turboquant.json", record_text(model_, plan_, facts)));
+    if (report_) TQ_TRY(write_report());
     return folder_.remove_steps();
+  }
+
+  // Filled up to the promised size.
+  Status write_report() {
+    TQ_ASSIGN(std::string page, report_(folder_.path()));
+    const uint64_t bytes = report_bytes(plan_);
+    if (page.size() >= bytes) page = "<!doctype html>\n<title>TurboQuant</title>\n<p>tq eval --report writes this page.</p>\n";
+    page.resize(bytes - 1, ' ');
+    return write_file(folder_.path() + "/report.html", page + "\n");
   }
 
   const Model& model_;
@@ -370,6 +397,7 @@ class Job {
   Backend& training_;
   const Context& context_;
   JobFolder folder_;
+  const ReportOf& report_;
   QuantizeSummary summary_;
 };
 
@@ -392,6 +420,7 @@ uint64_t planned_bytes(const Model& model, const QuantizePlan& plan) {
   for (size_t i = 0; i < shards.size(); ++i) hashes[shard_name(i, shards.size())] = std::string(16, '0');
   if (shards.size() > 1) hashes["model.safetensors.index.json"] = std::string(16, '0');
   for (const auto& [name, text] : plan.texts) total += text.size();
+  if (plan.options.report) total += report_bytes(plan);
   return total + record_text(model, plan, {.hashes = hashes, .errors = {}, .experts = {}, .calibration = {}}).size();
 }
 
@@ -426,7 +455,8 @@ uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int thread
 }
 
 Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume,
-                                 const QuantizeBackends& backends, const Context& context) {
+                                 const QuantizeBackends& backends, const Context& context, const ReportOf& report) {
+  TQ_CHECK(plan.options.report == static_cast<bool>(report));
   if (resume && only_the_name_is_missing(partial_directory(directory))) {
     TQ_TRY(publish(directory));
     QuantizeSummary summary;
@@ -435,7 +465,7 @@ Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, c
     return summary;
   }
   TQ_ASSIGN(JobFolder folder, JobFolder::open(model, plan, directory, resume));
-  auto result = Job(model, plan, backends, context, std::move(folder)).run(directory);
+  auto result = Job(model, plan, backends, context, std::move(folder), report).run(directory);
   std::error_code ignored;
   const std::string partial = partial_directory(directory);
   if (!result && result.error().code != ErrorCode::kInterrupted && std::filesystem::is_empty(partial + "/steps", ignored))

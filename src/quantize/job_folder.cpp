@@ -50,8 +50,8 @@ std::string job_identity(const Model& model, const QuantizePlan& plan) {
   if (uses_tuning(options)) text += fmt::format("tuned {} {} {}\n", options.tune_steps, options.tune_measures, options.tune_rate);
   for (const auto& [name, bits] : options.rates) text += fmt::format("{} {}\n", name, bits);
   for (const std::string& file : options.calibration) {
-    const auto read = read_text_file(file);
-    text += file + " " + (read ? hex64(hash64(std::as_bytes(std::span<const char>(*read)))) : "missing") + "\n";
+    const auto read = MappedFile::open(file);
+    text += file + " " + (read ? hex64(hash64((*read)->bytes())) : "missing") + "\n";
   }
   text += source_facts(model.source);
   return hex64(hash64(std::as_bytes(std::span<const char>(text))));
@@ -68,6 +68,7 @@ Status make_directories(const std::string& path) {
 
 Result<JobFolder> JobFolder::open(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume) {
   std::error_code error;
+  if (directory.empty()) return bad_usage("the directory to write has no name");
   if (fs::exists(directory, error)) return bad_usage("{}: already exists; choose another name or remove it", directory);
   JobFolder folder(partial_directory(directory));
   const std::string identity = job_identity(model, plan), identity_path = folder.path_ + "/job";
@@ -101,6 +102,14 @@ Status JobFolder::save_step(const std::string& step, const std::vector<Array>& a
 
 Result<std::shared_ptr<const safetensors::Archive>> JobFolder::open_step(const std::string& step) const {
   return safetensors::Archive::open_file(step_path(step));
+}
+
+uint64_t JobFolder::bytes() const {
+  std::error_code error;
+  uint64_t total = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(path_, error))
+    if (entry.is_regular_file(error)) total += entry.file_size(error);
+  return total;
 }
 
 Status JobFolder::remove_steps() {

@@ -24,6 +24,7 @@ class JobFolder {
   Status save_step(const std::string& step, const std::vector<Array>& arrays, const std::map<std::string, std::string>& metadata);
   Result<std::shared_ptr<const safetensors::Archive>> open_step(const std::string& step) const;
   // Removes the steps once their content has been written elsewhere.
+  uint64_t bytes() const;  // of all files
   Status remove_steps();
 
  private:

@@ -56,6 +56,7 @@ struct QuantizeOptions {
   uint64_t byte_limit = 0;              // of the finished directory; 0: none. Where `bits` came from
   int passes = 0;                       // turboquant: times that all columns are rounded again
   uint64_t shard_bytes = uint64_t{4} << 30;
+  bool report = false;  // report.html in the artifact
   uint64_t seed = 0;
 };
 

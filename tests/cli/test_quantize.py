@@ -45,6 +45,13 @@ class Quantize(ProgramTest):
         self.assertEqual(plan["bytes"] + entry, counted)
         self.assertAlmostEqual(plan["bits_linears"], 2.5, delta=0.01)
 
+    def test_the_artifact_carries_a_report_of_the_planned_size(self):
+        page = (self.reference / "report.html").read_text()
+        for text in ("Size", "Error by tensor", "Rates by layer", "model.layers.2.mlp.down_proj", "2.5 bits"):
+            self.assertIn(text, page)
+        self.assertTrue(page.rstrip().endswith("</html>") and page.endswith("\n"))
+        self.assertNotIn("reference", page)  # the same wherever it lies
+
     def test_one_thread_and_two_make_the_same_bytes(self):
         for threads in ("1", "2", "3"):
             output = self.folder / f"threads-{threads}"
