@@ -28,7 +28,8 @@ class MappedFile {
   size_t size_ = 0;
 };
 
-// The whole of a small text file. Errors: kBadInput when it is missing, unreadable or larger than max_bytes.
+// The whole of a small text file, or what a pipe gives until it ends. Errors: kBadInput when it is missing, unreadable or larger than
+// max_bytes.
 Result<std::string> read_text_file(const std::string& path, size_t max_bytes = size_t{1} << 30);
 
 }  // namespace tq

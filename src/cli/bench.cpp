@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "base/hash.h"
 #include "cli/build_id.h"
 #include "cli/command.h"
@@ -101,6 +103,10 @@ Status act(const Flags& flags) {
   if (flags.models.empty() == flags.random.empty())
     return bad_usage("give a model, or --random {}", fmt::join(random_model_names(), " | "));
   if (flags.invariant && flags.streams.empty()) return bad_usage("--batch-invariant goes with --streams");
+  const std::span<const std::string_view> known = random_model_names();
+  if (!flags.random.empty() && std::find(known.begin(), known.end(), flags.random) == known.end())
+    return bad_usage("--random {}: give {}", flags.random, fmt::join(known, " or "));
+  for (const std::string& text : flags.bits) TQ_TRY(random_bits(text));
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
   Json facts = {{"program", "tq 0.1.0"},
                 {"build", build_id()},

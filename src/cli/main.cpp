@@ -81,6 +81,7 @@ int main(int argc, char** argv) {
   for (const auto& [name, help] : kMissing) {
     CLI::App* missing = app.add_subcommand(name, std::string(help) + " (not yet)");
     missing->allow_extras();
+    missing->set_help_flag();  // it could only repeat that there is none
   }
   try {
     app.parse(argc, argv);

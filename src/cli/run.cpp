@@ -61,6 +61,8 @@ SamplerOptions sampler_options(const SamplerFlags& flags, SamplerOptions out) {
   return out;
 }
 
+const std::string& place_of_template(const Flags& flags) { return flags.template_file.empty() ? flags.model : flags.template_file; }
+
 // The format of chats, unless the text is to be continued. Errors end with what can be done instead.
 Result<std::optional<ChatFormat>> find_format(const Flags& flags, const Model& model) {
   if (flags.raw && !flags.system.empty()) return bad_usage("--raw continues the text; a --system message needs the chat template");
@@ -81,15 +83,16 @@ Result<std::optional<ChatFormat>> find_format(const Flags& flags, const Model& m
     variables = *parsed;
   }
   auto format = ChatFormat::create(model, source, variables);
-  if (!format) return bad_input("{}; --raw continues the text without it", format.error().message);
+  if (!format) return bad_input("{}: {}; --raw continues the text without it", place_of_template(flags), format.error().message);
   return std::move(*format);
 }
 
 Status answer_once(const Flags& flags, Answerer& answerer, const Tokenizer& tokenizer, const ChatFormat* format, const std::string& text) {
-  if (text.empty()) return bad_usage("the prompt is empty");
   Result<std::vector<TokenId>> prompt = encode_for_continuation(tokenizer, text);
   if (format) prompt = Conversation(*format, flags.system).ask(text);
-  if (!prompt) return fail(prompt.error().code, "{}; --raw continues the text without the template", prompt.error().message);
+  if (!prompt)
+    return fail(prompt.error().code, "{}: {}; --raw continues the text without the template", place_of_template(flags),
+                prompt.error().message);
   TQ_ASSIGN(const Answer answer, answerer.answer(std::move(*prompt)));
   if (answer.finish == Finish::kCancelled) return fail(ErrorCode::kInterrupted, "stopped");
   return {};
@@ -109,6 +112,7 @@ Status act(const Flags& flags) {
   TQ_TRY(check_sampler(flags.sampler));
   TQ_ASSIGN(const std::optional<std::string> prompt, find_prompt(flags));
   if (!prompt && flags.json) return bad_usage("--json needs a prompt");
+  if (prompt && prompt->empty()) return bad_usage("the prompt is empty");
   TQ_ASSIGN(const Model model, load_model(flags.model));
   if (!model.tokenizer) return bad_input("{}: it has no tokenizer", flags.model);
   if (flags.context > model.spec.context) return bad_usage("--ctx {}: the model was made for {} tokens", flags.context, model.spec.context);

@@ -17,6 +17,14 @@ void on_signal(int signal) {
   if (g_interrupted.exchange(true)) _exit(static_cast<int>(ErrorCode::kInterrupted));
 }
 
+// A page of a mapped file that cannot be read: the file became shorter, or its disk failed. Nothing can be continued.
+void on_unreadable_page(int) {
+  constexpr std::string_view kMessage =
+      "tq: a file became unreadable while it was in use: it was cut short, or its disk failed; copy it again\n";
+  if (write(STDERR_FILENO, kMessage.data(), kMessage.size()) < 0) _exit(static_cast<int>(ErrorCode::kFailed));
+  _exit(static_cast<int>(ErrorCode::kBadInput));
+}
+
 // A bar that is redrawn on a terminal; one line per finished step elsewhere. All on standard error.
 class TerminalListener final : public Listener {
  public:
@@ -72,6 +80,7 @@ void watch_interrupts() {
   action.sa_handler = on_signal;
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  signal(SIGBUS, on_unreadable_page);
   signal(SIGXFSZ, SIG_IGN);  // a file over the user's limit is an error of write(), like a full disk
 }
 

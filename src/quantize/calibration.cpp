@@ -29,7 +29,7 @@ Result<std::vector<std::vector<TokenId>>> calibration_sequences(const Tokenizer&
                                                                 int64_t sequence, int64_t tokens, std::vector<int>* text_of) {
   const std::vector<TokenId> empty = tokenizer.encode("", false, true);  // a bos token, if texts begin with one
   const auto body = sequence - static_cast<int64_t>(empty.size());
-  TQ_CHECK(body > 0);
+  if (body <= 0) return bad_input("sequences of {} tokens have no room for text; the model's context is too short to calibrate", sequence);
   std::vector<std::vector<TokenId>> ids;
   std::vector<int64_t> available;
   for (const CalibrationText& text : texts) {
@@ -47,7 +47,13 @@ Result<std::vector<std::vector<TokenId>>> calibration_sequences(const Tokenizer&
       if (text_of) text_of->push_back(static_cast<int>(i));
     }
   }
-  if (out.empty()) return bad_input("the calibration text has less than one sequence of {} tokens; give more of it", sequence);
+  if (out.empty()) {
+    size_t longest = 0;
+    for (const auto& each : ids) longest = std::max(longest, each.size());
+    return bad_input("{}: {} tokens{}, less than one sequence of {}; give a longer text with --calibration",
+                     texts.empty() ? "no calibration text" : texts[0].name, longest, texts.size() > 1 ? " in the longest text" : "",
+                     sequence);
+  }
   return out;
 }
 
@@ -55,6 +61,7 @@ Result<std::vector<CalibrationText>> read_calibration(const QuantizeOptions& opt
   if (options.calibration.empty()) return built_in_calibration();
   std::vector<CalibrationText> texts;
   for (const std::string& path : options.calibration) {
+    TQ_TRY(MappedFile::open(path));  // a pipe could not be read again
     TQ_ASSIGN(std::string text, read_text_file(path, kLargestText));
     texts.push_back({path, std::move(text)});
   }

@@ -145,9 +145,17 @@ class Errors(ProgramTest):
     def test_calibration_text_that_is_too_short_is_status_3(self):
         text = self.folder / "short.txt"
         text.write_text("Too short.")
-        self.quantize_fails(3, self.model, "--calibration", text, says="text")
+        self.quantize_fails(3, self.model, "--calibration", text, says="short.txt: 10 tokens, less than one sequence of 128")
         text.unlink()
         self.quantize_fails(3, self.model, "--calibration", self.folder / "missing.txt", says="missing.txt")
+
+    def test_a_context_without_room_for_text_is_status_3(self):
+        folder = self.changed_model("narrow")
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 1}))
+        tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+        (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer | {"bos_token": "<|end|>", "add_bos_token": True}))
+        self.quantize_fails(3, folder, says="context")
 
     def test_an_output_that_exists_is_status_2_and_stays(self):
         folder = self.folder / "taken"

@@ -92,6 +92,23 @@ class Run(ProgramTest):
         self.fails(2, "run", self.chat, "hi", "-f", path, says="not both")
         self.fails(2, "run", self.chat, says="empty")
 
+    def test_a_prompt_may_come_through_a_named_pipe(self):
+        pipe = self.folder / "prompt.pipe"
+        os.mkfifo(pipe)
+        with subprocess.Popen(["sh", "-c", f"printf hello > {pipe}"]):
+            facts = self.facts(self.chat, "-f", pipe, "-n", "3", *GREEDY)
+        self.assertEqual(facts, facts | {key: self.facts(self.chat, "hello", "-n", "3", *GREEDY)[key] for key in ("text", "prompt_tokens")})
+        self.fails(3, "run", pipe, "hello", says="prompt.pipe")
+
+    def test_a_file_that_is_cut_short_while_it_is_in_use_is_status_3(self):
+        folder = write_model(self.folder / "cut", self.layers)
+        terminal = Terminal("run", folder, "--raw", "-n", "3")
+        terminal.wait_for("> ")
+        os.truncate(folder / "model.safetensors", 0)
+        terminal.say("hello\n")
+        terminal.wait_for("cut short")
+        self.assertEqual(terminal.end(), 3)
+
     def test_a_model_without_a_template_says_that_it_continues_the_text(self):
         result = self.succeeds("run", self.model, "hi", "-n", "2", *GREEDY)
         self.assertIn("no chat template", result.stderr)

@@ -29,6 +29,7 @@ Result<DecoderDims> read_dims(const JsonReader& config, const DecoderTraits& tra
   if (dims.head_dim > kMaxHeadDim) return bad_input("{}: heads of {} dimensions are too wide", config.where(), dims.head_dim);
   if (dims.head_dim % 2 != 0) return bad_input("{}: head_dim {} is odd", config.where(), dims.head_dim);
   TQ_ASSIGN(const double epsilon, config.number_or("rms_norm_eps", 1e-6));
+  if (!(epsilon >= 0 && epsilon < 1)) return bad_input("{}: 'rms_norm_eps' is {}, outside 0 to 1", config.where(), epsilon);
   dims.epsilon = static_cast<float>(epsilon);
   spec->hidden = dims.hidden;
   TQ_ASSIGN(spec->vocabulary, config.integer("vocab_size", 1, int64_t{1} << 28));
