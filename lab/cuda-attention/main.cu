@@ -74,7 +74,8 @@ struct Prompt {
   Prompt(const Shape& of, int type) : shape(of) {
     const int positions = of.past + of.tokens, pages = (positions + (1 << kPageShift) - 1) >> kPageShift;
     const int64_t rows = static_cast<int64_t>(pages) * of.kv_heads << kPageShift;
-    KvArgs kv{.type = type, .kv_heads = of.kv_heads, .head_dim = of.dim, .page_shift = kPageShift};
+    KvArgs kv;
+    kv.type = type, kv.kv_heads = of.kv_heads, kv.head_dim = of.dim, kv.page_shift = kPageShift;
     kv.row_bytes = type == 0 ? of.dim * 4 : type == 1 ? of.dim * 2 : of.dim + 4;
     kv.scale_at = of.dim;
     for (char** side : {&kv.key, &kv.value}) {
@@ -98,9 +99,9 @@ struct Prompt {
     outputs = static_cast<int64_t>(of.tokens) * of.heads * of.dim;
     auto* query = device<float>(outputs);
     fill<<<1024, 256>>>(query, outputs, 3u);
-    args = {.query = query, .output = device<float>(outputs), .place = place, .stride = static_cast<int64_t>(of.heads) * of.dim};
+    args.query = query, args.output = device<float>(outputs), args.place = place, args.stride = static_cast<int64_t>(of.heads) * of.dim;
     args.heads = of.heads, args.scale = 1.0f / std::sqrt(static_cast<float>(of.dim)), args.kv = kv;
-    args.stretches = 1, args.stretch[0] = {.first_row = 0, .tokens = of.tokens};
+    args.stretches = 1, args.stretch[0].tokens = of.tokens;
     old_args.query = query, old_args.output = device<float>(outputs), old_args.place = place, old_args.stride = args.stride;
     old_args.tokens = of.tokens, old_args.heads = of.heads, old_args.scale = args.scale, old_args.kv = kv;
     CHECK(cudaDeviceSynchronize());

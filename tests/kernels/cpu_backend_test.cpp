@@ -4,6 +4,7 @@
 #include "kernels/cpu/tile/tile_kernels.h"
 #include "kernels/matrices.h"
 #include "kernels/paged_attention.h"
+#include "kernels/prompt_attention.h"
 
 namespace tq {
 namespace {
@@ -153,6 +154,14 @@ TEST_P(CpuBackend, AttentionOfABatchInPagesIsThatOfEachSequenceAlone) {
         // A rounding to the stored type may fall to the other side.
         EXPECT_LT(relative(got.together(), expected.together()), type == KvType::kF32 ? 3e-6 : 1e-3);
       }
+}
+
+TEST_P(CpuBackend, AttentionOfManyRowsIsTheOracles) {
+  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kQ8}) {
+    const PromptCase c{
+        .type = type, .heads = 4, .kv_heads = 2, .dim = 64, .window = 30, .softcap = 3.0f, .stretches = {{0, 37}, {21, 1}, {40, 30}}};
+    EXPECT_LT(relative(prompt_attention(*cpu_, c), prompt_attention(*ref_, c)), 1e-5) << kv_type_name(type);
+  }
 }
 
 TEST_P(CpuBackend, ElementwiseOperationsAreTheOracles) {
