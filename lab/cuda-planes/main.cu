@@ -12,8 +12,10 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/ops.h"
 #include "kernels/cuda/plane_linear.cuh"
 #include "kernels/cuda/plane_plan.h"
+#include "kernels/cuda/plane_rows.cuh"
 #include "kernels/cuda/quantize_kernel.cuh"
 
 #define CHECK(call)                                                                             \
@@ -25,6 +27,9 @@
   } while (false)
 
 using namespace tq::cuda;
+namespace tq::cuda::before {
+void attend(const AttendArgsDevice& args, cudaStream_t stream);
+}
 
 namespace {
 
@@ -79,15 +84,29 @@ T* device(const std::vector<T>& values) {
 }
 
 template <typename... Parameters, typename... Args>
-void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int shared, cudaStream_t stream, bool early, Args... args) {
+void launch_clusters(void (*kernel)(Parameters...), dim3 grid, int cluster, int threads, int shared, cudaStream_t stream, bool early,
+                     Args... args) {
   cudaLaunchConfig_t config = {};
   config.gridDim = grid, config.blockDim = dim3(threads), config.dynamicSmemBytes = shared, config.stream = stream;
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute, config.numAttrs = early ? 1 : 0;
+  cudaLaunchAttribute attributes[2] = {};
+  int count = 0;
+  if (early) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (cluster > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count].val.clusterDim.x = static_cast<unsigned>(cluster);
+    attributes[count].val.clusterDim.y = attributes[count].val.clusterDim.z = 1, ++count;
+  }
+  config.attrs = attributes, config.numAttrs = count;
   CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100));  // alike, or every change costs microseconds
   CHECK(cudaLaunchKernelEx(&config, kernel, args...));
+}
+
+template <typename... Parameters, typename... Args>
+void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int shared, cudaStream_t stream, bool early, Args... args) {
+  launch_clusters(kernel, grid, 1, threads, shared, stream, early, args...);
 }
 
 // One way to launch the product.
@@ -95,6 +114,12 @@ struct Variant {
   std::string name;
   bool rounds;      // in the product's kernel, for one token
   int most_groups;  // of a slice, for one token
+  // Thread blocks own rows.
+  int slices = 0;  // 0: they do not
+  int ahead = 0;  // KB of a thread block
+  bool is_late = false;
+  int trigger = 0, blocks = 0;
+  bool is_timed = false;
 };
 
 template <int kTokens, int kBits, int kStages>
@@ -140,6 +165,8 @@ struct Weights {
   PlaneArgs args;
   uint8_t* sign;
   int64_t bytes = 0;
+  std::vector<std::vector<int32_t>> newest;
+  std::vector<std::vector<uint8_t>> rates;
 };
 
 Weights make_weights(const Linears& linears, const std::vector<std::vector<uint8_t>>& rates, uint64_t seed, float* output) {
@@ -164,6 +191,7 @@ Weights make_weights(const Linears& linears, const std::vector<std::vector<uint8
     auto* tiles = device<uint32_t>(bytes / 4);
     fill_words<<<1024, 256>>>(tiles, bytes / 4, seed * 16 + i);
     weights.tiles.push_back(tiles);
+    weights.newest.push_back(newest), weights.rates.push_back(rates[i]);
     weights.bytes += bytes;
     std::vector<int32_t> reach;
     for (int t = 0, low = 0, high = 0; t < tile_rows; ++t) {
@@ -197,6 +225,46 @@ struct Scratch {
   uint32_t* arrived;
 };
 
+constexpr int kHalfShared = 113 << 10;  // so that two thread blocks fit a multiprocessor
+
+template <int kPairs, bool kTimed>
+void run_rows(const PlaneRowsArgs& args, cudaStream_t stream, bool early) {
+  const int shared = PlaneRows<5, kPairs, kTimed>::shared_bytes(args), blocks = args.owners.first[args.jobs];
+  auto* kernel = &plane_rows_kernel<5, kPairs, kTimed>;
+  CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
+  launch_clusters(kernel, dim3(static_cast<unsigned>(blocks)), args.owners.slices, kProductWarps * 32, shared, stream, early, args);
+}
+
+PlaneRowsArgs rows_args(const Weights& weights, const QuantizeArgs& quantize, const Variant& way, bool adds) {
+  PlaneRowsArgs args;
+  RowShape shapes[kMaxJobs];
+  args.jobs = weights.args.jobs, args.groups = (quantize.columns + kGroupColumns - 1) / kGroupColumns;
+  args.adds = adds, args.ahead_late = way.is_late, args.trigger = way.trigger, args.input = quantize;
+  args.ahead = way.ahead * 2 * way.slices / args.groups;
+  for (int m = 0; m < args.jobs; ++m) {
+    args.job[m] = weights.args.job[m];
+    shapes[m] = {args.job[m].rows, args.job[m].plane_rows, weights.rates[m].data(), weights.newest[m].data(), args.job[m].windows};
+  }
+  const int blocks = way.blocks ? way.blocks : way.slices == 1 ? g_sms : g_sms / 4 * 4 / way.slices * way.slices;
+  if (!share_rows(shapes, args.jobs, way.slices, blocks, args.owners)) args.owners.slices = 0;
+  return args;
+}
+
+uint64_t* g_clock = nullptr;
+
+void enqueue_rows(const Weights& weights, const QuantizeArgs& quantize, const Variant& way, bool adds, cudaStream_t stream, bool early) {
+  PlaneRowsArgs args = rows_args(weights, quantize, way, adds);
+  if (args.owners.slices == 0) return;
+  if (way.is_timed) {
+    args.clock = g_clock, g_clock += 8 * kMaxOwners;
+    return PlaneRows<5, 4>::shared_bytes(args) > kHalfShared ? run_rows<2, true>(args, stream, early) : run_rows<4, true>(args, stream, early);
+  }
+  if (PlaneRows<5, 4>::shared_bytes(args) > kHalfShared) run_rows<2, false>(args, stream, early);
+  else run_rows<4, false>(args, stream, early);
+}
+
+const Variant* g_way = nullptr;
+bool g_adds = false;
 int g_parts = 7;  // 1: the rounding where it is a kernel of its own, 2: the product
 
 void enqueue(const Linears& linears, const Weights& weights, const PlanePlan& plan, int tokens, const float* input, const Scratch& scratch,
@@ -210,8 +278,9 @@ void enqueue(const Linears& linears, const Weights& weights, const PlanePlan& pl
     launch(&quantize_kernel,
            dim3(static_cast<unsigned>((plan.split.groups + kRoundWarps - 1) / kRoundWarps), static_cast<unsigned>(tokens)),
            kRoundWarps * 32, 0, stream, early, quantize);
+  if (plan.rounds && g_way && g_way->slices > 0) return enqueue_rows(weights, quantize, *g_way, g_adds, stream, early);
   PlaneArgs args = weights.args;
-  args.tokens = tokens, args.split = plan.split;
+  args.adds = g_adds, args.tokens = tokens, args.split = plan.split;
   if (plan.rounds) args.input = quantize;
   args.activations = scratch.input;
   args.partial = scratch.partial, args.totals = scratch.totals, args.arrived = scratch.arrived;
@@ -245,13 +314,19 @@ int rounded(const std::vector<uint32_t>& words, const Form& form, int token, int
 }
 
 // Largest difference of a variant's outputs from a scalar in double over the same rounded activations, relative to the largest output.
-double check(const Linears& linears, const std::vector<std::vector<uint8_t>>& rates, int tokens, const Variant& way) {
+double check(const Linears& linears, const std::vector<std::vector<uint8_t>>& rates, int tokens, const Variant& way, bool adds = false, bool biased = false) {
   const PlanePlan shape = plan(linears, rates, tokens, way);
   int total_rows = 0;
   for (const int rows : linears.rows) total_rows += rows;
   std::vector<float> poison(static_cast<size_t>(total_rows) * kMaxTokens, NAN);
   float* output = device(poison);
-  const Weights weights = make_weights(linears, rates, 5, output);
+  Weights weights = make_weights(linears, rates, 5, output);
+  if (biased)
+    for (int m = 0; m < weights.args.jobs; ++m) {
+      std::vector<float> bias(weights.args.job[m].rows);
+      for (size_t r = 0; r < bias.size(); ++r) bias[r] = r % 3 ? static_cast<float>(r % 7) * 0.01f : 0.0f;
+      weights.args.job[m].bias = device(bias);
+    }
   float* input = device<float>(int64_t{16} * 28672);
   fill_floats<<<64, 256>>>(input, int64_t{16} * 28672, 3);
   const Scratch scratch = make_scratch(linears.columns, shape.partial_floats());
@@ -259,11 +334,21 @@ double check(const Linears& linears, const std::vector<std::vector<uint8_t>>& ra
   CHECK(cudaMemset(scratch.input.words, 0, (linears.columns / 256 + 1) * 2048));
   PlanePlan apart = shape;  // its rounding is what is compared with
   apart.rounds = false;
-  for (int turn = 0; turn < 2; ++turn) {  // twice: the counters must be as before
+  g_way = &way;
+  std::vector<float> first;
+  for (int turn = 0; turn < 4; ++turn) {  // again and again: the counters must be as before, and so must the sums
+    g_adds = false;
     enqueue(linears, weights, apart, tokens, input, scratch, nullptr, false);
-    CHECK(cudaMemset(output, 0xff, poison.size() * 4));
+    g_adds = adds;
+    if (adds) fill_floats<<<64, 256>>>(output, static_cast<int64_t>(poison.size()), 4);
+    else CHECK(cudaMemset(output, 0xff, poison.size() * 4));
     enqueue(linears, weights, shape, tokens, input, scratch, nullptr, false);
+    std::vector<float> now(poison.size());
+    CHECK(cudaMemcpy(now.data(), output, now.size() * 4, cudaMemcpyDeviceToHost));
+    if (turn == 0) first = now;
+    else if (std::memcmp(now.data(), first.data(), now.size() * 4) != 0) return std::printf("not the same twice\n"), INFINITY;
   }
+  g_adds = false, g_way = nullptr;
   CHECK(cudaDeviceSynchronize());
   const int groups = shape.split.groups;
   std::vector<uint32_t> words(static_cast<size_t>(groups) * shape.form.products() * 64);
@@ -304,7 +389,10 @@ double check(const Linears& linears, const std::vector<std::vector<uint8_t>>& ra
           y += taps[rate * kMaxTaps + j] * z[static_cast<size_t>(p) * tokens + t], tap_sum += taps[rate * kMaxTaps + j];
         }
         const double scale = (1.0 + static_cast<double>(mix(r) & 0x3ff) / 1024) / 128;
-        const double expected = scale * (2 * y - total * tap_sum), own = got[base + static_cast<size_t>(t) * job.rows + r];
+        const size_t at = base + static_cast<size_t>(t) * job.rows + r;
+        const double before = adds ? static_cast<double>(mix(4 + at) & 0xffffff) / 8388608.0 - 1.0 : 0.0;
+        const double bias = biased && r % 3 ? (r % 7) * 0.01 : 0.0;
+        const double expected = scale * (2 * y - total * tap_sum) + before + bias, own = got[base + static_cast<size_t>(t) * job.rows + r];
         worst = std::isfinite(own) ? std::max(worst, std::abs(own - expected)) : INFINITY;
         largest = std::max(largest, std::abs(expected));
       }
@@ -453,6 +541,366 @@ void free_layer(PackedLayer& packed) {
   CHECK(cudaFree(packed.output));
 }
 
+// Layers of a model in turn, one token: q k v, attention, o, gate up, down, each with its own weights, keys and values.
+enum Attention { kNoAttention, kAttentionBefore, kAttentionNow };
+struct Ways {
+  Variant way[4];
+  Attention attention = kAttentionNow;
+};
+
+struct Chain {
+  const Layer& layer;
+  int heads, kv_heads = 8, dim = 128;
+  std::vector<std::vector<Weights>> copies;
+  std::vector<char*> keys, values;
+  float *hidden, *fused, *mixed, *gate_up, *norm, *frequencies, *attend_partial;
+  uint32_t* attend_arrived;
+  Place* place;
+  Scratch scratch;
+  int64_t bytes = 0;
+  int capacity;
+
+  int width() const { return layer.linears[0].columns; }
+  int inner() const { return layer.linears[3].columns; }
+
+  Chain(const Layer& layer_, int rate, int count, int capacity_) : layer(layer_), capacity(capacity_) {
+    heads = layer.linears[0].rows[0] / dim;
+    hidden = device<float>(width()), fused = device<float>(layer.linears[0].rows[0] + 2048), mixed = device<float>(width());
+    gate_up = device<float>(2 * inner()), norm = device<float>(width());
+    frequencies = device<float>(64), attend_partial = device<float>(int64_t{heads} * 32 * (dim + 2));
+    attend_arrived = device<uint32_t>(1 << 12), place = device<Place>(1);
+    CHECK(cudaMemset(attend_arrived, 0, 4 << 12));
+    fill_floats<<<8, 256>>>(hidden, width(), 1), fill_floats<<<8, 256>>>(norm, width(), 2), fill_floats<<<1, 64>>>(frequencies, 64, 3);
+    scratch = make_scratch(28672, int64_t{8} << 20);
+    for (int c = 0; c < count; ++c) {
+      copies.emplace_back();
+      for (size_t i = 0; i < 4; ++i) {
+        copies.back().push_back(
+            make_weights(layer.linears[i], uniform(layer.linears[i], rate), static_cast<uint64_t>(100 * c) + i, nullptr));
+        Weights& weights = copies.back().back();
+        float* output = i == 0 ? fused : i == 2 ? gate_up : hidden;
+        for (int m = 0; m < weights.args.jobs; ++m) weights.args.job[m].output = output, output += weights.args.job[m].rows;
+        if (c == 0) bytes += weights.bytes;
+      }
+      const int64_t side = int64_t{2} * kv_heads * dim * capacity;
+      keys.push_back(device<char>(side)), values.push_back(device<char>(side));
+      fill_halves<<<256, 256>>>(reinterpret_cast<__half*>(keys.back()), side / 2, 5);
+      fill_halves<<<256, 256>>>(reinterpret_cast<__half*>(values.back()), side / 2, 6);
+    }
+    set_position(32);
+  }
+  ~Chain() {
+    for (auto& copy : copies)
+      for (Weights& weights : copy)
+        for (uint32_t* tiles : weights.tiles) CHECK(cudaFree(tiles));
+    for (char* memory : keys) CHECK(cudaFree(memory));
+    for (char* memory : values) CHECK(cudaFree(memory));
+    CHECK(cudaFree(scratch.partial));
+  }
+  void set_position(int64_t position) const {
+    const Place at{nullptr, position};
+    CHECK(cudaDeviceSynchronize());
+    CHECK(cudaMemcpy(place, &at, sizeof at, cudaMemcpyHostToDevice));
+  }
+
+  void linear(size_t copy, size_t i, const Variant& way, cudaStream_t stream) const {
+    const Linears& linears = layer.linears[i];
+    const Weights& weights = copies[copy][i];
+    QuantizeArgs quantize;
+    quantize.input.prologue = linears.prologue, quantize.input.input = i == 1 ? mixed : i == 3 ? gate_up : hidden;
+    quantize.input.other = i == 3 ? gate_up + inner() : norm, quantize.input.stride = linears.columns, quantize.input.epsilon = 1e-5f;
+    quantize.sign = weights.sign, quantize.tokens = 1, quantize.columns = linears.columns, quantize.hadamard = 256;
+    const bool adds = i % 2 == 1;
+    if (way.slices > 0) return enqueue_rows(weights, quantize, way, adds, stream, true);
+    const PlanePlan shape = plan(linears, weights.rates, 1, way);
+    PlaneArgs args = weights.args;
+    quantize.form = shape.form;
+    args.adds = adds, args.tokens = 1, args.split = shape.split, args.input = quantize;
+    args.partial = scratch.partial, args.totals = scratch.totals, args.arrived = scratch.arrived;
+    run_product(args, shape, stream, true);
+  }
+  void attend(size_t copy, bool is_before, cudaStream_t stream) const {
+    AttendArgsDevice args;
+    args.query = fused, args.output = mixed, args.partial = attend_partial, args.arrived = attend_arrived, args.tokens = 1;
+    args.heads = heads, args.stride = width(), args.scale = 0.088f, args.place = place;
+    args.splits = std::clamp(2 * g_sms / kv_heads, 1, std::min((capacity + 63) / 64, 32));
+    args.kv = {1, keys[copy], values[copy], kv_heads, dim, 5, 2 * dim, dim};
+    args.rotates = args.is_settled = true;
+    args.rotate.key = fused + width(), args.rotate.value = fused + width() + kv_heads * dim, args.rotate.key_stride = kv_heads * dim;
+    args.rotate.inv_freq = frequencies, args.rotate.half = dim / 2, args.rotate.heads = heads, args.rotate.tokens = 1;
+    args.rotate.place = place, args.rotate.kv = args.kv;
+    if (is_before) before::attend(args, stream);
+    else tq::cuda::attend(args, stream);
+  }
+  void run(const Ways& ways, size_t count, cudaStream_t stream) const {
+    for (size_t c = 0; c < count; ++c)
+      for (size_t i = 0; i < 4; ++i) {
+        linear(c, i, ways.way[i], stream);
+        if (i == 0 && ways.attention != kNoAttention) attend(c, ways.attention == kAttentionBefore, stream);
+      }
+  }
+  double us(const Ways& ways, size_t count) const {
+    return median_us([&](cudaStream_t stream) { run(ways, count, stream); }, static_cast<int>(count));
+  }
+  // One of the four alone, copy after copy.
+  double linear_us(size_t i, const Variant& way) const {
+    return median_us(
+        [&](cudaStream_t stream) {
+          for (size_t c = 0; c < copies.size(); ++c) linear(c, i, way, stream);
+        },
+        static_cast<int>(copies.size()));
+  }
+};
+
+std::string text(const Variant& way) {
+  return way.slices == 0 ? "shared" : "rows/" + std::to_string(way.slices) + (way.ahead ? "+" + std::to_string(way.ahead) + (way.is_late ? "l" : "e") : "") +
+                                          (way.trigger ? "t" + std::to_string(way.trigger) : "") + (way.blocks ? "b" + std::to_string(way.blocks) : "");
+}
+std::string text(const Ways& ways) {
+  std::string all;
+  for (const Variant& way : ways.way) all += text(way) + " ";
+  return all + (ways.attention == kNoAttention ? "no attention" : ways.attention == kAttentionBefore ? "attention before" : "attention now");
+}
+
+const char* const kParts[] = {"qkv", "o", "gate up", "down"};
+
+// When each part of a launch ends, in microseconds from the end of the launch before, means over the layers.
+void timeline(const Chain& chain, Ways ways, size_t count) {
+  const size_t launches = 4 * count, each = 8 * kMaxOwners;
+  auto* clocks = device<uint64_t>(static_cast<int64_t>(launches * each));
+  for (Variant& way : ways.way) way.is_timed = true;
+  cudaStream_t stream;
+  CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  cudaGraph_t graph;
+  cudaGraphExec_t exec;
+  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  g_clock = clocks;
+  chain.run(ways, count, stream);
+  CHECK(cudaStreamEndCapture(stream, &graph));
+  CHECK(cudaGraphInstantiate(&exec, graph, 0));
+  double sum[4][10] = {};
+  int n = 0;
+  for (int turn = 0; turn < 8; ++turn) {
+    CHECK(cudaMemset(clocks, 0, launches * each * 8));
+    CHECK(cudaGraphLaunch(exec, stream));
+    CHECK(cudaStreamSynchronize(stream));
+    if (turn < 2) continue;
+    std::vector<uint64_t> at(launches * each);
+    CHECK(cudaMemcpy(at.data(), clocks, at.size() * 8, cudaMemcpyDeviceToHost));
+    uint64_t before = 0;
+    for (size_t i = 0; i < launches; ++i) {
+      std::vector<uint64_t> stamps[7];
+      for (size_t b = 0; b < kMaxOwners; ++b)
+        if (at[i * each + b * 8 + 6])
+          for (size_t k = 0; k < 7; ++k) stamps[k].push_back(at[i * each + b * 8 + k]);
+      if (stamps[0].empty()) continue;
+      for (auto& of : stamps) std::sort(of.begin(), of.end());
+      const auto since = [&](uint64_t t) { return (static_cast<double>(t) - static_cast<double>(before)) / 1000; };
+      if (i >= 8) {
+        const double row[] = {since(stamps[0].front()), since(stamps[0].back()),  since(stamps[1].front()), since(stamps[1].back()),
+                              since(stamps[2].back()),  since(stamps[3].back()),  since(stamps[4][stamps[4].size() / 2]),
+                              since(stamps[4].back()),  since(stamps[5].back()), since(stamps[6].back())};
+        for (size_t k = 0; k < 10; ++k) sum[i % 4][k] += row[k];
+        n += i % 4 == 0;
+      }
+      before = stamps[6].back();
+    }
+  }
+  for (int i = 0; i < 4 && n > 0; ++i) {
+    const double* s = sum[i];
+    std::printf(
+        "{\"clock\": \"%s %s %s\", \"start\": [%.2f, %.2f], \"waited\": [%.2f, %.2f], \"rounded\": %.2f, \"together\": %.2f, "
+        "\"product\": [%.2f, %.2f], \"together2\": %.2f, \"end\": %.2f}\n",
+        chain.layer.name, kParts[i], text(ways.way[i]).c_str(), s[0] / n, s[1] / n, s[2] / n, s[3] / n, s[4] / n, s[5] / n, s[6] / n,
+        s[7] / n, s[8] / n, s[9] / n);
+  }
+  CHECK(cudaGraphExecDestroy(exec));
+  CHECK(cudaGraphDestroy(graph));
+  CHECK(cudaStreamDestroy(stream));
+  CHECK(cudaFree(clocks));
+}
+
+Variant rows_way(int slices, int ahead = 0, bool is_late = false) { return {"rows", true, 0, slices, ahead, is_late}; }
+
+void rows_check() {
+  const Linears small[] = {{{256, 96, 64}, 768, Prologue::kNorm},   {{640}, 1024},       {{224, 512}, 4352, Prologue::kGated},
+                           {{400}, 9216},                           {{5000, 40}, 512},   {{4096}, 2048, Prologue::kNorm},
+                           {{1024, 1000, 264}, 4096, Prologue::kNorm}};
+  for (const int slices : {1, 2, 4, 8}) {
+    double worst = 0;
+    int done = 0;
+    for (const Linears& linears : small)
+      for (const bool is_mixed : {false, true}) {
+        if (linears.columns / 256 < slices) continue;
+        bool fits = true;
+        for (const int rows : linears.rows) fits = fits && (rows + 15) / 16 >= slices;
+        if (!fits) continue;
+        auto rates = uniform(linears, 3);
+        if (is_mixed)
+          for (auto& of_matrix : rates)
+            for (size_t i = 0; i < of_matrix.size(); ++i) of_matrix[i] = static_cast<uint8_t>(2 + mix(i * 7 + of_matrix.size()) % 4);
+        Variant way = rows_way(slices, is_mixed ? 16 : 0);
+        if (is_mixed && done % 2) way.blocks = 8 * slices;
+        worst = std::max(worst, check(linears, rates, 1, way, is_mixed, is_mixed)), ++done;
+      }
+    std::printf("{\"check\": \"rows/%d\", \"cases\": %d, \"error\": %.2e, \"good\": %s}\n", slices, done, worst,
+                worst < 1e-5 ? "true" : "false");
+    std::fflush(stdout);
+  }
+}
+
+// Both attentions on the same input, at several positions.
+void attention_check(Chain& chain) {
+  for (const int position : {0, 1, 5, 31, 63, 64, 200, 511}) {
+    chain.set_position(position);
+    std::vector<float> out[2];
+    std::vector<char> stored[2];
+    for (const bool is_before : {true, false}) {
+      fill_floats<<<8, 256>>>(chain.fused, chain.width() + 2048, 11);
+      CHECK(cudaMemset(chain.mixed, 0xff, chain.width() * 4));
+      cudaStream_t stream;
+      CHECK(cudaDeviceSynchronize());
+      CHECK(cudaStreamCreate(&stream));
+      chain.attend(0, is_before, stream);
+      CHECK(cudaStreamSynchronize(stream));
+      CHECK(cudaStreamDestroy(stream));
+      out[is_before].resize(static_cast<size_t>(chain.width()));
+      stored[is_before].resize(static_cast<size_t>(chain.capacity) * 2048);
+      CHECK(cudaMemcpy(out[is_before].data(), chain.mixed, out[is_before].size() * 4, cudaMemcpyDeviceToHost));
+      CHECK(cudaMemcpy(stored[is_before].data(), chain.keys[0], stored[is_before].size(), cudaMemcpyDeviceToHost));
+    }
+    double worst = 0, largest = 0;
+    for (size_t i = 0; i < out[0].size(); ++i) {
+      const double difference = std::abs(static_cast<double>(out[0][i]) - out[1][i]);
+      worst = std::isfinite(difference) ? std::max(worst, difference) : INFINITY;
+      largest = std::max(largest, std::abs(static_cast<double>(out[1][i])));
+    }
+    std::printf("{\"attention check\": %d, \"error\": %.2e, \"good\": %s}\n", position, worst / largest,
+                worst / largest < 1e-5 && stored[0] == stored[1] ? "true" : "false");
+  }
+  chain.set_position(32);
+}
+
+void rows_bench(const Layer& layer, int rate, int count, bool is_short) {
+  Chain chain(layer, rate, count, 512);
+  CHECK(cudaDeviceSynchronize());
+  if (!is_short) attention_check(chain);
+  const auto say = [&](const char* what, const Ways& ways, double us) {
+    std::printf("{\"layer\": \"%s\", \"bits\": %d, \"%s\": \"%s\", \"us\": %.2f}\n", layer.name, rate, what, text(ways).c_str(), us);
+    std::fflush(stdout);
+  };
+  Ways old;
+  for (Variant& way : old.way) way = {"shared", true, 0};
+  const auto all = static_cast<size_t>(count);
+  for (const Attention attention : {kNoAttention, kAttentionBefore, kAttentionNow}) {
+    old.attention = attention;
+    say("before", old, chain.us(old, all));
+  }
+  old.attention = kNoAttention;
+  if (!is_short) say("before, few copies", old, chain.us(old, layer.name[0] == '8' ? 8 : 4));
+  // Each alone.
+  Ways best = old;
+  best.attention = kAttentionNow;
+  for (size_t i = 0; i < 4; ++i) {
+    double least = 0;
+    for (const int slices : {0, 1, 2, 4, 8}) {
+      const Variant way = slices == 0 ? Variant{"shared", true, 0} : rows_way(slices);
+      const double us = chain.linear_us(i, way);
+      std::printf("{\"layer\": \"%s\", \"bits\": %d, \"alone\": \"%s %s\", \"us\": %.2f}\n", layer.name, rate, kParts[i], text(way).c_str(), us);
+      std::fflush(stdout);
+      if (slices > 0 && (least == 0 || us < least)) best.way[i] = way, least = us;
+    }
+  }
+  double least = chain.us(best, all);
+  say("layer", best, least);
+  const auto attempt = [&](const char* what, const Ways& ways) {
+    const double us = chain.us(ways, all);
+    say(what, ways, us);
+    if (us < least) least = us, best = ways;
+  };
+  for (size_t i = 0; i < 4; ++i)
+    for (const int slices : {0, 1, 2, 4, 8}) {
+      Ways ways = best;
+      ways.way[i] = slices == 0 ? Variant{"shared", true, 0} : rows_way(slices);
+      attempt("layer", ways);
+    }
+  for (size_t i = 0; i < 4; ++i)
+    for (const int trigger : {1, 2}) {
+      Ways ways = best;
+      if (ways.way[i].slices == 0) continue;
+      ways.way[i].trigger = trigger;
+      attempt("trigger", ways);
+    }
+  for (const size_t i : {2, 3, 0, 1})
+    for (const int ahead : {48, 96, 160, 240})
+      for (const bool is_late : {false, true}) {
+        Ways ways = best;
+        if (ways.way[i].slices == 0) continue;
+        ways.way[i].ahead = ahead, ways.way[i].is_late = is_late;
+        attempt("ahead", ways);
+      }
+  say("best", best, least);
+  Ways other = best;
+  other.attention = kNoAttention;
+  say("best", other, chain.us(other, all));
+  other.attention = kAttentionBefore;
+  say("best", other, chain.us(other, all));
+  say("best, few copies", best, chain.us(best, layer.name[0] == '8' ? 8 : 4));
+  timeline(chain, best, std::min<size_t>(all, 16));
+  Ways plain = best;
+  for (Variant& way : plain.way) way.ahead = 0, way.trigger = 0;
+  timeline(chain, plain, std::min<size_t>(all, 16));
+  if (is_short) return;
+  for (const int position : {100, 500}) {
+    chain.set_position(position);
+    for (const Attention attention : {kAttentionBefore, kAttentionNow}) {
+      other.attention = attention;
+      std::printf("{\"position\": %d}\n", position);
+      say("best", other, chain.us(other, all));
+    }
+  }
+}
+
+// The head of an 8B model at 6 bits, alone, and with the choice of a token.
+void head_bench() {
+  const Linears head{{128256}, 4096, Prologue::kNorm};
+  Layer layer{"head", {head, head, head, head}};
+  float* logits = device<float>(128256);
+  float* input = device<float>(int64_t{16} * 28672);
+  fill_floats<<<64, 256>>>(input, int64_t{16} * 28672, 3);
+  std::vector<Weights> copies;
+  for (int c = 0; c < 4; ++c) copies.push_back(make_weights(head, uniform(head, 6), static_cast<uint64_t>(c), logits));
+  const Scratch scratch = make_scratch(4096, int64_t{4} << 20);
+  auto* index = device<int32_t>(1);
+  const PlanePlan shape = plan(head, uniform(head, 6), 1, {"shared", true, 0});
+  for (const bool chooses : {false, true}) {
+    const double us = median_us(
+        [&](cudaStream_t stream) {
+          for (const Weights& weights : copies) {
+            enqueue(head, weights, shape, 1, input, scratch, stream, true);
+            if (chooses) tq::cuda::argmax(logits, 128256, index, stream);
+          }
+        },
+        4);
+    std::printf("{\"head\": \"%s\", \"us\": %.1f, \"gbs\": %.0f}\n", chooses ? "with argmax" : "alone", us,
+                static_cast<double>(copies[0].bytes) / us / 1e3);
+  }
+  for (const Weights& weights : copies) CHECK(cudaFree(weights.tiles[0]));
+}
+
+// A loop that reads 2 GB again and again, and one over much more.
+void read_bench() {
+  auto* sink = device<uint32_t>(1);
+  for (const int64_t gigabytes : {2, 24}) {
+    const int64_t count = gigabytes << 30 >> 4;
+    auto* words = device<uint4>(count);
+    CHECK(cudaMemset(words, 1, static_cast<size_t>(count) * 16));
+    const double us = median_us([&](cudaStream_t stream) { read_loop<<<g_sms * 16, 256, 0, stream>>>(words, count, sink); }, 1);
+    std::printf("{\"read GB\": %ld, \"gbs\": %.0f}\n", static_cast<long>(gigabytes), static_cast<double>(count) * 16 / us / 1e3);
+    CHECK(cudaFree(words));
+  }
+}
+
 double packed_layer_us(const Layer& layer, const PackedLayer& packed, int rate, int tokens, const Variant& way, bool early) {
   std::vector<PlanePlan> plans;
   for (const Linears& linears : layer.linears) {
@@ -530,6 +978,15 @@ int main(int argc, char** argv) {
     if (what == "check") run_checks();
     if (what == "bench") bench({3, 4}, {1, 4, 8});
     if (what == "bench2") bench({2}, {1, 4});
+    if (what == "rows") {
+      rows_check();
+      read_bench();
+      for (const Layer& layer : kLayers) std::printf("{\"layer\": \"%s\", \"half_us\": %.1f}\n", layer.name, half_layer_us(layer, 1));
+      rows_bench(kLayers[0], 3, 32, false);
+      rows_bench(kLayers[1], 3, 40, false);
+      rows_bench(kLayers[0], 4, 32, true);
+      head_bench();
+    }
   }
   return 0;
 }

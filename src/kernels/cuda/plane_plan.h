@@ -1,6 +1,9 @@
 // How a product of planes is shared out on a card.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
+
 #include "kernels/cuda/plane_types.h"
 
 namespace tq::cuda {
@@ -30,6 +33,68 @@ inline PlanePlan plan_planes(int columns, int tiles, int tokens, int multiproces
   split.parts = (groups + kWarpGroups - 1) / kWarpGroups;
   split.phases = kProductWarps / split.parts;
   return plan;
+}
+
+// Where a matrix's rows have their plane rows, on the host.
+struct RowShape {
+  int rows = 0, plane_rows = 0;
+  const uint8_t* rate = nullptr;    // [ranges]
+  const int32_t* newest = nullptr;  // [ranges]
+  const int* windows = nullptr;     // [kRates]
+
+  int units() const { return (rows + kOwnedRows - 1) / kOwnedRows; }
+  int tiles() const { return (plane_rows + kTileRows - 1) / kTileRows; }
+  // The first plane row of a unit's own; of the one behind the last: their number.
+  int plane(int unit) const {
+    if (unit >= units()) return plane_rows;
+    const int range = unit * kOwnedRows / kRangeRows;
+    return newest[range] + 1 + (unit * kOwnedRows % kRangeRows - 1) * rate[range];
+  }
+  int begin(int unit) const {
+    const int range = unit * kOwnedRows / kRangeRows;
+    return plane(unit) + rate[range] - windows[rate[range]];
+  }
+};
+
+// Shares rows out among `blocks` thread blocks at most, in clusters of `slices`. False where they cannot be: matrices too small for a
+// cluster, or windows longer than a ring.
+inline bool share_rows(const RowShape* shapes, int jobs, int slices, int blocks, Owners& owners) {
+  int clusters[kMaxJobs], left = std::min(blocks, kMaxOwners) / slices;
+  for (int m = 0; m < jobs; ++m) {
+    if (shapes[m].units() < slices || shapes[m].plane_rows < kMaxTaps || left == 0) return false;
+    clusters[m] = 1, --left;
+  }
+  for (; left > 0; --left) {  // one more to whom it helps most
+    int most = -1;
+    for (int m = 0; m < jobs; ++m) {
+      if ((clusters[m] + 1) * slices > shapes[m].units()) continue;
+      if (most < 0 || static_cast<int64_t>(shapes[m].plane_rows) * clusters[most] > static_cast<int64_t>(shapes[most].plane_rows) * clusters[m])
+        most = m;
+    }
+    if (most < 0) break;
+    ++clusters[most];
+  }
+  owners.slices = slices, owners.most_rows = owners.most_planes = 0;
+  int block = 0;
+  for (int m = 0; m < jobs; ++m) {
+    const RowShape& shape = shapes[m];
+    const int count = clusters[m] * slices;
+    owners.first[m] = block;
+    for (int i = 0, unit = 0; i <= count; ++i) {
+      const int64_t wanted = static_cast<int64_t>(shape.plane_rows) * i / count;
+      if (i > 0) ++unit;
+      while (unit < shape.units() - (count - i) && shape.plane(unit) + shape.plane(unit + 1) <= 2 * wanted) ++unit;
+      const int at = block + i + m;
+      owners.row[at] = std::min(unit * kOwnedRows, shape.rows), owners.plane[at] = shape.plane(unit);
+      owners.begin[at] = i == count ? shape.plane_rows : shape.begin(unit);
+      if (i == 0) continue;
+      owners.most_rows = std::max(owners.most_rows, owners.row[at] - owners.row[at - 1]);
+      owners.most_planes = std::max(owners.most_planes, owners.plane[at] - owners.begin[at - 1]);
+    }
+    block += count;
+  }
+  owners.first[jobs] = block;
+  return true;
 }
 
 }  // namespace tq::cuda

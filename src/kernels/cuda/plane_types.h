@@ -84,6 +84,23 @@ struct Split {
   }
 };
 
+constexpr int kOwnedRows = 16;   // rows are owned in units of so many: their plane rows are whole tiles
+constexpr int kMaxOwners = 192;  // thread blocks of a launch
+constexpr int kMaxSlices = 8;    // thread blocks of a cluster
+
+// How a launch of one token is shared out where every thread block owns rows of outputs and multiplies all plane rows of their windows: the
+// halo, what a window takes of the rows before it, by two of them. `slices` thread blocks in turn are a cluster of one matrix: they share
+// out the columns of the plane rows of all of them.
+struct Owners {
+  int slices = 1;
+  int first[kMaxJobs + 1] = {};  // of each matrix, its first thread block; multiples of `slices`
+  int most_rows = 0, most_planes = 0;  // of a thread block
+  // At [thread block + number of the matrix], and one more for each matrix's end:
+  int32_t row[kMaxOwners + kMaxJobs] = {};    // the first one
+  int32_t plane[kMaxOwners + kMaxJobs] = {};  // the first plane row of the first row's own
+  int32_t begin[kMaxOwners + kMaxJobs] = {};  // the first plane row of the first row's window; negative where the ring closes
+};
+
 struct QuantizeArgs {
   InputArgs input;                // rows of C values, after its prologue
   const uint8_t* sign = nullptr;  // packed
@@ -121,6 +138,57 @@ struct PlaneArgs {
   float* partial = nullptr;     // [slices][tokens of the form][tiles * 16]
   float* totals = nullptr;      // [slices][2]: one token's sum of rounded values and of squares
   uint32_t* arrived = nullptr;  // [ranges of all jobs], zero between launches
+};
+
+// The same for one token where thread blocks own rows.
+struct PlaneRowsArgs {
+  PlaneJob job[kMaxJobs];
+  int jobs = 0, groups = 0;
+  bool adds = false;
+  int ahead = 0;            // rows of tiles behind the ring that are read into L2 at the start
+  bool ahead_late = false;  // lab: only after the wait
+  int trigger = 0;          // lab: dependents are launched at the start, after the wait, after the product
+  QuantizeArgs input;
+  Owners owners;
+  uint64_t* clock = nullptr;  // lab
+};
+
+// What falls to a thread block. Its plane rows are counted from the matrix's first; those before it are the ring's last.
+struct OwnShare {
+  int index, rank, slices, entry;       // matrix; place in the cluster; of the tables of Owners
+  int first_row, rows, begin, planes;   // of this thread block
+  int tail, head, wrapped, tiles;       // of the cluster: `wrapped` rows of tiles from `tail` on, then from `head` on
+  Range groups;                         // of this thread block
+  int part, phase, phases, first, count;  // of the warp: groups, counted in the slice
+  bool is_active;
+
+  TQ_HOST_DEVICE OwnShare(const PlaneRowsArgs& args, int block, int warp) {
+    const Owners& owners = args.owners;
+    slices = owners.slices, rank = block % slices, index = 0;
+    while (index + 1 < args.jobs && block >= owners.first[index + 1]) ++index;
+    entry = block + index;
+    first_row = owners.row[entry], rows = owners.row[entry + 1] - first_row;
+    begin = owners.begin[entry], planes = owners.plane[entry + 1] - begin;
+    const PlaneJob& job = args.job[index];
+    const int low = owners.begin[entry - rank], high = owners.plane[entry - rank + slices], all = job.tile_count();
+    tail = low < 0 ? (job.plane_rows + low) / kTileRows : all, wrapped = all - tail;
+    head = low < 0 ? 0 : low / kTileRows;
+    tiles = wrapped + (high + kTileRows - 1) / kTileRows - head;
+    const int from = args.groups * rank / slices;
+    groups = {from, args.groups * (rank + 1) / slices - from};
+    const int parts = (groups.count + kWarpGroups - 1) / kWarpGroups;
+    phases = kProductWarps / parts, part = warp % parts, phase = warp / parts;
+    first = part * kWarpGroups, count = groups.count - first < kWarpGroups ? groups.count - first : kWarpGroups;
+    is_active = phase < phases;
+  }
+  // Of a row of the cluster's tiles, the plane row; false: there is none, it lies behind the ring's end.
+  TQ_HOST_DEVICE bool plane_of(int row, int plane_rows, int& plane) const {
+    const int turn = wrapped * kTileRows;
+    plane = row < turn ? row + tail * kTileRows - plane_rows : row - turn + head * kTileRows;
+    return row >= turn || plane < 0;
+  }
+  // A row of tiles of the matrix.
+  TQ_HOST_DEVICE int tile(int i) const { return i < wrapped ? tail + i : head + i - wrapped; }
 };
 
 }  // namespace tq::cuda
