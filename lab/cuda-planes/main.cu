@@ -246,7 +246,7 @@ PlaneRowsArgs rows_args(const Weights& weights, const QuantizeArgs& quantize, co
     shapes[m] = {args.job[m].rows, args.job[m].plane_rows, weights.rates[m].data(), weights.newest[m].data(), args.job[m].windows};
   }
   const int blocks = way.blocks ? way.blocks : way.slices == 1 ? g_sms : g_sms / 4 * 4 / way.slices * way.slices;
-  if (!share_rows(shapes, args.jobs, way.slices, blocks, args.owners)) args.owners.slices = 0;
+  if (!share_rows(shapes, args.jobs, way.slices, blocks, args.owners)) std::printf("cannot share rows\n"), std::exit(1);
   return args;
 }
 
@@ -254,7 +254,6 @@ uint64_t* g_clock = nullptr;
 
 void enqueue_rows(const Weights& weights, const QuantizeArgs& quantize, const Variant& way, bool adds, cudaStream_t stream, bool early) {
   PlaneRowsArgs args = rows_args(weights, quantize, way, adds);
-  if (args.owners.slices == 0) return;
   if (way.is_timed) {
     args.clock = g_clock, g_clock += 8 * kMaxOwners;
     return PlaneRows<5, 4>::shared_bytes(args) > kHalfShared ? run_rows<2, true>(args, stream, early) : run_rows<4, true>(args, stream, early);
@@ -653,13 +652,15 @@ struct Chain {
 };
 
 std::string text(const Variant& way) {
-  return way.slices == 0 ? "shared" : "rows/" + std::to_string(way.slices) + (way.ahead ? "+" + std::to_string(way.ahead) + (way.is_late ? "l" : "e") : "") +
-                                          (way.trigger ? "t" + std::to_string(way.trigger) : "") + (way.blocks ? "b" + std::to_string(way.blocks) : "");
+  if (way.slices == 0) return "shared";
+  char all[80];
+  std::snprintf(all, sizeof all, "rows/%d +%d%c t%d b%d", way.slices, way.ahead, way.is_late ? 'l' : 'e', way.trigger, way.blocks);
+  return all;
 }
 std::string text(const Ways& ways) {
   std::string all;
-  for (const Variant& way : ways.way) all += text(way) + " ";
-  return all + (ways.attention == kNoAttention ? "no attention" : ways.attention == kAttentionBefore ? "attention before" : "attention now");
+  for (const Variant& way : ways.way) all.append(text(way)).append(", ");
+  return all.append(ways.attention == kNoAttention ? "no attention" : ways.attention == kAttentionBefore ? "attention before" : "attention now");
 }
 
 const char* const kParts[] = {"qkv", "o", "gate up", "down"};
@@ -679,7 +680,7 @@ void timeline(const Chain& chain, Ways ways, size_t count) {
   CHECK(cudaStreamEndCapture(stream, &graph));
   CHECK(cudaGraphInstantiate(&exec, graph, 0));
   double sum[4][10] = {};
-  int n = 0;
+  int counts[4] = {};
   for (int turn = 0; turn < 8; ++turn) {
     CHECK(cudaMemset(clocks, 0, launches * each * 8));
     CHECK(cudaGraphLaunch(exec, stream));
@@ -701,13 +702,14 @@ void timeline(const Chain& chain, Ways ways, size_t count) {
                               since(stamps[2].back()),  since(stamps[3].back()),  since(stamps[4][stamps[4].size() / 2]),
                               since(stamps[4].back()),  since(stamps[5].back()), since(stamps[6].back())};
         for (size_t k = 0; k < 10; ++k) sum[i % 4][k] += row[k];
-        n += i % 4 == 0;
+        ++counts[i % 4];
       }
       before = stamps[6].back();
     }
   }
-  for (int i = 0; i < 4 && n > 0; ++i) {
+  for (int i = 0; i < 4; ++i) {
     const double* s = sum[i];
+    const int n = std::max(1, counts[i]);
     std::printf(
         "{\"clock\": \"%s %s %s\", \"start\": [%.2f, %.2f], \"waited\": [%.2f, %.2f], \"rounded\": %.2f, \"together\": %.2f, "
         "\"product\": [%.2f, %.2f], \"together2\": %.2f, \"end\": %.2f}\n",
@@ -722,6 +724,12 @@ void timeline(const Chain& chain, Ways ways, size_t count) {
 
 Variant rows_way(int slices, int ahead = 0, bool is_late = false) { return {"rows", true, 0, slices, ahead, is_late}; }
 
+// A slice's groups are rounded two a warp at most.
+bool fits(const Linears& linears, int slices) {
+  const int groups = (linears.columns + 255) / 256;
+  return groups >= slices && (groups + slices - 1) / slices <= kMaxRoundGroups;
+}
+
 void rows_check() {
   const Linears small[] = {{{256, 96, 64}, 768, Prologue::kNorm},   {{640}, 1024},       {{224, 512}, 4352, Prologue::kGated},
                            {{400}, 9216},                           {{5000, 40}, 512},   {{4096}, 2048, Prologue::kNorm},
@@ -731,10 +739,9 @@ void rows_check() {
     int done = 0;
     for (const Linears& linears : small)
       for (const bool is_mixed : {false, true}) {
-        if (linears.columns / 256 < slices) continue;
-        bool fits = true;
-        for (const int rows : linears.rows) fits = fits && (rows + 15) / 16 >= slices;
-        if (!fits) continue;
+        bool is_possible = fits(linears, slices);
+        for (const int rows : linears.rows) is_possible = is_possible && (rows + 15) / 16 >= slices;
+        if (!is_possible) continue;
         auto rates = uniform(linears, 3);
         if (is_mixed)
           for (auto& of_matrix : rates)
@@ -755,7 +762,7 @@ void attention_check(Chain& chain) {
     chain.set_position(position);
     std::vector<float> out[2];
     std::vector<char> stored[2];
-    for (const bool is_before : {true, false}) {
+    for (const bool is_before : {false, true}) {
       fill_floats<<<8, 256>>>(chain.fused, chain.width() + 2048, 11);
       CHECK(cudaMemset(chain.mixed, 0xff, chain.width() * 4));
       cudaStream_t stream;
@@ -765,9 +772,11 @@ void attention_check(Chain& chain) {
       CHECK(cudaStreamSynchronize(stream));
       CHECK(cudaStreamDestroy(stream));
       out[is_before].resize(static_cast<size_t>(chain.width()));
-      stored[is_before].resize(static_cast<size_t>(chain.capacity) * 2048);
+      const size_t side = static_cast<size_t>(chain.capacity) * 2048;
+      stored[is_before].resize(2 * side);
       CHECK(cudaMemcpy(out[is_before].data(), chain.mixed, out[is_before].size() * 4, cudaMemcpyDeviceToHost));
-      CHECK(cudaMemcpy(stored[is_before].data(), chain.keys[0], stored[is_before].size(), cudaMemcpyDeviceToHost));
+      CHECK(cudaMemcpy(stored[is_before].data(), chain.keys[0], side, cudaMemcpyDeviceToHost));
+      CHECK(cudaMemcpy(stored[is_before].data() + side, chain.values[0], side, cudaMemcpyDeviceToHost));
     }
     double worst = 0, largest = 0;
     for (size_t i = 0; i < out[0].size(); ++i) {
@@ -804,6 +813,7 @@ void rows_bench(const Layer& layer, int rate, int count, bool is_short) {
   for (size_t i = 0; i < 4; ++i) {
     double least = 0;
     for (const int slices : {0, 1, 2, 4, 8}) {
+      if (slices > 0 && !fits(layer.linears[i], slices)) continue;
       const Variant way = slices == 0 ? Variant{"shared", true, 0} : rows_way(slices);
       const double us = chain.linear_us(i, way);
       std::printf("{\"layer\": \"%s\", \"bits\": %d, \"alone\": \"%s %s\", \"us\": %.2f}\n", layer.name, rate, kParts[i], text(way).c_str(), us);
@@ -820,6 +830,7 @@ void rows_bench(const Layer& layer, int rate, int count, bool is_short) {
   };
   for (size_t i = 0; i < 4; ++i)
     for (const int slices : {0, 1, 2, 4, 8}) {
+      if (slices > 0 && !fits(layer.linears[i], slices)) continue;
       Ways ways = best;
       ways.way[i] = slices == 0 ? Variant{"shared", true, 0} : rows_way(slices);
       attempt("layer", ways);
@@ -969,6 +980,7 @@ void bench(const std::vector<int>& rates, const std::vector<int>& token_counts) 
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 1 << 16);
   cudaDeviceProp properties;
   CHECK(cudaGetDeviceProperties(&properties, 0));
   g_sms = properties.multiProcessorCount;
