@@ -26,8 +26,8 @@ constexpr uint64_t kReadBytes = uint64_t{2} << 30;
 
 class CudaBackend final : public Backend {
  public:
-  CudaBackend(std::string name, int multiprocessors, ThreadPool& threads)
-      : name_(std::move(name)), multiprocessors_(multiprocessors), threads_(threads), plane_pass_(multiprocessors) {}
+  CudaBackend(std::string name, int multiprocessors, bool has_clusters, ThreadPool& threads)
+      : name_(std::move(name)), multiprocessors_(multiprocessors), threads_(threads), plane_pass_(multiprocessors, has_clusters) {}
   ~CudaBackend() override {
     for (auto& [key, recording] : recordings_)
       if (recording.graph) cudaGraphExecDestroy(recording.graph);
@@ -196,7 +196,7 @@ class CudaBackend final : public Backend {
     for (const Stretch& stretch : args.stretches)
       if (stretch.tokens > 1) return Backend::rotate_store_attend(query, key, store, args);
     AttendArgsDevice all = attend_args(args);
-    all.rotates = true;
+    all.rotates = true, all.is_settled = in_pass_;
     all.rotate = rotate_args(query, store.kv);
     all.rotate.key = key.values, all.rotate.value = store.value, all.rotate.key_stride = store.stride;
     cuda::attend(all, stream_);
@@ -536,7 +536,8 @@ Result<std::unique_ptr<Backend>> make_cuda_backend(ThreadPool& threads) {
   if (properties.major < kOldestMajor)
     return fail(ErrorCode::kNoResource, "{} has compute capability {}.{}, 8.0 is needed; use --backend cpu", properties.name,
                 properties.major, properties.minor);
-  auto backend = std::make_unique<CudaBackend>(fmt::format("cuda ({})", properties.name), properties.multiProcessorCount, threads);
+  auto backend = std::make_unique<CudaBackend>(fmt::format("cuda ({})", properties.name), properties.multiProcessorCount,
+                                               properties.major >= 9, threads);
   TQ_TRY(backend->open());
   return backend;
 }

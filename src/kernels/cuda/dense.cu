@@ -85,8 +85,8 @@ __global__ void scatter_add_kernel(const float* input, const int32_t* row, const
 
 __global__ void embed_dense_kernel(const void* table, DenseType type, const int32_t* tokens, float scale, float* output, int64_t count,
                                    int width) {
-  launch_dependents();
   dependency_wait();
+  launch_dependents();  // behind the wait: places are known to all that follows
   const int64_t i = global_index();
   if (i >= count * width) return;
   const int64_t at = tokens[i / width] * static_cast<int64_t>(width) + i % width;
@@ -94,8 +94,8 @@ __global__ void embed_dense_kernel(const void* table, DenseType type, const int3
       scale * (type == DenseType::kF16 ? __half2float(static_cast<const __half*>(table)[at]) : static_cast<const float*>(table)[at]);
 }
 
+// Whatever follows starts when all of it has been written, so that kernels may read places before they wait.
 __global__ void set_places_kernel(const __grid_constant__ PlaceArgs args) {
-  launch_dependents();
   dependency_wait();
   const auto row = static_cast<int>(global_index());
   if (row == 0 && args.token) *args.token = args.first_token;

@@ -8,22 +8,32 @@
 
 namespace tq::cuda {
 
+// cluster: thread blocks in turn that are one; from compute capability 9.0 on.
 template <typename... Parameters, typename... Args>
-void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int shared_bytes, cudaStream_t stream, const Args&... args) {
+void launch_clusters(void (*kernel)(Parameters...), dim3 grid, int cluster, int threads, int shared_bytes, cudaStream_t stream,
+                     const Args&... args) {
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   config.stream = stream;
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim.x = static_cast<unsigned>(cluster);
+  attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
+  config.attrs = attributes;
+  config.numAttrs = cluster > 1 ? 2 : 1;
   expect(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100), "shared memory");
   if (shared_bytes > 48 << 10)
     expect(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), "shared memory");
   expect(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(args)...), "launch");
+}
+
+template <typename... Parameters, typename... Args>
+void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int shared_bytes, cudaStream_t stream, const Args&... args) {
+  launch_clusters(kernel, grid, 1, threads, shared_bytes, stream, args...);
 }
 
 }  // namespace tq::cuda

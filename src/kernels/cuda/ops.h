@@ -58,6 +58,8 @@ void widen(const void* halves, float* output, int64_t count, cudaStream_t stream
 // Planes.
 void quantize(const QuantizeArgs& args, cudaStream_t stream);
 void plane_linear(const PlaneArgs& args, const PlanePlan& plan, cudaStream_t stream);
+// One token, by thread blocks that own rows. False where they cannot hold what they need.
+bool plane_rows(const PlaneRowsArgs& args, cudaStream_t stream);
 // Lines of the file (device memory) to tiles, one matrix.
 void repack(const uint32_t* lines, int64_t lines_of_row, int blocks, int groups, uint32_t* tiles, cudaStream_t stream);
 // Rows [first, first + count) of W', rotated basis, as half [count, C] or float.

@@ -23,6 +23,21 @@ Status PlanePass::open() {
   return {};
 }
 
+bool PlanePass::run_rows(const QuantizeArgs& input, std::span<const LinearJob> jobs, bool adds, cudaStream_t stream) const {
+  PlaneRowsArgs args;
+  RowShape shapes[kMaxJobs];
+  args.input = input, args.adds = adds;
+  for (const LinearJob& job : jobs) {
+    const Weights& weights = *static_cast<const CudaMatrix&>(*job.matrix).weights;
+    PlaneJob& planes = args.job[args.jobs];
+    planes = weights.planes, planes.bias = job.bias, planes.output = job.output;
+    args.groups = weights.groups;
+    shapes[args.jobs++] = weights.row_shape();
+  }
+  const int slices = slices_of_rows(args.groups);
+  return slices > 0 && share_rows(shapes, args.jobs, slices, multiprocessors_, args.owners) && plane_rows(args, stream);
+}
+
 void PlanePass::run(const InputArgs& input, std::span<const LinearJob> jobs, int tokens, bool adds, uint64_t& generation,
                     cudaStream_t stream) {
   PlaneArgs args;
@@ -36,6 +51,7 @@ void PlanePass::run(const InputArgs& input, std::span<const LinearJob> jobs, int
   }
   TQ_CHECK(ranges <= kMostRanges);
   const Weights& first = *static_cast<const CudaMatrix&>(*jobs[0].matrix).weights;
+  if (tokens == 1 && has_clusters_ && run_rows(quantize_args(first, input, 1), jobs, adds, stream)) return;
   const PlanePlan plan = plan_planes(first.columns, tiles, tokens, multiprocessors_);
   args.tokens = tokens, args.split = plan.split, args.adds = adds;
   args.partial = partial_.get<float>(plan.partial_floats(), generation);

@@ -14,7 +14,7 @@ QuantizeArgs quantize_args(const Weights& weights, const InputArgs& input, int t
 
 class PlanePass {
  public:
-  explicit PlanePass(int multiprocessors) : multiprocessors_(multiprocessors) {}
+  PlanePass(int multiprocessors, bool has_clusters) : multiprocessors_(multiprocessors), has_clusters_(has_clusters) {}
 
   // Errors: kNoResource.
   Status open();
@@ -22,7 +22,11 @@ class PlanePass {
   void run(const InputArgs& input, std::span<const LinearJob> jobs, int tokens, bool adds, uint64_t& generation, cudaStream_t stream);
 
  private:
+  // One token by thread blocks that own rows; false where that is not possible.
+  bool run_rows(const QuantizeArgs& input, std::span<const LinearJob> jobs, bool adds, cudaStream_t stream) const;
+
   int multiprocessors_;
+  bool has_clusters_;
   DeviceMemory arrived_;  // zeros between launches
   Scratch words_, scales_, partial_, totals_;
 };

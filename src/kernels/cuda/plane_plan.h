@@ -56,6 +56,13 @@ struct RowShape {
   }
 };
 
+// How many thread blocks share the columns of rows that they own: so many that each can round its own; 0: too many columns.
+inline int slices_of_rows(int groups) {
+  for (int slices = 1; slices <= kMaxSlices; slices *= 2)
+    if ((groups + slices - 1) / slices <= kMaxRoundGroups) return slices;
+  return 0;
+}
+
 // Shares rows out among `blocks` thread blocks at most, in clusters of `slices`. False where they cannot be: matrices too small for a
 // cluster, or windows longer than a ring.
 inline bool share_rows(const RowShape* shapes, int jobs, int slices, int blocks, Owners& owners) {

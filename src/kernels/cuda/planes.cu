@@ -3,7 +3,7 @@
 
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ops.h"
-#include "kernels/cuda/plane_linear.cuh"
+#include "kernels/cuda/plane_rows.cuh"
 #include "kernels/cuda/quantize_kernel.cuh"
 #include "kernels/cuda/training_ops.h"
 
@@ -144,8 +144,8 @@ __global__ void __launch_bounds__(kQuantizeWarps * 32)
 
 __global__ void __launch_bounds__(kQuantizeWarps * 32)
     embed_planes_kernel(const __grid_constant__ DecodeArgs table, const uint8_t* sign, const int32_t* tokens, float scale) {
-  launch_dependents();
   dependency_wait();
+  launch_dependents();  // behind the wait: places are known to all that follows
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int group = static_cast<int>(blockIdx.x) * kQuantizeWarps + static_cast<int>(threadIdx.x) / 32;
   if (group * kGroupColumns >= table.columns) return;
@@ -213,6 +213,19 @@ void plane_linear(const PlaneArgs& args, const PlanePlan& plan, cudaStream_t str
     case 4: return launch_linear<4, 16, 5>(args, plan, stream);
     default: return launch_linear<8, 8, 5>(args, plan, stream);
   }
+}
+
+bool plane_rows(const PlaneRowsArgs& args, cudaStream_t stream) {
+  constexpr int kMostShared = 113 << 10;  // so that two thread blocks fit a multiprocessor
+  const auto blocks = dim3(static_cast<unsigned>(args.owners.first[args.jobs]));
+  if (args.owners.most_planes >= PlaneRows<5, 4>::kMostPlanes) return false;
+  const auto start = [&](auto kernel, int shared_bytes) {
+    if (shared_bytes > kMostShared) return false;
+    launch_clusters(kernel, blocks, args.owners.slices, kProductWarps * 32, shared_bytes, stream, args);
+    return true;
+  };
+  return start(&plane_rows_kernel<5, 4>, PlaneRows<5, 4>::shared_bytes(args)) ||
+         start(&plane_rows_kernel<5, 2>, PlaneRows<5, 2>::shared_bytes(args));
 }
 
 void repack(const uint32_t* lines, int64_t lines_of_row, int blocks, int groups, uint32_t* tiles, cudaStream_t stream) {

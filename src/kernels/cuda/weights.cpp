@@ -68,7 +68,9 @@ Status load_planes(const PackedTensor& tensor, int64_t expert, cudaStream_t stre
   weights.planes.row_scale = weights.row_scale.as<uint16_t>();
   weights.planes.taps = weights.taps.as<float>();
   weights.planes.tiles = weights.tiles.as<void>();
-  return find_reach(rate, newest, weights);
+  TQ_TRY(find_reach(rate, newest, weights));
+  weights.host_rate = std::move(rate), weights.host_newest = std::move(newest);
+  return {};
 }
 
 // Halves that lie as they are needed.

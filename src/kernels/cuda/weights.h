@@ -1,6 +1,8 @@
 // Weights on the device: bit planes in tile order, or 16- and 32-bit floats.
 #pragma once
 
+#include <vector>
+
 #include "codec/codec.h"
 #include "kernels/backend.h"
 #include "kernels/cuda/device_memory.h"
@@ -15,12 +17,15 @@ struct Weights {
   // Planes.
   DeviceMemory tiles, rate, newest, reach, row_scale, taps, sign;
   int groups = 0, hadamard = 0;
+  std::vector<uint8_t> host_rate;
+  std::vector<int32_t> host_newest;
   PlaneJob planes;  // all but bias, output and its place in a launch
   // Floats.
   DeviceMemory values;
   DenseType type = DenseType::kF16;
   bool is_trainable = false;  // floats of its own, that may be changed
 
+  RowShape row_shape() const { return {planes.rows, planes.plane_rows, host_rate.data(), host_newest.data(), planes.windows}; }
   uint64_t bytes() const { return is_planes ? tiles.bytes() + row_scale.bytes() : values.bytes(); }
 };
 
