@@ -118,7 +118,7 @@ struct Variant {
   int slices = 0;  // 0: they do not
   int ahead = 0;  // KB of a thread block
   bool is_late = false;
-  int trigger = 0, blocks = 0;
+  int trigger = 0, blocks = 0, pace = 0;
   bool is_timed = false;
 };
 
@@ -239,7 +239,7 @@ PlaneRowsArgs rows_args(const Weights& weights, const QuantizeArgs& quantize, co
   PlaneRowsArgs args;
   RowShape shapes[kMaxJobs];
   args.jobs = weights.args.jobs, args.groups = (quantize.columns + kGroupColumns - 1) / kGroupColumns;
-  args.adds = adds, args.ahead_late = way.is_late, args.trigger = way.trigger, args.input = quantize;
+  args.adds = adds, args.ahead_late = way.is_late, args.trigger = way.trigger, args.pace = way.pace, args.input = quantize;
   args.ahead = way.ahead * 2 * way.slices / args.groups;
   for (int m = 0; m < args.jobs; ++m) {
     args.job[m] = weights.args.job[m];
@@ -541,7 +541,7 @@ void free_layer(PackedLayer& packed) {
 }
 
 // Layers of a model in turn, one token: q k v, attention, o, gate up, down, each with its own weights, keys and values.
-enum Attention { kNoAttention, kAttentionBefore, kAttentionNow };
+enum Attention { kNoAttention, kAttentionBefore, kAttentionNow, kAttentionLate };
 struct Ways {
   Variant way[4];
   Attention attention = kAttentionNow;
@@ -618,8 +618,9 @@ struct Chain {
     args.partial = scratch.partial, args.totals = scratch.totals, args.arrived = scratch.arrived;
     run_product(args, shape, stream, true);
   }
-  void attend(size_t copy, bool is_before, cudaStream_t stream) const {
+  void attend(size_t copy, bool is_before, cudaStream_t stream, bool is_late = false) const {
     AttendArgsDevice args;
+    args.is_late = is_late;
     args.query = fused, args.output = mixed, args.partial = attend_partial, args.arrived = attend_arrived, args.tokens = 1;
     args.heads = heads, args.stride = width(), args.scale = 0.088f, args.place = place;
     args.splits = std::clamp(2 * g_sms / kv_heads, 1, std::min((capacity + 63) / 64, 32));
@@ -635,32 +636,24 @@ struct Chain {
     for (size_t c = 0; c < count; ++c)
       for (size_t i = 0; i < 4; ++i) {
         linear(c, i, ways.way[i], stream);
-        if (i == 0 && ways.attention != kNoAttention) attend(c, ways.attention == kAttentionBefore, stream);
+        if (i == 0 && ways.attention != kNoAttention) attend(c, ways.attention == kAttentionBefore, stream, ways.attention == kAttentionLate);
       }
   }
   double us(const Ways& ways, size_t count) const {
     return median_us([&](cudaStream_t stream) { run(ways, count, stream); }, static_cast<int>(count));
-  }
-  // One of the four alone, copy after copy.
-  double linear_us(size_t i, const Variant& way) const {
-    return median_us(
-        [&](cudaStream_t stream) {
-          for (size_t c = 0; c < copies.size(); ++c) linear(c, i, way, stream);
-        },
-        static_cast<int>(copies.size()));
   }
 };
 
 std::string text(const Variant& way) {
   if (way.slices == 0) return "shared";
   char all[80];
-  std::snprintf(all, sizeof all, "rows/%d +%d%c t%d b%d", way.slices, way.ahead, way.is_late ? 'l' : 'e', way.trigger, way.blocks);
+  std::snprintf(all, sizeof all, "r%d +%d%c t%d p%d", way.slices, way.ahead, way.is_late ? 'l' : 'e', way.trigger, way.pace);
   return all;
 }
 std::string text(const Ways& ways) {
   std::string all;
   for (const Variant& way : ways.way) all.append(text(way)).append(", ");
-  return all.append(ways.attention == kNoAttention ? "no attention" : ways.attention == kAttentionBefore ? "attention before" : "attention now");
+  return all.append(ways.attention == kNoAttention ? "no attention" : ways.attention == kAttentionBefore ? "attention before" : ways.attention == kAttentionLate ? "attention late" : "attention now");
 }
 
 const char* const kParts[] = {"qkv", "o", "gate up", "down"};
@@ -807,49 +800,60 @@ void rows_bench(const Layer& layer, int rate, int count, bool is_short) {
   }
   old.attention = kNoAttention;
   if (!is_short) say("before, few copies", old, chain.us(old, layer.name[0] == '8' ? 8 : 4));
-  // Each alone.
   Ways best = old;
-  best.attention = kAttentionNow;
-  for (size_t i = 0; i < 4; ++i) {
-    double least = 0;
-    for (const int slices : {0, 1, 2, 4, 8}) {
-      if (slices > 0 && !fits(layer.linears[i], slices)) continue;
-      const Variant way = slices == 0 ? Variant{"shared", true, 0} : rows_way(slices);
-      const double us = chain.linear_us(i, way);
-      std::printf("{\"layer\": \"%s\", \"bits\": %d, \"alone\": \"%s %s\", \"us\": %.2f}\n", layer.name, rate, kParts[i], text(way).c_str(), us);
-      std::fflush(stdout);
-      if (slices > 0 && (least == 0 || us < least)) best.way[i] = way, least = us;
-    }
-  }
-  double least = chain.us(best, all);
-  say("layer", best, least);
+  double least = 0;
   const auto attempt = [&](const char* what, const Ways& ways) {
     const double us = chain.us(ways, all);
     say(what, ways, us);
-    if (us < least) least = us, best = ways;
+    if (least == 0 || us < least) least = us, best = ways;
   };
-  for (size_t i = 0; i < 4; ++i)
-    for (const int slices : {0, 1, 2, 4, 8}) {
-      if (slices > 0 && !fits(layer.linears[i], slices)) continue;
-      Ways ways = best;
-      ways.way[i] = slices == 0 ? Variant{"shared", true, 0} : rows_way(slices);
-      attempt("layer", ways);
-    }
-  for (size_t i = 0; i < 4; ++i)
-    for (const int trigger : {1, 2}) {
-      Ways ways = best;
-      if (ways.way[i].slices == 0) continue;
-      ways.way[i].trigger = trigger;
-      attempt("trigger", ways);
-    }
-  for (const size_t i : {2, 3, 0, 1})
-    for (const int ahead : {48, 96, 160, 240})
-      for (const bool is_late : {false, true}) {
+  // All four alike.
+  const bool is_small = layer.name[0] == '8';
+  for (const Attention attention : {kAttentionNow, kAttentionLate})
+    for (const int trigger : {0, 1, 2, 3})
+      for (const int pace : {0, 1, 2})
+        for (const int wide : {0, 1}) {
+          Ways ways;
+          ways.attention = attention;
+          for (size_t i = 0; i < 4; ++i) {
+            ways.way[i] = rows_way(is_small ? (i == 3 ? 2 + 2 * wide : 1) : (i == 3 ? 4 + 4 * wide : 1 + (i < 2 ? wide : 0)));
+            ways.way[i].trigger = trigger, ways.way[i].pace = pace;
+          }
+          attempt("alike", ways);
+        }
+  for (int turn = 0; turn < 2; ++turn)
+    for (size_t i = 0; i < 4; ++i) {
+      for (const int trigger : {0, 1, 2, 3}) {
         Ways ways = best;
-        if (ways.way[i].slices == 0) continue;
-        ways.way[i].ahead = ahead, ways.way[i].is_late = is_late;
-        attempt("ahead", ways);
+        if (ways.way[i].trigger == trigger) continue;
+        ways.way[i].trigger = trigger;
+        attempt("trigger", ways);
       }
+      for (const int pace : {0, 1, 2}) {
+        Ways ways = best;
+        if (ways.way[i].pace == pace) continue;
+        ways.way[i].pace = pace;
+        attempt("pace", ways);
+      }
+      for (const int slices : {1, 2, 4, 8}) {
+        if (!fits(layer.linears[i], slices)) continue;
+        Ways ways = best;
+        if (ways.way[i].slices == slices) continue;
+        ways.way[i].slices = slices;
+        attempt("slices", ways);
+      }
+    }
+  for (const Attention attention : {kAttentionNow, kAttentionLate}) {
+    Ways ways = best;
+    ways.attention = attention;
+    attempt("attention", ways);
+  }
+  for (const int ahead : {48, 96})
+    for (const bool is_late : {false, true}) {
+      Ways ways = best;
+      ways.way[2].ahead = ahead, ways.way[2].is_late = is_late;
+      attempt("ahead", ways);
+    }
   say("best", best, least);
   Ways other = best;
   other.attention = kNoAttention;
@@ -858,9 +862,11 @@ void rows_bench(const Layer& layer, int rate, int count, bool is_short) {
   say("best", other, chain.us(other, all));
   say("best, few copies", best, chain.us(best, layer.name[0] == '8' ? 8 : 4));
   timeline(chain, best, std::min<size_t>(all, 16));
-  Ways plain = best;
-  for (Variant& way : plain.way) way.ahead = 0, way.trigger = 0;
-  timeline(chain, plain, std::min<size_t>(all, 16));
+  for (const int trigger : {0, 3}) {
+    Ways plain = best;
+    for (Variant& way : plain.way) way.ahead = 0, way.trigger = trigger, way.pace = 0;
+    timeline(chain, plain, std::min<size_t>(all, 16));
+  }
   if (is_short) return;
   for (const int position : {100, 500}) {
     chain.set_position(position);

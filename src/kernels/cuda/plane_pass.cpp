@@ -26,7 +26,7 @@ Status PlanePass::open() {
 bool PlanePass::run_rows(const QuantizeArgs& input, std::span<const LinearJob> jobs, bool adds, cudaStream_t stream) const {
   PlaneRowsArgs args;
   RowShape shapes[kMaxJobs];
-  args.input = input, args.adds = adds;
+  args.input = input, args.adds = adds, args.trigger = 3;
   for (const LinearJob& job : jobs) {
     const Weights& weights = *static_cast<const CudaMatrix&>(*job.matrix).weights;
     PlaneJob& planes = args.job[args.jobs];

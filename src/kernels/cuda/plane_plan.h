@@ -58,8 +58,9 @@ struct RowShape {
 
 // How many thread blocks share the columns of rows that they own: so many that each can round its own; 0: too many columns.
 inline int slices_of_rows(int groups) {
-  for (int slices = 1; slices <= kMaxSlices; slices *= 2)
-    if ((groups + slices - 1) / slices <= kMaxRoundGroups) return slices;
+  if (groups <= kMaxRoundGroups) return 1;
+  for (int slices = 2; slices <= kMaxSlices; slices *= 2)
+    if ((groups + slices - 1) / slices <= kProductWarps) return slices;
   return 0;
 }
 

@@ -59,9 +59,13 @@ struct OwnStream {
     slot += kStageBytes;
     if (slot == base + kBytes) slot = base;
   }
-  __device__ void fill_all() {
+  __device__ void fill_all(int pace) {
 #pragma unroll
-    for (int i = 0; i < kStages; ++i) fill(i % kWarpGroups);
+    for (int i = 0; i < kStages; ++i) {
+      fill(i % kWarpGroups);
+      if (pace == 1) copy_wait<0>();
+      if (pace == 2) copy_wait<1>();
+    }
   }
   __device__ void wait() const { copy_wait<kStages - 1>(); }
 };
@@ -132,13 +136,16 @@ struct PlaneRows {
     stamp(0);
     if (share.slices > 1) cluster_arrive();
     Stream stream(args, share, ring + warp * (Stream::kBytes / 16), lane);
-    stream.fill_all();
+    GroupInput token, second;
+    read_weights(token, second);
     if (args.trigger == 0) launch_dependents();
+    stream.fill_all(args.pace);
     if (!args.ahead_late) read_ahead();
     look_ahead();
-    round_input();
+    round_input(token, second);
     stamp(2);
     __syncthreads();
+    if (args.trigger == 3) launch_dependents();
     if (share.slices > 1) cluster_wait();  // all of the cluster have started
     if (warp == kProductWarps - 1) publish_totals();
     stamp(3);
@@ -174,11 +181,12 @@ struct PlaneRows {
   }
 
   // The slice's activations, up to two groups a warp. The factor of a norm is left to the filter.
-  __device__ void round_input() const {
-    GroupInput token, second;
-    const bool has_second = warp + kProductWarps < share.groups.count;
+  __device__ void read_weights(GroupInput& token, GroupInput& second) const {
     if (warp < share.groups.count) token.read_weights(args.input, share.groups.first + warp, lane);
-    if (has_second) second.read_weights(args.input, share.groups.first + warp + kProductWarps, lane);
+    if (warp + kProductWarps < share.groups.count) second.read_weights(args.input, share.groups.first + warp + kProductWarps, lane);
+  }
+  __device__ void round_input(GroupInput& token, GroupInput& second) const {
+    const bool has_second = warp + kProductWarps < share.groups.count;
     dependency_wait();
     stamp(1);
     if (args.trigger == 1) launch_dependents();

@@ -147,7 +147,8 @@ struct PlaneRowsArgs {
   bool adds = false;
   int ahead = 0;            // rows of tiles behind the ring that are read into L2 at the start
   bool ahead_late = false;  // lab: only after the wait
-  int trigger = 0;          // lab: dependents are launched at the start, after the wait, after the product
+  int trigger = 0;          // lab: dependents are launched at the start, after the wait, after the product, after the rounding
+  int pace = 0;             // lab: stages of the ring under way at a time before the wait; 0: all
   QuantizeArgs input;
   Owners owners;
   uint64_t* clock = nullptr;  // lab
