@@ -1,5 +1,5 @@
 // The plane product on a GPU, version by version: checks each against a scalar, then times whole layers beside cuBLAS FP16 and a loop that
-// only reads. Usage: cuda_planes [check] [bench] [sweep]; prints one JSON line a result.
+// only reads. Usage: cuda_planes [check] [bench] [rows]; prints one JSON line a result.
 #include <cublas_v2.h>
 #include <cuda_runtime.h>
 
@@ -27,9 +27,6 @@
   } while (false)
 
 using namespace tq::cuda;
-namespace tq::cuda::before {
-void attend(const AttendArgsDevice& args, cudaStream_t stream);
-}
 
 namespace {
 
@@ -116,10 +113,8 @@ struct Variant {
   int most_groups;  // of a slice, for one token
   // Thread blocks own rows.
   int slices = 0;  // 0: they do not
-  int ahead = 0;  // KB of a thread block
-  bool is_late = false;
-  int trigger = 0, blocks = 0, pace = 0;
-  bool is_timed = false;
+  bool launches_late = false;
+  int blocks = 0;
 };
 
 template <int kTokens, int kBits, int kStages>
@@ -227,10 +222,10 @@ struct Scratch {
 
 constexpr int kHalfShared = 113 << 10;  // so that two thread blocks fit a multiprocessor
 
-template <int kPairs, bool kTimed>
+template <int kPairs>
 void run_rows(const PlaneRowsArgs& args, cudaStream_t stream, bool early) {
-  const int shared = PlaneRows<5, kPairs, kTimed>::shared_bytes(args), blocks = args.owners.first[args.jobs];
-  auto* kernel = &plane_rows_kernel<5, kPairs, kTimed>;
+  const int shared = PlaneRows<5, kPairs>::shared_bytes(args), blocks = args.owners.first[args.jobs];
+  auto* kernel = &plane_rows_kernel<5, kPairs>;
   CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
   launch_clusters(kernel, dim3(static_cast<unsigned>(blocks)), args.owners.slices, kProductWarps * 32, shared, stream, early, args);
 }
@@ -239,8 +234,7 @@ PlaneRowsArgs rows_args(const Weights& weights, const QuantizeArgs& quantize, co
   PlaneRowsArgs args;
   RowShape shapes[kMaxJobs];
   args.jobs = weights.args.jobs, args.groups = (quantize.columns + kGroupColumns - 1) / kGroupColumns;
-  args.adds = adds, args.ahead_late = way.is_late, args.trigger = way.trigger, args.pace = way.pace, args.input = quantize;
-  args.ahead = way.ahead * 2 * way.slices / args.groups;
+  args.adds = adds, args.launches_late = way.launches_late, args.input = quantize;
   for (int m = 0; m < args.jobs; ++m) {
     args.job[m] = weights.args.job[m];
     shapes[m] = {args.job[m].rows, args.job[m].plane_rows, weights.rates[m].data(), weights.newest[m].data(), args.job[m].windows};
@@ -250,16 +244,10 @@ PlaneRowsArgs rows_args(const Weights& weights, const QuantizeArgs& quantize, co
   return args;
 }
 
-uint64_t* g_clock = nullptr;
-
 void enqueue_rows(const Weights& weights, const QuantizeArgs& quantize, const Variant& way, bool adds, cudaStream_t stream, bool early) {
   PlaneRowsArgs args = rows_args(weights, quantize, way, adds);
-  if (way.is_timed) {
-    args.clock = g_clock, g_clock += 8 * kMaxOwners;
-    return PlaneRows<5, 4>::shared_bytes(args) > kHalfShared ? run_rows<2, true>(args, stream, early) : run_rows<4, true>(args, stream, early);
-  }
-  if (PlaneRows<5, 4>::shared_bytes(args) > kHalfShared) run_rows<2, false>(args, stream, early);
-  else run_rows<4, false>(args, stream, early);
+  if (PlaneRows<5, 4>::shared_bytes(args) > kHalfShared) run_rows<2>(args, stream, early);
+  else run_rows<4>(args, stream, early);
 }
 
 const Variant* g_way = nullptr;
@@ -313,7 +301,8 @@ int rounded(const std::vector<uint32_t>& words, const Form& form, int token, int
 }
 
 // Largest difference of a variant's outputs from a scalar in double over the same rounded activations, relative to the largest output.
-double check(const Linears& linears, const std::vector<std::vector<uint8_t>>& rates, int tokens, const Variant& way, bool adds = false, bool biased = false) {
+double check(const Linears& linears, const std::vector<std::vector<uint8_t>>& rates, int tokens, const Variant& way, bool adds = false,
+             bool biased = false) {
   const PlanePlan shape = plan(linears, rates, tokens, way);
   int total_rows = 0;
   for (const int rows : linears.rows) total_rows += rows;
@@ -541,10 +530,9 @@ void free_layer(PackedLayer& packed) {
 }
 
 // Layers of a model in turn, one token: q k v, attention, o, gate up, down, each with its own weights, keys and values.
-enum Attention { kNoAttention, kAttentionBefore, kAttentionNow, kAttentionLate };
 struct Ways {
   Variant way[4];
-  Attention attention = kAttentionNow;
+  bool attends = true;
 };
 
 struct Chain {
@@ -618,9 +606,8 @@ struct Chain {
     args.partial = scratch.partial, args.totals = scratch.totals, args.arrived = scratch.arrived;
     run_product(args, shape, stream, true);
   }
-  void attend(size_t copy, bool is_before, cudaStream_t stream, bool is_late = false) const {
+  void attend(size_t copy, cudaStream_t stream) const {
     AttendArgsDevice args;
-    args.is_late = is_late;
     args.query = fused, args.output = mixed, args.partial = attend_partial, args.arrived = attend_arrived, args.tokens = 1;
     args.heads = heads, args.stride = width(), args.scale = 0.088f, args.place = place;
     args.splits = std::clamp(2 * g_sms / kv_heads, 1, std::min((capacity + 63) / 64, 32));
@@ -629,14 +616,13 @@ struct Chain {
     args.rotate.key = fused + width(), args.rotate.value = fused + width() + kv_heads * dim, args.rotate.key_stride = kv_heads * dim;
     args.rotate.inv_freq = frequencies, args.rotate.half = dim / 2, args.rotate.heads = heads, args.rotate.tokens = 1;
     args.rotate.place = place, args.rotate.kv = args.kv;
-    if (is_before) before::attend(args, stream);
-    else tq::cuda::attend(args, stream);
+    tq::cuda::attend(args, stream);
   }
   void run(const Ways& ways, size_t count, cudaStream_t stream) const {
     for (size_t c = 0; c < count; ++c)
       for (size_t i = 0; i < 4; ++i) {
         linear(c, i, ways.way[i], stream);
-        if (i == 0 && ways.attention != kNoAttention) attend(c, ways.attention == kAttentionBefore, stream, ways.attention == kAttentionLate);
+        if (i == 0 && ways.attends) attend(c, stream);
       }
   }
   double us(const Ways& ways, size_t count) const {
@@ -646,76 +632,17 @@ struct Chain {
 
 std::string text(const Variant& way) {
   if (way.slices == 0) return "shared";
-  char all[80];
-  std::snprintf(all, sizeof all, "r%d +%d%c t%d p%d", way.slices, way.ahead, way.is_late ? 'l' : 'e', way.trigger, way.pace);
+  char all[40];
+  std::snprintf(all, sizeof all, "rows/%d%s", way.slices, way.launches_late ? " late" : "");
   return all;
 }
 std::string text(const Ways& ways) {
   std::string all;
   for (const Variant& way : ways.way) all.append(text(way)).append(", ");
-  return all.append(ways.attention == kNoAttention ? "no attention" : ways.attention == kAttentionBefore ? "attention before" : ways.attention == kAttentionLate ? "attention late" : "attention now");
+  return all.append(ways.attends ? "attention" : "no attention");
 }
 
-const char* const kParts[] = {"qkv", "o", "gate up", "down"};
-
-// When each part of a launch ends, in microseconds from the end of the launch before, means over the layers.
-void timeline(const Chain& chain, Ways ways, size_t count) {
-  const size_t launches = 4 * count, each = 8 * kMaxOwners;
-  auto* clocks = device<uint64_t>(static_cast<int64_t>(launches * each));
-  for (Variant& way : ways.way) way.is_timed = true;
-  cudaStream_t stream;
-  CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-  cudaGraph_t graph;
-  cudaGraphExec_t exec;
-  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  g_clock = clocks;
-  chain.run(ways, count, stream);
-  CHECK(cudaStreamEndCapture(stream, &graph));
-  CHECK(cudaGraphInstantiate(&exec, graph, 0));
-  double sum[4][10] = {};
-  int counts[4] = {};
-  for (int turn = 0; turn < 8; ++turn) {
-    CHECK(cudaMemset(clocks, 0, launches * each * 8));
-    CHECK(cudaGraphLaunch(exec, stream));
-    CHECK(cudaStreamSynchronize(stream));
-    if (turn < 2) continue;
-    std::vector<uint64_t> at(launches * each);
-    CHECK(cudaMemcpy(at.data(), clocks, at.size() * 8, cudaMemcpyDeviceToHost));
-    uint64_t before = 0;
-    for (size_t i = 0; i < launches; ++i) {
-      std::vector<uint64_t> stamps[7];
-      for (size_t b = 0; b < kMaxOwners; ++b)
-        if (at[i * each + b * 8 + 6])
-          for (size_t k = 0; k < 7; ++k) stamps[k].push_back(at[i * each + b * 8 + k]);
-      if (stamps[0].empty()) continue;
-      for (auto& of : stamps) std::sort(of.begin(), of.end());
-      const auto since = [&](uint64_t t) { return (static_cast<double>(t) - static_cast<double>(before)) / 1000; };
-      if (i >= 8) {
-        const double row[] = {since(stamps[0].front()), since(stamps[0].back()),  since(stamps[1].front()), since(stamps[1].back()),
-                              since(stamps[2].back()),  since(stamps[3].back()),  since(stamps[4][stamps[4].size() / 2]),
-                              since(stamps[4].back()),  since(stamps[5].back()), since(stamps[6].back())};
-        for (size_t k = 0; k < 10; ++k) sum[i % 4][k] += row[k];
-        ++counts[i % 4];
-      }
-      before = stamps[6].back();
-    }
-  }
-  for (int i = 0; i < 4; ++i) {
-    const double* s = sum[i];
-    const int n = std::max(1, counts[i]);
-    std::printf(
-        "{\"clock\": \"%s %s %s\", \"start\": [%.2f, %.2f], \"waited\": [%.2f, %.2f], \"rounded\": %.2f, \"together\": %.2f, "
-        "\"product\": [%.2f, %.2f], \"together2\": %.2f, \"end\": %.2f}\n",
-        chain.layer.name, kParts[i], text(ways.way[i]).c_str(), s[0] / n, s[1] / n, s[2] / n, s[3] / n, s[4] / n, s[5] / n, s[6] / n,
-        s[7] / n, s[8] / n, s[9] / n);
-  }
-  CHECK(cudaGraphExecDestroy(exec));
-  CHECK(cudaGraphDestroy(graph));
-  CHECK(cudaStreamDestroy(stream));
-  CHECK(cudaFree(clocks));
-}
-
-Variant rows_way(int slices, int ahead = 0, bool is_late = false) { return {"rows", true, 0, slices, ahead, is_late}; }
+Variant rows_way(int slices, bool launches_late = false) { return {"rows", true, 0, slices, launches_late}; }
 
 // A slice's groups are rounded two a warp at most.
 bool fits(const Linears& linears, int slices) {
@@ -724,8 +651,12 @@ bool fits(const Linears& linears, int slices) {
 }
 
 void rows_check() {
-  const Linears small[] = {{{256, 96, 64}, 768, Prologue::kNorm},   {{640}, 1024},       {{224, 512}, 4352, Prologue::kGated},
-                           {{400}, 9216},                           {{5000, 40}, 512},   {{4096}, 2048, Prologue::kNorm},
+  const Linears small[] = {{{256, 96, 64}, 768, Prologue::kNorm},
+                           {{640}, 1024},
+                           {{224, 512}, 4352, Prologue::kGated},
+                           {{400}, 9216},
+                           {{5000, 40}, 512},
+                           {{4096}, 2048, Prologue::kNorm},
                            {{1024, 1000, 264}, 4096, Prologue::kNorm}};
   for (const int slices : {1, 2, 4, 8}) {
     double worst = 0;
@@ -739,143 +670,35 @@ void rows_check() {
         if (is_mixed)
           for (auto& of_matrix : rates)
             for (size_t i = 0; i < of_matrix.size(); ++i) of_matrix[i] = static_cast<uint8_t>(2 + mix(i * 7 + of_matrix.size()) % 4);
-        Variant way = rows_way(slices, is_mixed ? 16 : 0);
+        Variant way = rows_way(slices, is_mixed);
         if (is_mixed && done % 2) way.blocks = 8 * slices;
         worst = std::max(worst, check(linears, rates, 1, way, is_mixed, is_mixed)), ++done;
       }
     std::printf("{\"check\": \"rows/%d\", \"cases\": %d, \"error\": %.2e, \"good\": %s}\n", slices, done, worst,
                 worst < 1e-5 ? "true" : "false");
-    std::fflush(stdout);
   }
 }
 
-// Both attentions on the same input, at several positions.
-void attention_check(Chain& chain) {
-  for (const int position : {0, 1, 5, 31, 63, 64, 200, 511}) {
-    chain.set_position(position);
-    std::vector<float> out[2];
-    std::vector<char> stored[2];
-    for (const bool is_before : {false, true}) {
-      fill_floats<<<8, 256>>>(chain.fused, chain.width() + 2048, 11);
-      CHECK(cudaMemset(chain.mixed, 0xff, chain.width() * 4));
-      cudaStream_t stream;
-      CHECK(cudaDeviceSynchronize());
-      CHECK(cudaStreamCreate(&stream));
-      chain.attend(0, is_before, stream);
-      CHECK(cudaStreamSynchronize(stream));
-      CHECK(cudaStreamDestroy(stream));
-      out[is_before].resize(static_cast<size_t>(chain.width()));
-      const size_t side = static_cast<size_t>(chain.capacity) * 2048;
-      stored[is_before].resize(2 * side);
-      CHECK(cudaMemcpy(out[is_before].data(), chain.mixed, out[is_before].size() * 4, cudaMemcpyDeviceToHost));
-      CHECK(cudaMemcpy(stored[is_before].data(), chain.keys[0], side, cudaMemcpyDeviceToHost));
-      CHECK(cudaMemcpy(stored[is_before].data() + side, chain.values[0], side, cudaMemcpyDeviceToHost));
-    }
-    double worst = 0, largest = 0;
-    for (size_t i = 0; i < out[0].size(); ++i) {
-      const double difference = std::abs(static_cast<double>(out[0][i]) - out[1][i]);
-      worst = std::isfinite(difference) ? std::max(worst, difference) : INFINITY;
-      largest = std::max(largest, std::abs(static_cast<double>(out[1][i])));
-    }
-    std::printf("{\"attention check\": %d, \"error\": %.2e, \"good\": %s}\n", position, worst / largest,
-                worst / largest < 1e-5 && stored[0] == stored[1] ? "true" : "false");
-  }
-  chain.set_position(32);
-}
-
-void rows_bench(const Layer& layer, int rate, int count, bool is_short) {
-  Chain chain(layer, rate, count, 512);
-  CHECK(cudaDeviceSynchronize());
-  if (!is_short) attention_check(chain);
-  const auto say = [&](const char* what, const Ways& ways, double us) {
-    std::printf("{\"layer\": \"%s\", \"bits\": %d, \"%s\": \"%s\", \"us\": %.2f}\n", layer.name, rate, what, text(ways).c_str(), us);
-    std::fflush(stdout);
+void rows_bench(const Layer& layer, int rate, int count) {
+  const Chain chain(layer, rate, count, 512);
+  const auto measure = [&](const Ways& ways) {
+    const double us = chain.us(ways, static_cast<size_t>(count));
+    std::printf("{\"layer\": \"%s\", \"bits\": %d, \"ways\": \"%s\", \"us\": %.2f}\n", layer.name, rate, text(ways).c_str(), us);
+    return us;
   };
-  Ways old;
-  for (Variant& way : old.way) way = {"shared", true, 0};
-  const auto all = static_cast<size_t>(count);
-  for (const Attention attention : {kNoAttention, kAttentionBefore, kAttentionNow}) {
-    old.attention = attention;
-    say("before", old, chain.us(old, all));
-  }
-  old.attention = kNoAttention;
-  if (!is_short) say("before, few copies", old, chain.us(old, layer.name[0] == '8' ? 8 : 4));
-  Ways best = old;
-  double least = 0;
-  const auto attempt = [&](const char* what, const Ways& ways) {
-    const double us = chain.us(ways, all);
-    say(what, ways, us);
-    if (least == 0 || us < least) least = us, best = ways;
-  };
-  // All four alike.
-  const bool is_small = layer.name[0] == '8';
-  for (const Attention attention : {kAttentionNow, kAttentionLate})
-    for (const int trigger : {0, 1, 2, 3})
-      for (const int pace : {0, 1, 2})
-        for (const int wide : {0, 1}) {
-          Ways ways;
-          ways.attention = attention;
-          for (size_t i = 0; i < 4; ++i) {
-            ways.way[i] = rows_way(is_small ? (i == 3 ? 2 + 2 * wide : 1) : (i == 3 ? 4 + 4 * wide : 1 + (i < 2 ? wide : 0)));
-            ways.way[i].trigger = trigger, ways.way[i].pace = pace;
-          }
-          attempt("alike", ways);
-        }
-  for (int turn = 0; turn < 2; ++turn)
-    for (size_t i = 0; i < 4; ++i) {
-      for (const int trigger : {0, 1, 2, 3}) {
-        Ways ways = best;
-        if (ways.way[i].trigger == trigger) continue;
-        ways.way[i].trigger = trigger;
-        attempt("trigger", ways);
-      }
-      for (const int pace : {0, 1, 2}) {
-        Ways ways = best;
-        if (ways.way[i].pace == pace) continue;
-        ways.way[i].pace = pace;
-        attempt("pace", ways);
-      }
-      for (const int slices : {1, 2, 4, 8}) {
+  Ways best;
+  for (Variant& way : best.way) way = {"shared", true, 0};
+  for (const bool attends : {false, true}) best.attends = attends, measure(best);
+  for (size_t i = 0; i < 4; ++i) best.way[i] = rows_way(i == 3 ? 4 : 1, i % 2 == 1);
+  double least = measure(best);
+  for (size_t i = 0; i < 4; ++i)
+    for (const int slices : {1, 2, 4, 8})
+      for (const bool launches_late : {false, true}) {
         if (!fits(layer.linears[i], slices)) continue;
         Ways ways = best;
-        if (ways.way[i].slices == slices) continue;
-        ways.way[i].slices = slices;
-        attempt("slices", ways);
+        ways.way[i] = rows_way(slices, launches_late);
+        if (const double us = measure(ways); us < least) least = us, best = ways;
       }
-    }
-  for (const Attention attention : {kAttentionNow, kAttentionLate}) {
-    Ways ways = best;
-    ways.attention = attention;
-    attempt("attention", ways);
-  }
-  for (const int ahead : {48, 96})
-    for (const bool is_late : {false, true}) {
-      Ways ways = best;
-      ways.way[2].ahead = ahead, ways.way[2].is_late = is_late;
-      attempt("ahead", ways);
-    }
-  say("best", best, least);
-  Ways other = best;
-  other.attention = kNoAttention;
-  say("best", other, chain.us(other, all));
-  other.attention = kAttentionBefore;
-  say("best", other, chain.us(other, all));
-  say("best, few copies", best, chain.us(best, layer.name[0] == '8' ? 8 : 4));
-  timeline(chain, best, std::min<size_t>(all, 16));
-  for (const int trigger : {0, 3}) {
-    Ways plain = best;
-    for (Variant& way : plain.way) way.ahead = 0, way.trigger = trigger, way.pace = 0;
-    timeline(chain, plain, std::min<size_t>(all, 16));
-  }
-  if (is_short) return;
-  for (const int position : {100, 500}) {
-    chain.set_position(position);
-    for (const Attention attention : {kAttentionBefore, kAttentionNow}) {
-      other.attention = attention;
-      std::printf("{\"position\": %d}\n", position);
-      say("best", other, chain.us(other, all));
-    }
-  }
 }
 
 // The head of an 8B model at 6 bits, alone, and with the choice of a token.
@@ -903,19 +726,6 @@ void head_bench() {
                 static_cast<double>(copies[0].bytes) / us / 1e3);
   }
   for (const Weights& weights : copies) CHECK(cudaFree(weights.tiles[0]));
-}
-
-// A loop that reads 2 GB again and again, and one over much more.
-void read_bench() {
-  auto* sink = device<uint32_t>(1);
-  for (const int64_t gigabytes : {2, 24}) {
-    const int64_t count = gigabytes << 30 >> 4;
-    auto* words = device<uint4>(count);
-    CHECK(cudaMemset(words, 1, static_cast<size_t>(count) * 16));
-    const double us = median_us([&](cudaStream_t stream) { read_loop<<<g_sms * 16, 256, 0, stream>>>(words, count, sink); }, 1);
-    std::printf("{\"read GB\": %ld, \"gbs\": %.0f}\n", static_cast<long>(gigabytes), static_cast<double>(count) * 16 / us / 1e3);
-    CHECK(cudaFree(words));
-  }
 }
 
 double packed_layer_us(const Layer& layer, const PackedLayer& packed, int rate, int tokens, const Variant& way, bool early) {
@@ -986,7 +796,7 @@ void bench(const std::vector<int>& rates, const std::vector<int>& token_counts) 
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::setvbuf(stdout, nullptr, _IOLBF, 1 << 16);
+  std::setvbuf(stdout, nullptr, _IOLBF, 1 << 16);  // so that a run which is cut short has said what it knew
   cudaDeviceProp properties;
   CHECK(cudaGetDeviceProperties(&properties, 0));
   g_sms = properties.multiProcessorCount;
@@ -998,11 +808,8 @@ int main(int argc, char** argv) {
     if (what == "bench2") bench({2}, {1, 4});
     if (what == "rows") {
       rows_check();
-      read_bench();
-      for (const Layer& layer : kLayers) std::printf("{\"layer\": \"%s\", \"half_us\": %.1f}\n", layer.name, half_layer_us(layer, 1));
-      rows_bench(kLayers[0], 3, 32, false);
-      rows_bench(kLayers[1], 3, 40, false);
-      rows_bench(kLayers[0], 4, 32, true);
+      for (const int bits : {3, 4}) rows_bench(kLayers[0], bits, 32);
+      rows_bench(kLayers[1], 3, 40);
       head_bench();
     }
   }

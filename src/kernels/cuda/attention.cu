@@ -179,7 +179,7 @@ template <int kType, int kPairs, int kHeads>
 __global__ void __launch_bounds__(kWarps * 32, kPairs <= 2 ? 2 : 1) attend_kernel(const __grid_constant__ AttendArgsDevice args) {
   constexpr int kWidth = 32 * kPairs;
   __shared__ float turned[(kHeads + 2) * 64 * kPairs];
-  if (!args.is_late) launch_dependents();
+  launch_dependents();
   if (!args.is_settled) dependency_wait();
   const KvArgs& kv = args.kv;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32, token = static_cast<int>(blockIdx.z);
@@ -187,7 +187,8 @@ __global__ void __launch_bounds__(kWarps * 32, kPairs <= 2 ? 2 : 1) attend_kerne
   const int kv_head = static_cast<int>(blockIdx.x) / chunks, chunk = static_cast<int>(blockIdx.x) % chunks;
   const int first_head = kv_head * group + chunk * kHeads, heads = min(kHeads, group - chunk * kHeads), dim = kv.head_dim;
   const int32_t* pages = args.place[token].pages;
-  const int newest = static_cast<int>(args.place[token].position), end = newest + 1, begin = args.window > 0 ? max(0, end - args.window) : 0;
+  const int newest = static_cast<int>(args.place[token].position), end = newest + 1,
+            begin = args.window > 0 ? max(0, end - args.window) : 0;
   const int share = max(kLeastShare, (end - begin + args.splits - 1) / args.splits), parts = (end - begin + share - 1) / share;
   const int from = begin + static_cast<int>(blockIdx.y) * share, to = min(end, from + share);
   if (from >= end) {
@@ -205,7 +206,6 @@ __global__ void __launch_bounds__(kWarps * 32, kPairs <= 2 ? 2 : 1) attend_kerne
     rotate_heads<kHeads, kWidth>(args, first_head, heads, kv_head, turn, turned);
     queries = turned;
     __syncthreads();
-    if (args.is_late) launch_dependents();
     if (to == end) {
       const int64_t row = row_at(kv, pages, kv_head, newest);
       if (warp < 2) store_row(kv, turned + (kHeads + warp) * dim, (warp == 0 ? kv.key : kv.value) + row, lane);

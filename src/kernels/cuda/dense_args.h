@@ -88,7 +88,6 @@ struct AttendArgsDevice {
   KvArgs kv;
   // One token a sequence: its query and key are turned and its key and value stored on the way.
   bool rotates = false;
-  bool is_late = false;  // lab: dependents are launched when the queries are there
   bool is_settled = false;  // places, pages and what is stored, the newest positions aside, are older than the kernel before
   RotateArgs rotate;
 };

@@ -26,7 +26,7 @@ Status PlanePass::open() {
 bool PlanePass::run_rows(const QuantizeArgs& input, std::span<const LinearJob> jobs, bool adds, cudaStream_t stream) const {
   PlaneRowsArgs args;
   RowShape shapes[kMaxJobs];
-  args.input = input, args.adds = adds, args.trigger = 3;
+  args.input = input, args.adds = adds, args.launches_late = adds;
   for (const LinearJob& job : jobs) {
     const Weights& weights = *static_cast<const CudaMatrix&>(*job.matrix).weights;
     PlaneJob& planes = args.job[args.jobs];
@@ -34,8 +34,7 @@ bool PlanePass::run_rows(const QuantizeArgs& input, std::span<const LinearJob> j
     args.groups = weights.groups;
     shapes[args.jobs++] = weights.row_shape();
   }
-  const int slices = slices_of_rows(args.groups);
-  return slices > 0 && share_rows(shapes, args.jobs, slices, multiprocessors_, args.owners) && plane_rows(args, stream);
+  return plan_rows(shapes, args.jobs, args.groups, multiprocessors_, args.owners) && plane_rows(args, stream);
 }
 
 void PlanePass::run(const InputArgs& input, std::span<const LinearJob> jobs, int tokens, bool adds, uint64_t& generation,

@@ -56,14 +56,6 @@ struct RowShape {
   }
 };
 
-// How many thread blocks share the columns of rows that they own: so many that each can round its own; 0: too many columns.
-inline int slices_of_rows(int groups) {
-  if (groups <= kMaxRoundGroups) return 1;
-  for (int slices = 2; slices <= kMaxSlices; slices *= 2)
-    if ((groups + slices - 1) / slices <= kProductWarps) return slices;
-  return 0;
-}
-
 // Shares rows out among `blocks` thread blocks at most, in clusters of `slices`. False where they cannot be: matrices too small for a
 // cluster, or windows longer than a ring.
 inline bool share_rows(const RowShape* shapes, int jobs, int slices, int blocks, Owners& owners) {
@@ -76,7 +68,8 @@ inline bool share_rows(const RowShape* shapes, int jobs, int slices, int blocks,
     int most = -1;
     for (int m = 0; m < jobs; ++m) {
       if ((clusters[m] + 1) * slices > shapes[m].units()) continue;
-      if (most < 0 || static_cast<int64_t>(shapes[m].plane_rows) * clusters[most] > static_cast<int64_t>(shapes[most].plane_rows) * clusters[m])
+      if (most < 0 ||
+          static_cast<int64_t>(shapes[m].plane_rows) * clusters[most] > static_cast<int64_t>(shapes[most].plane_rows) * clusters[m])
         most = m;
     }
     if (most < 0) break;
@@ -103,6 +96,18 @@ inline bool share_rows(const RowShape* shapes, int jobs, int slices, int blocks,
   }
   owners.first[jobs] = block;
   return true;
+}
+
+// Thread blocks that own rows, where they won: in models of up to kMostSide hidden values (lab/cuda-planes). As few of them share columns
+// as lets every warp round one group. False: rows are not to be owned, or cannot be.
+inline bool plan_rows(const RowShape* shapes, int jobs, int groups, int multiprocessors, Owners& owners) {
+  constexpr int kMostSide = 4096;
+  int rows = 0, slices = 1;
+  for (int m = 0; m < jobs; ++m) rows += shapes[m].rows;
+  if (std::min(rows, groups * kGroupColumns) > kMostSide) return false;
+  while ((groups + slices - 1) / slices > kProductWarps) slices *= 2;
+  if (slices > kMaxSlices) return false;
+  return share_rows(shapes, jobs, slices, slices > 2 ? multiprocessors / 4 * 4 / slices * slices : multiprocessors, owners);
 }
 
 }  // namespace tq::cuda

@@ -23,13 +23,6 @@ __device__ __forceinline__ void store_cluster(uint32_t shared, int rank, float v
                : "memory");
 #endif
 }
-// Reads global memory into L2. bytes: a multiple of 16.
-__device__ __forceinline__ void prefetch_l2(const void* from, uint32_t bytes) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
-#endif
-}
-
 // As TileStream, over the rows of tiles of an OwnShare.
 template <int kStages>
 struct OwnStream {
@@ -59,19 +52,15 @@ struct OwnStream {
     slot += kStageBytes;
     if (slot == base + kBytes) slot = base;
   }
-  __device__ void fill_all(int pace) {
+  __device__ void fill_all() {
 #pragma unroll
-    for (int i = 0; i < kStages; ++i) {
-      fill(i % kWarpGroups);
-      if (pace == 1) copy_wait<0>();
-      if (pace == 2) copy_wait<1>();
-    }
+    for (int i = 0; i < kStages; ++i) fill(i % kWarpGroups);
   }
   __device__ void wait() const { copy_wait<kStages - 1>(); }
 };
 
 // kPairs: of tiles' rows that a warp multiplies between two sums over the warps.
-template <int kStages, int kPairs, bool kTimed = false>
+template <int kStages, int kPairs>
 struct PlaneRows {
   using Counts = TileCounts<1, 16>;
   using Sums = PairSums<1, 16>;
@@ -124,50 +113,23 @@ struct PlaneRows {
     window = reinterpret_cast<float*>(ahead + args.owners.most_rows);
   }
 
-  __device__ void stamp(int i) const {
-    if constexpr (kTimed) {
-      uint64_t now;
-      asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now)::"memory");
-      if (threadIdx.x == 0 && args.clock) args.clock[blockIdx.x * 8 + i] = now;
-    }
-  }
-
   __device__ void run() {
-    stamp(0);
     if (share.slices > 1) cluster_arrive();
     Stream stream(args, share, ring + warp * (Stream::kBytes / 16), lane);
-    GroupInput token, second;
-    read_weights(token, second);
-    if (args.trigger == 0) launch_dependents();
-    stream.fill_all(args.pace);
-    if (!args.ahead_late) read_ahead();
+    // What depends on weights alone is under way before the activations are waited for.
+    stream.fill_all();
+    if (!args.launches_late) launch_dependents();
     look_ahead();
-    round_input(token, second);
-    stamp(2);
+    round_input();
     __syncthreads();
-    if (args.trigger == 3) launch_dependents();
     if (share.slices > 1) cluster_wait();  // all of the cluster have started
     if (warp == kProductWarps - 1) publish_totals();
-    stamp(3);
     multiply_all(stream);
-    stamp(4);
-    if (args.trigger == 2) launch_dependents();
     if (share.slices > 1) cluster_arrive(), cluster_wait();
     else __syncthreads();
-    stamp(5);
     filter();
-    stamp(6);
   }
 
-  // Into L2 what the ring had no room for.
-  __device__ void read_ahead() const {
-    const int i = 2 * share.phases + static_cast<int>(threadIdx.x);
-    if (i >= share.tiles || static_cast<int>(threadIdx.x) >= args.ahead) return;
-    const char* from = static_cast<const char*>(args.job[share.index].tiles);
-    const uint64_t row_bytes = static_cast<uint64_t>(args.groups) * kTileBytes;
-    prefetch_l2(from + static_cast<uint64_t>(share.tile(i)) * row_bytes + share.groups.first * kTileBytes,
-                static_cast<uint32_t>(share.groups.count) * kTileBytes);
-  }
   __device__ void look_ahead() const {
     const PlaneJob& job = args.job[share.index];
     for (int i = static_cast<int>(threadIdx.x); i < kRates * kMaxTaps; i += kThreads) taps[i] = job.taps[i];
@@ -181,21 +143,18 @@ struct PlaneRows {
   }
 
   // The slice's activations, up to two groups a warp. The factor of a norm is left to the filter.
-  __device__ void read_weights(GroupInput& token, GroupInput& second) const {
-    if (warp < share.groups.count) token.read_weights(args.input, share.groups.first + warp, lane);
-    if (warp + kProductWarps < share.groups.count) second.read_weights(args.input, share.groups.first + warp + kProductWarps, lane);
-  }
-  __device__ void round_input(GroupInput& token, GroupInput& second) const {
+  __device__ void round_input() const {
+    GroupInput token, second;
     const bool has_second = warp + kProductWarps < share.groups.count;
+    if (warp < share.groups.count) token.read_weights(args.input, share.groups.first + warp, lane);
+    if (has_second) second.read_weights(args.input, share.groups.first + warp + kProductWarps, lane);
     dependency_wait();
-    stamp(1);
-    if (args.trigger == 1) launch_dependents();
+    if (args.launches_late) launch_dependents();
     if (warp < share.groups.count) token.read_input(args.input, 0, share.groups.first + warp, lane);
     if (has_second) second.read_input(args.input, 0, share.groups.first + warp + kProductWarps, lane);
     const float* output = args.job[share.index].output + share.first_row;
     if (args.adds)
       for (int i = static_cast<int>(threadIdx.x); i < share.rows; i += kThreads) ahead[i].before = __ldcg(output + i);
-    if (args.ahead_late) read_ahead();
 #pragma unroll 1
     for (int group = warp; group < share.groups.count; group += kProductWarps) {
       float squares;
@@ -314,10 +273,10 @@ struct PlaneRows {
 };
 
 // Two thread blocks a multiprocessor: the next product's weights come while this one ends.
-template <int kStages, int kPairs, bool kTimed = false>
+template <int kStages, int kPairs>
 __global__ void __launch_bounds__(kProductWarps * 32, 2) plane_rows_kernel(const __grid_constant__ PlaneRowsArgs args) {
   extern __shared__ uint4 shared[];
-  PlaneRows<kStages, kPairs, kTimed>(args, shared).run();
+  PlaneRows<kStages, kPairs>(args, shared).run();
 }
 
 }  // namespace tq::cuda

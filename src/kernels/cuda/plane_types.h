@@ -93,7 +93,7 @@ constexpr int kMaxSlices = 8;    // thread blocks of a cluster
 // out the columns of the plane rows of all of them.
 struct Owners {
   int slices = 1;
-  int first[kMaxJobs + 1] = {};  // of each matrix, its first thread block; multiples of `slices`
+  int first[kMaxJobs + 1] = {};        // of each matrix, its first thread block; multiples of `slices`
   int most_rows = 0, most_planes = 0;  // of a thread block
   // At [thread block + number of the matrix], and one more for each matrix's end:
   int32_t row[kMaxOwners + kMaxJobs] = {};    // the first one
@@ -145,21 +145,17 @@ struct PlaneRowsArgs {
   PlaneJob job[kMaxJobs];
   int jobs = 0, groups = 0;
   bool adds = false;
-  int ahead = 0;            // rows of tiles behind the ring that are read into L2 at the start
-  bool ahead_late = false;  // lab: only after the wait
-  int trigger = 0;          // lab: dependents are launched at the start, after the wait, after the product, after the rounding
-  int pace = 0;             // lab: stages of the ring under way at a time before the wait; 0: all
+  bool launches_late = false;  // the next kernel is launched after the wait: its weights do not come before this one's input
   QuantizeArgs input;
   Owners owners;
-  uint64_t* clock = nullptr;  // lab
 };
 
 // What falls to a thread block. Its plane rows are counted from the matrix's first; those before it are the ring's last.
 struct OwnShare {
-  int index, rank, slices, entry;       // matrix; place in the cluster; of the tables of Owners
-  int first_row, rows, begin, planes;   // of this thread block
-  int tail, head, wrapped, tiles;       // of the cluster: `wrapped` rows of tiles from `tail` on, then from `head` on
-  Range groups;                         // of this thread block
+  int index, rank, slices, entry;         // matrix; place in the cluster; of the tables of Owners
+  int first_row, rows, begin, planes;     // of this thread block
+  int tail, head, wrapped, tiles;         // of the cluster: `wrapped` rows of tiles from `tail` on, then from `head` on
+  Range groups;                           // of this thread block
   int part, phase, phases, first, count;  // of the warp: groups, counted in the slice
   bool is_active;
 

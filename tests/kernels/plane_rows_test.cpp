@@ -1,0 +1,110 @@
+// How rows of outputs are shared out among thread blocks of a card; needs none.
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "base/rng.h"
+#include "kernels/cuda/plane_plan.h"
+
+namespace tq::cuda {
+namespace {
+
+// Matrices of random shapes with the same input.
+struct Matrices {
+  PlaneRowsArgs args;
+  std::vector<std::vector<uint8_t>> rate;
+  std::vector<std::vector<int32_t>> newest;
+  RowShape shapes[kMaxJobs];
+
+  Matrices(Rng& rng, int slices) {
+    args.jobs = 1 + static_cast<int>(rng.below(3));
+    args.groups = slices + static_cast<int>(rng.below(60));
+    rate.resize(static_cast<size_t>(args.jobs)), newest.resize(static_cast<size_t>(args.jobs));
+    for (int m = 0; m < args.jobs; ++m) add(rng, m);
+  }
+  void add(Rng& rng, int m) {
+    auto &rates = rate[static_cast<size_t>(m)];
+    auto &first = newest[static_cast<size_t>(m)];
+    PlaneJob& job = args.job[m];
+    job.rows = 8 * (1 + static_cast<int>(rng.below(rng.below(3) == 0 ? 25 : 1200)));
+    const auto least = 2 + rng.below(3), kinds = 1 + rng.below(4);
+    for (int row = 0; row < job.rows; row += kRangeRows) {
+      const int k = static_cast<int>(least + rng.below(kinds));
+      rates.push_back(static_cast<uint8_t>(k)), first.push_back(job.plane_rows + k - 1);
+      job.plane_rows += k * std::min(kRangeRows, job.rows - row);
+    }
+    for (int k = 1; k < kRates; ++k) job.windows[k] = 8 + static_cast<int>(rng.below(static_cast<uint64_t>(kMaxTaps) - 7));
+    shapes[m] = {job.rows, job.plane_rows, rates.data(), first.data(), job.windows};
+  }
+};
+
+// The plane rows of the ring that a thread block has for its window, in order; -1: none.
+std::vector<int> window_of(const OwnShare& share, const PlaneJob& job) {
+  std::vector<int> window(static_cast<size_t>(share.planes), -1);
+  for (int row = 0; row < share.tiles * kTileRows; ++row) {
+    const int tile = share.tile(row / kTileRows);
+    EXPECT_TRUE(tile >= 0 && tile < job.tile_count());
+    int plane = 0;
+    if (!share.plane_of(row, job.plane_rows, plane)) continue;
+    const int i = plane - share.begin;
+    if (i >= 0 && i < share.planes) window[static_cast<size_t>(i)] = tile * kTileRows + row % kTileRows;
+  }
+  return window;
+}
+
+// Taps of a thread block's rows that are not where they should be.
+int64_t missing_taps(const Matrices& matrices, const OwnShare& share) {
+  const PlaneJob& job = matrices.args.job[share.index];
+  const std::vector<int> window = window_of(share, job);
+  int64_t missing = 0;
+  for (int row = share.first_row; row < share.first_row + share.rows; ++row) {
+    const auto range = static_cast<size_t>(row / kRangeRows), m = static_cast<size_t>(share.index);
+    const int rate = matrices.rate[m][range], newest = matrices.newest[m][range] + row % kRangeRows * rate;
+    for (int j = 0; j < job.windows[rate]; ++j) {
+      const int i = newest - j - share.begin;
+      const bool is_there = i >= 0 && i < share.planes && window[static_cast<size_t>(i)] == (newest - j + job.plane_rows) % job.plane_rows;
+      missing += !is_there;
+    }
+  }
+  return missing;
+}
+
+TEST(PlaneRows, EveryRowHasOneOwnerAndItsWholeWindow) {
+  Rng rng(1);
+  int shared = 0;
+  for (int turn = 0; turn < 300; ++turn) {
+    const int slices = 1 << rng.below(4), blocks = 132 - static_cast<int>(rng.below(60));
+    Matrices matrices(rng, slices);
+    Owners& owners = matrices.args.owners;
+    if (!share_rows(matrices.shapes, matrices.args.jobs, slices, blocks, owners)) continue;
+    ++shared;
+    const int count = owners.first[matrices.args.jobs];
+    ASSERT_TRUE(count <= blocks && count % slices == 0);
+    std::vector<int> rows(static_cast<size_t>(matrices.args.jobs));
+    for (int block = 0; block < count; ++block) {
+      const OwnShare share(matrices.args, block, 0);
+      EXPECT_EQ(share.first_row, rows[static_cast<size_t>(share.index)]) << "in order, without gaps";
+      rows[static_cast<size_t>(share.index)] += share.rows;
+      EXPECT_TRUE(share.rows > 0 && share.rows <= owners.most_rows && share.planes <= owners.most_planes);
+      EXPECT_EQ(missing_taps(matrices, share), 0) << turn << " " << block;
+    }
+    for (int m = 0; m < matrices.args.jobs; ++m) EXPECT_EQ(rows[static_cast<size_t>(m)], matrices.args.job[m].rows);
+  }
+  EXPECT_GT(shared, 200);
+}
+
+TEST(PlaneRows, WhatIsTooSmallIsNotShared) {
+  const uint8_t rate = 2;
+  const int32_t newest = 1;
+  int windows[kRates] = {};
+  windows[2] = 12;
+  Owners owners;
+  const RowShape shape{8, 16, &rate, &newest, windows};
+  EXPECT_FALSE(share_rows(&shape, 1, 1, 132, owners)) << "windows longer than the ring";
+  const RowShape wider{16, 32, &rate, &newest, windows};
+  EXPECT_TRUE(share_rows(&wider, 1, 1, 132, owners));
+  EXPECT_FALSE(share_rows(&wider, 1, 2, 132, owners)) << "fewer rows than thread blocks of a cluster";
+}
+
+}  // namespace
+}  // namespace tq::cuda
