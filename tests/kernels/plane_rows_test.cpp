@@ -23,8 +23,8 @@ struct Matrices {
     for (int m = 0; m < args.jobs; ++m) add(rng, m);
   }
   void add(Rng& rng, int m) {
-    auto &rates = rate[static_cast<size_t>(m)];
-    auto &first = newest[static_cast<size_t>(m)];
+    auto& rates = rate[static_cast<size_t>(m)];
+    auto& first = newest[static_cast<size_t>(m)];
     PlaneJob& job = args.job[m];
     job.rows = 8 * (1 + static_cast<int>(rng.below(rng.below(3) == 0 ? 25 : 1200)));
     const auto least = 2 + rng.below(3), kinds = 1 + rng.below(4);
