@@ -15,8 +15,12 @@ constexpr std::pair<const char*, const char*> kMissing[] = {{"pull", "Download a
                                                             {"finetune", "Train adapters on a quantized model"},
                                                             {"push", "Upload an artifact"}};
 
+// One line, whatever strings of a file it quotes.
 int fail_with(const tq::Error& error) {
-  fmt::print(stderr, "tq: {}\n", error.message);
+  std::string message = error.message;
+  std::replace_if(
+      message.begin(), message.end(), [](char c) { return (c >= 0 && c < ' ') || c == 0x7f; }, '?');
+  fmt::print(stderr, "tq: {}\n", message);
   return static_cast<int>(error.code);
 }
 
@@ -29,6 +33,8 @@ int run(const tq::cli::Command& command) {
   } catch (const std::system_error&) {  // of printing
   } catch (const std::bad_alloc&) {
     return fail_with({tq::ErrorCode::kNoResource, "not enough memory; a smaller --ctx, --window or model needs less"});
+  } catch (const std::exception& error) {  // of a library: no input should come so far
+    return fail_with({tq::ErrorCode::kFailed, fmt::format("internal error: {}", error.what())});
   }
   return fail_with({tq::ErrorCode::kNoResource, "the results could not be written to standard output; is the disk full?"});
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "io/text.h"
 #include "model/family.h"
 
 namespace tq {
@@ -93,7 +94,7 @@ Status add_rope(const gguf::File& file, const Section& section, int64_t head_dim
   TQ_ASSIGN(const std::string type, section.string_or("rope.scaling.type", "none"));
   TQ_ASSIGN(const double factor, section.number_or("rope.scaling.factor", 1.0));
   if (type == "none" || factor == 1.0) return {};
-  if (type != "linear" && type != "yarn") return bad_input("{}: rope scaling '{}' is not supported", file.where(), type);
+  if (type != "linear" && type != "yarn") return bad_input("{}: rope scaling '{}' is not supported", file.where(), shown(type));
   config["rope_scaling"] = {{"rope_type", type}, {"factor", factor}};
   if (type == "yarn") {
     TQ_ASSIGN(const int64_t original, section.integer_or("rope.scaling.original_context_length", 0));
@@ -151,7 +152,7 @@ Result<Json> config_of_gguf(const gguf::File& file) {
     for (const Family& each : families())
       if (known.find(each.gguf_architecture) == std::string::npos)
         known += fmt::format("{}{}", known.empty() ? "" : ", ", each.gguf_architecture);
-    return bad_input("{}: architecture '{}' is not supported ({} are)", file.where(), architecture, known);
+    return bad_input("{}: architecture '{}' is not supported ({} are)", file.where(), shown(architecture), known);
   }
   const gguf::Tensor* embedding = file.find("token_embd.weight");
   if (!embedding || embedding->shape.size() != 2) return bad_input("{}: tensor token_embd.weight is missing", file.where());

@@ -1,17 +1,19 @@
 #include "convert/gguf_vocabulary.h"
 
+#include "io/text.h"
 #include "token/tokenizer.h"
 
 namespace tq {
 namespace {
 
 constexpr int64_t kLargestId = int64_t{1} << 28;
+constexpr size_t kLongestMessage = 4096;
 
 Result<VocabularySpec::Model> vocabulary_model(const gguf::File& file) {
   TQ_ASSIGN(const std::string model, file.string("tokenizer.ggml.model"));
   if (model == "gpt2") return VocabularySpec::Model::kByteBpe;
   if (model == "llama") return VocabularySpec::Model::kSpm;
-  return bad_input("{}: vocabularies of the kind '{}' are not supported (gpt2 and llama are)", file.where(), model);
+  return bad_input("{}: vocabularies of the kind '{}' are not supported (gpt2 and llama are)", file.where(), shown(model));
 }
 
 // GGUF's token types are those of SentencePiece, counted from 1.
@@ -64,19 +66,23 @@ Result<VocabularySpec> read_spec(const gguf::File& file) {
   return spec;
 }
 
+// Strings of the file need not be UTF-8: what is not becomes U+FFFD.
+std::string json_text(const Json& json, int indent) { return json.dump(indent, ' ', false, Json::error_handler_t::replace); }
+
 }  // namespace
 
 Status read_gguf_vocabulary(const gguf::File& file, Model& model) {
   if (!file.has("tokenizer.ggml.tokens")) return {};
   TQ_ASSIGN(VocabularySpec spec, read_spec(file));
-  TQ_ASSIGN(const Tokenizer whole, Tokenizer::from_vocabulary(std::move(spec), file.where()));
-  TQ_ASSIGN(Tokenizer tokenizer, whole.for_rows(model.spec.vocabulary > 0 ? model.spec.vocabulary : whole.size()));
+  const auto whole = Tokenizer::from_vocabulary(std::move(spec), file.where());
+  if (!whole) return fail(whole.error().code, "{}", shown(whole.error().message, kLongestMessage));  // it quotes the file's strings
+  TQ_ASSIGN(Tokenizer tokenizer, whole->for_rows(model.spec.vocabulary > 0 ? model.spec.vocabulary : whole->size()));
   TQ_ASSIGN(model.chat_template, file.string_or("tokenizer.chat_template", ""));
   Json config = tokenizer.to_tokenizer_config();
   config["model_max_length"] = model.spec.context;
   if (!model.chat_template.empty()) config["chat_template"] = model.chat_template;
-  model.files.push_back({"tokenizer.json", tokenizer.to_tokenizer_json().dump()});
-  model.files.push_back({"tokenizer_config.json", config.dump(2) + "\n"});
+  model.files.push_back({"tokenizer.json", json_text(tokenizer.to_tokenizer_json(), -1)});
+  model.files.push_back({"tokenizer_config.json", json_text(config, 2) + "\n"});
   const Json generation = {{"bos_token_id", tokenizer.bos() >= 0 ? Json(tokenizer.bos()) : Json(nullptr)},
                            {"eos_token_id", tokenizer.end_of_turn()}};
   if (!tokenizer.end_of_turn().empty()) model.files.push_back({"generation_config.json", generation.dump(2) + "\n"});

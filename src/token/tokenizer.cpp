@@ -7,6 +7,18 @@
 
 namespace tq {
 
+namespace {
+
+// For messages: one line, short.
+std::string quoted(const std::string& token) {
+  std::string out = utf8_repair(token.substr(0, 40));
+  std::replace_if(
+      out.begin(), out.end(), [](char c) { return (c >= 0 && c < ' ') || c == 0x7f; }, '?');
+  return out;
+}
+
+}  // namespace
+
 std::vector<TokenId> Tokenizer::encode(std::string_view text, bool parse_special, bool add_special) const {
   return impl_->encode(text, {.parse_special = parse_special, .below = below_}, add_special);
 }
@@ -22,7 +34,7 @@ Result<Tokenizer> Tokenizer::for_rows(int64_t rows) const {
     const bool is_unused = impl_->kinds[static_cast<size_t>(id)] == TokenKind::kUnused || impl_->tokens[static_cast<size_t>(id)].empty();
     if (is_in(impl_->prefix) || is_in(impl_->suffix) || token == impl_->unknown || (!impl_->added.by_id(token) && !is_unused))
       return bad_input("{}: token {} ('{}') lies outside the model's vocabulary of {}; fetch the tokenizer that belongs to the model",
-                       impl_->where, id, utf8_repair(token_text(token)).substr(0, 40), rows);
+                       impl_->where, id, quoted(token_text(token)), rows);
   }
   Tokenizer out = *this;
   out.below_ = static_cast<TokenId>(std::min<int64_t>(rows, INT32_MAX));

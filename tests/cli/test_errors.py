@@ -74,6 +74,8 @@ class Errors(ProgramTest):
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(config | {"architectures": ["PerceptronForCausalLM"]}))
         self.quantize_fails(3, folder, says="PerceptronForCausalLM")
+        (folder / "config.json").write_text(json.dumps(config | {"architectures": ["Two\nLines\x1b[2J"]}))
+        self.quantize_fails(3, folder, says="Two?Lines?[2J")
 
     def test_settings_of_the_wrong_type_are_status_3(self):
         wrong = {"quantization_config": 5, "rope_scaling": "linear", "hidden_size": "64", "num_hidden_layers": 2**63, "vocab_size": 10**12,

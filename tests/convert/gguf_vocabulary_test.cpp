@@ -44,6 +44,31 @@ void expect_published_ids(const std::string& path) {
     EXPECT_EQ(model.tokenizer->encode(texts[i], false, false), numbers(lines[i])) << texts[i];
 }
 
+template <typename T>
+std::string raw(T value) {
+  return std::string(reinterpret_cast<const char*>(&value), sizeof(T));
+}
+std::string text(const std::string& value) { return raw(static_cast<uint64_t>(value.size())) + value; }
+
+// Its tokenizer.json can be written all the same.
+TEST(GgufVocabularyFiles, MayHaveTokensAndTemplatesThatAreNoUtf8) {
+  const std::vector<std::string> tokens = {"a", "b\xfe\xfe", "ab"};
+  std::string bytes = "GGUF" + raw(uint32_t{3}) + raw(uint64_t{0}) + raw(uint64_t{4});
+  for (const auto& [key, value] :
+       {std::pair{"tokenizer.ggml.model", "gpt2"}, {"tokenizer.ggml.pre", "gpt-2"}, {"tokenizer.chat_template", "\xff"}})
+    bytes += text(key) + raw(uint32_t{8}) + text(value);
+  bytes += text("tokenizer.ggml.tokens") + raw(uint32_t{9}) + raw(uint32_t{8}) + raw(static_cast<uint64_t>(tokens.size()));
+  for (const std::string& token : tokens) bytes += text(token);
+  bytes.resize((bytes.size() + 31) / 32 * 32);
+  const auto file = gguf::File::parse(std::as_bytes(std::span(bytes.data(), bytes.size())), "memory");
+  ASSERT_TRUE(file.has_value()) << file.error().message;
+  Model model;
+  const Status read = read_gguf_vocabulary(**file, model);
+  ASSERT_TRUE(read.has_value()) << read.error().message;
+  EXPECT_EQ(model.tokenizer->size(), 3);
+  for (const CarriedFile& each : model.files) EXPECT_TRUE(parse_json(each.text, each.name).has_value()) << each.name;
+}
+
 TEST(GgufVocabularyFiles, GiveThePublishedIds) {
   const char* folder = std::getenv("TQ_VOCABULARIES");
   if (!folder) GTEST_SKIP() << "TQ_VOCABULARIES names no folder";
