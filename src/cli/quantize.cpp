@@ -14,6 +14,7 @@
 #include "quantize/allocation_plan.h"
 #include "quantize/budget.h"
 #include "quantize/calibrate_plan.h"
+#include "quantize/calibration.h"
 #include "quantize/stage_budgets.h"
 
 namespace tq::cli {
@@ -305,12 +306,9 @@ Status act(const Flags& flags) {
   }
   const bool is_device = !session->training_backend().is_host();
   options = with_stage_budgets(model.spec, with_usual_stages(std::move(options), is_device), is_device);
-  if (options.calibration.size() == 1)
-    session->context().listener.warn(
-        fmt::format("{} is all of the calibration text: text of other kinds than it will lose more; --calibration takes several files",
-                    options.calibration[0]));
   TQ_ASSIGN(const QuantizePlan plan, make_plan(model, options));
   if (flags.dry_run) {
+    warn_of_one_text(options, session->context().listener);
     print_plan(model, plan, flags, *session);
     return {};
   }

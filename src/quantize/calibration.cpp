@@ -57,6 +57,13 @@ Result<std::vector<std::vector<TokenId>>> calibration_sequences(const Tokenizer&
   return out;
 }
 
+void warn_of_one_text(const QuantizeOptions& options, Listener& listener) {
+  if (options.calibration.size() == 1)
+    listener.warn(
+        fmt::format("{} is all of the calibration text: text of other kinds than it will lose more; --calibration takes several files",
+                    options.calibration[0]));
+}
+
 Result<std::vector<CalibrationText>> read_calibration(const QuantizeOptions& options) {
   if (options.calibration.empty()) return built_in_calibration();
   std::vector<CalibrationText> texts;

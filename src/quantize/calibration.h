@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/context.h"
 #include "quantize/options.h"
 #include "token/tokenizer.h"
 
@@ -28,6 +29,9 @@ std::vector<CalibrationText> built_in_calibration();
 // text_of, if not null: the place in `texts` that each sequence comes from. Errors: kBadInput when the texts hold less than one sequence.
 Result<std::vector<std::vector<TokenId>>> calibration_sequences(const Tokenizer& tokenizer, std::span<const CalibrationText> texts,
                                                                 int64_t sequence, int64_t tokens, std::vector<int>* text_of = nullptr);
+
+// That text of other kinds than the one file's will lose more.
+void warn_of_one_text(const QuantizeOptions& options, Listener& listener);
 
 // The files of the options, or the built-in text.
 Result<std::vector<CalibrationText>> read_calibration(const QuantizeOptions& options);

@@ -148,6 +148,7 @@ class Job {
     if (needed == 0 && tables_done()) return {};
     std::vector<int> text;
     TQ_ASSIGN(const std::vector<std::vector<TokenId>> sequences, read_sequences(&text));
+    warn_of_one_text(plan_.options, context_.listener);
     FloatBackend by_blas(backend_, context_.threads);
     const bool is_decoded = backend_.is_host() && decoded_layer_bytes(plan_) <= kLargestDecodedLayer;
     Backend& backend = is_decoded ? by_blas : backend_;
