@@ -355,7 +355,7 @@ Command add_quantize(CLI::App& root) {
   app->add_option("--calibration-tokens", flags->calibration_tokens, "Tokens to measure on; 0 follows effort and model")
       ->check(CLI::NonNegativeNumber);
   app->add_option("--gradients", flags->gradients,
-                  "on or off: weight the tokens by what the loss feels at each linear; not given: on for best, and for normal on a GPU")
+                  "on or off: weight the tokens by what the loss feels at each linear; not given: off")
       ->check(CLI::IsMember({"on", "off"}));
   app->add_option("--gradient-tokens", flags->gradient_tokens,
                   "Of the tokens to measure on, those that gradients weight; 0 follows effort and model")

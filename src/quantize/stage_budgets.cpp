@@ -115,7 +115,7 @@ StageOperations stage_operations(const ModelSpec& spec, const QuantizeOptions& o
 QuantizeOptions with_usual_stages(QuantizeOptions options, bool is_device) {
   if (options.method != Method::kTurboquant) return options;
   const bool is_on = options.effort == Effort::kBest || (options.effort == Effort::kNormal && is_device);
-  for (std::optional<bool>* stage : {&options.gradients, &options.calibrate, &options.tune}) *stage = stage->value_or(is_on);
+  for (std::optional<bool>* stage : {&options.calibrate, &options.tune}) *stage = stage->value_or(is_on);
   options.allocate = options.allocate.value_or(is_on && options.bits > kLowestRate);  // at the lowest rate there is no choice
   return options;
 }

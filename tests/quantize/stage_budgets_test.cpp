@@ -122,6 +122,9 @@ TEST(UsualStages, AreThoseThatTheMachineCanBear) {
   QuantizeOptions best;
   best.effort = Effort::kBest;
   EXPECT_TRUE(uses_allocation(with_usual_stages(best, false)));
+  EXPECT_FALSE(uses_gradients(with_usual_stages(best, false)));  // gains nothing once blocks are calibrated
+  best.gradients = true;
+  EXPECT_TRUE(uses_gradients(with_usual_stages(best, false)));
   best.bits = 2;
   EXPECT_FALSE(uses_allocation(with_usual_stages(best, false)));  // no lower rate pays for a higher one
   best.bits = 3, best.rates["*"] = 3;

@@ -196,7 +196,7 @@ class CudaBackend final : public Backend {
     for (const Stretch& stretch : args.stretches)
       if (stretch.tokens > 1) return Backend::rotate_store_attend(query, key, store, args);
     AttendArgsDevice all = attend_args(args);
-    all.rotates = true, all.is_settled = kOwnsRows && in_pass_;
+    all.rotates = true, all.is_settled = in_pass_;
     all.rotate = rotate_args(query, store.kv);
     all.rotate.key = key.values, all.rotate.value = store.value, all.rotate.key_stride = store.stride;
     cuda::attend(all, stream_);
@@ -537,7 +537,7 @@ Result<std::unique_ptr<Backend>> make_cuda_backend(ThreadPool& threads) {
     return fail(ErrorCode::kNoResource, "{} has compute capability {}.{}, 8.0 is needed; use --backend cpu", properties.name,
                 properties.major, properties.minor);
   auto backend = std::make_unique<CudaBackend>(fmt::format("cuda ({})", properties.name), properties.multiProcessorCount,
-                                               kOwnsRows && properties.major >= 9, threads);
+                                               properties.major >= 9, threads);
   TQ_TRY(backend->open());
   return backend;
 }

@@ -98,10 +98,6 @@ inline bool share_rows(const RowShape* shapes, int jobs, int slices, int blocks,
   return true;
 }
 
-// Proven right and faster by the lab (cuda_planes rows), but the whole program has not run with it on a card yet: switch it on once
-// CudaBackend.* and EngineBatch.*cuda* have passed there.
-constexpr bool kOwnsRows = false;
-
 // Thread blocks that own rows, where they won: in models of up to kMostSide hidden values (lab/cuda-planes). As few of them share columns
 // as lets every warp round one group. False: rows are not to be owned, or cannot be.
 inline bool plan_rows(const RowShape* shapes, int jobs, int groups, int multiprocessors, Owners& owners) {
