@@ -3,6 +3,7 @@
 
 #include "base/output_file.h"
 #include "cli/artifact_page.h"
+#include "cli/build_id.h"
 #include "cli/command.h"
 #include "cli/measure.h"
 #include "convert/import.h"
@@ -108,9 +109,9 @@ Status make_missing(const Model& model, std::vector<Candidate>& candidates, Sess
         continue;
       }
       context.listener.note("quantizing " + candidate.directory);
-      const auto made =
-          quantize(model, *plan, candidate.directory, true, {.main = session.backend(), .training = session.training_backend()}, context,
-                   artifact_page(model, plan->options.bits));
+      const auto made = quantize(model, *plan, candidate.directory, true,
+                                 {.main = session.backend(), .training = session.training_backend(), .build = "tq " + build_id()}, context,
+                                 artifact_page(model, plan->options.bits));
       if (!made) return Unexpected(made.error());
     }
     there.push_back(std::move(candidate));

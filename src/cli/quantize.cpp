@@ -8,6 +8,7 @@
 
 #include "base/mapped_file.h"
 #include "cli/artifact_page.h"
+#include "cli/build_id.h"
 #include "cli/command.h"
 #include "cli/units.h"
 #include "convert/import.h"
@@ -312,7 +313,8 @@ Status act(const Flags& flags) {
     print_plan(model, plan, flags, *session);
     return {};
   }
-  auto result = quantize(model, plan, flags.output, flags.resume, {.main = session->backend(), .training = session->training_backend()},
+  auto result = quantize(model, plan, flags.output, flags.resume,
+                         {.main = session->backend(), .training = session->training_backend(), .build = "tq " + build_id()},
                          session->context(), artifact_page(model, plan.options.bits));
   if (!result && result.error().code == ErrorCode::kInterrupted)
     return fail(ErrorCode::kInterrupted, "stopped; the same command with --resume continues");
@@ -354,8 +356,7 @@ Command add_quantize(CLI::App& root) {
   app->add_option("--calibration", flags->calibration, "Text files to measure on instead of the built-in text");
   app->add_option("--calibration-tokens", flags->calibration_tokens, "Tokens to measure on; 0 follows effort and model")
       ->check(CLI::NonNegativeNumber);
-  app->add_option("--gradients", flags->gradients,
-                  "on or off: weight the tokens by what the loss feels at each linear; not given: off")
+  app->add_option("--gradients", flags->gradients, "on or off: weight the tokens by what the loss feels at each linear; not given: off")
       ->check(CLI::IsMember({"on", "off"}));
   app->add_option("--gradient-tokens", flags->gradient_tokens,
                   "Of the tokens to measure on, those that gradients weight; 0 follows effort and model")

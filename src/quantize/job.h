@@ -34,15 +34,16 @@ uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int thread
 struct QuantizeBackends {
   Backend& main;
   Backend& training;
+  std::string build;  // of the program: what another one began is not continued
 };
 
 // A page about the artifact in a directory.
 using ReportOf = std::function<Result<std::string>(const std::string& directory)>;
 
 // Writes the artifact at `directory`, which must not exist. Work is kept in DIRECTORY.partial: with resume, what an interrupted run
-// finished there is taken over, if it was made from the same source and options. The same bytes either way.
-// report: with plan.options.report, and only then.
-// Errors: kUsage when the directory exists or the partial one is another job's, kInterrupted on context.stop, those of files.
+// finished there is taken over, if it was made from the same source and options, by the same build on the same kind of processor. The same
+// bytes either way. report: with plan.options.report, and only then. Errors: kUsage when the directory exists or the partial one is another
+// job's, kInterrupted on context.stop, those of files.
 Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume,
                                  const QuantizeBackends& backends, const Context& context, const ReportOf& report = {});
 

@@ -66,7 +66,8 @@ Status make_directories(const std::string& path) {
 
 }  // namespace
 
-Result<JobFolder> JobFolder::open(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume) {
+Result<JobFolder> JobFolder::open(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume,
+                                  const std::string& maker) {
   std::error_code error;
   if (directory.empty()) return bad_usage("the directory to write has no name");
   if (fs::exists(directory, error)) return bad_usage("{}: already exists; choose another name or remove it", directory);
@@ -74,12 +75,16 @@ Result<JobFolder> JobFolder::open(const Model& model, const QuantizePlan& plan, 
   const std::string identity = job_identity(model, plan), identity_path = folder.path_ + "/job";
   if (fs::exists(folder.path_, error)) {
     if (!resume) return bad_usage("{}: an unfinished run is there; continue it with --resume, or remove it", folder.path_);
-    const auto found = fs::exists(identity_path, error) ? read_text_file(identity_path, 1024) : Result<std::string>(identity);
-    if (!found || *found != identity)
+    const std::string job = identity + "\n" + maker;
+    const auto found = fs::exists(identity_path, error) ? read_text_file(identity_path, 1024) : Result<std::string>(job);
+    if (!found || found->substr(0, found->find('\n')) != identity)
       return bad_usage("{}: it belongs to a run with another source or other options; remove it or use those", folder.path_);
+    if (*found != job)
+      return bad_usage("{}: begun by {}, not {}, which may round otherwise; continue with that one, or remove it", folder.path_,
+                       found->substr(std::min(found->size(), identity.size() + 1)), maker);
   }
   TQ_TRY(make_directories(folder.path_ + "/steps"));
-  TQ_TRY(write_file(identity_path, identity));
+  TQ_TRY(write_file(identity_path, identity + "\n" + maker));
   return folder;
 }
 

@@ -11,8 +11,10 @@ namespace tq {
 
 class JobFolder {
  public:
-  // Creates DIRECTORY.partial, or opens it with resume. Errors: kUsage when it belongs to another job, or exists without resume.
-  static Result<JobFolder> open(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume);
+  // Creates DIRECTORY.partial, or opens it with resume. maker: the program and processor that the steps' bytes may depend on, for people to
+  // read. Errors: kUsage when the folder belongs to another job or maker, or exists without resume.
+  static Result<JobFolder> open(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume,
+                                const std::string& maker);
 
   const std::string& path() const { return path_; }
   bool has_step(const std::string& step) const;

@@ -220,6 +220,19 @@ class Quantize(ProgramTest):
         os.utime(model / "model.safetensors", (1, 1))
         self.fails(2, *command[1:], "--resume", says="another source")
 
+    def test_resume_refuses_what_another_kind_of_processor_began(self):
+        output = self.folder / "of-another-isa"
+        command = [TQ, "quantize", str(self.model), "-o", str(output), "--bits", "2.5", *QUANTIZE]
+        process = subprocess.Popen([*command, "--isa", "generic"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        job = self.folder / "of-another-isa.partial" / "job"
+        while process.poll() is None and not (job.exists() and "generic" in job.read_text()):
+            time.sleep(0.002)
+        process.kill()
+        process.communicate()
+        self.assertFalse(output.exists())
+        job.write_text(job.read_text().replace("(generic)", "(another)"))  # whatever this machine's best is
+        self.fails(2, *command[1:], "--isa", "generic", "--resume", says="(another)")
+
     def test_rivals_are_quantized_and_run(self):
         text = self.folder / "rivals.txt"
         text.write_text("The quick brown fox jumps over the lazy dog. " * 40)
