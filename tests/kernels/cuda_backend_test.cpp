@@ -63,6 +63,18 @@ TEST_F(CudaBackend, PackedPlanesLoseOnlyTheRoundingOfTheActivations) {
       }
 }
 
+// Tensor cores decode where rows are bands of 16 and columns come in eights, the first band from behind the ring's closure.
+TEST_F(CudaBackend, BandsDecodeToTheHalvesOfTheirRows) {
+  for (const int64_t rows : {16, 112, 224})
+    for (const int64_t columns : {40, 768}) {
+      std::vector<uint8_t> rates;
+      for (int64_t r = 0; r < rows; r += 32) rates.push_back(static_cast<uint8_t>(2 + (r / 32 + columns) % 7));
+      const PackedTensor tensor = random_grid(rows, columns, rates);
+      const auto expected = multiply(*ref_, tensor, 40, Precision::kFloat);
+      EXPECT_LT(relative(multiply(*cuda_, tensor, 40, Precision::kInt8), expected), kHalfLimit) << rows << " " << columns;
+    }
+}
+
 TEST_F(CudaBackend, ManyRowsAreSharedOutAmongAllMultiprocessors) {
   const PackedTensor tensor = random_grid(9000, 512, std::vector<uint8_t>(282, 4));
   const auto expected = multiply(*ref_, tensor, 1, Precision::kFloat);

@@ -71,6 +71,8 @@ struct DecodeArgs {
   float* output = nullptr;
 };
 void decode(const DecodeArgs& args, cudaStream_t stream);
+// The same where decodes_bands(); halves alone.
+void decode_bands(const DecodeArgs& args, cudaStream_t stream);
 // Input in the rotated basis [T, C], as half or float.
 void rotate_input(const QuantizeArgs& args, void* half_output, float* output, cudaStream_t stream);
 // Rows of a table by number, back in the original basis, scaled. output: [count, C]

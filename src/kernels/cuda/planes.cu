@@ -1,6 +1,7 @@
 // Launches of the plane kernels, and the planes decoded: for prompts, for rows of an embedding. Gradients turned back from their basis.
 #include <cuda_fp16.h>
 
+#include "kernels/cuda/band_decode.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/plane_rows.cuh"
@@ -233,6 +234,7 @@ void repack(const uint32_t* lines, int64_t lines_of_row, int blocks, int groups,
 }
 
 void decode(const DecodeArgs& args, cudaStream_t stream) {
+  if (args.half_output && decodes_bands(args.job, args.columns, args.first, args.count)) return decode_bands(args, stream);
   const dim3 grid(static_cast<unsigned>((args.columns + kDecodeColumns - 1) / kDecodeColumns),
                   static_cast<unsigned>((args.count + kDecodeRows - 1) / kDecodeRows));
   launch(&decode_kernel, grid, kDecodeColumns, 0, stream, args);
