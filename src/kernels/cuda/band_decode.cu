@@ -2,7 +2,7 @@
 #include <cuda_fp16.h>
 
 #include "kernels/cuda/band_decode.h"
-#include "kernels/cuda/block_sum.cuh"
+#include "kernels/cuda/device.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ops.h"
 
@@ -12,12 +12,6 @@ namespace {
 constexpr int kWarps = 4;        // of a thread block: 16 rows each
 constexpr int kStripGroups = 2;  // that a warp decodes
 constexpr int kWordBlocks = 4;   // instructions for the 32 columns of a word
-
-__device__ __forceinline__ void multiply(const uint32_t (&a)[4], uint32_t b0, uint32_t b1, float (&sum)[4]) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
 
 // The taps of a rate as operand A, each as the sum of two halves: 22 bits of it.
 template <int kRate>
@@ -89,8 +83,8 @@ __device__ __forceinline__ void decode_band(const DecodeArgs& args, int row, int
 #pragma unroll
           for (int i = 0; i < kWordBlocks; ++i) {
             const uint32_t b0 = band_halves(bits[part][0], i, g), b1 = band_halves(bits[part][1], i, g);
-            multiply(band.high[step], b0, b1, sum[part][i]);
-            multiply(band.low[step], b0, b1, sum[part][i]);
+            mma_halves(sum[part][i], band.high[step], b0, b1);
+            mma_halves(sum[part][i], band.low[step], b0, b1);
           }
       }
 #pragma unroll
