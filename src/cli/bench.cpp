@@ -59,7 +59,9 @@ Status measure_many(const Model& model, const Flags& flags, Session& session, Ne
                    {"decode_tokens_per_second", speed.decode_tokens_per_second},
                    {"first_token_seconds", speed.first_token_seconds},
                    {"last_first_token_seconds", speed.last_first_token_seconds},
-                   {"kv_bytes", speed.kv_bytes}});
+                   {"kv_bytes", speed.kv_bytes},
+                   {"memory_bytes", speed.memory_bytes},
+                   {"footprint_bytes", speed.footprint_bytes}});
     if (!flags.json)
       fmt::print("{:<36} {:>8} {:>9.1f} {:>9.1f} {:>10.2f} {:>10.2f} {:>10}\n", model.source, streams, speed.tokens_per_second,
                  speed.decode_tokens_per_second, speed.first_token_seconds, speed.last_first_token_seconds,

@@ -56,6 +56,9 @@ void add_measure_flags(CLI::App& app, MeasureFlags& flags) {
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   app.add_option("--protocol", flags.protocol, "huggingface or llama.cpp")->capture_default_str();
+  app.add_option("--rows", flags.rows,
+                 "Tokens of a window that are computed at once: 1 as decoding does, up to 64 as batches do; 0: all, as prompts are")
+      ->check(CLI::NonNegativeNumber);
   app.add_flag("--skip-float", flags.skip_float, "Leave out the divergence with float activations");
   app.add_option("--task-data", flags.task_data, "Folder with the files of the tasks");
   app.add_option("--limit", flags.task.limit, "Items of a task at most, drawn by --seed; 0: all")->check(CLI::NonNegativeNumber);
@@ -70,7 +73,8 @@ Result<Measurements> measurements_of(const MeasureFlags& flags, bool with_origin
   if (flags.task.samples > 1 && !(flags.task.temperature > 0))
     return bad_usage("--samples {} needs a --temperature above 0", flags.task.samples);
   Measurements out;
-  out.options = {.window = flags.window, .windows = flags.windows, .protocol = *protocol, .with_float = !flags.skip_float};
+  out.options = {
+      .window = flags.window, .windows = flags.windows, .protocol = *protocol, .rows = flags.rows, .with_float = !flags.skip_float};
   out.task = flags.task;
   bool has_kl = false, has_ppl = false;
   for (const std::string& name : list_of(flags.tasks)) {

@@ -18,6 +18,7 @@ struct MeasureFlags {
   std::vector<std::string> texts;
   std::string tasks = "kl,ppl", task_data, protocol = "huggingface";
   int64_t window = 1024, windows = 40;
+  int64_t rows = 0;
   bool skip_float = false;
   TaskOptions task;
 };

@@ -109,6 +109,7 @@ Result<QuantizeOptions> with_budget(const Model& model, const Flags& flags, Quan
     RunningMemory running{.batch = flags.batch};
     TQ_ASSIGN(running.memory, parse_bytes(flags.fit, "--fit"));
     TQ_ASSIGN(running.context, parse_tokens(flags.context, "--context"));
+    if (flags.compute.backend == "cuda") return fit_card(model, std::move(options), running);
     TQ_ASSIGN(bytes, bytes_for_files(model.spec, running));
   }
   return bytes > 0 ? fit_bits(model, std::move(options), bytes) : Result<QuantizeOptions>(std::move(options));
@@ -332,7 +333,8 @@ Command add_quantize(CLI::App& root) {
   app->add_option("-o,--output", flags->output, "Directory to write")->required();
   app->add_option("-b,--bits", flags->bits, "Mean bits a weight of the linears, 2 to 8; fractions are fine");
   app->add_option("--size", flags->size, "Instead of --bits: the most that the finished directory may take, such as 35GB");
-  app->add_option("--fit", flags->fit, "Instead of --bits: memory that running it may take, files, keys and values together");
+  app->add_option("--fit", flags->fit,
+                  "Instead of --bits: memory that running it may take, files, keys and values together; with --backend cuda, of a card");
   app->add_option("--context", flags->context, "With --fit: tokens of a sequence")->capture_default_str();
   app->add_option("--batch", flags->batch, "With --fit: sequences at once")->capture_default_str()->check(CLI::Range(1, 4096));
   app->add_option("--rates", flags->rates, "JSON file with the bits of linears by name; '*' for the others")->check(CLI::ExistingFile);

@@ -130,8 +130,8 @@ Status act(const Flags& flags) {
   TQ_ASSIGN(Network network, Network::create(model, session->backend()));
   const KvType kv = flags.kv == "q8" ? KvType::kQ8 : flags.kv == "f32" ? KvType::kF32 : KvType::kF16;
   const Precision precision = flags.float_activations ? Precision::kFloat : flags.invariant ? Precision::kInvariant : Precision::kInt8;
-  TQ_ASSIGN(Engine engine,
-            Engine::create(network, model.tokenizer.get(), {.context = flags.context, .kv_type = kv, .precision = precision}));
+  TQ_ASSIGN(Engine engine, Engine::create(network, model.tokenizer.get(),
+                                          {.context = flags.context, .kv_type = kv, .max_sequences = 1, .precision = precision}));
   Answerer answerer(network, *model.tokenizer, engine, std::move(options));
   if (!chat && !flags.raw) fmt::print(stderr, "{} has no chat template: the text is continued, not answered.\n", flags.model);
   if (prompt) return answer_once(flags, answerer, *model.tokenizer, chat, *prompt);

@@ -29,27 +29,41 @@ bool has_grid(const Model& model) {
 // A model's way through a window: its hidden states are kept until every model's are there, then logits exist chunk by chunk.
 class Pass {
  public:
-  static Result<Pass> create(Network& network, Precision precision, int64_t window) {
+  // rows: that go through the network at once.
+  static Result<Pass> create(Network& network, Precision precision, int64_t window, int64_t rows) {
     const ModelSpec& spec = network.model().spec;
     TQ_ASSIGN(KvCache cache, KvCache::create(network.backend(), spec, KvType::kF16, window));
     TQ_ASSIGN(Memory states, network.backend().allocate(static_cast<uint64_t>(window * spec.hidden) * sizeof(float)));
-    return Pass(network, precision, std::move(cache), std::move(states));
+    return Pass(network, precision, rows, std::move(cache), std::move(states));
   }
 
   void run(const Window& window) {
-    const float* hidden = network_->forward({.tokens = window.tokens, .cache = &cache_, .precision = precision_});
-    network_->backend().copy(states_.as<float>(), hidden, states_.bytes());
+    const auto length = static_cast<int64_t>(window.tokens.size()), width = network_->model().spec.hidden;
+    for (int64_t first = 0; first < length; first += rows_) {
+      const int64_t count = std::min(rows_, length - first);
+      const float* hidden =
+          network_->forward({.tokens = std::span(window.tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(count)),
+                             .first_position = first,
+                             .sequence_length = length,
+                             .cache = &cache_,
+                             .precision = precision_});
+      network_->backend().copy(states_.as<float>() + first * width, hidden, static_cast<uint64_t>(count * width) * sizeof(float));
+    }
   }
   // logits[count, V] of positions from `position` on
   void logits(int64_t position, int64_t count, float* logits) {
-    network_->logits(states_.as<float>() + position * network_->model().spec.hidden, count, logits, precision_);
+    const ModelSpec& spec = network_->model().spec;
+    for (int64_t first = 0; first < count; first += rows_)
+      network_->logits(states_.as<float>() + (position + first) * spec.hidden, std::min(rows_, count - first),
+                       logits + first * spec.vocabulary, precision_);
   }
 
  private:
-  Pass(Network& network, Precision precision, KvCache cache, Memory states)
-      : network_(&network), precision_(precision), cache_(std::move(cache)), states_(std::move(states)) {}
+  Pass(Network& network, Precision precision, int64_t rows, KvCache cache, Memory states)
+      : network_(&network), precision_(precision), rows_(rows), cache_(std::move(cache)), states_(std::move(states)) {}
   Network* network_;
   Precision precision_;
+  int64_t rows_;
   KvCache cache_;
   Memory states_;
 };
@@ -67,13 +81,13 @@ class Evaluation {
 
   Status prepare(std::span<Network* const> networks, Network* original) {
     for (Network* network : networks) {
-      TQ_ASSIGN(Pass pass, Pass::create(*network, Precision::kInt8, options_.window));
+      TQ_ASSIGN(Pass pass, Pass::create(*network, Precision::kInt8, options_.window, options_.rows > 0 ? options_.rows : options_.window));
       subjects_.push_back({std::move(pass), {}, {}});
       if (!options_.with_float || !original || !has_grid(network->model())) continue;
-      TQ_ASSIGN(subjects_.back().exact, Pass::create(*network, Precision::kFloat, options_.window));
+      TQ_ASSIGN(subjects_.back().exact, Pass::create(*network, Precision::kFloat, options_.window, options_.window));
     }
     if (original) {
-      TQ_ASSIGN(original_, Pass::create(*original, Precision::kInt8, options_.window));
+      TQ_ASSIGN(original_, Pass::create(*original, Precision::kInt8, options_.window, options_.window));
     }
     backend_ = &networks[0]->backend();
     vocabulary_ = networks[0]->model().spec.vocabulary;

@@ -30,6 +30,7 @@ struct EvalOptions {
   int64_t window = 1024;
   int64_t windows = 40;  // at most; from the front of the text
   Protocol protocol = Protocol::kAll;
+  int64_t rows = 0;        // of a network's tokens that are computed at once, as decoding does; 0: the window, as prompts are
   bool with_float = true;  // also measure the divergence with float activations, where a model has them otherwise
 };
 

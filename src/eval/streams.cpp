@@ -5,6 +5,7 @@
 
 #include "base/rng.h"
 #include "eval/statistics.h"
+#include "graph/footprint.h"
 #include "run/engine.h"
 
 namespace tq {
@@ -95,6 +96,8 @@ Result<StreamsResult> measure_streams(Network& network, const StreamsOptions& op
   }
   StreamsResult result = round.result();
   result.kv_bytes = bytes;
+  result.memory_bytes = network.backend().bytes_in_use();
+  result.footprint_bytes = card_footprint(spec, card_matrices(network.model()), engine.size(), bytes).all();
   return result;
 }
 

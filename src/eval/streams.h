@@ -20,6 +20,8 @@ struct StreamsResult {
   double first_token_seconds = 0;       // from submission to first token, median of the streams
   double last_first_token_seconds = 0;  // that of the stream that waited longest
   uint64_t kv_bytes = 0;                // of the pages that the streams need
+  uint64_t memory_bytes = 0;            // of a device, as it says, with everything; 0: the host's
+  uint64_t footprint_bytes = 0;         // what a card was expected to say (graph/footprint.h)
 };
 
 // Through an engine, with random prompts that share no beginning. Errors: kUsage when the model's context is too short, kNoResource,

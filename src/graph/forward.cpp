@@ -189,16 +189,43 @@ float* run_op(Step& step, const Moe& op, const BlockWeights& weights, const Norm
 
 }  // namespace
 
-float* Workspace::floats(size_t slot, int64_t count) {
+Status Workspace::reserve(size_t slot, int64_t count) {
   if (slots_.size() <= slot) slots_.resize(slot + 1);
   const uint64_t bytes = static_cast<uint64_t>(count) * sizeof(float);
-  if (slots_[slot].bytes() < bytes) {
-    slots_[slot] = Memory();  // before its successor
-    auto memory = backend_->allocate(bytes);
-    TQ_CHECK(memory.has_value());
-    slots_[slot] = std::move(*memory);
-  }
+  if (slots_[slot].bytes() >= bytes) return {};
+  slots_[slot] = Memory();  // before its successor
+  TQ_ASSIGN(slots_[slot], backend_->allocate(bytes));
+  return {};
+}
+
+float* Workspace::floats(size_t slot, int64_t count) {
+  TQ_CHECK(reserve(slot, count));
   return slots_[slot].as<float>();
+}
+
+std::vector<int64_t> forward_floats(const ModelSpec& spec, int64_t rows, int64_t head_rows) {
+  int64_t fused = 0, mixed = 0, gated = 0;  // widths
+  std::vector<int64_t> mixture;
+  for (const auto& layer : spec.layers)
+    for (const Block& block : layer) {
+      if (const auto* op = std::get_if<Attention>(&block.op)) {
+        mixed = std::max(mixed, op->heads * op->head_dim);
+        fused = std::max(fused, (op->heads + 2 * op->kv_heads) * op->head_dim);
+      } else if (const auto* mlp = std::get_if<Mlp>(&block.op)) {
+        gated = std::max(gated, mlp->down.in);
+      } else {
+        const std::vector<int64_t> own = mixture_floats(std::get<Moe>(block.op), rows, spec.hidden);
+        mixture.resize(own.size());
+        for (size_t i = 0; i < own.size(); ++i) mixture[i] = std::max(mixture[i], own[i]);
+      }
+    }
+  std::vector<int64_t> floats(kMixture);
+  floats[kNormed] = floats[kResult] = rows * spec.hidden;
+  floats[kFused] = rows * fused, floats[kMixed] = rows * mixed;
+  floats[kGateUp] = rows * 2 * gated, floats[kActivated] = rows * gated;
+  floats[kFinal] = head_rows * spec.hidden;
+  floats.insert(floats.end(), mixture.begin(), mixture.end());
+  return floats;
 }
 
 void forward_layer(const ModelSpec& spec, int64_t layer, const LayerWeights& weights, Backend& backend, const ForwardArgs& args,

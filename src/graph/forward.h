@@ -19,8 +19,10 @@ using TapSink = std::function<void(const std::string& tap, const float* input, i
 class Workspace {
  public:
   explicit Workspace(Backend& backend) : backend_(&backend) {}
-  // A region of `count` floats, one per slot; valid until the slot is asked for again.
+  // A region of `count` floats, one per slot; valid until the slot is asked for again. Memory for it must be there, or be reserved before.
   float* floats(size_t slot, int64_t count);
+  // Errors: kNoResource.
+  Status reserve(size_t slot, int64_t count);
 
  private:
   Backend* backend_;
@@ -37,6 +39,9 @@ struct ForwardArgs {
 };
 void forward_layer(const ModelSpec& spec, int64_t layer, const LayerWeights& weights, Backend& backend, const ForwardArgs& args,
                    Workspace& workspace);
+
+// Slot by slot, what forward_layer() of up to `rows` tokens and forward_head() of up to `head_rows` have of a workspace.
+std::vector<int64_t> forward_floats(const ModelSpec& spec, int64_t rows, int64_t head_rows);
 
 // The frequencies that positions of a sequence of this length are rotated by.
 const std::vector<float>& rotary_frequencies(const Rope& rope, int64_t length);

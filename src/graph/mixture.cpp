@@ -84,6 +84,15 @@ void run_expert(const Moe& op, const std::vector<LinearWeight>& expert, int64_t 
 
 }  // namespace
 
+std::vector<int64_t> mixture_floats(const Moe& op, int64_t rows, int64_t hidden) {
+  std::vector<int64_t> floats(kResult + 1);
+  floats[kScores] = rows * op.router.out;
+  floats[kTokens] = floats[kWeights] = rows;
+  floats[kInput] = floats[kResult] = rows * hidden;
+  floats[kGate] = floats[kUp] = floats[kActivated] = rows * op.down.in;
+  return floats;
+}
+
 void run_mixture(const Moe& op, const BlockWeights& weights, Backend& backend, const MixtureArgs& args, Workspace& workspace,
                  size_t first_slot) {
   const Room room{backend, workspace, first_slot};

@@ -23,5 +23,7 @@ struct MixtureArgs {
 // Takes the slots of the workspace from `first_slot` on. Routes on the host, so it waits for the scores.
 void run_mixture(const Moe& op, const BlockWeights& weights, Backend& backend, const MixtureArgs& args, Workspace& workspace,
                  size_t first_slot);
+// What those slots have for up to `rows` tokens.
+std::vector<int64_t> mixture_floats(const Moe& op, int64_t rows, int64_t hidden);
 
 }  // namespace tq

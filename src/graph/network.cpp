@@ -10,6 +10,28 @@ namespace {
 // Slots of the workspace, behind those of the layers.
 enum Slot : size_t { kHidden = 32, kLogits };
 
+// Of a block, the matrices that share an input.
+void add_products(const Block& block, const BlockWeights& weights, int64_t rows, std::vector<Reservation::Product>& products) {
+  const auto add = [&](const std::vector<LinearWeight>& linears, size_t first, size_t last) {
+    Reservation::Product& product = products.emplace_back();
+    product.tokens = rows;
+    for (size_t i = first; i < last; ++i) product.jobs.push_back(linears[i].job(nullptr));
+  };
+  if (std::holds_alternative<Moe>(block.op)) {
+    add(weights.linears, 0, 1);
+    for (const auto& expert : weights.experts) add(expert, 0, expert.size() - 1), add(expert, expert.size() - 1, expert.size());
+  } else {
+    const size_t last = weights.linears.size() - 1;
+    add(weights.linears, 0, last), add(weights.linears, last, last + 1);
+  }
+}
+
+AttendArgs attention_bounds(const Attention& op, const Network::Size& size) {
+  AttendArgs args{.heads = op.heads, .precision = size.precision};
+  args.kv.kv_heads = op.kv_heads, args.kv.head_dim = op.head_dim, args.kv.capacity = size.capacity;
+  return args;
+}
+
 }  // namespace
 
 Result<Network> Network::create(const Model& model, Backend& backend) {
@@ -20,7 +42,29 @@ Result<Network> Network::create(const Model& model, Backend& backend) {
     for (const Block& block : model.spec.layers[static_cast<size_t>(i)]) network.has_mixture_ |= std::holds_alternative<Moe>(block.op);
   }
   TQ_ASSIGN(network.head_, prepare_head(model, backend));
+  TQ_TRY(backend.reserve({.embedding = model.find(model.spec.embedding + ".weight")}));
   return network;
+}
+
+Status Network::reserve(const Size& size) {
+  const ModelSpec& spec = model_->spec;
+  Reservation all{.rows = size.rows, .precision = size.precision, .ranked_rows = size.head_rows};
+  for (size_t i = 0; i < layers_.size(); ++i)
+    for (size_t b = 0; b < layers_[i].size(); ++b) {
+      const Block& block = spec.layers[i][b];
+      add_products(block, layers_[i][b], size.rows, all.products);
+      if (const auto* attention = std::get_if<Attention>(&block.op)) {
+        all.attention.push_back(attention_bounds(*attention, size));
+        for (const auto* table : {&attention->rope.inv_freq, &attention->rope.long_inv_freq})
+          if (!table->empty()) all.frequencies.push_back(*table);
+      }
+    }
+  all.products.push_back({.jobs = {head_.linear.job(nullptr)}, .tokens = size.head_rows});
+  TQ_TRY(backend_->reserve(all));
+  const std::vector<int64_t> floats = forward_floats(spec, size.rows, size.head_rows);
+  for (size_t slot = 0; slot < floats.size(); ++slot) TQ_TRY(workspace_.reserve(slot, floats[slot]));
+  TQ_TRY(workspace_.reserve(kHidden, size.rows * spec.hidden));
+  return workspace_.reserve(kLogits, size.head_rows * spec.vocabulary);
 }
 
 const float* Network::forward(const Args& args) {
@@ -44,24 +88,29 @@ const float* Network::forward_batch(const BatchArgs& args) {
   return hidden;
 }
 
-// Of a pass over one token: equal when it goes through the same memory in the same way.
+// Of a pass over one token of each sequence: equal when it goes through the same memory in the same way.
 uint64_t Network::recording(const BatchArgs& args, const float* hidden) const {
-  if (args.tokens.size() != 1 || has_mixture_) return 0;
-  const Stretch& stretch = args.stretches[0];
-  const bool is_long = rotates_as_long(model_->spec, std::max(stretch.sequence_length, stretch.first_position + 1));
-  const uint64_t parts[] = {reinterpret_cast<uintptr_t>(hidden), reinterpret_cast<uintptr_t>(args.cache->layer(0).key),
-                            static_cast<uint64_t>(args.cache->capacity()), static_cast<uint64_t>(args.precision), is_long};
+  if (has_mixture_ || args.tokens.size() != args.stretches.size()) return 0;
+  std::vector<uint64_t> parts = {reinterpret_cast<uintptr_t>(hidden), reinterpret_cast<uintptr_t>(args.cache->layer(0).key),
+                                 static_cast<uint64_t>(args.cache->capacity()), static_cast<uint64_t>(args.precision)};
+  for (const Stretch& stretch : args.stretches)
+    parts.push_back(rotates_as_long(model_->spec, std::max(stretch.sequence_length, stretch.first_position + 1)));
   return hash64(std::as_bytes(std::span(parts))) | 1;
 }
 
 Network::Choice Network::choose(const float* hidden, Precision precision) {
-  float* logits = workspace_.floats(kLogits, model_->spec.vocabulary);
-  this->logits(hidden, 1, logits, precision);
+  const float* logits = this->logits(hidden, 1, precision);
   return {backend_->argmax(logits, model_->spec.vocabulary), logits};
 }
 
 void Network::logits(const float* hidden, int64_t tokens, float* logits, Precision precision) {
   forward_head(model_->spec, head_, *backend_, {.hidden = hidden, .tokens = tokens, .logits = logits, .precision = precision}, workspace_);
+}
+
+const float* Network::logits(const float* hidden, int64_t tokens, Precision precision) {
+  float* logits = workspace_.floats(kLogits, tokens * model_->spec.vocabulary);
+  this->logits(hidden, tokens, logits, precision);
+  return logits;
 }
 
 void Network::head(const float* hidden, int64_t tokens, float* logits, Precision precision) {

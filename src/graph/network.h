@@ -25,6 +25,16 @@ class Network {
     KvCache* cache = nullptr;
     Precision precision = Precision::kInt8;
   };
+  // Bounds of calls to come.
+  struct Size {
+    int64_t rows = 0;       // of a pass
+    int64_t head_rows = 0;  // whose logits are asked for at once
+    int64_t capacity = 0;   // of the cache
+    Precision precision = Precision::kInt8;
+  };
+  // Takes the memory that calls within these bounds need, so that none of them needs more. Without it they take it as they need it, and end
+  // the program where there is none. Errors: kNoResource.
+  Status reserve(const Size& size);
   // The hidden states after the last layer, [T, H], in the backend's memory; valid until the next call of one of the two.
   const float* forward(const Args& args);
   const float* forward_batch(const BatchArgs& args);
@@ -34,8 +44,9 @@ class Network {
     const float* logits;  // [vocabulary]
   };
   Choice choose(const float* hidden, Precision precision = Precision::kInt8);
-  // logits[T, vocabulary] of hidden states [T, H], both in the backend's memory.
+  // logits[T, vocabulary] of hidden states [T, H], both in the backend's memory; the second in memory that is valid until the next call.
   void logits(const float* hidden, int64_t tokens, float* logits, Precision precision = Precision::kInt8);
+  const float* logits(const float* hidden, int64_t tokens, Precision precision = Precision::kInt8);
   // logits[T, vocabulary], in the host's memory, of hidden states [T, H] in the backend's.
   void head(const float* hidden, int64_t tokens, float* logits, Precision precision = Precision::kInt8);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 namespace tq {
 
@@ -59,6 +60,21 @@ void Backend::scatter_add(const RowsArgs& args) {
 
 int32_t Backend::argmax(const float* values, int64_t count) {
   return static_cast<int32_t>(std::max_element(values, values + count) - values);
+}
+
+void Backend::rank(const RankArgs& args) {
+  std::vector<float> row(static_cast<size_t>(args.width));
+  std::vector<Ranked> all(row.size());
+  for (size_t t = 0; t < args.states.size(); ++t) {
+    download(row.data(), args.values + static_cast<int64_t>(t) * args.width, row.size() * sizeof(float));
+    const bool is_finite = std::all_of(row.begin(), row.end(), [](float value) { return value < std::numeric_limits<float>::infinity(); });
+    args.states[t] = is_finite ? RankState::kRanked : RankState::kNotFinite;
+    if (!is_finite) continue;
+    for (size_t i = 0; i < row.size(); ++i) all[i] = {row[i] + 0.0f, static_cast<int32_t>(i)};
+    std::partial_sort(all.begin(), all.begin() + args.count, all.end(),
+                      [](const Ranked& a, const Ranked& b) { return a.value != b.value ? a.value > b.value : a.index < b.index; });
+    std::copy_n(all.begin(), args.count, args.ranked + static_cast<int64_t>(t) * args.count);
+  }
 }
 
 void Backend::fused_linear(const FusedLinearArgs& args) {

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 #include "base/thread_pool.h"
@@ -178,12 +179,27 @@ struct FusedLinearArgs {
 };
 
 // What a pass over the layers depends on that changes from token to token. The operations inside take these stretches, or some of them that
-// stand side by side, from where they lie. Passes of equal `recording` have as many rows and enqueue the same operations but for these
-// tokens and places, so that a device may repeat what it recorded; 0: never the same.
+// stand side by side, from where they lie, and embed these tokens. Passes of equal `recording` have one token for each of as many stretches
+// and enqueue the same operations but for these tokens and places, so that a device may repeat what it recorded; 0: never the same.
 struct PassArgs {
   std::span<const int32_t> tokens;
   std::span<const Stretch> stretches;
   uint64_t recording = 0;
+};
+
+// Bounds of what passes will ask for. Values are not read, only where matrices, tables and frequencies lie.
+struct Reservation {
+  struct Product {
+    std::vector<LinearJob> jobs;  // matrices that share their input
+    int64_t tokens = 0;
+  };
+  int64_t rows = 0;  // of a pass
+  Precision precision = Precision::kInt8;
+  const PackedTensor* embedding = nullptr;
+  std::vector<Product> products;
+  std::vector<AttendArgs> attention;  // without rows
+  std::vector<std::span<const float>> frequencies;
+  int64_t ranked_rows = 0;  // of one rank()
 };
 
 // How well rows of logits predict the tokens that come next, and how far they are from another model's. In nats.
@@ -202,6 +218,22 @@ struct ScoreArgs {
   int64_t vocabulary = 0;
 };
 
+// The largest values of each row, in descending order, equal ones by their index; -0 is 0.
+struct Ranked {
+  float value = 0.0f;
+  int32_t index = 0;
+};
+constexpr int64_t kMostRanked = 512;
+// kUnknown: the backend cannot tell, because too many values are equal. kNotFinite: some value is NaN or infinity. The row has no ranks
+// then.
+enum class RankState : int32_t { kRanked, kUnknown, kNotFinite };
+struct RankArgs {
+  const float* values = nullptr;  // [T, width]
+  int64_t width = 0, count = 0;   // count: up to kMostRanked and to width
+  std::span<RankState> states;    // [T], the host's; there when the call returns
+  Ranked* ranked = nullptr;       // [T, count], the same
+};
+
 class DeviceQuantizer;
 class Training;
 
@@ -217,6 +249,11 @@ class Backend {
   virtual bool is_host() const { return true; }
   // 64-byte aligned. Large regions of the host take no memory before they are touched. Errors: kNoResource.
   virtual Result<Memory> allocate(uint64_t bytes);
+  // Takes what operations within these bounds need of the device's memory beside their arguments, so that they do not allocate. Without it
+  // they do, and end the program where there is none. Errors: kNoResource.
+  virtual Status reserve(const Reservation&) { return {}; }
+  // Of the device's memory, whoever uses it; 0 where the memory is the host's.
+  virtual uint64_t bytes_in_use() { return 0; }
   virtual void upload(void* to, const void* host, uint64_t bytes);
   virtual void download(void* host, const void* from, uint64_t bytes);
   virtual void copy(void* to, const void* from, uint64_t bytes);
@@ -246,6 +283,7 @@ class Backend {
   virtual void scatter_add(const RowsArgs& args);
   // The index of the largest value, the first of equals. Waits for it.
   virtual int32_t argmax(const float* values, int64_t count);
+  virtual void rank(const RankArgs& args);
   virtual void score(const ScoreArgs& args) = 0;
   // The gradients of these operations (kernels/training.h); null where a backend has none.
   virtual Training* training() { return nullptr; }

@@ -1,6 +1,8 @@
 #include "quantize/budget.h"
 
 #include <algorithm>
+#include <functional>
+#include <map>
 
 #include "graph/kv_cache.h"
 #include "model/family.h"
@@ -13,10 +15,30 @@ namespace {
 constexpr double kLowest = 2.0, kHighest = 8.0;
 constexpr int64_t kPromptChunk = 512;  // tokens of a prompt that are computed at once
 
-Result<uint64_t> size_at(const Model& model, QuantizeOptions options, double bits) {
+// How large a plan's result is.
+using SizeOf = std::function<uint64_t(const QuantizePlan&)>;
+
+Result<uint64_t> size_at(const Model& model, QuantizeOptions options, double bits, const SizeOf& size) {
   options.bits = bits;
   TQ_ASSIGN(const QuantizePlan plan, make_plan(model, options));
-  return planned_bytes(model, plan);
+  return size(plan);
+}
+
+// The most bits whose size is at most `bytes`.
+Result<double> most_bits(const Model& model, const QuantizeOptions& options, uint64_t bytes, const SizeOf& size) {
+  TQ_ASSIGN(const uint64_t smallest, size_at(model, options, kLowest, size));
+  if (smallest > bytes)
+    return bad_usage("{} bytes are too few: {} has {} at {} bits, the fewest there are; allow more, or fewer bits for embedding and head",
+                     bytes, model.source, smallest, kLowest);
+  TQ_ASSIGN(const uint64_t largest, size_at(model, options, kHighest, size));
+  double low = kLowest, high = kHighest;
+  if (largest <= bytes) low = high;
+  for (int i = 0; i < 40 && low < high; ++i) {
+    const double middle = 0.5 * (low + high);
+    TQ_ASSIGN(const uint64_t at, size_at(model, options, middle, size));
+    (at <= bytes ? low : high) = middle;
+  }
+  return low;
 }
 
 // Floats that one layer keeps of a chunk of tokens.
@@ -38,21 +60,37 @@ Shape shape_of(const Linear& linear) {
 }  // namespace
 
 Result<QuantizeOptions> fit_bits(const Model& model, QuantizeOptions options, uint64_t bytes) {
-  TQ_ASSIGN(const uint64_t smallest, size_at(model, options, kLowest));
-  if (smallest > bytes)
-    return bad_usage("{} bytes are too few: {} has {} at {} bits, the fewest there are; allow more, or fewer bits for embedding and head",
-                     bytes, model.source, smallest, kLowest);
-  TQ_ASSIGN(const uint64_t largest, size_at(model, options, kHighest));
-  double low = kLowest, high = kHighest;
-  if (largest <= bytes) low = high;
-  for (int i = 0; i < 40 && low < high; ++i) {
-    const double middle = 0.5 * (low + high);
-    TQ_ASSIGN(const uint64_t size, size_at(model, options, middle));
-    (size <= bytes ? low : high) = middle;
-  }
-  options.bits = low;
+  TQ_ASSIGN(options.bits, most_bits(model, options, bytes, [&](const QuantizePlan& plan) { return planned_bytes(model, plan); }));
   options.byte_limit = bytes;
   return options;
+}
+
+Result<QuantizeOptions> fit_card(const Model& model, QuantizeOptions options, const RunningMemory& running) {
+  const auto size = [&](const QuantizePlan& plan) { return footprint_of(model, &plan, running).all(); };
+  TQ_ASSIGN(options.bits, most_bits(model, options, running.memory, size));
+  TQ_ASSIGN(const QuantizePlan plan, make_plan(model, options));
+  options.byte_limit = planned_bytes(model, plan) + (running.memory - size(plan));
+  return options;
+}
+
+CardFootprint footprint_of(const Model& model, const QuantizePlan* plan, const RunningMemory& running) {
+  std::vector<CardMatrix> matrices = card_matrices(model);
+  std::map<std::string, std::vector<int64_t>> planned;
+  if (plan)
+    for (const TensorPlan* tensor : plan->tensors())
+      planned[tensor->linear.name] = tensor->method == Method::kTurboquant ? plane_rows(*tensor) : std::vector<int64_t>();
+  std::map<std::string, size_t> count;
+  for (CardMatrix& matrix : matrices) {
+    const auto found = planned.find(matrix.name);
+    if (found == planned.end()) continue;
+    const size_t expert = count[matrix.name]++;
+    matrix.plane_rows = expert < found->second.size() ? found->second[expert] : 0;
+  }
+  const Network::Size size{.rows = std::min(kPromptChunk, running.batch * running.context) + running.batch,
+                           .head_rows = running.batch,
+                           .capacity = running.context};
+  return card_footprint(model.spec, matrices, size,
+                        kv_cache_bytes(model.spec, KvType::kF16, running.context) * static_cast<uint64_t>(running.batch));
 }
 
 Result<uint64_t> bytes_for_files(const ModelSpec& spec, const RunningMemory& running) {

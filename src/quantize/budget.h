@@ -1,6 +1,7 @@
 // Sizes that a quantization is asked to have, turned into mean bits of the linears.
 #pragma once
 
+#include "graph/footprint.h"
 #include "quantize/plan.h"
 
 namespace tq {
@@ -8,6 +9,13 @@ namespace tq {
 // The options with the most bits for which the finished directory has at most `bytes`, of 2 to 8.
 // Errors: kUsage with the smallest size that is possible; those of make_plan.
 Result<QuantizeOptions> fit_bits(const Model& model, QuantizeOptions options, uint64_t bytes);
+
+// The options with the most bits with which running takes at most running.memory of a card: files, keys and values, all that works.
+// Errors: kUsage with the least that is possible; those of make_plan.
+struct RunningMemory;
+Result<QuantizeOptions> fit_card(const Model& model, QuantizeOptions options, const RunningMemory& running);
+// What running a model takes of a card: as it is stored, or as a plan will store it.
+CardFootprint footprint_of(const Model& model, const QuantizePlan* plan, const RunningMemory& running);
 
 // What is left for the files when a machine has `memory` bytes for running the model.
 struct RunningMemory {

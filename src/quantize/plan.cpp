@@ -51,17 +51,6 @@ Linear embedding_linear(const ModelSpec& spec) {
   return Linear{.name = spec.embedding, .in = spec.hidden, .out = spec.vocabulary, .tap = spec.embedding, .role = Role::kHead};
 }
 
-// Plane rows of a matrix, or of each expert of a stack.
-std::vector<int64_t> plane_rows(const TensorPlan& tensor) {
-  const int64_t rows = tensor.linear.out, ranges = (rows + grid::kRateRows - 1) / grid::kRateRows;
-  std::vector<int64_t> sums(tensor.rates.size() / static_cast<size_t>(ranges));
-  for (size_t i = 0; i < tensor.rates.size(); ++i) {
-    const auto range = static_cast<int64_t>(i) % ranges;
-    sums[i / static_cast<size_t>(ranges)] += tensor.rates[i] * std::min(grid::kRateRows, rows - range * grid::kRateRows);
-  }
-  return sums;
-}
-
 bool is_rotated(Method method) { return method == Method::kTurboquant || method == Method::kQuip; }
 
 std::set<int> used_rates(const QuantizePlan& plan) {
@@ -217,6 +206,16 @@ Result<QuantizePlan> make_plan(const Model& model, const QuantizeOptions& option
   if (!options.rates.empty()) plan.allocation.chosen = "given";
   plan.texts = artifact_texts(model, plan);
   return plan;
+}
+
+std::vector<int64_t> plane_rows(const TensorPlan& tensor) {
+  const int64_t rows = tensor.linear.out, ranges = (rows + grid::kRateRows - 1) / grid::kRateRows;
+  std::vector<int64_t> sums(tensor.rates.size() / static_cast<size_t>(ranges));
+  for (size_t i = 0; i < tensor.rates.size(); ++i) {
+    const auto range = static_cast<int64_t>(i) % ranges;
+    sums[i / static_cast<size_t>(ranges)] += tensor.rates[i] * std::min(grid::kRateRows, rows - range * grid::kRateRows);
+  }
+  return sums;
 }
 
 std::vector<TensorInfo> arrays_of(const TensorPlan& tensor) {

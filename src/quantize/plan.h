@@ -47,6 +47,8 @@ struct QuantizePlan {
   std::vector<const TensorPlan*> tensors() const;
 };
 
+// Of each matrix of a tensor of the grid.
+std::vector<int64_t> plane_rows(const TensorPlan& tensor);
 // Bits a weight of one tensor's codes.
 double code_bits(const TensorPlan& tensor);
 

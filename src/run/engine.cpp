@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <chrono>
 
-#include "run/sequence.h"
-
 namespace tq {
 namespace {
 
@@ -30,11 +28,16 @@ Result<Engine::Memories> Engine::allocate(Backend& backend, const ModelSpec& spe
   return Memories{std::move(cache), std::move(tables), std::move(states), std::move(rows)};
 }
 
+Network::Size Engine::size_of(const EngineOptions& options, int64_t context) {
+  return {.rows = std::min(options.prefill_chunk, options.max_sequences * context) + options.max_sequences,
+          .head_rows = options.max_sequences,
+          .capacity = context,
+          .precision = options.precision};
+}
+
 Result<Engine> Engine::create(Network& network, const Tokenizer* tokenizer, const EngineOptions& options) {
   const ModelSpec& spec = network.model().spec;
   TQ_CHECK(options.max_sequences > 0 && options.prefill_chunk > 0);
-  if (options.precision == Precision::kInvariant && !network.backend().is_host())
-    return bad_usage("{} has no batch-invariant products; use --backend cpu", network.backend().name());
   KvCacheSize size{.type = options.kv_type, .page_tokens = options.page_tokens};
   // Memory of the host is taken as it fills, that of a device at once.
   const int64_t largest = network.backend().is_host() ? spec.context : std::min(spec.context, kDeviceContext);
@@ -48,6 +51,8 @@ Result<Engine> Engine::create(Network& network, const Tokenizer* tokenizer, cons
     size.pages = static_cast<int64_t>(options.kv_bytes / page);
     size.capacity = std::min(size.capacity, size.pages * size.page_tokens);
   }
+  // All that a step may need, so that none of them ends for want of memory.
+  TQ_TRY(network.reserve(size_of(options, size.capacity)));
   auto memories = allocate(network.backend(), spec, options, size);
   while (!memories && options.context <= 0 && options.kv_bytes == 0 && size.capacity > kLeastContext) {
     size.capacity = std::max(kLeastContext, size.capacity / 2);
@@ -64,7 +69,8 @@ Engine::Engine(Network& network, const Tokenizer* tokenizer, const EngineOptions
       options_(options),
       memories_(std::move(memories)),
       pool_(pages, options.page_tokens),
-      context_(memories_.cache.capacity()) {
+      context_(memories_.cache.capacity()),
+      logits_(network) {
   for (int64_t slot = options.max_sequences - 1; slot >= 0; --slot) free_slots_.push_back(slot);
 }
 
@@ -243,7 +249,6 @@ void Engine::run(const std::vector<Share>& shares) {
   const float* hidden =
       network_->forward_batch({.tokens = tokens, .stretches = stretches, .cache = &memories_.cache, .precision = options_.precision});
   compute_logits(shares, hidden);
-  const auto vocabulary = static_cast<size_t>(network_->model().spec.vocabulary);
   std::vector<double*> clocks;
   size_t row = 0;
   for (const auto& [sequence, count] : shares) {
@@ -253,7 +258,7 @@ void Engine::run(const std::vector<Share>& shares) {
     publish(*sequence);
     if (sequence->stored < sequence->length()) continue;
     const bool is_first = !sequence->is_answering();
-    events_.push_back(sequence->next(std::span(logits_).subspan(row++ * vocabulary, vocabulary), context_, stats));
+    events_.push_back(logits_.next(row++, context_, stats));
     if (is_first) stats.first_token_seconds = seconds_since(sequence->submitted);
     if (events_.back().finish) release(*sequence);
   }
@@ -276,10 +281,13 @@ void Engine::compute_logits(const std::vector<Share>& shares, const float* hidde
   const ModelSpec& spec = network_->model().spec;
   Backend& backend = network_->backend();
   std::vector<int32_t> rows;
+  std::vector<Sequence*> sequences;
   int64_t end = 0;
   for (const auto& [sequence, count] : shares) {
     end += count;
-    if (sequence->stored + count == sequence->length()) rows.push_back(static_cast<int32_t>(end - 1));
+    if (sequence->stored + count < sequence->length()) continue;
+    rows.push_back(static_cast<int32_t>(end - 1));
+    sequences.push_back(sequence);
   }
   const auto count = static_cast<int64_t>(rows.size());
   if (count == 0) return;
@@ -293,8 +301,7 @@ void Engine::compute_logits(const std::vector<Share>& shares, const float* hidde
                     .width = spec.hidden});
     states = memories_.states.as<float>();
   }
-  logits_.resize(static_cast<size_t>(count * spec.vocabulary));
-  network_->head(states, count, logits_.data(), options_.precision);
+  logits_.compute(states, std::move(sequences), options_.precision);
 }
 
 }  // namespace tq

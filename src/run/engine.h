@@ -8,10 +8,9 @@
 #include "graph/network.h"
 #include "run/page_pool.h"
 #include "run/request.h"
+#include "run/step_logits.h"
 
 namespace tq {
-
-class Sequence;
 
 struct EngineOptions {
   // Tokens that a sequence may have; 0: the model's own, or as much of it as the memory for keys and values holds.
@@ -39,7 +38,7 @@ struct PageCounts {
 class Engine {
  public:
   // The network and the tokenizer must outlive it; without a tokenizer events have no text. Errors: kNoResource for the memory, kUsage for
-  // too little of it, or for a precision that the backend lacks.
+  // too little of it.
   static Result<Engine> create(Network& network, const Tokenizer* tokenizer, const EngineOptions& options);
   Engine(Engine&&) noexcept;
   ~Engine();
@@ -58,6 +57,8 @@ class Engine {
   // A finished request's figures are not needed any more.
   void forget(int64_t id) { stats_.erase(id); }
   int64_t context() const { return context_; }
+  // Of its steps, at most.
+  Network::Size size() const { return size_of(options_, context_); }
   PageCounts pages() const;
 
  private:
@@ -74,6 +75,7 @@ class Engine {
     Memory rows;    // [max_sequences] int32: where they come from
   };
   Engine(Network& network, const Tokenizer* tokenizer, const EngineOptions& options, int64_t pages, Memories memories);
+  static Network::Size size_of(const EngineOptions& options, int64_t context);
   static Result<Memories> allocate(Backend& backend, const ModelSpec& spec, const EngineOptions& options, const KvCacheSize& size);
 
   int64_t pages_for(int64_t tokens) const { return (tokens + pool_.page_tokens() - 1) / pool_.page_tokens(); }
@@ -90,7 +92,7 @@ class Engine {
   void release(Sequence& sequence);
   void run(const std::vector<Share>& shares);
   void publish(Sequence& sequence);
-  // logits_[i] of the i-th share that reaches its sequence's end.
+  // Of the shares that reach their sequence's end, in their order.
   void compute_logits(const std::vector<Share>& shares, const float* hidden);
 
   Network* network_;
@@ -104,7 +106,7 @@ class Engine {
   std::vector<int64_t> free_slots_;
   std::vector<Event> events_;  // of the next step
   std::map<int64_t, RequestStats> stats_;
-  std::vector<float> logits_;  // [sequences, vocabulary]
+  StepLogits logits_;
   int64_t next_id_ = 1;
 };
 

@@ -36,7 +36,7 @@ struct RequestStats {
   int64_t preemptions = 0;  // how often its pages were taken away and computed again
   double prompt_seconds = 0, decode_seconds = 0;
   double first_token_seconds = 0;  // from its submission to its first token
-  uint64_t logits_hash = 0;        // of all logits that tokens were chosen from
+  uint64_t logits_hash = 0;        // of all logits that tokens were chosen from; on a device of those that came from it
 };
 
 }  // namespace tq

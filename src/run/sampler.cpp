@@ -4,35 +4,88 @@
 #include <cmath>
 
 namespace tq {
+namespace {
+
+constexpr auto is_before = [](const auto& a, const auto& b) { return a.logit != b.logit ? a.logit > b.logit : a.token < b.token; };
+
+}  // namespace
+
+float Sampler::penalized(float logit) const {
+  return logit > 0 ? logit / options_.repetition_penalty : logit * options_.repetition_penalty;
+}
+
+void Sampler::find_seen(int64_t vocabulary, std::span<const TokenId> seen) {
+  is_seen_.assign(static_cast<size_t>(vocabulary), 0);
+  for (const TokenId token : seen) is_seen_[static_cast<size_t>(token)] = 1;
+}
 
 void Sampler::penalize(std::span<float> logits, std::span<const TokenId> seen) {
   if (options_.repetition_penalty == 1.0f) return;
-  is_seen_.assign(logits.size(), 0);
-  for (const TokenId token : seen) {
-    const auto at = static_cast<size_t>(token);
-    if (is_seen_[at]++) continue;
-    logits[at] = logits[at] > 0 ? logits[at] / options_.repetition_penalty : logits[at] * options_.repetition_penalty;
-  }
+  find_seen(static_cast<int64_t>(logits.size()), seen);
+  for (size_t i = 0; i < logits.size(); ++i)
+    if (is_seen_[i]) logits[i] = penalized(logits[i]);
 }
 
-// Sorted, most likely first; ties by the lower id.
 void Sampler::keep_candidates(std::span<const float> logits) {
   candidates_.clear();
   for (size_t i = 0; i < logits.size(); ++i) candidates_.push_back({logits[i] / options_.temperature, static_cast<TokenId>(i)});
-  const auto before = [](const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.token < b.token; };
   if (options_.top_k > 0 && static_cast<size_t>(options_.top_k) < candidates_.size()) {
     const auto end = candidates_.begin() + options_.top_k;
-    std::partial_sort(candidates_.begin(), end, candidates_.end(), before);
+    std::partial_sort(candidates_.begin(), end, candidates_.end(), is_before);
     candidates_.erase(end, candidates_.end());
   } else {
-    std::sort(candidates_.begin(), candidates_.end(), before);
+    std::sort(candidates_.begin(), candidates_.end(), is_before);
   }
+}
+
+// Those that come before all others whatever these are: the logits that are not known are at most the last one that is, a penalty does not
+// raise them, and division keeps their order. False where more are needed.
+bool Sampler::keep_candidates(std::span<const Ranked> largest, int64_t vocabulary, std::span<const TokenId> seen) {
+  const bool is_whole = static_cast<int64_t>(largest.size()) == vocabulary, has_penalty = options_.repetition_penalty != 1.0f;
+  if (largest.empty() || (!is_whole && options_.repetition_penalty < 1.0f)) return false;
+  const float divisor = options_.temperature > 0 ? options_.temperature : 1.0f, bound = largest.back().value / divisor;
+  if (has_penalty) find_seen(vocabulary, seen);
+  candidates_.clear();
+  for (const Ranked& each : largest) {
+    const bool is_seen = has_penalty && is_seen_[static_cast<size_t>(each.index)];
+    const float logit = (is_seen ? penalized(each.value) : each.value) / divisor;
+    if (is_whole || logit > bound) candidates_.push_back({logit, each.index});
+  }
+  if (candidates_.empty()) return false;
+  std::sort(candidates_.begin(), candidates_.end(), is_before);
+  if (options_.temperature <= 0) return true;
+  const int64_t limit = options_.top_k > 0 ? std::min(options_.top_k, vocabulary) : vocabulary;
+  if (limit <= static_cast<int64_t>(candidates_.size())) {
+    candidates_.resize(static_cast<size_t>(limit));
+    return true;
+  }
+  // All that count are there if the others are too unlikely, and if the sum over all is not asked for.
+  constexpr double kBelow = 1 - 1e-9;
+  return options_.top_p >= 1.0f && std::exp(static_cast<double>(bound) - candidates_[0].logit) < kBelow * options_.min_p;
+}
+
+int64_t Sampler::wanted_ranks() const {
+  constexpr int64_t kMore = 8, kMoreSeen = 64;  // equal ones; those that a penalty moves back
+  if (options_.repetition_penalty < 1.0f) return 0;
+  const int64_t more = options_.repetition_penalty > 1.0f ? kMoreSeen : kMore;
+  if (options_.temperature <= 0) return 1 + more;
+  if (options_.top_k > 0 && options_.top_k + more <= kMostRanked) return options_.top_k + more;
+  return options_.top_p >= 1.0f && options_.min_p > 0 ? kMostRanked : 0;
 }
 
 TokenId Sampler::next(std::span<float> logits, std::span<const TokenId> seen) {
   penalize(logits, seen);
   if (options_.temperature <= 0) return static_cast<TokenId>(std::max_element(logits.begin(), logits.end()) - logits.begin());
   keep_candidates(logits);
+  return draw();
+}
+
+std::optional<TokenId> Sampler::next(std::span<const Ranked> largest, int64_t vocabulary, std::span<const TokenId> seen) {
+  if (!keep_candidates(largest, vocabulary, seen)) return std::nullopt;
+  return options_.temperature <= 0 ? candidates_[0].token : draw();
+}
+
+TokenId Sampler::draw() {
   std::vector<double> weight;
   double total = 0;
   for (const Candidate& candidate : candidates_) {

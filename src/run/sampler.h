@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "base/rng.h"
+#include "kernels/backend.h"
 #include "token/tokenizer.h"
 
 namespace tq {
@@ -25,17 +27,26 @@ class Sampler {
   explicit Sampler(const SamplerOptions& options) : options_(options), rng_(options.seed) {}
   // logits [vocabulary] are changed. seen: the tokens of prompt and answer so far.
   TokenId next(std::span<float> logits, std::span<const TokenId> seen);
+  // The same token, from the largest of `vocabulary` logits alone; none, with nothing changed, where the others might count. All logits are
+  // finite or -infinity.
+  std::optional<TokenId> next(std::span<const Ranked> largest, int64_t vocabulary, std::span<const TokenId> seen);
+  // How many of the largest logits are likely to do; 0: all are needed.
+  int64_t wanted_ranks() const;
 
  private:
   struct Candidate {
     float logit;
     TokenId token;
   };
+  float penalized(float logit) const;
+  void find_seen(int64_t vocabulary, std::span<const TokenId> seen);
   void penalize(std::span<float> logits, std::span<const TokenId> seen);
   void keep_candidates(std::span<const float> logits);
+  bool keep_candidates(std::span<const Ranked> largest, int64_t vocabulary, std::span<const TokenId> seen);
+  TokenId draw();
   SamplerOptions options_;
   Rng rng_;
-  std::vector<Candidate> candidates_;
+  std::vector<Candidate> candidates_;  // most likely first; ties by the lower id
   std::vector<uint8_t> is_seen_;
 };
 

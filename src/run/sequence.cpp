@@ -45,6 +45,14 @@ Event Sequence::next(std::span<float> logits, int64_t context, RequestStats& sta
   return accept(sampler_.next(logits, tokens_), context, stats);
 }
 
+std::optional<Event> Sequence::next(std::span<const Ranked> largest, int64_t vocabulary, int64_t context, RequestStats& stats) {
+  const bool is_none = request_.max_tokens == 0;
+  const auto token = is_none ? TokenId{0} : sampler_.next(largest, vocabulary, tokens_);
+  if (!token) return std::nullopt;
+  stats.logits_hash = hash64(std::as_bytes(largest), stats.logits_hash);
+  return is_none ? finish(Finish::kLength) : accept(*token, context, stats);
+}
+
 Event Sequence::accept(TokenId token, int64_t context, RequestStats& stats) {
   const auto last = [&](Finish reason) {
     Event event = finish(reason);

@@ -24,6 +24,9 @@ class Sequence {
   // The next token of the answer, chosen from logits [V], which are changed; none: logits that are no numbers. What that makes of the
   // answer. context: tokens that the sequence may have.
   Event next(std::span<float> logits, int64_t context, RequestStats& stats);
+  // The same from the largest of `vocabulary` logits alone; none, with nothing changed, where the sampler needs the others.
+  std::optional<Event> next(std::span<const Ranked> largest, int64_t vocabulary, int64_t context, RequestStats& stats);
+  int64_t wanted_ranks() const { return sampler_.wanted_ranks(); }
   // Its last event, with the text that was held back.
   Event finish(Finish reason);
 

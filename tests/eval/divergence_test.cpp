@@ -70,6 +70,18 @@ TEST_F(Divergence, TheProtocolOfLlamaCppScoresTheSecondHalf) {
     for (size_t i = 0; i < 15; ++i) EXPECT_EQ(half.positions.loss[window * 15 + i], all.positions.loss[window * 31 + 16 + i]);
 }
 
+// Whole windows and few rows at a time differ by the rounding of the activations at most, with float activations not even by that.
+TEST_F(Divergence, OfPassesOfFewRowsFromWholeOnesIsThatOfTheirRounding) {
+  for (const int64_t rows : {1, 5, 8, 100}) {
+    EvalOptions options = options_;
+    options.rows = rows;
+    const TextResult result = run({&a_.network}, &a_.network, options)[0];
+    EXPECT_EQ(result.tokens, 3 * 31);
+    EXPECT_LT(result.kl.mean, 1e-3) << rows;
+    EXPECT_EQ(rows<32, result.kl.mean> 0) << rows;
+  }
+}
+
 TEST_F(Divergence, JsonHasTheFieldsOfItsShape) {
   const Json json = text_json(run({&a_.network}, &a_.network, options_)[0]);
   for (const char* key : {"name", "window", "windows", "kl", "ppl", "ppl_original", "top1"}) EXPECT_TRUE(json.contains(key)) << key;

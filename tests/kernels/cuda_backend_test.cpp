@@ -331,26 +331,111 @@ TEST_F(CudaBackend, ProductsRepeatToTheBit) {
   }
 }
 
-// A pass recorded once gives at every token and position what the operations give one by one.
-TEST_F(CudaBackend, RecordedPassesFollowTokenAndPosition) {
-  const PackedTensor table = random_halves(DType::kF16, 100, 64);
+// A pass recorded once gives at every token and position what the operations give one by one, for one sequence and for several.
+TEST_F(CudaBackend, RecordedPassesFollowTokensAndPositions) {
+  const PackedTensor table = random_halves(DType::kF16, 1000, 64);
   const std::vector<float> inv_freq = {1.0f, 0.3f, 0.1f, 0.01f};
-  const auto run = [&](Backend& backend, uint64_t recording) {
-    Floats out(backend, std::vector<float>(64));
+  const auto run = [&](Backend& backend, uint64_t recording, int32_t rows) {
+    Floats out(backend, std::vector<float>(static_cast<size_t>(64 * rows)));
     std::vector<float> all;
     for (int32_t i = 0; i < 5; ++i) {
-      const int32_t token = 10 * i;
-      const Stretch stretch{.tokens = 1, .first_position = 7 * i};
-      backend.pass({.tokens = {&token, 1}, .stretches = {&stretch, 1}, .recording = recording}, [&] {
-        backend.embed({.table = &table, .tokens = {&token, 1}, .output = out.data()});
-        backend.rotary({.values = out.data(), .stretches = {&stretch, 1}, .heads = 8, .head_dim = 8, .stride = 64, .inv_freq = inv_freq});
+      std::vector<int32_t> tokens;
+      std::vector<Stretch> stretches;
+      for (int32_t row = 0; row < rows; ++row) {
+        tokens.push_back(10 * i + row);
+        stretches.push_back({.tokens = 1, .first_position = 7 * i + 3 * row});
+      }
+      backend.pass({.tokens = tokens, .stretches = stretches, .recording = recording}, [&] {
+        backend.embed({.table = &table, .tokens = tokens, .output = out.data()});
+        backend.rotary({.values = out.data(), .stretches = stretches, .heads = 8, .head_dim = 8, .stride = 64, .inv_freq = inv_freq});
       });
       const auto values = out.values();
       all.insert(all.end(), values.begin(), values.end());
     }
     return all;
   };
-  EXPECT_LT(relative(run(*cuda_, 77), run(*ref_, 0)), 1e-6);
+  for (const int32_t rows : {1, 3, 200})
+    EXPECT_LT(relative(run(*cuda_, static_cast<uint64_t>(rows), rows), run(*ref_, 0, rows)), 1e-6) << rows;
+}
+
+// More recordings than are kept.
+TEST_F(CudaBackend, RecordingsUsedLongestAgoAreMadeAgain) {
+  const PackedTensor table = random_halves(DType::kF16, 1000, 64);
+  Floats out(*cuda_, std::vector<float>(64));
+  for (int round = 0; round < 3; ++round)
+    for (int32_t i = 0; i < 300; ++i) {
+      const Stretch stretch{.tokens = 1};
+      cuda_->pass({.tokens = {&i, 1}, .stretches = {&stretch, 1}, .recording = static_cast<uint64_t>(i % 150 + 1)}, [&] {
+        cuda_->embed({.table = &table, .tokens = {&i, 1}, .output = out.data()});
+      });
+      Floats expected(*ref_, std::vector<float>(64));
+      ref_->embed({.table = &table, .tokens = {&i, 1}, .output = expected.data()});
+      EXPECT_EQ(out.values(), expected.values()) << i;
+    }
+}
+
+std::vector<float> rows_of(const std::vector<float>& all, int64_t first, int64_t count, int64_t width) {
+  return {all.begin() + first * width, all.begin() + (first + count) * width};
+}
+
+// Rows of the first tokens have the same bits in products of any number of them.
+TEST_F(CudaBackend, InvariantProductsDoNotDependOnTheOtherTokens) {
+  const PackedTensor cases[] = {
+      random_grid(100, 172, {3, 4, 2, 5}),  random_grid(100, 9216, {3, 3, 3, 3}), random_grid(5000, 768, std::vector<uint8_t>(157, 6)),
+      random_halves(DType::kF16, 100, 320), random_halves(DType::kBF16, 70, 96),  plain(100, 17)};
+  for (const PackedTensor& tensor : cases) {
+    const int64_t rows = tensor.rows();
+    const auto all = multiply(*cuda_, tensor, 37, Precision::kInvariant);
+    for (const int64_t tokens : {1, 2, 3, 4, 5, 8, 9, 33})
+      EXPECT_EQ(multiply(*cuda_, tensor, tokens, Precision::kInvariant), rows_of(all, 0, tokens, rows)) << rows << " " << tokens;
+    EXPECT_LT(relative(all, multiply(*ref_, tensor, 37, Precision::kFloat)), 1e-4) << rows;
+  }
+}
+
+TEST_F(CudaBackend, InvariantAttentionDoesNotDependOnTheOtherRows) {
+  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kQ8})
+    for (const int64_t window : {0, 9})
+      for (const bool only_decodes : {false, true}) {
+        PagedAttention all(*cuda_, type, window, only_decodes, Precision::kInvariant);
+        EXPECT_EQ(all.together(), all.one_by_one()) << kv_type_name(type) << " " << window << " " << only_decodes;
+      }
+}
+
+// Ranks of rows as the host finds them, or no ranks where too many values are equal.
+TEST_F(CudaBackend, RanksAreTheOracles) {
+  struct Found {
+    std::vector<RankState> states;
+    std::vector<Ranked> ranked;
+  };
+  const auto run = [](Backend& backend, const std::vector<float>& values, int64_t width, int64_t count) {
+    Floats in(backend, values);
+    Found found{std::vector<RankState>(values.size() / static_cast<size_t>(width)), {}};
+    found.ranked.resize(found.states.size() * static_cast<size_t>(count));
+    backend.rank({.values = in.data(), .width = width, .count = count, .states = found.states, .ranked = found.ranked.data()});
+    return found;
+  };
+  for (const int64_t width : {1, 7, 50, 1000, 1024, 5003, 131072})
+    for (const int64_t count : {1, 9, 48, 512})
+      for (const float steps : {1e6f, 16.0f}) {
+        if (count > width) continue;
+        auto values = gaussian(5 * width, 4);
+        for (float& value : values) value = std::round(value * steps) / steps;
+        values[0] = -0.0f;
+        if (width > 10) values[3] = -INFINITY;
+        if (width > 10) values[static_cast<size_t>(2 * width + 8)] = NAN, values[static_cast<size_t>(3 * width + 9)] = INFINITY;
+        const Found got = run(*cuda_, values, width, count), expected = run(*ref_, values, width, count);
+        for (size_t t = 0; t < 5; ++t) {
+          // Many equal values are too many where the few largest are asked for of a long row.
+          if (got.states[t] == RankState::kUnknown && steps == 16.0f && width > 2048) continue;
+          ASSERT_EQ(got.states[t], expected.states[t]) << width << " " << count << " " << t;
+          if (got.states[t] != RankState::kRanked) continue;
+          for (size_t i = t * static_cast<size_t>(count); i < (t + 1) * static_cast<size_t>(count); ++i) {
+            ASSERT_EQ(got.ranked[i].index, expected.ranked[i].index) << width << " " << count << " " << i;
+            ASSERT_EQ(got.ranked[i].value, expected.ranked[i].value) << width << " " << count << " " << i;
+          }
+        }
+      }
+  EXPECT_EQ(run(*cuda_, std::vector<float>(5000, 1.0f), 5000, 40).states[0], RankState::kUnknown);
 }
 
 }  // namespace

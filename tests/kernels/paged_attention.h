@@ -9,8 +9,8 @@ namespace tq {
 // in some order, or a call a sequence with pages of its own in order.
 class PagedAttention {
  public:
-  PagedAttention(Backend& backend, KvType type, int64_t window, bool only_decodes)
-      : backend_(backend), type_(type), window_(window), lengths_(only_decodes ? decodes() : mixed()) {}
+  PagedAttention(Backend& backend, KvType type, int64_t window, bool only_decodes, Precision precision = Precision::kInt8)
+      : backend_(backend), type_(type), window_(window), precision_(precision), lengths_(only_decodes ? decodes() : mixed()) {}
 
   std::vector<float> together() {
     const View view(*this, kPages);
@@ -100,7 +100,8 @@ class PagedAttention {
                                   .kv = kv,
                                   .window = window_,
                                   .scale = 0.2f,
-                                  .softcap = window_ ? 5.0f : 0.0f});
+                                  .softcap = window_ ? 5.0f : 0.0f,
+                                  .precision = precision_});
     return output.values();
   }
 
@@ -108,6 +109,7 @@ class PagedAttention {
   Backend& backend_;
   KvType type_;
   int64_t window_;
+  Precision precision_;
   std::vector<Length> lengths_;
 };
 

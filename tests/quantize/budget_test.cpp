@@ -90,6 +90,35 @@ TEST(BytesForFiles, LeavesRoomForKeysAndValues) {
   EXPECT_FALSE(bytes_for_files(model.spec, {.memory = 1'000'000'000, .context = 8192}));
 }
 
+// Weights in tiles, each matrix in pages of 2 MiB, take little more than the files; the rest is keys, values and what works.
+TEST(FitCard, TheFootprintIsTheFilesAndWhatRunningTakes) {
+  const Model model = *shapes_of(llama_70b(), "config.json");
+  QuantizeOptions options;
+  options.bits = 3;
+  const QuantizePlan plan = *make_plan(model, options);
+  const RunningMemory running{.context = 8192, .batch = 4};
+  const CardFootprint footprint = footprint_of(model, &plan, running);
+  const auto files = static_cast<double>(planned_bytes(model, plan));
+  EXPECT_GT(static_cast<double>(footprint.weights), files);
+  EXPECT_LT(static_cast<double>(footprint.weights), 1.02 * files);
+  EXPECT_NEAR(static_cast<double>(footprint.keys_values), 4 * 2.0 * 80 * 8 * 128 * 2 * 8192, 2 << 20);
+  EXPECT_LT(footprint.working, 1'000'000'000u);
+}
+
+TEST(FitCard, ChoosesTheMostBitsThatFit) {
+  const Model model = *shapes_of(llama_70b(), "config.json");
+  for (const uint64_t memory : {uint64_t{26'000'000'000}, uint64_t{34'000'000'000}, uint64_t{48'000'000'000}}) {
+    const RunningMemory running{.memory = memory, .context = 8192};
+    const auto fitted = fit_card(model, {}, running);
+    ASSERT_TRUE(fitted) << fitted.error().message;
+    const QuantizePlan plan = *make_plan(model, *fitted);
+    EXPECT_LE(footprint_of(model, &plan, running).all(), memory);
+    EXPECT_GT(static_cast<double>(footprint_of(model, &plan, running).all()), 0.99 * static_cast<double>(memory));
+    EXPECT_LE(planned_bytes(model, plan), fitted->byte_limit);
+  }
+  EXPECT_FALSE(fit_card(model, {}, {.memory = 10'000'000'000}));
+}
+
 TEST(Plan, RatesOfTheUsersReplaceTheUniformOnes) {
   const Model model = *shapes_of(tiny(), "config.json");
   QuantizeOptions options;

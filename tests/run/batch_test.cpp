@@ -20,11 +20,12 @@ struct Answer {
 
 struct Case {
   std::string backend, model;
-  int64_t window;  // of every second layer, the first included; 0: all positions
+  int64_t window;         // of every second layer, the first included; 0: all positions
+  bool is_float = false;  // instead of kInvariant
   friend void PrintTo(const Case& each, std::ostream* out) { *out << each.backend << " " << each.model; }
 };
 
-// On a device in float, which one token and many do not differ in by more than rounding.
+// With the same bits in every company, on a device also in float, which one token and many do not differ in by more than rounding.
 class EngineBatch : public testing::TestWithParam<Case> {
  protected:
   void SetUp() override {
@@ -36,10 +37,10 @@ class EngineBatch : public testing::TestWithParam<Case> {
       auto cuda = make_cuda_backend(threads_);
       if (!cuda) GTEST_SKIP() << cuda.error().message;
       backend_ = std::move(*cuda);
-      precision_ = Precision::kFloat;
     } else {
       backend_ = make_cpu_backend(threads_, best_isa());
     }
+    if (GetParam().is_float) precision_ = Precision::kFloat;
     network_.emplace(Network::create(model_, *backend_).value());
   }
 
@@ -191,14 +192,6 @@ TEST_P(EngineBatch, ARequestThatCannotFitIsRefusedAlone) {
   EXPECT_EQ(answers[endless].tokens.size(), 23u);
 }
 
-TEST_P(EngineBatch, APrecisionThatTheBackendLacksIsRefused) {
-  const auto made = Engine::create(*network_, nullptr, {.precision = Precision::kInvariant});
-  EXPECT_EQ(made.has_value(), backend_->is_host());
-  if (!made) {
-    EXPECT_EQ(made.error().code, ErrorCode::kUsage);
-  }
-}
-
 TEST_P(EngineBatch, WaitsInOrderWhenThereAreMoreRequestsThanPlaces) {
   Engine few = engine({.page_tokens = 4, .max_sequences = 2});
   std::vector<int64_t> ids, order;
@@ -249,9 +242,11 @@ INSTANTIATE_TEST_SUITE_P(Models, EngineBatch,
                          testing::Values(Case{"cpu", "llama-original-4", 0}, Case{"cpu", "gemma3-2", 10}, Case{"cpu", "qwen3-5.5", 9},
                                          Case{"cpu", "mixture-random-bits", 0}, Case{"cpu", "llama-awq-4", 0},
                                          Case{"cpu", "llama-quip-4", 5}, Case{"cuda", "llama-original-4", 0}, Case{"cuda", "gemma3-2", 10},
-                                         Case{"cuda", "qwen3-5.5", 9}),
+                                         Case{"cuda", "qwen3-5.5", 9}, Case{"cuda", "mixture-random-bits", 0},
+                                         Case{"cuda", "llama-awq-4", 0}, Case{"cuda", "llama-original-4", 0, true},
+                                         Case{"cuda", "gemma3-2", 10, true}, Case{"cuda", "qwen3-5.5", 9, true}),
                          [](const auto& info) {
-                           std::string name = info.param.backend + "_" + info.param.model;
+                           std::string name = info.param.backend + (info.param.is_float ? "_float_" : "_") + info.param.model;
                            for (char& c : name)
                              if (!isalnum(static_cast<unsigned char>(c))) c = '_';
                            return name;

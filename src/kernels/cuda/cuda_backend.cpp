@@ -10,8 +10,11 @@
 #include <optional>
 
 #include "kernels/cuda/expect.h"
-#include "kernels/cuda/plane_pass.h"
+#include "kernels/cuda/places.h"
+#include "kernels/cuda/products.h"
 #include "kernels/cuda/quantizer.h"
+#include "kernels/cuda/ranking.h"
+#include "kernels/cuda/recordings.h"
 #include "kernels/cuda/training.h"
 #include "kernels/cuda/weights.h"
 
@@ -27,10 +30,11 @@ constexpr uint64_t kReadBytes = uint64_t{2} << 30;
 class CudaBackend final : public Backend {
  public:
   CudaBackend(std::string name, int multiprocessors, bool has_clusters, ThreadPool& threads)
-      : name_(std::move(name)), multiprocessors_(multiprocessors), threads_(threads), plane_pass_(multiprocessors, has_clusters) {}
+      : name_(std::move(name)),
+        multiprocessors_(multiprocessors),
+        threads_(threads),
+        products_(multiprocessors, has_clusters, generation_) {}
   ~CudaBackend() override {
-    for (auto& [key, recording] : recordings_)
-      if (recording.graph) cudaGraphExecDestroy(recording.graph);
     if (blas_) cublasDestroy(blas_);
     if (stream_) cudaStreamDestroy(stream_);
   }
@@ -41,8 +45,8 @@ class CudaBackend final : public Backend {
     TQ_ASSIGN(blas_workspace_, DeviceMemory::allocate(kBlasBytes));
     cublasSetStream(blas_, stream_);
     cublasSetWorkspace(blas_, blas_workspace_.as<void>(), kBlasBytes);
-    TQ_ASSIGN(state_, DeviceMemory::allocate(2 * sizeof(int32_t)));
-    TQ_TRY(plane_pass_.open());
+    TQ_ASSIGN(number_, DeviceMemory::allocate(sizeof(int32_t)));
+    TQ_TRY(products_.open(blas_, stream_));
     TQ_ASSIGN(attend_arrived_, DeviceMemory::allocate(kMostHeads * sizeof(uint32_t)));
     expect(cudaMemsetAsync(attend_arrived_.as<void>(), 0, attend_arrived_.bytes(), stream_), "zeroing");
     quantizer_.emplace(blas_, stream_);
@@ -69,6 +73,19 @@ class CudaBackend final : public Backend {
       owner.reset();
     });
   }
+  Status reserve(const Reservation& bounds) override {
+    TQ_TRY(places_.reserve(bounds.rows));
+    for (const Reservation::Product& product : bounds.products) TQ_TRY(products_.reserve(product.jobs, product.tokens, bounds.precision));
+    for (const AttendArgs& attention : bounds.attention) TQ_TRY(reserve_attention(attention, bounds.rows));
+    for (const auto frequencies : bounds.frequencies) TQ_TRY(on_device(frequencies));
+    if (bounds.embedding) TQ_TRY(table_of(*bounds.embedding));
+    return ranking_.reserve(bounds.ranked_rows, kMostRanked, generation_);
+  }
+  uint64_t bytes_in_use() override {
+    size_t free = 0, total = 0;
+    expect(cudaMemGetInfo(&free, &total), "its memory");
+    return total - free;
+  }
   void upload(void* to, const void* host, uint64_t bytes) override {
     expect(cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, stream_), "upload");
     synchronize();
@@ -93,7 +110,7 @@ class CudaBackend final : public Backend {
     for (const int of_each : {8, 8, 16, 32}) {  // thread blocks a multiprocessor; which is best depends on the card
       float milliseconds = 0;
       expect(cudaEventRecord(begin, stream_), "reading");
-      cuda::read_only(memory->as<void>(), kReadBytes, state_.as<int32_t>() + 1, of_each * multiprocessors_, stream_);
+      cuda::read_only(memory->as<void>(), kReadBytes, number_.as<int32_t>(), of_each * multiprocessors_, stream_);
       expect(cudaEventRecord(end, stream_), "reading");
       synchronize();
       expect(cudaEventElapsedTime(&milliseconds, begin, end), "reading");
@@ -105,23 +122,16 @@ class CudaBackend final : public Backend {
   }
 
   void pass(const PassArgs& args, const std::function<void()>& enqueue) override {
-    pass_stretches_ = args.stretches;
-    in_pass_ = true;
-    set_places(args.stretches, args.tokens.empty() ? 0 : args.tokens[0]);
-    if (args.recording == 0 || args.tokens.size() > 1) enqueue();
-    else repeat(args.recording, enqueue);
-    in_pass_ = false;
+    places_.begin(args, stream_);
+    if (args.recording == 0 || !places_.is_repeatable()) enqueue();
+    else recordings_.run(args.recording, generation_, stream_, enqueue);
+    places_.end();
   }
 
   void embed(const EmbedArgs& args) override {
-    const Weights& table = table_of(*args.table);
+    const Weights& table = *table_of(*args.table).value();
     const auto count = static_cast<int64_t>(args.tokens.size());
-    const int32_t* tokens = token();
-    if (!in_pass_ || count != 1) {
-      auto* all = tokens_.get<int32_t>(count, generation_);
-      upload(all, args.tokens.data(), args.tokens.size_bytes());
-      tokens = all;
-    }
+    const int32_t* tokens = places_.tokens(args.tokens, stream_);
     if (table.is_planes) {
       DecodeArgs decode = decode_args(table);
       decode.output = args.output;
@@ -131,7 +141,7 @@ class CudaBackend final : public Backend {
     }
   }
 
-  void linear(const LinearArgs& args) override { multiply(args, {.input = args.input, .stride = columns_of(args)}, nullptr); }
+  void linear(const LinearArgs& args) override { products_.run(args, {.input = args.input, .stride = columns_of(args)}, nullptr); }
 
   void fused_linear(const FusedLinearArgs& args) override {
     TQ_CHECK(!args.sum || args.linear.jobs.size() == 1);
@@ -149,7 +159,7 @@ class CudaBackend final : public Backend {
                .other = args.gated->up,
                .stride = args.gated->stride,
                .gate_kind = static_cast<int>(args.gated->kind)};
-    multiply(args.linear, input, args.sum);
+    products_.run(args.linear, input, args.sum);
   }
 
   void norm(const NormArgs& args) override {
@@ -167,7 +177,7 @@ class CudaBackend final : public Backend {
     RotateArgs store;
     store.kv = kv_args(args.kv);
     store.key = const_cast<float*>(args.key), store.value = args.value, store.key_stride = args.stride;
-    store.tokens = static_cast<int>(tokens_of(args.stretches)), store.place = places_of(args.stretches);
+    store.tokens = static_cast<int>(tokens_of(args.stretches)), store.place = places_.of(args.stretches, stream_);
     store.rotates = false;
     cuda::rotate_store(store, stream_);
   }
@@ -187,16 +197,16 @@ class CudaBackend final : public Backend {
     for (size_t first = 0, last = 0; first < args.stretches.size(); first = last) {
       while (last < args.stretches.size() && is_prompt(args.stretches[last]) == is_prompt(args.stretches[first])) ++last;
       run.stretches = args.stretches.subspan(first, last - first);
-      if (!is_prompt(args.stretches[first]) || !attend_prompts(run)) cuda::attend(attend_args(run), stream_);
+      if (!is_prompt(args.stretches[first]) || !attend_prompts(run)) attend_rows(run);
       const int64_t tokens = tokens_of(run.stretches);
       run.query += tokens * args.stride, run.output += tokens * args.heads * args.kv.head_dim;
     }
   }
   void rotate_store_attend(const RotaryArgs& query, const RotaryArgs& key, const KvStoreArgs& store, const AttendArgs& args) override {
-    for (const Stretch& stretch : args.stretches)
-      if (stretch.tokens > 1) return Backend::rotate_store_attend(query, key, store, args);
+    const bool is_single = std::all_of(args.stretches.begin(), args.stretches.end(), [](const auto& each) { return each.tokens == 1; });
+    if (!is_single || args.precision == Precision::kInvariant) return Backend::rotate_store_attend(query, key, store, args);
     AttendArgsDevice all = attend_args(args);
-    all.rotates = true, all.is_settled = in_pass_;
+    all.rotates = true, all.is_settled = places_.in_pass();
     all.rotate = rotate_args(query, store.kv);
     all.rotate.key = key.values, all.rotate.value = store.value, all.rotate.key_stride = store.stride;
     cuda::attend(all, stream_);
@@ -223,14 +233,15 @@ class CudaBackend final : public Backend {
   }
   int32_t argmax(const float* values, int64_t count) override {
     int32_t index = 0;
-    cuda::argmax(values, static_cast<int>(count), state_.as<int32_t>() + 1, stream_);
-    download(&index, state_.as<int32_t>() + 1, sizeof index);
+    cuda::argmax(values, static_cast<int>(count), number_.as<int32_t>(), stream_);
+    download(&index, number_.as<int32_t>(), sizeof index);
     return index;
   }
+  void rank(const RankArgs& args) override { ranking_.run(args, generation_, stream_); }
   void score(const ScoreArgs& args) override {
     static_assert(sizeof(ScoreOut) == sizeof(TokenScore) && offsetof(ScoreOut, top) == offsetof(TokenScore, top));
     const auto tokens = static_cast<int64_t>(args.next.size());
-    auto* next = tokens_.get<int32_t>(tokens, generation_);
+    auto* next = next_.get<int32_t>(tokens, generation_);
     auto* out = scores_.get<ScoreOut>(tokens, generation_);
     upload(next, args.next.data(), args.next.size_bytes());
     cuda::score({args.logits, args.reference, next, out, tokens, static_cast<int>(args.vocabulary)}, stream_);
@@ -241,62 +252,10 @@ class CudaBackend final : public Backend {
   static constexpr int64_t kLeastPromptRows = 16;  // of a stretch whose attention is worth the tensor cores
   static constexpr int64_t kAttendShare = 64;      // positions that are worth a thread block
   static constexpr int64_t kMostSplits = 32;
+  static constexpr int64_t kInvariantRows = 16;            // of a launch whose splits do not depend on its rows
   static constexpr int64_t kMostHeads = int64_t{1} << 16;  // of all tokens, where positions are split
 
-  struct Recording {
-    uint64_t generation = 0;
-    cudaGraphExec_t graph = nullptr;
-  };
-
-  int32_t* token() const { return state_.as<int32_t>(); }
-
-  // Writes the places of a batch's rows, and the first token.
-  void set_places(std::span<const Stretch> stretches, int32_t first_token) {
-    Place* place = places_.get<Place>(std::max<int64_t>(1, tokens_of(stretches)), generation_);
-    for (size_t first = 0; first < stretches.size(); first += kMaxPlaced) {
-      PlaceArgs args{.place = place, .token = first == 0 ? token() : nullptr, .first_token = first_token};
-      for (const Stretch& stretch : stretches.subspan(first, std::min<size_t>(kMaxPlaced, stretches.size() - first))) {
-        args.stretch[args.stretches++] = {stretch.pages, args.rows, static_cast<int32_t>(stretch.first_position)};
-        args.rows += static_cast<int32_t>(stretch.tokens);
-      }
-      cuda::set_places(args, stream_);
-      place += args.rows;
-    }
-  }
-  // The places of an operation's rows: in a pass they are there already.
-  const Place* places_of(std::span<const Stretch> stretches) {
-    if (!in_pass_) {
-      set_places(stretches, 0);
-      return places_.get<Place>(1, generation_);
-    }
-    const auto first = static_cast<size_t>(stretches.data() - pass_stretches_.data());
-    TQ_CHECK(first + stretches.size() <= pass_stretches_.size());
-    return places_.get<Place>(1, generation_) + tokens_of(pass_stretches_.first(first));
-  }
   static int64_t columns_of(const LinearArgs& args) { return args.jobs[0].matrix->columns(); }
-  static const Weights& weights_of(const LinearJob& job) { return *static_cast<const CudaMatrix&>(*job.matrix).weights; }
-
-  // The first time eagerly, so that memory grows; the second time recorded; then repeated until some memory of it has gone.
-  void repeat(uint64_t key, const std::function<void()>& enqueue) {
-    const auto [found, is_new] = recordings_.try_emplace(key);
-    Recording& recording = found->second;
-    if (is_new || recording.generation != generation_) {
-      if (recording.graph) cudaGraphExecDestroy(recording.graph);
-      recording.graph = nullptr;
-      enqueue();
-      recording.generation = generation_;
-      return;
-    }
-    if (!recording.graph) {
-      cudaGraph_t graph = nullptr;
-      expect(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "recording");
-      enqueue();
-      expect(cudaStreamEndCapture(stream_, &graph), "recording");
-      expect(cudaGraphInstantiate(&recording.graph, graph, 0), "recording");
-      expect(cudaGraphDestroy(graph), "recording");
-    }
-    expect(cudaGraphLaunch(recording.graph, stream_), "repeating");
-  }
 
   // Tensors are loaded once: a tied head is the embedding.
   Result<std::shared_ptr<const Weights>> load(const PackedTensor& tensor, int64_t expert) {
@@ -312,26 +271,24 @@ class CudaBackend final : public Backend {
     std::weak_ptr<const void> owner;
     std::shared_ptr<const Weights> weights;
   };
-  const Weights& table_of(const PackedTensor& tensor) {
+  Result<const Weights*> table_of(const PackedTensor& tensor) {
     std::erase_if(tables_, [](const auto& entry) { return entry.second.owner.expired(); });
     Table& table = tables_[tensor.parts[0].view.data];
     if (!table.weights) {
-      auto weights = load(tensor, 0);
-      TQ_CHECK(weights.has_value());
-      table = {tensor.owner, std::move(*weights)};
+      TQ_ASSIGN(auto weights, load(tensor, 0));
+      table = {tensor.owner, std::move(weights)};
     }
-    return *table.weights;
+    return table.weights.get();
   }
 
-  const float* on_device(std::span<const float> values) {
+  Result<const float*> on_device(std::span<const float> values) {
     std::vector<float> key(values.begin(), values.end());
     auto found = constants_.find(key);
     if (found == constants_.end()) {
-      auto memory = DeviceMemory::of(key.data(), key.size() * sizeof(float));
-      TQ_CHECK(memory.has_value());
-      found = constants_.emplace(std::move(key), std::move(*memory)).first;
+      TQ_ASSIGN(auto memory, DeviceMemory::of(key.data(), key.size() * sizeof(float)));
+      found = constants_.emplace(std::move(key), std::move(memory)).first;
     }
-    return found->second.as<float>();
+    return found->second.as<const float>();
   }
 
   static KvArgs kv_args(const KvView& kv) {
@@ -344,22 +301,46 @@ class CudaBackend final : public Backend {
             .row_bytes = static_cast<int>(kv_row_bytes(kv.type, kv.head_dim)),
             .scale_at = static_cast<int>((kv.head_dim + 3) / 4 * 4)};
   }
-  AttendArgsDevice attend_args(const AttendArgs& args) {
-    const int64_t tokens = tokens_of(args.stretches);
+  // Thread blocks among which a token's positions are split. The same at every length, so that a recorded pass holds for all of them; with
+  // kInvariant the same for any number of tokens.
+  int64_t splits_of(const AttendArgs& args, int64_t tokens) const {
+    const int64_t blocks = args.kv.kv_heads * (args.precision == Precision::kInvariant ? 1 : tokens);
+    const int64_t longest = (args.kv.capacity + kAttendShare - 1) / kAttendShare;
+    return std::clamp<int64_t>(2 * multiprocessors_ / blocks, 1, std::min<int64_t>(longest, kMostSplits));
+  }
+  static int64_t partial_floats(const AttendArgs& args, int64_t tokens, int64_t splits) {
+    return splits > 1 ? tokens * args.heads * splits * (args.kv.head_dim + 2) : 0;
+  }
+  Status reserve_attention(const AttendArgs& args, int64_t rows) {
+    int64_t most = 0;
+    const int64_t tokens = std::min(rows, args.precision == Precision::kInvariant ? kInvariantRows : 2 * multiprocessors_);
+    for (int64_t i = 1; i <= tokens; ++i) most = std::max(most, partial_floats(args, i, splits_of(args, i)));
+    return attend_partial_.reserve(most * static_cast<int64_t>(sizeof(float)), generation_);
+  }
+  // tokens: of a launch
+  AttendArgsDevice attend_args(const AttendArgs& args, int64_t tokens) {
     AttendArgsDevice attend;
     attend.kv = kv_args(args.kv);
     attend.query = args.query, attend.output = args.output, attend.stride = args.stride;
     attend.tokens = static_cast<int>(tokens), attend.heads = static_cast<int>(args.heads), attend.window = static_cast<int>(args.window);
-    attend.scale = args.scale, attend.softcap = args.softcap, attend.place = places_of(args.stretches);
-    // The same split at every length, so that a recorded pass holds for all of them.
-    const int64_t blocks = args.kv.kv_heads * tokens, longest = (args.kv.capacity + kAttendShare - 1) / kAttendShare;
-    attend.splits = static_cast<int>(std::clamp<int64_t>(2 * multiprocessors_ / blocks, 1, std::min<int64_t>(longest, kMostSplits)));
+    attend.scale = args.scale, attend.softcap = args.softcap, attend.place = places_.of(args.stretches, stream_);
+    attend.splits = static_cast<int>(splits_of(args, tokens));
     if (attend.splits > 1) {
-      attend.partial = attend_partial_.get<float>(tokens * args.heads * attend.splits * (args.kv.head_dim + 2), generation_);
+      attend.partial = attend_partial_.get<float>(partial_floats(args, tokens, attend.splits), generation_);
       TQ_CHECK(tokens * args.heads <= kMostHeads);
       attend.arrived = attend_arrived_.as<uint32_t>();
     }
     return attend;
+  }
+  AttendArgsDevice attend_args(const AttendArgs& args) { return attend_args(args, tokens_of(args.stretches)); }
+  void attend_rows(const AttendArgs& args) {
+    const int64_t tokens = tokens_of(args.stretches), most = args.precision == Precision::kInvariant ? kInvariantRows : tokens;
+    AttendArgsDevice attend = attend_args(args, std::min(tokens, most));
+    for (int64_t first = 0; first < tokens; first += most) {
+      attend.tokens = static_cast<int>(std::min(most, tokens - first));
+      cuda::attend(attend, stream_);
+      attend.query += most * args.stride, attend.output += most * args.heads * args.kv.head_dim, attend.place += most;
+    }
   }
   // False where the tensor cores' kernel cannot.
   bool attend_prompts(const AttendArgs& args) {
@@ -372,7 +353,7 @@ class CudaBackend final : public Backend {
                              .softcap = args.softcap,
                              .kv = kv_args(args.kv)};
     if (!cuda::attends_prompt(prompts)) return false;
-    prompts.place = places_of(args.stretches);
+    prompts.place = places_.of(args.stretches, stream_);
     int32_t row = 0;
     for (const Stretch& stretch : args.stretches) {
       prompts.stretch[prompts.stretches++] = {.first_row = row, .tokens = static_cast<int32_t>(stretch.tokens)};
@@ -387,121 +368,10 @@ class CudaBackend final : public Backend {
     RotateArgs rotate;
     rotate.kv = kv_args(kv);
     rotate.kv.head_dim = static_cast<int>(args.head_dim);
-    rotate.inv_freq = on_device(args.inv_freq);
+    rotate.inv_freq = on_device(args.inv_freq).value();
     rotate.half = static_cast<int>(args.inv_freq.size()), rotate.magnitude = args.magnitude;
-    rotate.tokens = static_cast<int>(tokens_of(args.stretches)), rotate.place = places_of(args.stretches);
+    rotate.tokens = static_cast<int>(tokens_of(args.stretches)), rotate.place = places_.of(args.stretches, stream_);
     return rotate;
-  }
-
-  // Jobs of planes and of floats may stand side by side.
-  void multiply(const LinearArgs& args, const InputArgs& input, float* sum) {
-    std::vector<LinearJob> planes, dense;
-    for (LinearJob job : args.jobs) {
-      if (sum) job.output = sum;
-      (weights_of(job).is_planes ? planes : dense).push_back(job);
-    }
-    for (size_t i = 0; i < planes.size(); i += kMaxJobs)
-      multiply_planes(args, input, std::span(planes).subspan(i, std::min<size_t>(kMaxJobs, planes.size() - i)), sum != nullptr);
-    for (size_t i = 0; i < dense.size(); i += kMaxDenseJobs)
-      multiply_dense(args, input, std::span(dense).subspan(i, std::min<size_t>(kMaxDenseJobs, dense.size() - i)), sum != nullptr);
-  }
-
-  void multiply_planes(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds) {
-    if (args.precision == Precision::kFloat || args.tokens > kPlaneTokens) return multiply_decoded(args, input, jobs, adds);
-    bool wants_pairs = false;
-    for (const LinearJob& job : jobs) wants_pairs |= weights_of(job).wants_pairs;
-    const int64_t most = wants_pairs ? kMaxTokens / 2 : kMaxTokens;
-    for (int64_t first = 0; first < args.tokens; first += most) {
-      const int64_t count = std::min(most, args.tokens - first);
-      InputArgs part = input;
-      part.input += first * input.stride;
-      if (input.prologue == Prologue::kGated) part.other += first * input.stride;
-      std::vector<LinearJob> shifted(jobs.begin(), jobs.end());
-      for (LinearJob& job : shifted) job.output += first * job.matrix->rows();
-      plane_pass_.run(part, shifted, static_cast<int>(count), adds, generation_, stream_);
-    }
-  }
-
-  // Prompts: the input rotated, the planes decoded to half (float for kFloat), a GEMM.
-  void multiply_decoded(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds) {
-    const bool is_float = args.precision == Precision::kFloat;
-    const Weights& first = weights_of(jobs[0]);
-    const int64_t size = is_float ? 2 : 1;  // of elements, in halves
-    auto* rotated = input_.get<uint16_t>(args.tokens * first.columns * size, generation_);
-    cuda::rotate_input(quantize_args(first, input, static_cast<int>(args.tokens)), is_float ? nullptr : rotated,
-                       is_float ? reinterpret_cast<float*>(rotated) : nullptr, stream_);
-    for (const LinearJob& job : jobs) {
-      const Weights& weights = weights_of(job);
-      DecodeArgs decode = decode_args(weights);
-      auto* decoded = decoded_.get<uint16_t>(static_cast<int64_t>(weights.rows) * weights.columns * size, generation_);
-      if (is_float) decode.output = reinterpret_cast<float*>(decoded);
-      else decode.half_output = decoded;
-      cuda::decode(decode, stream_);
-      gemm(decoded, rotated, is_float ? CUDA_R_32F : CUDA_R_16F, weights, job, args.tokens, adds);
-    }
-  }
-
-  // output[T, R] (+)= input[T, C] · weight[R, C]^T + bias; in TF32 where the weights are trained.
-  void gemm(const void* weight, const void* input, cudaDataType type, const Weights& shape, const LinearJob& job, int64_t tokens,
-            bool adds) {
-    const float one = 1.0f, sum = adds ? 1.0f : 0.0f;
-    const cublasStatus_t status =
-        cublasGemmEx(blas_, CUBLAS_OP_T, CUBLAS_OP_N, shape.rows, static_cast<int>(tokens), shape.columns, &one, weight, type,
-                     shape.columns, input, type, shape.columns, &sum, job.output, CUDA_R_32F, shape.rows,
-                     shape.is_trainable ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
-    TQ_CHECK(status == CUBLAS_STATUS_SUCCESS);
-    if (job.bias) cuda::add_bias(job.output, job.bias, tokens, shape.rows, stream_);
-  }
-
-  void multiply_dense(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds) {
-    const int columns = weights_of(jobs[0]).columns;
-    const bool is_exact = args.precision == Precision::kFloat, is_few = args.tokens <= kMaxDenseTokens;
-    bool needs_float = is_few, needs_half = false;
-    for (const LinearJob& job : jobs) {
-      const bool is_half = weights_of(job).type == DenseType::kF16;
-      needs_float |= is_exact || !is_half;
-      needs_half |= !is_few && !is_exact && is_half;
-    }
-    const float* values = input.input;
-    if (needs_float && input.prologue != Prologue::kNone) {
-      auto* made = input_.get<float>(args.tokens * columns, generation_);
-      cuda::prepare_input(input, made, nullptr, static_cast<int>(args.tokens), columns, stream_);
-      values = made;
-    }
-    auto* halves = needs_half ? half_input_.get<uint16_t>(args.tokens * columns, generation_) : nullptr;
-    if (halves) cuda::prepare_input(input, nullptr, halves, static_cast<int>(args.tokens), columns, stream_);
-    if (is_few) return dense_pass(values, jobs, 0, static_cast<int>(args.tokens), adds);
-    for (const LinearJob& job : jobs) {
-      const Weights& weights = weights_of(job);
-      const bool is_half = weights.type == DenseType::kF16;
-      if (!is_half) {
-        gemm(weights.values.as<void>(), values, CUDA_R_32F, weights, job, args.tokens, adds);
-      } else if (!is_exact) {
-        gemm(weights.values.as<void>(), halves, CUDA_R_16F, weights, job, args.tokens, adds);
-      } else {
-        const int64_t count = static_cast<int64_t>(weights.rows) * weights.columns;
-        auto* wide = reinterpret_cast<float*>(decoded_.get<uint16_t>(2 * count, generation_));
-        cuda::widen(weights.values.as<void>(), wide, count, stream_);
-        gemm(wide, values, CUDA_R_32F, weights, job, args.tokens, adds);
-      }
-    }
-  }
-
-  void dense_pass(const float* values, std::span<const LinearJob> jobs, int64_t first, int tokens, bool adds) {
-    DenseArgs dense;
-    dense.columns = weights_of(jobs[0]).columns, dense.tokens = tokens, dense.adds = adds;
-    dense.input = values + first * dense.columns;
-    for (const LinearJob& job : jobs) {
-      const Weights& weights = weights_of(job);
-      dense.job[dense.jobs++] = {.weight = weights.values.as<void>(),
-                                 .bias = job.bias,
-                                 .output = job.output + first * weights.rows,
-                                 .rows = weights.rows,
-                                 .first_block = dense.blocks,
-                                 .type = weights.type};
-      dense.blocks += cuda::dense_blocks(weights.rows);
-    }
-    cuda::dense(dense, stream_);
   }
 
   std::string name_;
@@ -509,18 +379,18 @@ class CudaBackend final : public Backend {
   ThreadPool& threads_;
   cudaStream_t stream_ = nullptr;
   cublasHandle_t blas_ = nullptr;
-  DeviceMemory blas_workspace_, state_, attend_arrived_;  // state: token, argmax
-  std::span<const Stretch> pass_stretches_;
-  bool in_pass_ = false;
-  uint64_t generation_ = 0;  // grows when memory that a recording may use is freed
-  std::map<uint64_t, Recording> recordings_;
+  DeviceMemory blas_workspace_, number_, attend_arrived_;  // number: argmax
+  uint64_t generation_ = 0;                                // grows when memory that a recording may use is freed
+  Recordings recordings_;
+  Places places_{generation_};
   std::map<std::pair<const void*, int64_t>, std::weak_ptr<const Weights>> loaded_;
   std::map<const void*, Table> tables_;
   std::map<std::vector<float>, DeviceMemory> constants_;
   std::optional<CudaQuantizer> quantizer_;
   std::optional<CudaTraining> training_;
-  PlanePass plane_pass_;
-  Scratch tokens_, scores_, places_, attend_partial_, input_, half_input_, decoded_;
+  Products products_;
+  Ranking ranking_;
+  Scratch next_, scores_, attend_partial_;
 };
 
 }  // namespace

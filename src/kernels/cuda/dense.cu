@@ -98,10 +98,10 @@ __global__ void embed_dense_kernel(const void* table, DenseType type, const int3
 __global__ void set_places_kernel(const __grid_constant__ PlaceArgs args) {
   dependency_wait();
   const auto row = static_cast<int>(global_index());
-  if (row == 0 && args.token) *args.token = args.first_token;
   if (row >= args.rows) return;
   int i = args.stretches - 1;
   while (args.stretch[i].first_row > row) --i;
+  if (args.token) args.token[row] = args.stretch[i].token;
   args.place[row] = {args.stretch[i].pages, args.stretch[i].first_position + row - args.stretch[i].first_row};
 }
 
@@ -131,7 +131,8 @@ __global__ void rotate_store_kernel(const RotateArgs args) {
   store_row(args.kv, values, side + row_at(args.kv, place.pages, kv_head, position), lane);
 }
 
-// A warp two rows, 8 halves a lane and step; sums in float. The first steps' weights are under way before the input is waited for.
+// A warp two rows, 8 halves a lane and step; sums in float, in an order that is the same for any number of tokens. The first steps' weights
+// are under way before the input is waited for.
 constexpr int kDenseRows = 2, kDenseAhead = 4;
 template <int kTokens, typename Weight>
 struct DenseRows {
@@ -156,7 +157,7 @@ struct DenseRows {
       for (int r = 0; r < kDenseRows; ++r) {
         const auto* w = reinterpret_cast<const Weight*>(&raw[r]);
 #pragma unroll
-        for (int i = 0; i < kVector; ++i) sum[r][t] += static_cast<float>(w[i]) * x[i];
+        for (int i = 0; i < kVector; ++i) sum[r][t] = fmaf(static_cast<float>(w[i]), x[i], sum[r][t]);
       }
     }
   }
@@ -181,7 +182,7 @@ struct DenseRows {
     for (int k = lane; k < args.columns; k += 32)
       for (int r = 0; r < rows; ++r)
         for (int t = 0; t < kTokens; ++t)
-          sum[r][t] += static_cast<float>(weight[r * row_step + k]) * args.input[static_cast<int64_t>(t) * args.columns + k];
+          sum[r][t] = fmaf(static_cast<float>(weight[r * row_step + k]), args.input[static_cast<int64_t>(t) * args.columns + k], sum[r][t]);
   }
 };
 

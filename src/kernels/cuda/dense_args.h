@@ -14,13 +14,13 @@ struct Place {
 // A row's stretch in the arguments of the kernel that writes places.
 struct PlacedStretch {
   const int32_t* pages = nullptr;
-  int32_t first_row = 0, first_position = 0;
+  int32_t first_row = 0, first_position = 0, token = 0;  // token: of a stretch of one
 };
 constexpr int kMaxPlaced = 64;
 struct PlaceArgs {
   Place* place = nullptr;    // [rows]
-  int32_t* token = nullptr;  // null: none
-  int32_t first_token = 0, rows = 0, stretches = 0;
+  int32_t* token = nullptr;  // [rows], or null where stretches have several
+  int32_t rows = 0, stretches = 0;
   PlacedStretch stretch[kMaxPlaced];  // ascending rows; the first is 0
 };
 

@@ -25,17 +25,20 @@ class DeviceMemory {
   }
   ~DeviceMemory() { cudaFree(data_); }
 
-  // Errors: kNoResource, with what the card has and what was asked for.
+  // Errors: kNoResource, with what the card has and what was asked for. Large regions leave the driver some memory: it loads kernels when
+  // they are first launched, and takes more for recorded passes.
   static Result<DeviceMemory> allocate(uint64_t bytes) {
+    constexpr uint64_t kLarge = uint64_t{1} << 20, kSpare = uint64_t{128} << 20;
     DeviceMemory memory;
     if (bytes == 0) return memory;
-    if (cudaMalloc(&memory.data_, bytes) == cudaSuccess) {
+    size_t free = 0, total = 0;
+    const bool has_room = bytes < kLarge || cudaMemGetInfo(&free, &total) != cudaSuccess || free >= bytes + kSpare;
+    if (has_room && cudaMalloc(&memory.data_, bytes) == cudaSuccess) {
       memory.bytes_ = bytes;
       return memory;
     }
     (void)cudaGetLastError();  // the next call must not report it again
     memory.data_ = nullptr;
-    size_t free = 0, total = 0;
     (void)cudaMemGetInfo(&free, &total);
     return fail(ErrorCode::kNoResource,
                 "the card has {:.2f} of its {:.2f} GB free, {:.2f} GB more are needed; take fewer bits, a shorter context or --backend cpu",

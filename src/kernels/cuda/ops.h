@@ -33,6 +33,20 @@ void dense(const DenseArgs& args, cudaStream_t stream);  // up to kMaxDenseToken
 void read_only(const void* memory, uint64_t bytes, int32_t* sink, int blocks, cudaStream_t stream);
 void argmax(const float* values, int count, int32_t* index, cudaStream_t stream);
 
+// Of RankArgs: RankOut has the layout of Ranked, the state the values of RankState.
+struct RankOut {
+  float value = 0;
+  int32_t index = 0;
+};
+constexpr int kMostRankCount = 512, kRankDone = 0, kRankUnknown = 1, kRankNotFinite = 2;
+struct RankJob {
+  const float* values = nullptr;  // [rows, width]
+  int width = 0, count = 0;       // count: up to kMostRankCount and to width
+  RankOut* ranked = nullptr;      // [rows, count]
+  int32_t* state = nullptr;       // [rows]
+};
+void rank(const RankJob& args, int rows, cudaStream_t stream);
+
 // Of ScoreArgs: out has the layout of TokenScore.
 struct ScoreOut {
   double loss = 0, reference_loss = 0, divergence = 0;

@@ -7,6 +7,22 @@ namespace {
 
 constexpr int kMostRanges = 1 << 17;  // of the matrices of a launch: 4 million rows
 
+const Weights& first_weights(std::span<const LinearJob> jobs) { return *static_cast<const CudaMatrix&>(*jobs[0].matrix).weights; }
+
+PlaneArgs plane_args(std::span<const LinearJob> jobs) {
+  PlaneArgs args;
+  int tiles = 0, ranges = 0;
+  for (const LinearJob& job : jobs) {
+    PlaneJob& planes = args.job[args.jobs++];
+    planes = static_cast<const CudaMatrix&>(*job.matrix).weights->planes;
+    planes.bias = job.bias, planes.output = job.output;
+    planes.first_tile = tiles, planes.first_range = ranges;
+    tiles += planes.tile_count(), ranges += planes.range_count();
+  }
+  TQ_CHECK(ranges <= kMostRanges);
+  return args;
+}
+
 }  // namespace
 
 QuantizeArgs quantize_args(const Weights& weights, const InputArgs& input, int tokens) {
@@ -37,34 +53,43 @@ bool PlanePass::run_rows(const QuantizeArgs& input, std::span<const LinearJob> j
   return plan_rows(shapes, args.jobs, args.groups, multiprocessors_, args.owners) && plane_rows(args, stream);
 }
 
-void PlanePass::run(const InputArgs& input, std::span<const LinearJob> jobs, int tokens, bool adds, uint64_t& generation,
+PlanePlan PlanePass::plan(const PlaneArgs& args, int columns, int tokens, bool is_invariant) const {
+  const PlaneJob& last = args.job[args.jobs - 1];
+  return plan_planes(columns, last.first_tile + last.tile_count(), is_invariant ? kInvariantTokens : tokens, multiprocessors_);
+}
+
+Status PlanePass::reserve(const PlanePlan& plan, uint64_t& generation) {
+  constexpr int64_t kFloat = sizeof(float);
+  const int64_t values = static_cast<int64_t>(plan.split.groups) * plan.form.tokens;
+  TQ_TRY(partial_.reserve(plan.partial_floats() * kFloat, generation));
+  TQ_TRY(totals_.reserve(2 * plan.split.slices * kFloat, generation));
+  if (plan.rounds) return {};
+  TQ_TRY(words_.reserve(static_cast<int64_t>(plan.split.groups) * plan.form.products() * 64 * kFloat, generation));
+  return scales_.reserve(2 * values * kFloat, generation);
+}
+
+Status PlanePass::reserve(std::span<const LinearJob> jobs, int tokens, bool is_invariant, uint64_t& generation) {
+  return reserve(plan(plane_args(jobs), first_weights(jobs).columns, tokens, is_invariant), generation);
+}
+
+void PlanePass::run(const InputArgs& input, std::span<const LinearJob> jobs, int tokens, bool is_invariant, bool adds, uint64_t& generation,
                     cudaStream_t stream) {
-  PlaneArgs args;
-  int tiles = 0, ranges = 0;
-  for (const LinearJob& job : jobs) {
-    PlaneJob& planes = args.job[args.jobs++];
-    planes = static_cast<const CudaMatrix&>(*job.matrix).weights->planes;
-    planes.bias = job.bias, planes.output = job.output;
-    planes.first_tile = tiles, planes.first_range = ranges;
-    tiles += planes.tile_count(), ranges += planes.range_count();
-  }
-  TQ_CHECK(ranges <= kMostRanges);
-  const Weights& first = *static_cast<const CudaMatrix&>(*jobs[0].matrix).weights;
-  if (tokens == 1 && has_clusters_ && run_rows(quantize_args(first, input, 1), jobs, adds, stream)) return;
-  const PlanePlan plan = plan_planes(first.columns, tiles, tokens, multiprocessors_);
-  args.tokens = tokens, args.split = plan.split, args.adds = adds;
-  args.partial = partial_.get<float>(plan.partial_floats(), generation);
-  args.totals = totals_.get<float>(2 * plan.split.slices, generation);
-  args.arrived = arrived_.as<uint32_t>();
+  const Weights& first = first_weights(jobs);
   QuantizeArgs rounding = quantize_args(first, input, tokens);
+  if (tokens == 1 && !is_invariant && has_clusters_ && run_rows(rounding, jobs, adds, stream)) return;
+  PlaneArgs args = plane_args(jobs);
+  const PlanePlan plan = this->plan(args, first.columns, tokens, is_invariant);
+  TQ_CHECK(reserve(plan, generation));
+  args.tokens = tokens, args.split = plan.split, args.adds = adds;
+  args.partial = partial_.as<float>(), args.totals = totals_.as<float>();
+  args.arrived = arrived_.as<uint32_t>();
   rounding.form = plan.form;
   if (plan.rounds) {
     args.input = rounding;
   } else {
-    const int64_t values = static_cast<int64_t>(first.groups) * plan.form.tokens;
-    args.activations.words = words_.get<uint32_t>(static_cast<int64_t>(first.groups) * plan.form.products() * 64, generation);
-    args.activations.scales = scales_.get<float>(2 * values, generation);
-    args.activations.sums = args.activations.scales + values;
+    args.activations.words = words_.as<uint32_t>();
+    args.activations.scales = scales_.as<float>();
+    args.activations.sums = args.activations.scales + static_cast<int64_t>(plan.split.groups) * plan.form.tokens;
     rounding.output = args.activations;
     quantize(rounding, stream);
   }

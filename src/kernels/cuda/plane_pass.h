@@ -18,12 +18,18 @@ class PlanePass {
 
   // Errors: kNoResource.
   Status open();
-  // jobs: up to kMaxJobs, of CudaMatrix. adds: to the outputs. generation: grows when memory that a recording may use has gone.
-  void run(const InputArgs& input, std::span<const LinearJob> jobs, int tokens, bool adds, uint64_t& generation, cudaStream_t stream);
+  // jobs: up to kMaxJobs, of CudaMatrix. is_invariant: up to kInvariantTokens, each with the same bits whatever the others are. adds: to
+  // the outputs. generation: grows when memory that a recording may use has gone.
+  void run(const InputArgs& input, std::span<const LinearJob> jobs, int tokens, bool is_invariant, bool adds, uint64_t& generation,
+           cudaStream_t stream);
+  // Memory for run(). Errors: kNoResource.
+  Status reserve(std::span<const LinearJob> jobs, int tokens, bool is_invariant, uint64_t& generation);
 
  private:
   // One token by thread blocks that own rows; false where that is not possible.
   bool run_rows(const QuantizeArgs& input, std::span<const LinearJob> jobs, bool adds, cudaStream_t stream) const;
+  PlanePlan plan(const PlaneArgs& args, int columns, int tokens, bool is_invariant) const;
+  Status reserve(const PlanePlan& plan, uint64_t& generation);
 
   int multiprocessors_;
   bool has_clusters_;

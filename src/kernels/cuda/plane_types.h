@@ -21,8 +21,9 @@ namespace tq::cuda {
 constexpr int kTileRows = 16;
 constexpr int kGroupColumns = 256;  // of a tile; they share a scale of the activations
 constexpr int kTileBytes = 512;
-constexpr int kMaxJobs = 4;    // matrices that one launch multiplies with the same input
-constexpr int kMaxTokens = 8;  // of one launch
+constexpr int kMaxJobs = 4;          // matrices that one launch multiplies with the same input
+constexpr int kMaxTokens = 8;        // of one launch
+constexpr int kInvariantTokens = 4;  // of one launch where every token has the same bits in every batch: the form of four, whole or not
 constexpr int kMaxTaps = 24;
 constexpr int kRangeRows = 32;       // rows that share a rate
 constexpr int kRates = 9;            // rates 0 (unused) to 8

@@ -18,7 +18,8 @@ __device__ __forceinline__ float activate(int kind, float x) { return kind == 0 
 // A thread's part of the sum of squares of a row, which `threads` threads share.
 __device__ __forceinline__ float squares(const float* row, int columns, int thread, int threads) {
   float sum = 0.0f;
-  const int vectors = reinterpret_cast<uintptr_t>(row) % sizeof(float4) == 0 ? columns / 4 : 0;
+  // The same order for every row of a batch.
+  const int vectors = columns % 4 == 0 && reinterpret_cast<uintptr_t>(row) % sizeof(float4) == 0 ? columns / 4 : 0;
 #pragma unroll 8
   for (int i = thread; i < vectors; i += threads) {
     const float4 x = reinterpret_cast<const float4*>(row)[i];

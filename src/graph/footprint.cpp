@@ -1,0 +1,94 @@
+#include "graph/footprint.h"
+
+#include <algorithm>
+#include <map>
+
+#include "codec/grid/grid.h"
+
+namespace tq {
+namespace {
+
+constexpr uint64_t kPage = uint64_t{2} << 20;  // that a card gives large regions in; small ones share pages
+constexpr uint64_t kShare = 512;
+constexpr uint64_t kFixed = 640'000'000;
+
+// As the kernels have them (kernels/cuda/plane_types.h, products.cpp).
+constexpr int64_t kTileRows = 16, kGroupColumns = 256, kTileBytes = 512, kTilePadding = 128, kSliceGroups = 16, kPassTokens = 8,
+                  kPlaneTokens = 32, kMostDecoded = int64_t{64} << 20;
+
+uint64_t on_card(int64_t bytes) {
+  const auto count = static_cast<uint64_t>(bytes);
+  const uint64_t unit = count < kPage / 2 ? kShare : kPage;
+  return (count + unit - 1) / unit * unit;
+}
+
+int64_t groups_of(int64_t columns) { return (columns + kGroupColumns - 1) / kGroupColumns; }
+
+uint64_t weight_bytes(const CardMatrix& matrix) {
+  if (matrix.plane_rows == 0) return on_card(matrix.rows * matrix.columns * 2);
+  const int64_t tiles = (matrix.plane_rows + kTilePadding - 1) / kTilePadding * kTilePadding / kTileRows;
+  const int64_t ranges = (matrix.rows + 31) / 32;
+  return on_card(tiles * groups_of(matrix.columns) * kTileBytes) + on_card(matrix.rows * 2) + on_card(ranges) + on_card(ranges * 4) +
+         on_card(tiles * 8) + on_card(matrix.columns / 8) + on_card(9 * 24 * 4);
+}
+
+// Between the kernels of a product: the input as halves and decoded weights of a prompt; the sums of plane rows of a few tokens.
+uint64_t product_bytes(const ModelSpec& spec, const std::vector<CardMatrix>& matrices, const Network::Size& size) {
+  int64_t input = 0, decoded = 0, partial = 0;
+  std::map<std::string, int64_t> tiles;  // of a tap
+  for (const CardMatrix& each : matrices) {
+    if (each.tap.empty()) continue;  // an embedding
+    const bool is_head = each.tap == spec.head.tap;
+    const int64_t tokens = is_head ? size.head_rows : size.rows;
+    if (each.plane_rows == 0 || tokens > kPlaneTokens) input = std::max(input, tokens * each.columns * 2);
+    if (each.plane_rows == 0) continue;
+    if (tokens > kPlaneTokens && size.precision != Precision::kInvariant)
+      decoded = std::max(decoded, std::min(each.rows * each.columns, kMostDecoded) * 2);
+    int64_t& all = tiles[each.tap];
+    all += (each.plane_rows + kTileRows - 1) / kTileRows;
+    const int64_t slices = (groups_of(each.columns) + kSliceGroups - 1) / kSliceGroups;
+    partial = std::max(partial, slices * std::min(tokens, kPassTokens) * all * kTileRows * 4);
+  }
+  return on_card(input) + on_card(decoded) + on_card(partial);
+}
+
+}  // namespace
+
+CardFootprint card_footprint(const ModelSpec& spec, const std::vector<CardMatrix>& matrices, const Network::Size& size, uint64_t kv_bytes) {
+  CardFootprint out{.keys_values = on_card(static_cast<int64_t>(kv_bytes)), .fixed = kFixed};
+  for (const CardMatrix& matrix : matrices) out.weights += weight_bytes(matrix);
+  for (const auto& layer : spec.layers)
+    for (const Block& block : layer) {
+      out.weights += on_card(block.pre.width * 4) * (block.post ? 2 : 1);
+      for (const Linear* linear : linears(block))
+        if (linear->bias) out.weights += on_card(linear->out * 4) * static_cast<uint64_t>(std::max<int64_t>(1, linear->experts));
+    }
+  out.working = product_bytes(spec, matrices, size);
+  for (const int64_t floats : forward_floats(spec, size.rows, size.head_rows)) out.working += on_card(floats * 4);
+  out.working += on_card(size.rows * spec.hidden * 4) + on_card(size.head_rows * spec.vocabulary * 4);
+  return out;
+}
+
+std::vector<CardMatrix> card_matrices(const Model& model) {
+  std::vector<CardMatrix> out;
+  const auto add = [&](const std::string& name, const std::string& tap) {
+    const PackedTensor* tensor = model.find(name + ".weight");
+    if (!tensor) return;
+    const size_t dims = tensor->shape.size();
+    const int64_t experts = dims == 3 ? tensor->shape[0] : 1;
+    for (int64_t e = 0; e < experts; ++e) {
+      CardMatrix matrix{.name = name,
+                        .tap = experts > 1 ? fmt::format("{}.{}", tap, e) : tap,
+                        .rows = tensor->shape[dims - 2],
+                        .columns = tensor->columns()};
+      if (tensor->codec == CodecId::kGrid) matrix.plane_rows = grid::open(*tensor, e).layout.plane_rows;
+      out.push_back(std::move(matrix));
+    }
+  };
+  for (const Linear* linear : linears(model.spec)) add(linear->name, linear->tap);
+  add(model.spec.head.name, model.spec.head.tap);
+  if (model.spec.embedding != model.spec.head.name) add(model.spec.embedding, "");
+  return out;
+}
+
+}  // namespace tq

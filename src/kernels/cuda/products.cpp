@@ -1,0 +1,209 @@
+#include "kernels/cuda/products.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace tq::cuda {
+namespace {
+
+constexpr int64_t kMostDecoded = int64_t{64} << 20;  // weights at a time
+constexpr int64_t kBandRows = 128;                   // of which bands of them are multiples
+
+// Rows that are decoded at a time.
+int64_t band_rows(const Matrix& matrix) {
+  return std::min(matrix.rows(), std::max(kBandRows, kMostDecoded / matrix.columns() / kBandRows * kBandRows));
+}
+
+const Weights& weights_of(const LinearJob& job) { return *static_cast<const CudaMatrix&>(*job.matrix).weights; }
+
+// Calls `each` with runs of at most `most` jobs.
+template <typename Each>
+void in_runs(const std::vector<LinearJob>& jobs, size_t most, const Each& each) {
+  for (size_t i = 0; i < jobs.size(); i += most) each(std::span(jobs).subspan(i, std::min(most, jobs.size() - i)));
+}
+
+// Jobs of planes and of floats may stand side by side.
+struct Kinds {
+  std::vector<LinearJob> planes, dense;
+
+  explicit Kinds(std::span<const LinearJob> jobs, float* sum = nullptr) {
+    for (LinearJob job : jobs) {
+      if (sum) job.output = sum;
+      (weights_of(job).is_planes ? planes : dense).push_back(job);
+    }
+  }
+};
+
+bool is_decoded(int64_t tokens, Precision precision) {
+  return precision == Precision::kFloat || (tokens > kPlaneTokens && precision != Precision::kInvariant);
+}
+
+// Of planes, in one launch.
+int64_t most_tokens(std::span<const LinearJob> jobs, Precision precision) {
+  if (precision == Precision::kInvariant) return kInvariantTokens;
+  const bool wants_pairs = std::any_of(jobs.begin(), jobs.end(), [](const LinearJob& job) { return weights_of(job).wants_pairs; });
+  return wants_pairs ? kMaxTokens / 2 : kMaxTokens;
+}
+
+// Multiplied without cuBLAS.
+bool is_few(int64_t tokens, Precision precision) { return tokens <= kMaxDenseTokens || precision == Precision::kInvariant; }
+
+}  // namespace
+
+Status Products::open(cublasHandle_t blas, cudaStream_t stream) {
+  blas_ = blas, stream_ = stream;
+  return plane_pass_.open();
+}
+
+void Products::run(const LinearArgs& args, const InputArgs& input, float* sum) {
+  const Kinds kinds(args.jobs, sum);
+  in_runs(kinds.planes, kMaxJobs, [&](auto jobs) { multiply_planes(args, input, jobs, sum != nullptr); });
+  in_runs(kinds.dense, kMaxDenseJobs, [&](auto jobs) { multiply_dense(args, input, jobs, sum != nullptr); });
+}
+
+Status Products::reserve(std::span<const LinearJob> jobs, int64_t rows, Precision precision) {
+  const Kinds kinds(jobs);
+  Status status;
+  in_runs(kinds.planes, kMaxJobs, [&](auto run) {
+    if (status && is_decoded(rows, precision)) status = reserve(decoded_needs(run, rows, precision));
+    const int64_t most = std::min(rows, most_tokens(run, precision));
+    for (int64_t tokens = 1; status && precision != Precision::kFloat && tokens <= most; ++tokens)
+      status = plane_pass_.reserve(run, static_cast<int>(tokens), precision == Precision::kInvariant, generation_);
+  });
+  in_runs(kinds.dense, kMaxDenseJobs, [&](auto run) {
+    for (const int64_t tokens : {std::min<int64_t>(rows, kMaxDenseTokens), rows})
+      if (status) status = reserve(dense_needs(run, tokens, precision));
+  });
+  return status;
+}
+
+Status Products::reserve(const Needs& needs) {
+  TQ_TRY(input_.reserve(needs.input, generation_));
+  TQ_TRY(half_input_.reserve(needs.half_input, generation_));
+  return decoded_.reserve(needs.decoded, generation_);
+}
+
+void Products::multiply_planes(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds) {
+  if (is_decoded(args.tokens, args.precision)) return multiply_decoded(args, input, jobs, adds);
+  const int64_t most = most_tokens(jobs, args.precision);
+  for (int64_t first = 0; first < args.tokens; first += most) {
+    const int64_t count = std::min(most, args.tokens - first);
+    InputArgs part = input;
+    part.input += first * input.stride;
+    if (input.prologue == Prologue::kGated) part.other += first * input.stride;
+    std::vector<LinearJob> shifted(jobs.begin(), jobs.end());
+    for (LinearJob& job : shifted) job.output += first * job.matrix->rows();
+    plane_pass_.run(part, shifted, static_cast<int>(count), args.precision == Precision::kInvariant, adds, generation_, stream_);
+  }
+}
+
+Products::Needs Products::decoded_needs(std::span<const LinearJob> jobs, int64_t tokens, Precision precision) {
+  const int64_t size = precision == Precision::kFloat ? sizeof(float) : sizeof(uint16_t);
+  Needs needs{.input = tokens * weights_of(jobs[0]).columns * size};
+  for (const LinearJob& job : jobs) needs.decoded = std::max(needs.decoded, band_rows(*job.matrix) * job.matrix->columns() * size);
+  return needs;
+}
+
+// Prompts: the input rotated, the planes decoded to half (float for kFloat), a GEMM; a band of rows after the other.
+void Products::multiply_decoded(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds) {
+  const bool is_float = args.precision == Precision::kFloat;
+  const Needs needs = decoded_needs(jobs, args.tokens, args.precision);
+  auto* rotated = input_.get<std::byte>(needs.input, generation_);
+  auto* decoded = decoded_.get<std::byte>(needs.decoded, generation_);
+  cuda::rotate_input(quantize_args(weights_of(jobs[0]), input, static_cast<int>(args.tokens)), is_float ? nullptr : rotated,
+                     is_float ? reinterpret_cast<float*>(rotated) : nullptr, stream_);
+  for (const LinearJob& job : jobs) {
+    const Weights& weights = weights_of(job);
+    DecodeArgs decode = decode_args(weights);
+    if (is_float) decode.output = reinterpret_cast<float*>(decoded);
+    else decode.half_output = decoded;
+    const int64_t band = band_rows(*job.matrix);
+    for (int64_t first = 0; first < weights.rows; first += band) {
+      decode.first = static_cast<int>(first), decode.count = static_cast<int>(std::min(band, weights.rows - first));
+      cuda::decode(decode, stream_);
+      gemm({.weight = decoded, .input = rotated, .type = is_float ? CUDA_R_32F : CUDA_R_16F, .first = first, .rows = decode.count}, job,
+           args.tokens, adds);
+    }
+    add_bias(job, args.tokens);
+  }
+}
+
+// output[T, rows of the part] (+)= input[T, C] · weight[rows of the part, C]^T; in TF32 where the weights are trained.
+void Products::gemm(const Part& part, const LinearJob& job, int64_t tokens, bool adds) {
+  const float one = 1.0f, sum = adds ? 1.0f : 0.0f;
+  const Weights& weights = weights_of(job);
+  const cublasStatus_t status =
+      cublasGemmEx(blas_, CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(part.rows), static_cast<int>(tokens), weights.columns, &one,
+                   part.weight, part.type, weights.columns, part.input, part.type, weights.columns, &sum, job.output + part.first,
+                   CUDA_R_32F, weights.rows, weights.is_trainable ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+  TQ_CHECK(status == CUBLAS_STATUS_SUCCESS);
+}
+
+void Products::add_bias(const LinearJob& job, int64_t tokens) const {
+  if (job.bias) cuda::add_bias(job.output, job.bias, tokens, static_cast<int>(job.matrix->rows()), stream_);
+}
+
+Products::Needs Products::dense_needs(std::span<const LinearJob> jobs, int64_t tokens, Precision precision) {
+  const bool is_exact = precision == Precision::kFloat, few = is_few(tokens, precision);
+  const int64_t values = tokens * weights_of(jobs[0]).columns;
+  Needs needs;
+  for (const LinearJob& job : jobs) {
+    const bool is_half = weights_of(job).type == DenseType::kF16;
+    if (few || is_exact || !is_half) needs.input = values * static_cast<int64_t>(sizeof(float));
+    if (!few && !is_exact && is_half) needs.half_input = values * static_cast<int64_t>(sizeof(uint16_t));
+    if (!few && is_exact && is_half)
+      needs.decoded = std::max(needs.decoded, job.matrix->rows() * job.matrix->columns() * static_cast<int64_t>(sizeof(float)));
+  }
+  return needs;
+}
+
+void Products::multiply_dense(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds) {
+  const int columns = weights_of(jobs[0]).columns, tokens = static_cast<int>(args.tokens);
+  const Needs needs = dense_needs(jobs, args.tokens, args.precision);
+  const float* values = input.input;
+  if (needs.input > 0 && input.prologue != Prologue::kNone) {
+    auto* made = reinterpret_cast<float*>(input_.get<std::byte>(needs.input, generation_));
+    cuda::prepare_input(input, made, nullptr, tokens, columns, stream_);
+    values = made;
+  }
+  if (is_few(args.tokens, args.precision)) {
+    for (int64_t first = 0; first < args.tokens; first += kMaxDenseTokens)
+      dense_pass(values, jobs, first, std::min<int64_t>(kMaxDenseTokens, args.tokens - first), adds);
+    return;
+  }
+  auto* halves = half_input_.get<std::byte>(needs.half_input, generation_);
+  auto* wide = reinterpret_cast<float*>(decoded_.get<std::byte>(needs.decoded, generation_));
+  if (needs.half_input > 0) cuda::prepare_input(input, nullptr, halves, tokens, columns, stream_);
+  for (const LinearJob& job : jobs) {
+    const Weights& weights = weights_of(job);
+    Part part{.weight = weights.values.as<void>(), .input = values, .type = CUDA_R_32F, .rows = weights.rows};
+    if (weights.type == DenseType::kF16 && args.precision != Precision::kFloat) {
+      part.input = halves, part.type = CUDA_R_16F;
+    } else if (weights.type == DenseType::kF16) {
+      cuda::widen(part.weight, wide, static_cast<int64_t>(weights.rows) * weights.columns, stream_);
+      part.weight = wide;
+    }
+    gemm(part, job, args.tokens, adds);
+    add_bias(job, args.tokens);
+  }
+}
+
+// Up to kMaxDenseTokens from the `first` on.
+void Products::dense_pass(const float* values, std::span<const LinearJob> jobs, int64_t first, int64_t tokens, bool adds) {
+  DenseArgs dense;
+  dense.columns = weights_of(jobs[0]).columns, dense.tokens = static_cast<int>(tokens), dense.adds = adds;
+  dense.input = values + first * dense.columns;
+  for (const LinearJob& job : jobs) {
+    const Weights& weights = weights_of(job);
+    dense.job[dense.jobs++] = {.weight = weights.values.as<void>(),
+                               .bias = job.bias,
+                               .output = job.output + first * weights.rows,
+                               .rows = weights.rows,
+                               .first_block = dense.blocks,
+                               .type = weights.type};
+    dense.blocks += cuda::dense_blocks(weights.rows);
+  }
+  cuda::dense(dense, stream_);
+}
+
+}  // namespace tq::cuda
