@@ -201,22 +201,31 @@ int most_shared_bytes() {
 }
 
 template <int kTokens, int kUnits>
-bool start(BandArgs args, cudaStream_t stream) {
-  const int shared_bytes = BandLinear<kTokens, kUnits>::shared_bytes(args.most_steps);
-  if (shared_bytes > most_shared_bytes()) return false;
+void start(BandArgs args, cudaStream_t stream) {
   for (int m = 0; m < args.jobs; ++m)
     args.first_block[m + 1] = args.first_block[m] + (args.job[m].rows + kUnits * kBandRows - 1) / (kUnits * kBandRows);
-  launch(&band_linear_kernel<kTokens, kUnits>, dim3(static_cast<unsigned>(args.first_block[args.jobs])), kWarps * 32, shared_bytes, stream,
-         args);
-  return true;
+  launch(&band_linear_kernel<kTokens, kUnits>, dim3(static_cast<unsigned>(args.first_block[args.jobs])), kWarps * 32,
+         BandLinear<kTokens, kUnits>::shared_bytes(args.most_steps), stream, args);
+}
+
+// Calls `use` with the form for so many tokens.
+template <typename Use>
+auto with_form(int tokens, const Use& use) {
+  if (tokens <= 16) return use.template operator()<16, 2>();
+  if (tokens <= 32) return use.template operator()<32, 2>();
+  return use.template operator()<64, 4>();
 }
 
 }  // namespace
 
-bool band_linear(const BandArgs& args, cudaStream_t stream) {
-  if (args.tokens <= 16) return start<16, 2>(args, stream);
-  if (args.tokens <= 32) return start<32, 2>(args, stream);
-  return start<64, 4>(args, stream);
+bool fits_band_linear(const BandArgs& args) {
+  return with_form(args.tokens, [&]<int kTokens, int kUnits>() {
+    return BandLinear<kTokens, kUnits>::shared_bytes(args.most_steps) <= most_shared_bytes();
+  });
+}
+
+void band_linear(const BandArgs& args, cudaStream_t stream) {
+  with_form(args.tokens, [&]<int kTokens, int kUnits>() { start<kTokens, kUnits>(args, stream); });
 }
 
 }  // namespace tq::cuda
