@@ -93,6 +93,15 @@ TEST_F(CudaBackend, ManyRowsAreSharedOutAmongAllMultiprocessors) {
   EXPECT_LT(relative(multiply(*cuda_, tensor, 1, Precision::kInt8), expected), 1e-4);
 }
 
+// Their rows are decoded a band after the other; few tokens take the planes as they are.
+TEST_F(CudaBackend, LargeMatricesAreDecodedInBands) {
+  constexpr int64_t kRows = 7500, kColumns = 9216;
+  const PackedTensor tensor = random_grid(kRows, kColumns, std::vector<uint8_t>(235, 2));
+  auto many = multiply(*cuda_, tensor, 40, Precision::kInt8);
+  many.resize(4 * kRows);
+  EXPECT_LT(relative(many, multiply(*cuda_, tensor, 4, Precision::kInt8)), kHalfLimit);
+}
+
 // Norm, product, sum in one go, with three matrices of different codecs.
 TEST_F(CudaBackend, FusedProductsAreTheirParts) {
   constexpr int64_t kColumns = 512;
