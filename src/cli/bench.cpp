@@ -1,5 +1,8 @@
 #include <algorithm>
 
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
 #include "base/hash.h"
 #include "cli/build_id.h"
 #include "cli/command.h"

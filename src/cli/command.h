@@ -6,12 +6,14 @@
 #include <memory>
 #include <string>
 
-#include <CLI/CLI.hpp>
-
 #include "artifact/model.h"
 #include "base/context.h"
 #include "base/cpu.h"
 #include "kernels/backend.h"
+
+namespace CLI {
+class App;
+}
 
 namespace tq::cli {
 

@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <filesystem>
 
+#include <CLI/CLI.hpp>
+
 #include "base/output_file.h"
 #include "cli/artifact_page.h"
 #include "cli/build_id.h"

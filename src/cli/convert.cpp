@@ -1,3 +1,5 @@
+#include <CLI/CLI.hpp>
+
 #include "cli/command.h"
 #include "convert/export_hf.h"
 #include "convert/import.h"

@@ -1,3 +1,5 @@
+#include <CLI/CLI.hpp>
+
 #include "base/output_file.h"
 #include "cli/command.h"
 #include "cli/measure.h"

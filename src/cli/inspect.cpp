@@ -1,6 +1,8 @@
 #include <cmath>
 #include <map>
 
+#include <CLI/CLI.hpp>
+
 #include "artifact/reader.h"
 #include "cli/command.h"
 #include "convert/import.h"

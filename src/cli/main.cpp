@@ -4,6 +4,8 @@
 #include <numeric>
 #include <system_error>
 
+#include <CLI/CLI.hpp>
+
 #include "cli/command.h"
 
 namespace {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include <CLI/CLI.hpp>
+
 #include "base/mapped_file.h"
 #include "convert/import.h"
 #include "eval/summary.h"

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include <CLI/CLI.hpp>
+
 #include "base/mapped_file.h"
 #include "cli/artifact_page.h"
 #include "cli/build_id.h"

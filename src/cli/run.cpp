@@ -4,6 +4,8 @@
 #include <iostream>
 #include <random>
 
+#include <CLI/CLI.hpp>
+
 #include "base/mapped_file.h"
 #include "cli/command.h"
 #include "cli/talk.h"

@@ -3,6 +3,8 @@
 
 #include <chrono>
 
+#include <CLI/CLI.hpp>
+
 #include "cli/command.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cuda/cuda_backend.h"

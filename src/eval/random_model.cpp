@@ -4,6 +4,8 @@
 #include <array>
 #include <cmath>
 
+#include <fmt/format.h>
+
 #include "base/float16.h"
 #include "base/hash.h"
 #include "base/rng.h"

@@ -2,6 +2,7 @@
 
 #include <unordered_set>
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "io/text.h"
