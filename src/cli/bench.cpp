@@ -1,7 +1,7 @@
 #include <algorithm>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "base/hash.h"
 #include "cli/build_id.h"
