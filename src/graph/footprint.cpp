@@ -40,7 +40,7 @@ uint64_t product_bytes(const ModelSpec& spec, const std::vector<CardMatrix>& mat
     if (each.tap.empty()) continue;  // an embedding
     const bool is_head = each.tap == spec.head.tap;
     const int64_t tokens = is_head ? size.head_rows : size.rows;
-    if (each.plane_rows == 0 || tokens > kPassTokens) input = std::max(input, tokens * each.columns * 2);
+    if (each.plane_rows == 0 || tokens > kPlaneTokens) input = std::max(input, tokens * each.columns * 2);
     if (each.plane_rows == 0) continue;
     if (tokens > kPlaneTokens && size.precision != Precision::kInvariant)
       decoded = std::max(decoded, std::min(each.rows * each.columns, kMostDecoded) * 2);

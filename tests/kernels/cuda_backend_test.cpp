@@ -75,18 +75,6 @@ TEST_F(CudaBackend, BandsDecodeToTheHalvesOfTheirRows) {
     }
 }
 
-// Up to 64 tokens bands are decoded in registers: all forms, several slices of the columns, a rate that has no room for 64 tokens.
-TEST_F(CudaBackend, BandsMultiplyFewTokensInRegisters) {
-  for (const auto& rates : {std::vector<uint8_t>{2, 3, 4, 5, 6, 7, 7}, {3, 3, 3, 3, 3, 3, 3}, {8, 3, 2, 8, 4, 2, 8}})
-    for (const int64_t columns : {40, 768, 2056})
-      for (const int64_t tokens : {9, 16, 17, 33, 64, 65}) {
-        const PackedTensor tensor = random_grid(208, columns, rates);
-        const auto expected = multiply(*ref_, tensor, tokens, Precision::kFloat);
-        EXPECT_LT(relative(multiply(*cuda_, tensor, tokens, Precision::kInt8), expected), kHalfLimit)
-            << int{rates[0]} << " " << columns << " " << tokens;
-      }
-}
-
 TEST_F(CudaBackend, ManyRowsAreSharedOutAmongAllMultiprocessors) {
   const PackedTensor tensor = random_grid(9000, 512, std::vector<uint8_t>(282, 4));
   const auto expected = multiply(*ref_, tensor, 1, Precision::kFloat);

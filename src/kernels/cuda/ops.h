@@ -3,7 +3,6 @@
 
 #include <cuda_runtime_api.h>
 
-#include "kernels/cuda/band_linear.h"
 #include "kernels/cuda/dense_args.h"
 #include "kernels/cuda/plane_plan.h"
 
@@ -88,9 +87,6 @@ struct DecodeArgs {
 void decode(const DecodeArgs& args, cudaStream_t stream);
 // The same where decodes_bands(); halves alone.
 void decode_bands(const DecodeArgs& args, cudaStream_t stream);
-// Whether the device has the shared memory for it.
-bool fits_band_linear(const BandArgs& args);
-void band_linear(const BandArgs& args, cudaStream_t stream);
 // Input in the rotated basis [T, C], as half or float.
 void rotate_input(const QuantizeArgs& args, void* half_output, float* output, cudaStream_t stream);
 // Rows of a table by number, back in the original basis, scaled. output: [count, C]

@@ -38,12 +38,6 @@ bool is_decoded(int64_t tokens, Precision precision) {
   return precision == Precision::kFloat || (tokens > kPlaneTokens && precision != Precision::kInvariant);
 }
 
-// Whether so many tokens meet planes that are decoded in registers.
-bool takes_bands(std::span<const LinearJob> jobs, int64_t tokens, Precision precision) {
-  return precision == Precision::kInt8 && tokens > kMaxTokens && tokens <= kMostBandTokens &&
-         std::all_of(jobs.begin(), jobs.end(), [](const LinearJob& job) { return weights_of(job).band_steps > 0; });
-}
-
 // Of planes, in one launch.
 int64_t most_tokens(std::span<const LinearJob> jobs, Precision precision) {
   if (precision == Precision::kInvariant) return kInvariantTokens;
@@ -72,8 +66,6 @@ Status Products::reserve(std::span<const LinearJob> jobs, int64_t rows, Precisio
   Status status;
   in_runs(kinds.planes, kMaxJobs, [&](auto run) {
     if (status && is_decoded(rows, precision)) status = reserve(decoded_needs(run, rows, precision));
-    if (status && precision == Precision::kInt8 && rows > kMaxTokens)
-      status = reserve(band_needs(run, std::min<int64_t>(rows, kMostBandTokens)));
     const int64_t most = std::min(rows, most_tokens(run, precision));
     for (int64_t tokens = 1; status && precision != Precision::kFloat && tokens <= most; ++tokens)
       status = plane_pass_.reserve(run, static_cast<int>(tokens), precision == Precision::kInvariant, generation_);
@@ -92,7 +84,6 @@ Status Products::reserve(const Needs& needs) {
 }
 
 void Products::multiply_planes(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds) {
-  if (takes_bands(jobs, args.tokens, args.precision) && multiply_bands(args, input, jobs, adds)) return;
   if (is_decoded(args.tokens, args.precision)) return multiply_decoded(args, input, jobs, adds);
   const int64_t most = most_tokens(jobs, args.precision);
   for (int64_t first = 0; first < args.tokens; first += most) {
@@ -104,28 +95,6 @@ void Products::multiply_planes(const LinearArgs& args, const InputArgs& input, s
     for (LinearJob& job : shifted) job.output += first * job.matrix->rows();
     plane_pass_.run(part, shifted, static_cast<int>(count), args.precision == Precision::kInvariant, adds, generation_, stream_);
   }
-}
-
-Products::Needs Products::band_needs(std::span<const LinearJob> jobs, int64_t tokens) {
-  return {.input = tokens * weights_of(jobs[0]).columns * static_cast<int64_t>(sizeof(uint16_t))};
-}
-
-bool Products::multiply_bands(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds) {
-  const Weights& first = weights_of(jobs[0]);
-  const auto tokens = static_cast<int>(args.tokens);
-  BandArgs bands;
-  bands.tokens = tokens, bands.columns = first.columns, bands.groups = first.groups, bands.adds = adds;
-  for (const LinearJob& job : jobs) {
-    PlaneJob& planes = bands.job[bands.jobs++];
-    planes = weights_of(job).planes, planes.bias = job.bias, planes.output = job.output;
-    bands.most_steps = std::max(bands.most_steps, weights_of(job).band_steps);
-  }
-  if (!fits_band_linear(bands)) return false;
-  auto* rotated = input_.get<std::byte>(band_needs(jobs, args.tokens).input, generation_);
-  bands.input = rotated;
-  cuda::rotate_input(quantize_args(first, input, tokens), rotated, nullptr, stream_);
-  band_linear(bands, stream_);
-  return true;
 }
 
 Products::Needs Products::decoded_needs(std::span<const LinearJob> jobs, int64_t tokens, Precision precision) {

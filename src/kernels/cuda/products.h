@@ -28,13 +28,10 @@ class Products {
     int64_t input = 0, half_input = 0, decoded = 0;
   };
   static Needs decoded_needs(std::span<const LinearJob> jobs, int64_t tokens, Precision precision);
-  static Needs band_needs(std::span<const LinearJob> jobs, int64_t tokens);
   static Needs dense_needs(std::span<const LinearJob> jobs, int64_t tokens, Precision precision);
   Status reserve(const Needs& needs);
   void multiply_planes(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds);
   void multiply_decoded(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds);
-  // False: the device lacks shared memory for it.
-  bool multiply_bands(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds);
   void multiply_dense(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds);
   void dense_pass(const float* values, std::span<const LinearJob> jobs, int64_t first, int64_t tokens, bool adds);
   // Rows of a matrix, as elements of a type that the input has too.

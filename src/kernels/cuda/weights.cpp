@@ -4,8 +4,6 @@
 
 #include "base/float16.h"
 #include "codec/grid/grid.h"
-#include "kernels/cuda/band_decode.h"
-#include "kernels/cuda/band_linear.h"
 #include "kernels/cuda/training_ops.h"
 
 namespace tq::cuda {
@@ -71,7 +69,6 @@ Status load_planes(const PackedTensor& tensor, int64_t expert, cudaStream_t stre
   weights.planes.taps = weights.taps.as<float>();
   weights.planes.tiles = weights.tiles.as<void>();
   TQ_TRY(find_reach(rate, newest, weights));
-  if (decodes_bands(weights.planes, weights.columns, 0, weights.rows)) weights.band_steps = *std::max_element(rate.begin(), rate.end()) + 1;
   weights.host_rate = std::move(rate), weights.host_newest = std::move(newest);
   return {};
 }
@@ -177,8 +174,6 @@ Result<std::shared_ptr<Weights>> load_weights(const PackedTensor& tensor, int64_
 
 std::string CudaMatrix::kernel(int64_t tokens) const {
   const char* activations = tokens <= 4 || weights->wants_pairs ? "15-bit" : "int8";
-  if (weights->band_steps > 0 && tokens > kMaxTokens && tokens <= kMostBandTokens)
-    return "cuda planes decoded in registers, half activations";
   if (weights->is_planes)
     return tokens <= kPlaneTokens ? fmt::format("cuda planes, {} activations", activations) : "cuda planes decoded to half, cuBLAS";
   const char* type = weights->type == DenseType::kF16 ? "half" : "float";

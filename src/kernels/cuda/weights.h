@@ -19,8 +19,7 @@ struct Weights {
   int groups = 0, hadamard = 0;
   std::vector<uint8_t> host_rate;
   std::vector<int32_t> host_newest;
-  PlaneJob planes;     // all but bias, output and its place in a launch
-  int band_steps = 0;  // rows of tiles that 16 rows take from, at most, if they can be decoded as bands (band_decode.h); else 0
+  PlaneJob planes;  // all but bias, output and its place in a launch
   // Floats.
   DeviceMemory values;
   DenseType type = DenseType::kF16;
@@ -46,6 +45,6 @@ class CudaMatrix final : public Matrix {
   std::shared_ptr<const Weights> weights;
 };
 
-constexpr int64_t kPlaneTokens = 32;  // up to here planes that are no bands are multiplied as they are, kMaxTokens at a time
+constexpr int64_t kPlaneTokens = 32;  // up to here planes are multiplied as they are, kMaxTokens at a time
 
 }  // namespace tq::cuda
