@@ -241,7 +241,9 @@ class Training;
 class Backend {
  public:
   virtual ~Backend() = default;
-  virtual std::string name() const = 0;  // "ref", "cpu (avx512)", …
+  virtual std::string name() const = 0;  // "ref", "cpu (avx512, 8 threads)", …
+  // The name without what results do not depend on, the number of threads.
+  virtual std::string kind() const { return name(); }
   // One matrix of the tensor: expert e of a stack [E, R, C], 0 otherwise. Errors: a codec or shape that it cannot multiply, by name.
   virtual Result<std::unique_ptr<Matrix>> prepare(const PackedTensor& tensor, int64_t expert = 0) = 0;
 

@@ -465,7 +465,7 @@ Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, c
     summary.bits = mean_bits(plan);
     return summary;
   }
-  TQ_ASSIGN(JobFolder folder, JobFolder::open(model, plan, directory, resume, backends.build + " on " + backends.main.name()));
+  TQ_ASSIGN(JobFolder folder, JobFolder::open(model, plan, directory, resume, backends.build + " on " + backends.main.kind()));
   auto result = Job(model, plan, backends, context, std::move(folder), report).run(directory);
   std::error_code ignored;
   const std::string partial = partial_directory(directory);

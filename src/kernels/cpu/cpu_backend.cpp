@@ -27,6 +27,7 @@ class CpuBackend final : public Backend {
       : threads_(threads), isa_(isa), kernels_(float_kernels(isa)), training_(make_training(threads, isa)) {}
 
   std::string name() const override { return fmt::format("cpu ({}, {} threads)", isa_name(isa_), threads_.size()); }
+  std::string kind() const override { return fmt::format("cpu ({})", isa_name(isa_)); }
 
   Result<std::unique_ptr<Matrix>> prepare(const PackedTensor& tensor, int64_t expert) override {
     if (tensor.shape.size() != 2 && tensor.shape.size() != 3)
