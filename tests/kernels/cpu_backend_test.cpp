@@ -181,5 +181,21 @@ TEST_P(CpuBackend, ElementwiseOperationsAreTheOracles) {
 INSTANTIATE_TEST_SUITE_P(EveryIsa, CpuBackend, testing::ValuesIn(supported_isas()),
                          [](const auto& isa) { return std::string(isa_name(isa.param)); });
 
+// A plain matrix before grid ones of the same input.
+TEST(CpuBackend, MatricesOfDifferentCodecsShareAnInput) {
+  ThreadPool threads(2);
+  const PackedTensor half = random_halves(DType::kF16, 40, 256), grid = random_grid(64, 256, {3, 4});
+  for (const int64_t tokens : {2, 12}) {
+    const auto run = [&](Backend& backend) {
+      const auto first = backend.prepare(half).value(), second = backend.prepare(grid).value();
+      Floats input(backend, gaussian(tokens * 256, 1)), one(backend, gaussian(tokens * 40, 2)), two(backend, gaussian(tokens * 64, 3));
+      const LinearJob jobs[] = {{first.get(), nullptr, one.data()}, {second.get(), nullptr, two.data()}};
+      backend.linear({.input = input.data(), .tokens = tokens, .jobs = jobs, .precision = Precision::kFloat});
+      return two.values();
+    };
+    EXPECT_LT(relative(run(*make_cpu_backend(threads, best_isa())), run(*make_ref_backend(threads))), 2e-6) << tokens;
+  }
+}
+
 }  // namespace
 }  // namespace tq

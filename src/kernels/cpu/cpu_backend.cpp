@@ -110,10 +110,15 @@ class CpuBackend final : public Backend {
   Training* training() override { return training_.get(); }
 
  private:
+  // What jobs of one call share: the input packed for bands, or rotated.
+  struct Made {
+    bool is_packed = false, is_rotated = false;
+  };
   void multiply(const LinearArgs& args) {
     std::vector<PlaneJob> planes;
     std::vector<RowJob> rows;
-    bool high_precision = false, packed = false;
+    bool high_precision = false;
+    Made made;
     for (const LinearJob& job : args.jobs) {
       const auto& matrix = static_cast<const CpuMatrix&>(*job.matrix);
       if (matrix.planes() && args.precision != Precision::kFloat) {
@@ -122,7 +127,7 @@ class CpuBackend final : public Backend {
       } else if (multiplies_stored(matrix, args)) {
         rows.push_back({matrix.stored(), job.bias, job.output});
       } else {
-        multiply_decoded(matrix, job, args, packed);
+        multiply_decoded(matrix, job, args, made);
       }
     }
     if (!rows.empty()) row_linear(rows, args.input, args.tokens, isa_, threads_, row_workspace_);
@@ -147,16 +152,17 @@ class CpuBackend final : public Backend {
 
   // Bands of rows decoded to float. A grid matrix stays in its rotated basis, and the input goes there. The jobs of a call share the
   // packed input; `packed` tells whether it is there.
-  void multiply_decoded(const CpuMatrix& matrix, const LinearJob& job, const LinearArgs& args, bool& packed) {
+  void multiply_decoded(const CpuMatrix& matrix, const LinearJob& job, const LinearArgs& args, Made& made) {
     const bool is_grid = matrix.planes() != nullptr;
-    const float* input = is_grid ? rotated(args, matrix) : args.input;
+    if (is_grid && !made.is_rotated) rotate(args, matrix), made.is_rotated = true;
+    const float* input = is_grid ? rotated_.data() : args.input;
     const auto decode = [&](int64_t begin, int64_t count, float* out) {
       if (is_grid) matrix.decode_rotated(begin, count, out);
       else matrix.decode(begin, count, out);
     };
     if (args.tokens <= kDotTokens || args.precision == Precision::kInvariant) return dot_decoded(matrix, job, args, input, decode);
-    if (!packed || is_grid) band_input_.pack(input, args.tokens, matrix.columns(), kernels_, threads_);
-    packed = !is_grid;
+    if (!made.is_packed || is_grid) band_input_.pack(input, args.tokens, matrix.columns(), kernels_, threads_);
+    made.is_packed = !is_grid;
     band_linear({.rows = matrix.rows(), .decode = decode, .bias = job.bias, .output = job.output}, band_input_, kernels_, threads_,
                 band_workspace_);
   }
@@ -177,10 +183,9 @@ class CpuBackend final : public Backend {
     });
   }
 
-  // The input in the basis of a grid matrix. Jobs of one call share the rotation, which is made once.
-  const float* rotated(const LinearArgs& args, const CpuMatrix& matrix) {
+  // The input in the basis of a grid matrix.
+  void rotate(const LinearArgs& args, const CpuMatrix& matrix) {
     const auto count = static_cast<size_t>(args.tokens * matrix.columns());
-    if (&matrix != static_cast<const CpuMatrix*>(args.jobs[0].matrix)) return rotated_.data();
     if (rotated_.size() < count) rotated_ = Buffer<float>::uninitialized(count);
     threads_.run(args.tokens, 8, [&](int64_t begin, int64_t end, int) {
       float* out = rotated_.data() + begin * matrix.columns();
@@ -188,7 +193,6 @@ class CpuBackend final : public Backend {
       for (int64_t t = 0; t < end - begin; ++t)
         plane_kernels(isa_).rotate(out + t * matrix.columns(), matrix.columns(), matrix.planes()->sign());
     });
-    return rotated_.data();
   }
 
   ThreadPool& threads_;
