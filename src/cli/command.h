@@ -22,6 +22,8 @@ struct ComputeFlags {
   int threads = 0;  // 0: one per processor
   std::string isa;  // empty: the best
   std::string backend = "cpu";
+  int gpus = 0;  // 0: one
+  std::string split = "tensor";
 };
 void add_compute_flags(CLI::App& app, ComputeFlags& flags);
 

@@ -164,6 +164,7 @@ void print_table(const report::Report& report) {
 
 Status act(const Flags& flags) {
   TQ_ASSIGN(const Measurements wanted, measurements_of(flags.measure, true));
+  if (flags.compute.gpus > 1) return bad_usage("--gpus {}: comparing uses one card", flags.compute.gpus);
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
   TQ_ASSIGN(std::vector<Candidate> candidates, candidates_of(flags));
   TQ_ASSIGN(const std::unique_ptr<Loaded> original, load(flags.model, *session));

@@ -302,6 +302,7 @@ Status act(const Flags& flags) {
   TQ_ASSIGN(const QuantizeOptions wanted, options_of(flags));
   TQ_ASSIGN(const Model model, read_model(flags));
   TQ_ASSIGN(QuantizeOptions options, with_budget(model, flags, wanted));
+  if (flags.compute.gpus > 1) return bad_usage("--gpus {}: quantizing uses one card", flags.compute.gpus);
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
   if (!session->backend().training()) {
     if (options.allocate.value_or(false))

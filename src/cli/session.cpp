@@ -91,6 +91,9 @@ void add_compute_flags(CLI::App& app, ComputeFlags& flags) {
   app.add_option("--isa", flags.isa, "Force an instruction set: generic, avx2, avx512, avx512bf16, neon");
   app.add_option("--backend", flags.backend, "cpu, cuda: an NVIDIA card, or ref: the slow scalar reference")
       ->check(CLI::IsMember({"cpu", "cuda", "ref"}));
+  app.add_option("--gpus", flags.gpus, "With --backend cuda: cards that run the model together")->check(CLI::Range(1, 1024));
+  app.add_option("--split", flags.split, "With --gpus: tensor, each card has a part of every matrix, or layer, each has whole layers")
+      ->check(CLI::IsMember({"tensor", "layer"}));
 }
 
 Result<std::unique_ptr<Session>> Session::open(const ComputeFlags& flags) {
@@ -102,11 +105,13 @@ Result<std::unique_ptr<Session>> Session::open(const ComputeFlags& flags) {
     if (std::find(here.begin(), here.end(), *named) == here.end()) return bad_usage("--isa {}: this processor lacks it", flags.isa);
     isa = *named;
   }
+  if (flags.gpus > 1 && flags.backend != "cuda") return bad_usage("--gpus {} goes with --backend cuda", flags.gpus);
   std::unique_ptr<Session> session(new Session);
   session->threads_ = std::make_unique<ThreadPool>(flags.threads);
   session->listener_ = std::make_unique<TerminalListener>();
   if (flags.backend == "cuda") {
-    TQ_ASSIGN(session->backend_, make_cuda_backend(*session->threads_));
+    TQ_ASSIGN(session->backend_,
+              make_cuda_backend(*session->threads_, flags.gpus, flags.split == "layer" ? SplitBy::kLayers : SplitBy::kRows));
   } else {
     session->backend_ = flags.backend == "ref" ? make_ref_backend(*session->threads_) : make_cpu_backend(*session->threads_, isa);
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 
 namespace tq {
 
@@ -68,6 +69,30 @@ void decode_rows(const PackedTensor& tensor, int64_t begin, int64_t count, float
 Buffer<float> decode(const PackedTensor& tensor) {
   auto out = Buffer<float>::uninitialized(static_cast<size_t>(element_count(tensor.shape)));
   decode_rows(tensor, 0, tensor.rows(), out.data());
+  return out;
+}
+
+void Codec::cut_rows(const PackedTensor&, int64_t, int64_t, int64_t, PackedTensor&) const {
+  TQ_CHECK(!"a codec whose matrices cannot be cut");
+}
+
+int64_t cut_unit(const PackedTensor& tensor) {
+  const int64_t unit = tensor.shape.size() < 2 ? 0 : codec_of(tensor.codec).info().cut_unit;
+  return tensor.interleaved_head_dim == 0 ? unit : std::lcm(unit, tensor.interleaved_head_dim);
+}
+
+PackedTensor cut_rows(const PackedTensor& tensor, int64_t expert, int64_t begin, int64_t count) {
+  const int64_t unit = cut_unit(tensor), rows = tensor.shape[tensor.shape.size() - 2];
+  TQ_CHECK(unit > 0 && begin % unit == 0 && count > 0 && begin + count <= rows);
+  TQ_CHECK((begin + count) % unit == 0 || begin + count == rows);
+  PackedTensor out{.codec = tensor.codec,
+                   .variant = tensor.variant,
+                   .shape = {count, tensor.columns()},
+                   .parts = {},
+                   .interleaved_head_dim = tensor.interleaved_head_dim,
+                   .offset = tensor.offset,
+                   .owner = tensor.owner};
+  codec_of(tensor.codec).cut_rows(tensor, expert, begin, count, out);
   return out;
 }
 

@@ -47,6 +47,7 @@ struct CodecInfo {
   CodecId id;
   int version;
   bool is_whole = false;  // rows cannot be decoded alone: decode_rows decodes the whole matrix each time
+  int64_t cut_unit = 0;   // matrices may be cut where the number of rows is a multiple of it; 0: nowhere
 };
 
 // The slow and exact side of a codec: the meaning of the format.
@@ -58,6 +59,8 @@ class Codec {
   virtual Status validate(const PackedTensor& tensor, const std::string& where) const = 0;
   // Rows [begin, begin + count) of the tensor seen as [rows(), columns()], in the original basis. out: [count, C].
   virtual void decode_rows(const PackedTensor& tensor, int64_t begin, int64_t count, float* out) const = 0;
+  // The parts of a cut (below), and what keeps them alive. Only where there is a cut_unit.
+  virtual void cut_rows(const PackedTensor& tensor, int64_t expert, int64_t begin, int64_t count, PackedTensor& out) const;
 };
 
 std::span<const Codec* const> codecs();
@@ -66,6 +69,13 @@ const Codec& codec_of(CodecId id);
 // Decodes with row order and offset undone: what the model means by the tensor. out: [count, C].
 void decode_rows(const PackedTensor& tensor, int64_t begin, int64_t count, float* out);
 Buffer<float> decode(const PackedTensor& tensor);
+
+// Rows where a matrix of the tensor may be cut are multiples of it; 0: it cannot be cut.
+int64_t cut_unit(const PackedTensor& tensor);
+// Rows [begin, begin + count) of matrix `expert` of a stack (0 otherwise), [count, C]: every product with them, and their decoded values,
+// are bit for bit those of the whole. Of memory of its own it has what the rows need of others. Not for files. begin: a multiple of
+// cut_unit(); begin + count too, or the last row.
+PackedTensor cut_rows(const PackedTensor& tensor, int64_t expert, int64_t begin, int64_t count);
 
 // One plain tensor over memory that `owner` keeps.
 PackedTensor plain_tensor(TensorView view, std::shared_ptr<const void> owner);

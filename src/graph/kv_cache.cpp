@@ -12,6 +12,17 @@ uint64_t side_bytes(const Attention& attention, KvType type, int64_t positions) 
 
 int64_t pages_for(int64_t positions, int64_t page_tokens) { return (positions + page_tokens - 1) / page_tokens; }
 
+// Of all these layers; 0: they differ.
+int64_t common_heads(const ModelSpec& spec, int64_t first_layer, int64_t last_layer) {
+  int64_t heads = 0;
+  for (int64_t i = first_layer; i < last_layer; ++i) {
+    const int64_t own = attention_of(spec.layers[static_cast<size_t>(i)]).kv_heads;
+    if (i > first_layer && own != heads) return 0;
+    heads = own;
+  }
+  return heads;
+}
+
 }  // namespace
 
 const Attention& attention_of(const std::vector<Block>& layer) {
@@ -46,7 +57,8 @@ Result<KvCache> KvCache::create(Backend& backend, const ModelSpec& spec, const K
   uint64_t total = 0;
   for (int64_t i = first_layer; i < last_layer; ++i)
     total += 2 * side_bytes(attention_of(spec.layers[static_cast<size_t>(i)]), size.type, positions);
-  auto memory = backend.allocate(total);
+  const int64_t kv_heads = common_heads(spec, first_layer, last_layer);
+  auto memory = kv_heads > 0 ? backend.allocate_heads(total, kv_heads) : backend.allocate(total);
   if (!memory)
     return fail(ErrorCode::kNoResource, "no {:.2f} GB of memory for the keys and values of {} tokens; ask for a shorter context",
                 static_cast<double>(total) / 1e9, positions);

@@ -1,6 +1,7 @@
 #include "graph/network.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/hash.h"
 
@@ -32,15 +33,43 @@ AttendArgs attention_bounds(const Attention& op, const Network::Size& size) {
   return args;
 }
 
+uint64_t bytes_of(const Model& model, const std::string& name) {
+  const PackedTensor* tensor = model.find(name + ".weight");
+  return tensor ? tensor->bytes() : 0;
+}
+
+// Where the middle of each layer lies, and the head's, for Backend::enter_depth.
+std::vector<double> depths_of(const Model& model) {
+  std::vector<uint64_t> bytes = {bytes_of(model, model.spec.embedding)};
+  for (const auto& layer : model.spec.layers) {
+    bytes.push_back(0);
+    for (const Block& block : layer)
+      for (const Linear* linear : linears(block)) bytes.back() += bytes_of(model, linear->name);
+  }
+  bytes.push_back(bytes_of(model, model.spec.head.name));
+  const auto all = static_cast<double>(std::accumulate(bytes.begin(), bytes.end(), uint64_t{1}));
+  std::vector<double> depths;
+  auto before = static_cast<double>(bytes[0]);
+  for (size_t i = 1; i < bytes.size(); ++i) {
+    const auto own = static_cast<double>(bytes[i]);
+    depths.push_back((before + own / 2) / all);
+    before += own;
+  }
+  return depths;
+}
+
 }  // namespace
 
 Result<Network> Network::create(const Model& model, Backend& backend) {
   Network network(model, backend);
+  network.depths_ = depths_of(model);
   for (int64_t i = 0; i < model.spec.layers_count(); ++i) {
+    backend.enter_depth(network.depths_[static_cast<size_t>(i)]);
     TQ_ASSIGN(LayerWeights layer, prepare_layer(model, i, backend));
     network.layers_.push_back(std::move(layer));
     for (const Block& block : model.spec.layers[static_cast<size_t>(i)]) network.has_mixture_ |= std::holds_alternative<Moe>(block.op);
   }
+  backend.enter_depth(network.depths_.back());
   TQ_ASSIGN(network.head_, prepare_head(model, backend));
   TQ_TRY(backend.reserve({.embedding = model.find(model.spec.embedding + ".weight")}));
   return network;
@@ -80,10 +109,13 @@ const float* Network::forward_batch(const BatchArgs& args) {
   for (const Stretch& stretch : args.stretches) TQ_CHECK(stretch.first_position + stretch.tokens <= args.cache->capacity());
   float* hidden = workspace_.floats(kHidden, tokens * spec.hidden);
   backend_->pass({.tokens = args.tokens, .stretches = args.stretches, .recording = recording(args, hidden)}, [&] {
+    backend_->enter_depth(0);
     embed(*model_, args.tokens, *backend_, hidden);
-    for (int64_t i = 0; i < spec.layers_count(); ++i)
+    for (int64_t i = 0; i < spec.layers_count(); ++i) {
+      backend_->enter_depth(depths_[static_cast<size_t>(i)]);
       forward_layer(spec, i, layers_[static_cast<size_t>(i)], *backend_,
                     {.hidden = hidden, .stretches = args.stretches, .kv = args.cache->layer(i), .precision = args.precision}, workspace_);
+    }
   });
   return hidden;
 }
@@ -104,6 +136,7 @@ Network::Choice Network::choose(const float* hidden, Precision precision) {
 }
 
 void Network::logits(const float* hidden, int64_t tokens, float* logits, Precision precision) {
+  backend_->enter_depth(depths_.back());
   forward_head(model_->spec, head_, *backend_, {.hidden = hidden, .tokens = tokens, .logits = logits, .precision = precision}, workspace_);
 }
 

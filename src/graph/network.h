@@ -64,7 +64,8 @@ class Network {
   Backend* backend_;
   std::vector<LayerWeights> layers_;
   HeadWeights head_;
-  bool has_mixture_ = false;  // routes are chosen on the host, so that a pass cannot be recorded
+  std::vector<double> depths_;  // of the layers and the head, for Backend::enter_depth
+  bool has_mixture_ = false;    // routes are chosen on the host, so that a pass cannot be recorded
   Workspace workspace_;
 };
 

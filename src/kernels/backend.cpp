@@ -41,6 +41,17 @@ void Backend::copy(void* to, const void* from, uint64_t bytes) {
   if (bytes > 0) std::memcpy(to, from, bytes);
 }
 
+void Backend::pass(const PassArgs& args, const std::function<void()>& enqueue) {
+  const PassMode mode = pass_mode(args);
+  begin_pass(args, mode);
+  if (mode != PassMode::kRepeat) enqueue();
+  if (mode == PassMode::kRecord && !end_recording()) {
+    begin_pass(args, PassMode::kEnqueue);
+    enqueue();
+  }
+  end_pass();
+}
+
 void Backend::softcap(float* values, int64_t count, float cap) {
   for (int64_t i = 0; i < count; ++i) values[i] = cap * std::tanh(values[i] / cap);
 }

@@ -233,6 +233,8 @@ struct RankArgs {
   std::span<RankState> states;    // [T], the host's; there when the call returns
   Ranked* ranked = nullptr;       // [T, count], the same
 };
+// How a pass is run: its operations enqueued; enqueued and recorded; or what was recorded of them repeated.
+enum class PassMode : uint8_t { kEnqueue, kRecord, kRepeat };
 
 class DeviceQuantizer;
 class Training;
@@ -247,6 +249,10 @@ class Backend {
   // One matrix of the tensor: expert e of a stack [E, R, C], 0 otherwise. Errors: a codec or shape that it cannot multiply, by name.
   virtual Result<std::unique_ptr<Matrix>> prepare(const PackedTensor& tensor, int64_t expert = 0) = 0;
 
+  // Where in the model lies what is prepared and enqueued from here on: the share of its weights' bytes that come before, in [0, 1). For
+  // backends that share out layers.
+  virtual void enter_depth(double depth) { (void)depth; }
+
   // Whether its memory is the host's, so that operations' results may be read where they lie. The defaults below serve such backends.
   virtual bool is_host() const { return true; }
   // 64-byte aligned. Large regions of the host take no memory before they are touched. Errors: kNoResource.
@@ -256,6 +262,9 @@ class Backend {
   virtual Status reserve(const Reservation&) { return {}; }
   // Of the device's memory, whoever uses it; 0 where the memory is the host's.
   virtual uint64_t bytes_in_use() { return 0; }
+  // The same for keys and values of layers that all have so many kv_heads: a backend may keep a part of the heads in each of several
+  // memories. For KvView, zero() and copies of whole pages.
+  virtual Result<Memory> allocate_heads(uint64_t bytes, int64_t kv_heads) { return (void)kv_heads, allocate(bytes); }
   virtual void upload(void* to, const void* host, uint64_t bytes);
   virtual void download(void* host, const void* from, uint64_t bytes);
   virtual void copy(void* to, const void* from, uint64_t bytes);
@@ -263,7 +272,14 @@ class Backend {
   // Bytes a second of a loop that only reads the device's memory. The host's backends leave that to the caller: 0.
   virtual double read_bytes_per_second() { return 0; }
   // Runs `enqueue`, or repeats what was recorded of it.
-  virtual void pass(const PassArgs& args, const std::function<void()>& enqueue) { (void)args, enqueue(); }
+  void pass(const PassArgs& args, const std::function<void()>& enqueue);
+  // Its steps, for who runs several backends as one: how it can be run best (it may be run in a lower mode, too); what stands before the
+  // operations (args must stay until the pass ends); with kRecord, whether there is memory for the recording (if not, the pass is begun
+  // again with kEnqueue); what stands behind.
+  virtual PassMode pass_mode(const PassArgs& args) { return (void)args, PassMode::kEnqueue; }
+  virtual void begin_pass(const PassArgs& args, PassMode mode) { (void)args, (void)mode; }
+  virtual bool end_recording() { return true; }
+  virtual void end_pass() {}
 
   virtual void embed(const EmbedArgs& args) = 0;
   virtual void linear(const LinearArgs& args) = 0;

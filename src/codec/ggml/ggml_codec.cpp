@@ -8,7 +8,7 @@ namespace {
 
 class GgmlCodec final : public Codec {
  public:
-  CodecInfo info() const override { return {"ggml", CodecId::kGgml, 1}; }
+  CodecInfo info() const override { return {.name = "ggml", .id = CodecId::kGgml, .version = 1, .cut_unit = 1}; }
 
   Status validate(const PackedTensor& tensor, const std::string& where) const override {
     const GgmlType* type = ggml_type(tensor.variant);
@@ -26,6 +26,13 @@ class GgmlCodec final : public Codec {
     const GgmlType* type = ggml_type(tensor.variant);
     const int64_t blocks = tensor.columns() / type->block_size;  // a row
     ggml::decode_blocks(tensor.variant, tensor.part("blocks")->data + begin * blocks * type->block_bytes, count * blocks, out);
+  }
+
+  void cut_rows(const PackedTensor& tensor, int64_t expert, int64_t begin, int64_t count, PackedTensor& out) const override {
+    const GgmlType* type = ggml_type(tensor.variant);
+    const int64_t row_bytes = tensor.columns() / type->block_size * type->block_bytes;
+    const int64_t first = expert * tensor.shape[tensor.shape.size() - 2] + begin;
+    out.parts.push_back({"blocks", {DType::kU8, {count * row_bytes}, tensor.part("blocks")->data + first * row_bytes}});
   }
 };
 

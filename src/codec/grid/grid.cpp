@@ -39,11 +39,14 @@ Matrix open(const PackedTensor& tensor, int64_t expert) {
   const uint8_t* rates = tensor.part("rates")->as<uint8_t>();
   const uint8_t* bits = tensor.part("bits")->as<uint8_t>();
   for (int64_t e = 0; e < expert; ++e) bits += Layout(rows, columns, {rates + static_cast<size_t>(e) * ranges, ranges}).bytes();
-  Matrix matrix{Layout(rows, columns, {rates + static_cast<size_t>(expert) * ranges, ranges}),
+  const TensorView* cut = tensor.part("cut");
+  const auto lead = cut ? static_cast<int64_t>(cut->as<double>()[0]) : 0;
+  Matrix matrix{Layout(rows, columns, {rates + static_cast<size_t>(expert) * ranges, ranges}, lead),
                 bits,
                 tensor.part("row_scale")->as<uint16_t>() + expert * rows,
                 tensor.part("sign")->as<uint8_t>(),
                 {}};
+  if (cut) matrix.mean_rate = cut->as<double>()[1], matrix.whole_rows = static_cast<int64_t>(cut->as<double>()[2]);
   if (const TensorView* precision = tensor.part("activation_bits")) matrix.activation_bits = *precision->as<uint8_t>();
   for (const PackedTensor::Part& part : tensor.parts) {
     int rate = 0, window = 0;

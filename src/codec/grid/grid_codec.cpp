@@ -79,7 +79,7 @@ Status check_taps(const PackedTensor& tensor, const std::string& where, const st
 
 class GridCodec final : public Codec {
  public:
-  CodecInfo info() const override { return {"grid", CodecId::kGrid, 1}; }
+  CodecInfo info() const override { return {.name = "grid", .id = CodecId::kGrid, .version = 1, .cut_unit = grid::kRateRows}; }
 
   Status validate(const PackedTensor& tensor, const std::string& where) const override {
     TQ_ASSIGN(const Stack stack, check_shape(tensor, where));
@@ -115,6 +115,10 @@ class GridCodec final : public Codec {
       grid::unrotate(out, here, columns, matrix.sign);
       begin += here, count -= here, out += here * columns;
     }
+  }
+
+  void cut_rows(const PackedTensor& tensor, int64_t expert, int64_t begin, int64_t count, PackedTensor& out) const override {
+    grid::cut_rows(tensor, expert, begin, count, out);
   }
 
  private:

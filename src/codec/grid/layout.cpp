@@ -4,8 +4,9 @@
 
 namespace tq::grid {
 
-Layout::Layout(int64_t rows_, int64_t columns_, std::span<const uint8_t> rates) : rows(rows_), columns(columns_) {
-  TQ_CHECK(rows > 0 && columns > 0);
+Layout::Layout(int64_t rows_, int64_t columns_, std::span<const uint8_t> rates, int64_t lead)
+    : rows(rows_), columns(columns_), plane_rows(lead) {
+  TQ_CHECK(rows > 0 && columns > 0 && lead >= 0);
   TQ_CHECK(static_cast<int64_t>(rates.size()) == (rows + kRateRows - 1) / kRateRows);
   rate.resize(static_cast<size_t>(rows));
   newest.resize(static_cast<size_t>(rows));

@@ -29,10 +29,10 @@ struct Layout {
   int64_t padded_plane_rows = 0;  // a multiple of 128
   int64_t padded_columns = 0;     // a multiple of 4
   std::vector<uint8_t> rate;      // [R] K of each row
-  std::vector<int64_t> newest;    // [R] plane row of each row's newest bit: the sum of the rates up to and with it, less 1
+  std::vector<int64_t> newest;    // [R] plane row of each row's newest bit: the sum of the rates up to and with it, less 1, plus `lead`
 
-  // rates: [ceil(R / 32)], each in [kMinRate, kMaxRate].
-  Layout(int64_t rows, int64_t columns, std::span<const uint8_t> rates);
+  // rates: [ceil(R / 32)], each in [kMinRate, kMaxRate]. lead: plane rows before the first row's, of rows that were cut off.
+  Layout(int64_t rows, int64_t columns, std::span<const uint8_t> rates, int64_t lead = 0);
 
   uint64_t bytes() const { return static_cast<uint64_t>(padded_plane_rows) * static_cast<uint64_t>(padded_columns) / 8; }
   // The byte that holds the bit of (plane row, column), and the bit's number in it.

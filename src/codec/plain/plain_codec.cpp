@@ -9,7 +9,7 @@ namespace {
 
 class PlainCodec final : public Codec {
  public:
-  CodecInfo info() const override { return {"plain", CodecId::kPlain, 1}; }
+  CodecInfo info() const override { return {.name = "plain", .id = CodecId::kPlain, .version = 1, .cut_unit = 1}; }
 
   Status validate(const PackedTensor& tensor, const std::string& where) const override {
     if (tensor.parts.empty()) return bad_input("{}: the tensor has no data", where);
@@ -33,6 +33,15 @@ class PlainCodec final : public Codec {
       to_float(tensor.parts[static_cast<size_t>(begin / rows)].view, first * columns, here * columns, out);
       begin += here, count -= here, out += here * columns;
     }
+  }
+
+  void cut_rows(const PackedTensor& tensor, int64_t expert, int64_t begin, int64_t count, PackedTensor& out) const override {
+    const int64_t rows = tensor.shape[tensor.shape.size() - 2], columns = tensor.columns();
+    const bool is_apart = tensor.parts.size() > 1;
+    const TensorView& view = tensor.parts[static_cast<size_t>(is_apart ? expert : 0)].view;
+    const int64_t first = (is_apart ? 0 : expert * rows) + begin;
+    const auto skipped = static_cast<size_t>(first * columns) * dtype_size(view.dtype);
+    out.parts.push_back({"weight", {view.dtype, {count, columns}, view.data + skipped}});
   }
 };
 

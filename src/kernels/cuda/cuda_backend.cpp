@@ -9,6 +9,7 @@
 #include <map>
 #include <optional>
 
+#include "kernels/cuda/card.h"
 #include "kernels/cuda/expect.h"
 #include "kernels/cuda/places.h"
 #include "kernels/cuda/products.h"
@@ -29,18 +30,23 @@ constexpr uint64_t kReadBytes = uint64_t{2} << 30;
 
 class CudaBackend final : public Backend {
  public:
-  CudaBackend(std::string name, int multiprocessors, bool has_clusters, ThreadPool& threads)
-      : name_(std::move(name)),
-        multiprocessors_(multiprocessors),
+  CudaBackend(const Card& card, int parts, ThreadPool& threads)
+      : name_(fmt::format("cuda ({})", card.name)),
+        device_(card.device),
+        parts_(parts),
+        multiprocessors_(card.multiprocessors),
         threads_(threads),
-        products_(multiprocessors, has_clusters, generation_) {}
+        products_(card.multiprocessors, card.major >= 9, generation_) {}
   ~CudaBackend() override {
+    cudaSetDevice(device_);
     if (blas_) cublasDestroy(blas_);
     if (stream_) cudaStreamDestroy(stream_);
   }
 
+  cudaStream_t stream() const { return stream_; }
   Status open() {
-    if (cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking) != cudaSuccess || cublasCreate(&blas_) != CUBLAS_STATUS_SUCCESS)
+    if (cudaSetDevice(device_) != cudaSuccess || cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking) != cudaSuccess ||
+        cublasCreate(&blas_) != CUBLAS_STATUS_SUCCESS)
       return fail(ErrorCode::kNoResource, "{} has no memory left for a stream and cuBLAS", name_);
     TQ_ASSIGN(blas_workspace_, DeviceMemory::allocate(kBlasBytes));
     cublasSetStream(blas_, stream_);
@@ -121,11 +127,17 @@ class CudaBackend final : public Backend {
     return static_cast<double>(kReadBytes) / fastest * 1e3;
   }
 
-  void pass(const PassArgs& args, const std::function<void()>& enqueue) override {
+  PassMode pass_mode(const PassArgs& args) override {
+    return is_recorded(args) ? recordings_.mode(args.recording, generation_) : PassMode::kEnqueue;
+  }
+  void begin_pass(const PassArgs& args, PassMode mode) override {
     places_.begin(args, stream_);
-    if (args.recording == 0 || !places_.is_repeatable()) enqueue();
-    else recordings_.run(args.recording, generation_, stream_, enqueue);
+    if (is_recorded(args)) recordings_.begin(args.recording, mode, stream_);
+  }
+  bool end_recording() override { return recordings_.end(stream_); }
+  void end_pass() override {
     places_.end();
+    recordings_.finish(generation_, stream_);
   }
 
   void embed(const EmbedArgs& args) override {
@@ -257,12 +269,19 @@ class CudaBackend final : public Backend {
 
   static int64_t columns_of(const LinearArgs& args) { return args.jobs[0].matrix->columns(); }
 
-  // Tensors are loaded once: a tied head is the embedding.
+  static bool is_recorded(const PassArgs& args) { return args.recording != 0 && Places::is_repeatable(args); }
+
+  // Tensors are loaded once: a tied head is the embedding. A part of one that is cut has its memory, and another size.
+  struct Loaded {
+    std::weak_ptr<const void> owner;
+    std::weak_ptr<const Weights> weights;
+  };
   Result<std::shared_ptr<const Weights>> load(const PackedTensor& tensor, int64_t expert) {
-    std::weak_ptr<const Weights>& known = loaded_[{tensor.parts[0].view.data, expert}];
-    if (auto weights = known.lock()) return weights;
+    Loaded& known = loaded_[{tensor.parts[0].view.data, tensor.rows(), expert}];
+    if (known.owner.lock() == tensor.owner)
+      if (auto weights = known.weights.lock()) return weights;
     TQ_ASSIGN(std::shared_ptr<const Weights> weights, load_weights(tensor, expert, threads_, stream_));
-    known = weights;
+    known = {tensor.owner, weights};
     return weights;
   }
 
@@ -302,9 +321,9 @@ class CudaBackend final : public Backend {
             .scale_at = static_cast<int>((kv.head_dim + 3) / 4 * 4)};
   }
   // Thread blocks among which a token's positions are split. The same at every length, so that a recorded pass holds for all of them; with
-  // kInvariant the same for any number of tokens.
+  // kInvariant the same for any number of tokens; and as for all parts' heads together, so that sums are the same.
   int64_t splits_of(const AttendArgs& args, int64_t tokens) const {
-    const int64_t blocks = args.kv.kv_heads * (args.precision == Precision::kInvariant ? 1 : tokens);
+    const int64_t blocks = parts_ * args.kv.kv_heads * (args.precision == Precision::kInvariant ? 1 : tokens);
     const int64_t longest = (args.kv.capacity + kAttendShare - 1) / kAttendShare;
     return std::clamp<int64_t>(2 * multiprocessors_ / blocks, 1, std::min<int64_t>(longest, kMostSplits));
   }
@@ -375,7 +394,7 @@ class CudaBackend final : public Backend {
   }
 
   std::string name_;
-  int multiprocessors_;
+  int device_, parts_, multiprocessors_;
   ThreadPool& threads_;
   cudaStream_t stream_ = nullptr;
   cublasHandle_t blas_ = nullptr;
@@ -383,7 +402,7 @@ class CudaBackend final : public Backend {
   uint64_t generation_ = 0;                                // grows when memory that a recording may use is freed
   Recordings recordings_;
   Places places_{generation_};
-  std::map<std::pair<const void*, int64_t>, std::weak_ptr<const Weights>> loaded_;
+  std::map<std::tuple<const void*, int64_t, int64_t>, Loaded> loaded_;
   std::map<const void*, Table> tables_;
   std::map<std::vector<float>, DeviceMemory> constants_;
   std::optional<CudaQuantizer> quantizer_;
@@ -395,21 +414,40 @@ class CudaBackend final : public Backend {
 
 }  // namespace
 
-Result<std::unique_ptr<Backend>> make_cuda_backend(ThreadPool& threads) {
+namespace cuda {
+
+Result<std::vector<Card>> find_cards() {
   int count = 0;
   if (const cudaError_t status = cudaGetDeviceCount(&count); status != cudaSuccess || count == 0)
     return fail(ErrorCode::kNoResource, "no NVIDIA card to be used: {}; use --backend cpu",
                 status == cudaSuccess ? "none found" : cudaGetErrorString(status));
-  cudaDeviceProp properties;
-  if (cudaGetDeviceProperties(&properties, 0) != cudaSuccess)
-    return fail(ErrorCode::kNoResource, "the NVIDIA card does not answer: {}; use --backend cpu", cudaGetErrorString(cudaGetLastError()));
-  if (properties.major < kOldestMajor)
-    return fail(ErrorCode::kNoResource, "{} has compute capability {}.{}, 8.0 is needed; use --backend cpu", properties.name,
-                properties.major, properties.minor);
-  auto backend = std::make_unique<CudaBackend>(fmt::format("cuda ({})", properties.name), properties.multiProcessorCount,
-                                               properties.major >= 9, threads);
+  std::vector<Card> cards;
+  for (int device = 0; device < count; ++device) {
+    cudaDeviceProp properties;
+    if (cudaGetDeviceProperties(&properties, device) != cudaSuccess)
+      return fail(ErrorCode::kNoResource, "NVIDIA card {} does not answer: {}; use --backend cpu", device,
+                  cudaGetErrorString(cudaGetLastError()));
+    cards.push_back({device, properties.name, properties.major, properties.minor, properties.multiProcessorCount});
+  }
+  return cards;
+}
+
+Result<Part> open_part(const Card& card, int parts, ThreadPool& threads) {
+  if (card.major < kOldestMajor)
+    return fail(ErrorCode::kNoResource, "{} has compute capability {}.{}, 8.0 is needed; use --backend cpu", card.name, card.major,
+                card.minor);
+  auto backend = std::make_unique<CudaBackend>(card, parts, threads);
   TQ_TRY(backend->open());
-  return backend;
+  const cudaStream_t stream = backend->stream();
+  return Part{std::move(backend), card.device, stream};
+}
+
+}  // namespace cuda
+
+Result<std::unique_ptr<Backend>> make_cuda_backend(ThreadPool& threads) {
+  TQ_ASSIGN(const std::vector<Card> cards, find_cards());
+  TQ_ASSIGN(Part part, open_part(cards[0], 1, threads));
+  return std::move(part.backend);
 }
 
 }  // namespace tq

@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include "kernels/cuda/dense_args.h"
+#include "kernels/cuda/gather_args.h"
 #include "kernels/cuda/plane_plan.h"
 
 namespace tq::cuda {
@@ -28,6 +29,8 @@ bool attends_prompt(const AttendPromptArgs& args);
 void attend_prompt(AttendPromptArgs args, bool is_exact, int multiprocessors, cudaStream_t stream);
 int dense_blocks(int rows);
 void dense(const DenseArgs& args, cudaStream_t stream);  // up to kMaxDenseTokens
+// One of as many launches as there are parts, each on its card: all of them are launched before anything is waited for.
+void gather_parts(const GatherArgs& args, cudaStream_t stream);
 // A loop that only reads; sink is never written.
 void read_only(const void* memory, uint64_t bytes, int32_t* sink, int blocks, cudaStream_t stream);
 void argmax(const float* values, int count, int32_t* index, cudaStream_t stream);

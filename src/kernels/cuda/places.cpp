@@ -14,10 +14,14 @@ Status Places::reserve(int64_t rows) {
   return other_tokens_.reserve(rows * kToken, generation_);
 }
 
+bool Places::is_repeatable(const PassArgs& pass) {
+  return pass.tokens.size() == pass.stretches.size() &&
+         std::all_of(pass.stretches.begin(), pass.stretches.end(), [](const Stretch& stretch) { return stretch.tokens == 1; });
+}
+
 void Places::begin(const PassArgs& pass, cudaStream_t stream) {
   pass_ = pass, in_pass_ = true;
-  is_single_ = pass.tokens.size() == pass.stretches.size() &&
-               std::all_of(pass.stretches.begin(), pass.stretches.end(), [](const Stretch& stretch) { return stretch.tokens == 1; });
+  is_single_ = is_repeatable(pass);
   set(pass.stretches, is_single_ ? pass.tokens : std::span<const int32_t>(), stream);
 }
 
@@ -49,7 +53,7 @@ const Place* Places::of(std::span<const Stretch> stretches, cudaStream_t stream)
 }
 
 const int32_t* Places::tokens(std::span<const int32_t> tokens, cudaStream_t stream) {
-  if (is_repeatable() && tokens.data() == pass_.tokens.data() && tokens.size() == pass_.tokens.size()) return tokens_.as<int32_t>();
+  if (in_pass_ && is_single_ && tokens.data() == pass_.tokens.data() && tokens.size() == pass_.tokens.size()) return tokens_.as<int32_t>();
   auto* all = other_tokens_.get<int32_t>(static_cast<int64_t>(tokens.size()), generation_);
   expect(cudaMemcpyAsync(all, tokens.data(), tokens.size_bytes(), cudaMemcpyHostToDevice, stream), "upload");
   expect(cudaStreamSynchronize(stream), "waiting for the card");

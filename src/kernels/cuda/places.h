@@ -18,8 +18,8 @@ class Places {
   void begin(const PassArgs& pass, cudaStream_t stream);
   void end() { in_pass_ = false; }
   bool in_pass() const { return in_pass_; }
-  // Whether the pass has one token a stretch, so that nothing of it but its memory's content changes from token to token.
-  bool is_repeatable() const { return in_pass_ && is_single_; }
+  // Whether a pass has one token a stretch, so that nothing of it but its memory's content changes from token to token.
+  static bool is_repeatable(const PassArgs& pass);
   // Of an operation's rows: in a pass they are there already.
   const Place* of(std::span<const Stretch> stretches, cudaStream_t stream);
   // In the device's memory: where the pass has written them, or uploaded.

@@ -41,6 +41,7 @@ struct RowShape {
   const uint8_t* rate = nullptr;    // [ranges]
   const int32_t* newest = nullptr;  // [ranges]
   const int* windows = nullptr;     // [kRates]
+  int whole_rows = 0;               // of the matrix that it is a part of; 0: it is whole
 
   int units() const { return (rows + kOwnedRows - 1) / kOwnedRows; }
   int tiles() const { return (plane_rows + kTileRows - 1) / kTileRows; }
@@ -103,7 +104,7 @@ inline bool share_rows(const RowShape* shapes, int jobs, int slices, int blocks,
 inline bool plan_rows(const RowShape* shapes, int jobs, int groups, int multiprocessors, Owners& owners) {
   constexpr int kMostSide = 4096;
   int rows = 0, slices = 1;
-  for (int m = 0; m < jobs; ++m) rows += shapes[m].rows;
+  for (int m = 0; m < jobs; ++m) rows += shapes[m].whole_rows > 0 ? shapes[m].whole_rows : shapes[m].rows;
   if (std::min(rows, groups * kGroupColumns) > kMostSide) return false;
   while ((groups + slices - 1) / slices > kProductWarps) slices *= 2;
   if (slices > kMaxSlices) return false;

@@ -9,55 +9,56 @@ namespace {
 
 constexpr size_t kMostRecordings = 128;
 
-// Null without memory for it.
-cudaGraphExec_t record(cudaStream_t stream, const std::function<void()>& enqueue) {
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t made = nullptr;
-  expect(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "recording");
-  enqueue();
-  expect(cudaStreamEndCapture(stream, &graph), "recording");
-  const cudaError_t status = cudaGraphInstantiate(&made, graph, 0);
-  if (status == cudaErrorMemoryAllocation) (void)cudaGetLastError(), made = nullptr;
-  else expect(status, "recording");
-  expect(cudaGraphDestroy(graph), "recording");
-  return made;
-}
-
 }  // namespace
 
 Recordings::~Recordings() {
-  while (!recordings_.empty()) forget(recordings_.begin());
+  for (auto& [key, recording] : recordings_) drop_graph(recording);
 }
 
-void Recordings::forget(std::map<uint64_t, Recording>::iterator recording) {
-  if (recording->second.graph) cudaGraphExecDestroy(recording->second.graph);
-  recordings_.erase(recording);
+void Recordings::drop_graph(Recording& recording) {
+  if (recording.graph) cudaGraphExecDestroy(recording.graph);
+  recording.graph = nullptr;
 }
 
 // The one used longest ago goes.
 void Recordings::make_room() {
   if (recordings_.size() < kMostRecordings) return;
-  forget(
-      std::min_element(recordings_.begin(), recordings_.end(), [](const auto& a, const auto& b) { return a.second.used < b.second.used; }));
+  const auto oldest =
+      std::min_element(recordings_.begin(), recordings_.end(), [](const auto& a, const auto& b) { return a.second.used < b.second.used; });
+  drop_graph(oldest->second);
+  recordings_.erase(oldest);
 }
 
-void Recordings::run(uint64_t key, const uint64_t& generation, cudaStream_t stream, const std::function<void()>& enqueue) {
-  auto found = recordings_.find(key);
-  if (found != recordings_.end() && found->second.generation != generation) {
-    forget(found);
-    found = recordings_.end();
-  }
-  if (found == recordings_.end()) {
-    make_room();
-    enqueue();
-    recordings_[key] = {.generation = generation, .used = ++uses_};
-    return;
-  }
-  Recording& recording = found->second;
-  recording.used = ++uses_;
-  if (!recording.graph) recording.graph = record(stream, enqueue);
-  if (!recording.graph) return enqueue();
-  expect(cudaGraphLaunch(recording.graph, stream), "repeating");
+PassMode Recordings::mode(uint64_t key, uint64_t generation) const {
+  const auto found = recordings_.find(key);
+  if (found == recordings_.end() || found->second.generation != generation) return PassMode::kEnqueue;
+  return found->second.graph ? PassMode::kRepeat : PassMode::kRecord;
+}
+
+void Recordings::begin(uint64_t key, PassMode mode, cudaStream_t stream) {
+  if (!recordings_.contains(key)) make_room();
+  current_ = &recordings_[key], mode_ = mode;
+  current_->used = ++uses_;
+  if (mode != PassMode::kRepeat) drop_graph(*current_);
+  // Relaxed, since other cards may be recorded at the same time, and be ready before.
+  if (mode == PassMode::kRecord) expect(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed), "recording");
+}
+
+bool Recordings::end(cudaStream_t stream) {
+  cudaGraph_t graph = nullptr;
+  expect(cudaStreamEndCapture(stream, &graph), "recording");
+  const cudaError_t status = cudaGraphInstantiate(&current_->graph, graph, 0);
+  if (status == cudaErrorMemoryAllocation) (void)cudaGetLastError(), current_->graph = nullptr;
+  else expect(status, "recording");
+  expect(cudaGraphDestroy(graph), "recording");
+  return current_->graph != nullptr;
+}
+
+void Recordings::finish(uint64_t generation, cudaStream_t stream) {
+  if (!current_) return;
+  if (mode_ == PassMode::kEnqueue) current_->generation = generation;
+  else expect(cudaGraphLaunch(current_->graph, stream), "repeating");
+  current_ = nullptr;
 }
 
 }  // namespace tq::cuda

@@ -38,13 +38,17 @@ Status load_planes(const PackedTensor& tensor, int64_t expert, cudaStream_t stre
   weights.is_planes = true;
   weights.groups = static_cast<int>((layout.columns + kGroupColumns - 1) / kGroupColumns);
   weights.hadamard = static_cast<int>(grid::hadamard_block(layout.columns));
-  weights.wants_pairs = static_cast<double>(layout.plane_rows) >= kPairRate * static_cast<double>(layout.rows);
-  weights.planes.rows = weights.rows, weights.planes.plane_rows = static_cast<int>(layout.plane_rows);
+  weights.wants_pairs = matrix.rate() >= kPairRate;
+  weights.whole_rows = static_cast<int>(matrix.all_rows());
+  // Tiles before the first window are not needed.
+  const auto oldest = layout.newest[0] - static_cast<int64_t>(matrix.taps[layout.rate[0]].size()) + 1;
+  const int64_t skipped = std::max<int64_t>(0, oldest) / kTileRows, skipped_rows = skipped * kTileRows;
+  weights.planes.rows = weights.rows, weights.planes.plane_rows = static_cast<int>(layout.plane_rows - skipped_rows);
   std::vector<uint8_t> rate;
   std::vector<int32_t> newest;
   for (int64_t r = 0; r < layout.rows; r += grid::kRateRows) {
     rate.push_back(layout.rate[static_cast<size_t>(r)]);
-    newest.push_back(static_cast<int32_t>(layout.newest[static_cast<size_t>(r)]));
+    newest.push_back(static_cast<int32_t>(layout.newest[static_cast<size_t>(r)] - skipped_rows));
   }
   std::vector<float> taps(kRates * kMaxTaps);
   for (size_t k = 1; k < kRates; ++k) {
@@ -67,7 +71,7 @@ Status load_planes(const PackedTensor& tensor, int64_t expert, cudaStream_t stre
   weights.planes.newest = weights.newest.as<int32_t>();
   weights.planes.row_scale = weights.row_scale.as<uint16_t>();
   weights.planes.taps = weights.taps.as<float>();
-  weights.planes.tiles = weights.tiles.as<void>();
+  weights.planes.tiles = weights.tiles.as<char>() + skipped * weights.groups * kTileBytes;
   TQ_TRY(find_reach(rate, newest, weights));
   weights.host_rate = std::move(rate), weights.host_newest = std::move(newest);
   return {};
@@ -75,8 +79,8 @@ Status load_planes(const PackedTensor& tensor, int64_t expert, cudaStream_t stre
 
 // Halves that lie as they are needed.
 bool is_plain_half(const PackedTensor& tensor) {
-  return tensor.codec == CodecId::kPlain && tensor.parts[0].view.dtype == DType::kF16 && tensor.interleaved_head_dim == 0 &&
-         tensor.offset == 0.0f;
+  return tensor.codec == CodecId::kPlain && tensor.parts.size() == 1 && tensor.parts[0].view.dtype == DType::kF16 &&
+         tensor.interleaved_head_dim == 0 && tensor.offset == 0.0f;
 }
 
 // Everything else is decoded to the type of the weights.
@@ -142,7 +146,8 @@ Result<std::shared_ptr<Weights>> weights_of_shape(const PackedTensor& tensor) {
 DecodeArgs decode_args(const Weights& weights) {
   DecodeArgs args;
   args.job = weights.planes;
-  args.tiles = weights.tiles.as<uint32_t>(), args.groups = weights.groups, args.columns = weights.columns, args.hadamard = weights.hadamard;
+  args.tiles = static_cast<const uint32_t*>(weights.planes.tiles), args.groups = weights.groups, args.columns = weights.columns,
+  args.hadamard = weights.hadamard;
   args.count = weights.rows;
   return args;
 }

@@ -19,13 +19,14 @@ struct Weights {
   int groups = 0, hadamard = 0;
   std::vector<uint8_t> host_rate;
   std::vector<int32_t> host_newest;
-  PlaneJob planes;  // all but bias, output and its place in a launch
+  PlaneJob planes;     // all but bias, output and its place in a launch
+  int whole_rows = 0;  // RowShape's
   // Floats.
   DeviceMemory values;
   DenseType type = DenseType::kF16;
   bool is_trainable = false;  // floats of its own, that may be changed
 
-  RowShape row_shape() const { return {planes.rows, planes.plane_rows, host_rate.data(), host_newest.data(), planes.windows}; }
+  RowShape row_shape() const { return {planes.rows, planes.plane_rows, host_rate.data(), host_newest.data(), planes.windows, whole_rows}; }
   uint64_t bytes() const { return is_planes ? tiles.bytes() + row_scale.bytes() : values.bytes(); }
 };
 

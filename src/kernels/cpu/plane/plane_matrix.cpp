@@ -12,7 +12,7 @@ constexpr int64_t kChunksPerThread = 12;
 
 PlaneMatrix::PlaneMatrix(grid::Matrix matrix) : matrix_(std::move(matrix)) {
   const grid::Layout& layout = matrix_.layout;
-  const bool is_fine = static_cast<double>(layout.plane_rows) >= kHighPrecisionRate * static_cast<double>(layout.rows);
+  const bool is_fine = matrix_.rate() >= kHighPrecisionRate;
   high_precision_ = matrix_.activation_bits == 0 ? is_fine : matrix_.activation_bits > 8;
   for (int64_t block = 0; block < blocks(); ++block)
     first_row_.push_back(std::lower_bound(layout.newest.begin(), layout.newest.end(), block * grid::kLineRows) - layout.newest.begin());
