@@ -170,7 +170,8 @@ struct RowsArgs {
 };
 
 // A product with what stands before and after it, for backends that do it in one go. norm or gated: an operation whose output is the
-// linear's input; that memory's content is undefined afterwards. sum: the output of the one job is added there, [T, R].
+// linear's input; that memory's content is undefined afterwards, and that of gate and up. sum: the output of the one job is added there,
+// [T, R].
 struct FusedLinearArgs {
   LinearArgs linear;
   const NormArgs* norm = nullptr;
@@ -291,6 +292,7 @@ class Backend {
   // The operations one after another, unless a backend knows better.
   virtual void fused_linear(const FusedLinearArgs& args);
   virtual void rotate_and_store(const RotaryArgs& query, const RotaryArgs& key, const KvStoreArgs& store);
+  // The memory of queries, keys and values, not that of what is stored, is undefined afterwards.
   virtual void rotate_store_attend(const RotaryArgs& query, const RotaryArgs& key, const KvStoreArgs& store, const AttendArgs& attend);
   // sum[count] += addend[count]
   virtual void add(float* sum, const float* addend, int64_t count) = 0;

@@ -55,6 +55,8 @@ double PartsBackend::read_bytes_per_second() {
 
 PassMode PartsBackend::pass_mode(const PassArgs& args) {
   const bool can_record = regions_.peers().can_record() && args.tokens.size() <= kMostRecorded;
+  // While it is recorded, only few values can be gathered.
+  if (args.recording != 0) spreads_.complete_others(static_cast<int64_t>(args.tokens.size()));
   PassMode mode = can_record ? PassMode::kRepeat : PassMode::kEnqueue;
   regions_.each([&](size_t i, Backend& part) { mode = std::min(mode, part.pass_mode(part_args(args, i))); });
   const auto found = recordings_.find(args.recording);

@@ -90,6 +90,8 @@ class SplitBackend final : public PartsBackend {
     for (const LinearJob& job : args.linear.jobs) overwrite(job.output, args.linear.tokens * job.matrix->rows());
     if (args.sum) share_sum(args);
     regions_.each([&](size_t i, Backend& part) { multiply_part(rest, i, part); });
+    if (args.gated)
+      for (const float* values : {args.gated->gate, args.gated->up}) spreads_.forget(values, args.gated->tokens, args.gated->width);
     for (const LinearJob& job : args.linear.jobs)
       if (!args.sum && matrix_of(job).is_shared()) spreads_.add(job.output, matrix_of(job).shares(args.linear.tokens));
   }
@@ -158,6 +160,7 @@ class SplitBackend final : public PartsBackend {
                                own_store(store, &*keys.spread, &*values.spread, i), own);
     });
     spreads_.add(args.output, *shares);
+    for (const Rows* rows : {&queries, &keys, &values}) spreads_.forget(rows->values, rows->tokens, rows->width);
   }
 
   void gated(const GatedArgs& args) override {

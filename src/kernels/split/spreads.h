@@ -64,6 +64,18 @@ class Spreads {
     }
     return part;
   }
+  // Values that nobody reads any more.
+  void forget(const float* values, int64_t tokens, int64_t width) {
+    std::erase_if(all_,
+                  [&](const Spread& each) { return each.values == values && each.shares.tokens == tokens && each.shares.width == width; });
+  }
+  // Those of other numbers of tokens are completed: they are of passes before.
+  void complete_others(int64_t tokens) {
+    std::vector<Spread> others;
+    for (const Spread& each : all_)
+      if (each.shares.tokens != tokens) others.push_back(each);
+    for (const Spread& each : others) complete(each.values, static_cast<uint64_t>(each.shares.tokens * each.shares.width) * sizeof(float));
+  }
   void add(const float* values, Shares shares) { all_.push_back({values, std::move(shares)}); }
   const std::vector<Spread>& all() const { return all_; }
   void set(std::vector<Spread> all) { all_ = std::move(all); }
