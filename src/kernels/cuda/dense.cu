@@ -283,9 +283,11 @@ void embed_dense(const void* table, DenseType type, const int32_t* tokens, float
   launch(&embed_dense_kernel, grid_for(count * width), kThreads, 0, stream, table, type, tokens, scale, output, count, width);
 }
 void set_places(const PlaceArgs& args, cudaStream_t stream) {
+  if (args.rows == 0) return;
   launch(&set_places_kernel, dim3(static_cast<unsigned>((args.rows + kThreads - 1) / kThreads)), kThreads, 0, stream, args);
 }
 void rotate_store(const RotateArgs& args, cudaStream_t stream) {
+  if (args.tokens == 0) return;
   const int heads = (args.query ? args.heads : 0) + (args.key ? 2 * args.kv.kv_heads : 0);
   launch(&rotate_store_kernel, dim3(static_cast<unsigned>((heads + 7) / 8), static_cast<unsigned>(args.tokens)), kThreads, 0, stream, args);
 }
