@@ -23,10 +23,10 @@ TQ_HOST_DEVICE inline int band_tap(int rate, int r, int step, int plane_row) {
   return r * rate + rate - 1 - ((step - 1) * kTileRows + plane_row);
 }
 
-// The bits of one instruction: columns i of four in a row of 8 words' columns. a, b: words of two plane rows, bits of slots 2 t and 2 t + 1
-// (or 2 t + 8 and 2 t + 9); column n of instruction i is column 8 (n / 2) + 2 i + n % 2 of the word. As two halves of 1 or -1.
+// Which of a word's 32 columns is column n of the i-th of its four instructions: a lane's sums of all four are 8 columns in turn.
 TQ_HOST_DEVICE inline int band_column(int i, int n) { return 8 * (n / 2) + 2 * i + n % 2; }
-// `bits`: byte g / 2 of a in its second byte, of b in its fourth.
+// A register of operand B of the i-th instruction, for column g: the bits of two slots as halves of 1 or -1. bits: byte g / 2 of the word
+// of one slot's plane row in its second byte, of the other's in its fourth.
 TQ_HOST_DEVICE inline uint32_t band_halves(uint32_t bits, int i, int g) {
   constexpr uint32_t kSigns = 0x80008000u, kMinusOnes = 0xbc00bc00u;
   return (bits << (7 - 2 * i - g % 2) & kSigns) ^ kMinusOnes;

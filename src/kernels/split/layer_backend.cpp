@@ -134,14 +134,6 @@ class LayerBackend final : public PartsBackend {
     enter(part).rank(own);
     enter(0);
   }
-  void score(const ScoreArgs& args) override {
-    const int64_t count = static_cast<int64_t>(args.next.size()) * args.vocabulary;
-    complete(args.logits, count);
-    if (args.reference) complete(args.reference, count);
-    ScoreArgs own = args;
-    own.logits = regions_.at(0, args.logits), own.reference = regions_.at(0, args.reference);
-    enter(0).score(own);
-  }
 
  private:
   template <typename T>

@@ -53,6 +53,15 @@ double PartsBackend::read_bytes_per_second() {
   return total;
 }
 
+void PartsBackend::score(const ScoreArgs& args) {
+  const int64_t count = static_cast<int64_t>(args.next.size()) * args.vocabulary;
+  complete(args.logits, count);
+  if (args.reference) complete(args.reference, count);
+  ScoreArgs own = args;
+  own.logits = regions_.at(0, args.logits), own.reference = regions_.at(0, args.reference);
+  enter(0).score(own);
+}
+
 PassMode PartsBackend::pass_mode(const PassArgs& args) {
   const bool can_record = regions_.peers().can_record() && args.tokens.size() <= kMostRecorded;
   // While it is recorded, only few values can be gathered.

@@ -25,6 +25,7 @@ class PartsBackend : public Backend {
   double read_bytes_per_second() override;  // of all parts together
 
   // What is shared out when a pass begins is a part of what was recorded, and what is when it ends its result.
+  void score(const ScoreArgs& args) override;
   PassMode pass_mode(const PassArgs& args) override;
   void begin_pass(const PassArgs& args, PassMode mode) override;
   bool end_recording() override;

@@ -226,14 +226,6 @@ class SplitBackend final : public PartsBackend {
     own.values = regions_.at(0, args.values);
     enter(0).rank(own);
   }
-  void score(const ScoreArgs& args) override {
-    const int64_t count = static_cast<int64_t>(args.next.size()) * args.vocabulary;
-    complete(args.logits, count);
-    if (args.reference) complete(args.reference, count);
-    ScoreArgs own = args;
-    own.logits = regions_.at(0, args.logits), own.reference = regions_.at(0, args.reference);
-    enter(0).score(own);
-  }
 
  private:
   // Heads of rows `stride` floats apart. spread: where they are shared out by the heads that the parts have.
