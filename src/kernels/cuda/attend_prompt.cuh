@@ -7,12 +7,12 @@
 
 #include "kernels/cuda/dense_args.h"
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/half_terms.cuh"
 #include "kernels/cuda/kv_rows.cuh"
 
 namespace tq::cuda {
 
 constexpr int kWarpRows = 16;
-constexpr int kLowestExponent = -100;  // of what is scaled by a power of two
 constexpr int kUnitExponent = 13;      // where such scaling puts the largest exponent
 constexpr float kWeightExponent = 15;  // weights of the softmax are up to 2^15 in halves, so that small ones keep their bits
 constexpr float kLog2E = 1.44269504f;
@@ -46,17 +46,6 @@ struct PromptForm {
   static_assert(kDim % 16 == 0 && kPositions % 16 == 0 && (kPositions / 16) % kKeyPart == 0 && kSteps % kPart == 0 && kQueryAt % 16 == 0);
 };
 
-__device__ __forceinline__ float power_of_two(int exponent) { return exponent < -126 ? 0.0f : __int_as_float((exponent + 127) << 23); }
-// The exponent of the largest of some magnitudes.
-__device__ __forceinline__ int exponent_of(float largest) { return max(kLowestExponent, ((__float_as_int(largest) >> 23) & 255) - 127); }
-
-__device__ __forceinline__ uint32_t bits_of(__half2 pair) { return *reinterpret_cast<const uint32_t*>(&pair); }
-__device__ __forceinline__ uint32_t halves(float low, float high) { return bits_of(__floats2half2_rn(low, high)); }
-// What rounding to halves has left over, as halves.
-__device__ __forceinline__ uint32_t rest_of_halves(float low, float high) {
-  const float2 rounded = __half22float2(__floats2half2_rn(low, high));
-  return halves(low - rounded.x, high - rounded.y);
-}
 // Term t of two values.
 __device__ __forceinline__ uint32_t term_of(int t, float low, float high) { return t == 0 ? halves(low, high) : rest_of_halves(low, high); }
 

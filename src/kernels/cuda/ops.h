@@ -23,6 +23,9 @@ void embed_dense(const void* table, DenseType type, const int32_t* tokens, float
 void set_places(const PlaceArgs& args, cudaStream_t stream);
 void rotate_store(const RotateArgs& args, cudaStream_t stream);
 void attend(const AttendArgsDevice& args, cudaStream_t stream);
+// The same over halves, on the tensor cores. attends_halves: whether it can.
+bool attends_halves(const AttendArgsDevice& args);
+void attend_halves(const AttendArgsDevice& args, cudaStream_t stream);
 // The same for stretches of many rows, on the tensor cores. attends_prompt: whether it can. is_exact: the weights of the softmax count with
 // 22 bits where they would with 11 (always with keys and values as float). multiprocessors: of the card.
 bool attends_prompt(const AttendPromptArgs& args);
