@@ -19,6 +19,7 @@ constexpr int kJunctionRows = 48;       // searched again on each side of a junc
 constexpr int kOverlapRows = 24;        // beyond a stretch, so that its ends are as good as its middle
 constexpr int64_t kLeastStretch = 2 * kJunctionRows + 32, kMostStretch = kMostSteps - 2 * kOverlapRows - 64;
 constexpr int kThreads = 256;
+constexpr int64_t kBusyWarps = 12;  // of a multiprocessor, which keep it busy with eight states a thread
 
 struct DeviceError {
   std::string text;
@@ -129,7 +130,7 @@ struct Runs {
 
 class Rounder {
  public:
-  explicit Rounder(const RoundBatch& batch) : batch_(batch), trellis_(batch), columns_(batch.columns) {
+  explicit Rounder(const RoundBatch& batch) : batch_(batch), trellis_(batch), columns_(batch.columns), processors_(count_processors()) {
     check(cublasCreate(&blas_), "cuBLAS");
     stack_rows();
     make_runs();
@@ -154,6 +155,12 @@ class Rounder {
     float* feedback;      // on the device
   };
 
+  static int64_t count_processors() {
+    int device = 0, count = 0;
+    check(cudaGetDevice(&device), "the device");
+    check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "the device");
+    return count;
+  }
   size_t area() const { return static_cast<size_t>(rows_) * static_cast<size_t>(columns_); }
 
   void stack_rows() {
@@ -180,9 +187,7 @@ class Rounder {
 
   // Rows of a stretch: what takes the fewest steps one after another, given how many runs the device holds at once.
   int64_t choose_stretch() const {
-    cudaDeviceProp device{};
-    check(cudaGetDeviceProperties(&device, 0), "the device");
-    const int64_t at_once = int64_t{device.multiProcessorCount} * runs_per_processor();
+    const int64_t at_once = processors_ * runs_per_processor();
     int64_t best = 0, least = 0;
     for (int64_t stretch = kLeastStretch; stretch <= kMostStretch; stretch += 16) {
       int64_t count = 0;
@@ -195,17 +200,31 @@ class Rounder {
 
   int64_t runs_per_processor() const {
     int count = 0;
-    const auto ask = [&]<int kStateBits>() {
-      using V = Viterbi<kStateBits>;
-      const auto kernel = trellis_.is_wide ? viterbi<kStateBits, true> : viterbi<kStateBits, false>;
+    with_kernel(kManyStates, [&]<typename V>(auto kernel) {
       check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&count, kernel, V::kThreads, V::kBufferWords * sizeof(float)), "occupancy");
-    };
-    switch (trellis_.state_bits) {
-      case 8: ask.template operator()<8>(); break;
-      case 10: ask.template operator()<10>(); break;
-      default: ask.template operator()<12>();
-    }
+    });
     return std::max(count, 1);
+  }
+
+  // Calls `use` with the kernel of the trellis. own: states of a thread.
+  template <typename Use>
+  void with_kernel(int own, const Use& use) const {
+    switch (trellis_.state_bits) {
+      case 8: return with_states<8>(own, use);
+      case 10: return with_states<10>(own, use);
+      default: return with_states<12>(own, use);
+    }
+  }
+  template <int kStateBits, typename Use>
+  void with_states(int own, const Use& use) const {
+    constexpr int kLeast = kStateBits == 12 ? 2 * kFewStates : kFewStates;  // a thread block has up to 1024 threads
+    if (own == kManyStates) with_width<kStateBits, kManyStates>(use);
+    else with_width<kStateBits, kLeast>(use);
+  }
+  template <int kStateBits, int kOwn, typename Use>
+  void with_width(const Use& use) const {
+    if (trellis_.is_wide) use.template operator()<Viterbi<kStateBits, kOwn, true>>(&viterbi<kStateBits, kOwn, true>);
+    else use.template operator()<Viterbi<kStateBits, kOwn, false>>(&viterbi<kStateBits, kOwn, false>);
   }
 
   void make_runs() {
@@ -216,7 +235,7 @@ class Rounder {
       if (run.steps > kMostSteps) throw DeviceError{"a stretch of too many rows"};
     stretch_count_ = static_cast<unsigned>(runs.stretches.size()), junction_count_ = static_cast<unsigned>(runs.junctions.size());
     stretches_ = Array<Run>(runs.stretches), junctions_ = Array<Run>(runs.junctions);
-    const size_t words = (size_t{1} << trellis_.state_bits) / kStatesPerThread * (trellis_.is_wide ? 2 : 1);
+    const size_t words = (size_t{1} << trellis_.state_bits) / (trellis_.is_wide ? 4 : 8);
     decisions_ = Array<uint32_t>(runs.stretches.size() * kMostSteps * words);
   }
 
@@ -290,18 +309,12 @@ class Rounder {
   void search(int64_t k, const Run* runs, unsigned count, bool fixed_ends) {
     const ViterbiArgs args{
         runs, target_.get(), root_weight_.get(), rate_.get(), trellis_.tables, symbols_.get() + k * rows_, decisions_.get(), fixed_ends};
-    switch (trellis_.state_bits) {
-      case 8: return launch<8>(args, count);
-      case 10: return launch<10>(args, count);
-      default: return launch<12>(args, count);
-    }
+    with_kernel(own_states(count), [&]<typename V>(auto kernel) { kernel<<<count, V::kThreads, V::kBufferWords * sizeof(float)>>>(args); });
   }
-  template <int kStateBits>
-  void launch(const ViterbiArgs& args, unsigned count) {
-    using V = Viterbi<kStateBits>;
-    constexpr size_t kBytes = V::kBufferWords * sizeof(float);
-    if (trellis_.is_wide) viterbi<kStateBits, true><<<count, V::kThreads, kBytes>>>(args);
-    else viterbi<kStateBits, false><<<count, V::kThreads, kBytes>>>(args);
+  // Of a thread. The order of what is compared is the same, and so are the bytes.
+  int own_states(unsigned runs) const {
+    const int64_t warps = int64_t{runs} * ((int64_t{1} << trellis_.state_bits) / kManyStates / 32);
+    return warps < kBusyWarps * processors_ ? kFewStates : kManyStates;
   }
 
   void collect(std::vector<RoundedMatrix>& out) {
@@ -403,7 +416,7 @@ class Rounder {
 
   const RoundBatch& batch_;
   Trellis trellis_;
-  int64_t columns_, rows_ = 0;
+  int64_t columns_, processors_, rows_ = 0;
   std::vector<Place> places_;
   std::map<const float*, Array<float>> squares_;
   Array<float> weight_, value_, error_, block_, target_, scale_, root_weight_;

@@ -10,8 +10,8 @@
 
 namespace tq::cuda {
 
-constexpr int kStatesPerThread = 8;
-constexpr int kLeastStateBits = 8;  // a block is at least a warp
+constexpr int kManyStates = 8, kFewStates = 2;  // of a thread
+constexpr int kLeastStateBits = 8;              // a block is at least a warp
 constexpr int kMostStateBits = 12;
 constexpr int kMostSteps = 512;   // rows of one run
 constexpr int kTrellisRates = 9;  // rates 0 (unused) to 8

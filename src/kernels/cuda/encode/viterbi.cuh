@@ -1,4 +1,5 @@
-// Viterbi runs of the superposition trellis: one thread block a run, eight neighbouring states a thread (design: docs/grid.md).
+// Viterbi runs of the superposition trellis: one thread block a run, `kOwn` neighbouring states a thread (design: docs/grid.md). Eight
+// share the most between them; two take the less time for a row where there are too few runs to fill the card.
 #pragma once
 
 #include "kernels/cuda/encode/trellis.h"
@@ -14,7 +15,7 @@ struct ViterbiArgs {
   const uint8_t* rate;       // [rows]
   TrellisTables tables;
   uint8_t* symbols;     // [rows] the K bits of each row, oldest first
-  uint32_t* decisions;  // [blocks, kMostSteps, threads] or twice that when wide
+  uint32_t* decisions;  // [blocks, kMostSteps, 2^M] of 4 bits, or 8 when wide
   bool fixed_ends;      // both ends at the states that the symbols beside the run say; else any
 };
 
@@ -27,47 +28,48 @@ struct RunRows {
   int best_state[32];
 };
 
-template <int kStateBits>
+template <int kStateBits, int kOwn, bool kWide>
 struct Viterbi {
   static constexpr int kStates = 1 << kStateBits;
-  static constexpr int kThreads = kStates / kStatesPerThread;
+  static constexpr int kThreads = kStates / kOwn;
   static constexpr int kWarps = kThreads / 32;
   static constexpr int kBufferWords = 2 * kStates;
+  static constexpr int kDecisionBits = kWide ? 8 : 4;
+  static constexpr int kWordsPerStep = kStates * kDecisionBits / 32;
+  static_assert(kThreads >= 32 && kThreads <= 1024);
 
   // after[s] = min over u of before[u, s] + (root (newer[s] + older[u] - target))^2. The choice u replaces the last K bits of a metric:
   // metrics are not negative, so that they compare as integers, and what the bits are worth is 2^-20 of the metric at K = 3.
   template <int kRate>
-  static __device__ __forceinline__ uint2 step(const float* before, float* after, const float (&newer)[kStatesPerThread],
-                                               const float* older, float target, float root_weight) {
+  static __device__ __forceinline__ uint64_t step(const float* before, float* after, const float (&newer)[kOwn], const float* older,
+                                                  float target, float root_weight) {
     constexpr int kChoices = 1 << kRate;
     const bool is_zero = root_weight < 0.0f;
     const float root = fmaxf(root_weight, 0.0f);
-    float distance[kStatesPerThread];
-    uint32_t best[kStatesPerThread];
+    float distance[kOwn];
+    uint32_t best[kOwn];
 #pragma unroll
-    for (int i = 0; i < kStatesPerThread; ++i) {
+    for (int i = 0; i < kOwn; ++i) {
       distance[i] = root * (newer[i] - target);
       best[i] = 0x7fffffffu;
     }
-    const int first = static_cast<int>(threadIdx.x) * kStatesPerThread;
+    const int first = static_cast<int>(threadIdx.x) * kOwn;
 #pragma unroll(kRate <= 4 ? kChoices : 8)
     for (int u = 0; u < kChoices; ++u) {
       const float choice = root * older[u];
 #pragma unroll
-      for (int i = 0; i < kStatesPerThread; ++i) {
-        const float metric = before[(u << (kStateBits - kRate)) + (first >> kRate) + (i >> kRate)];  // 8 divides first
+      for (int i = 0; i < kOwn; ++i) {
+        const float metric = before[(u << (kStateBits - kRate)) + (first >> kRate) + (i >> kRate)];  // kOwn divides first
         const float error = distance[i] + choice;
         const uint32_t candidate =
             (__float_as_uint(fmaf(error, error, metric)) & ~static_cast<uint32_t>(kChoices - 1)) | static_cast<uint32_t>(u);
         best[i] = min(best[i], candidate);
       }
     }
-    uint2 decision = {0, 0};
+    uint64_t decision = 0;
 #pragma unroll
-    for (int i = 0; i < kStatesPerThread; ++i) {
-      const uint32_t u = best[i] & (kChoices - 1);
-      if constexpr (kRate <= 4) decision.x |= u << 4 * i;
-      else (i < 4 ? decision.x : decision.y) |= u << 8 * (i % 4);
+    for (int i = 0; i < kOwn; ++i) {
+      decision |= static_cast<uint64_t>(best[i] & (kChoices - 1)) << kDecisionBits * i;
       float metric = __uint_as_float(best[i] & ~static_cast<uint32_t>(kChoices - 1));
       if (is_zero && ((first + i) & (kChoices - 1)) != 0) metric = kUnreachable;
       after[first + i] = metric;
@@ -75,17 +77,28 @@ struct Viterbi {
     return decision;
   }
 
-  static __device__ __forceinline__ uint2 step_any(int rate, const float* before, float* after, const float (&newer)[kStatesPerThread],
-                                                   const float* older, float target, float root_weight) {
-    switch (rate) {
-      case 2: return step<2>(before, after, newer, older + 4, target, root_weight);
-      case 3: return step<3>(before, after, newer, older + 8, target, root_weight);
-      case 4: return step<4>(before, after, newer, older + 16, target, root_weight);
-      case 5: return step<5>(before, after, newer, older + 32, target, root_weight);
-      case 6: return step<6>(before, after, newer, older + 64, target, root_weight);
-      case 7: return step<7>(before, after, newer, older + 128, target, root_weight);
-      default: return step<8>(before, after, newer, older + 256, target, root_weight);
+  static __device__ __forceinline__ uint64_t step_any(int rate, const float* before, float* after, const float (&newer)[kOwn],
+                                                      const float* older, float target, float root_weight) {
+    if (rate == 2) return step<2>(before, after, newer, older + 4, target, root_weight);
+    if (rate == 3) return step<3>(before, after, newer, older + 8, target, root_weight);
+    if (!kWide || rate == 4) return step<4>(before, after, newer, older + 16, target, root_weight);
+    if constexpr (kWide) {
+      if (rate == 5) return step<5>(before, after, newer, older + 32, target, root_weight);
+      if (rate == 6) return step<6>(before, after, newer, older + 64, target, root_weight);
+      if (rate == 7) return step<7>(before, after, newer, older + 128, target, root_weight);
+      return step<8>(before, after, newer, older + 256, target, root_weight);
     }
+    return 0;
+  }
+  // A thread's decisions of a step.
+  static __device__ __forceinline__ void store(uint32_t* decisions, int step, uint64_t own) {
+    constexpr int kBits = kOwn * kDecisionBits;
+    const int at = step * kThreads + static_cast<int>(threadIdx.x);
+    if constexpr (kBits == 64) reinterpret_cast<uint64_t*>(decisions)[at] = own;
+    else if constexpr (kBits == 32) decisions[at] = static_cast<uint32_t>(own);
+    else if constexpr (kBits == 16) reinterpret_cast<uint16_t*>(decisions)[at] = static_cast<uint16_t>(own);
+    else reinterpret_cast<uint8_t*>(decisions)[at] = static_cast<uint8_t>(own);
+    static_assert(kBits == 64 || kBits == 32 || kBits == 16 || kBits == 8);
   }
 
   static __device__ int row_of(const Run& run, int step) {
@@ -116,27 +129,23 @@ struct Viterbi {
     for (int i = threadIdx.x; i < 512; i += kThreads) rows.older[i] = args.tables.older[i];
   }
 
-  template <bool kWide>
   static __device__ const float* forward(const ViterbiArgs& args, const Run& run, const RunRows& rows, float* metrics, uint32_t* decisions,
                                          int start) {
     float* before = metrics;
     float* after = metrics + kStates;
-    for (int i = 0; i < kStatesPerThread; ++i) {
-      const int state = static_cast<int>(threadIdx.x) * kStatesPerThread + i;
+    for (int i = 0; i < kOwn; ++i) {
+      const int state = static_cast<int>(threadIdx.x) * kOwn + i;
       before[state] = start < 0 || state == start ? 0.0f : kUnreachable;
     }
-    float newer[kStatesPerThread];
+    float newer[kOwn];
     int rate = 0;
     __syncthreads();
     for (int i = 0; i < run.steps; ++i) {
       if (rows.rate[i] != rate) {
         rate = rows.rate[i];
-        for (int s = 0; s < kStatesPerThread; ++s)
-          newer[s] = args.tables.newer[rate * kStates + static_cast<int>(threadIdx.x) * kStatesPerThread + s];
+        for (int s = 0; s < kOwn; ++s) newer[s] = args.tables.newer[rate * kStates + static_cast<int>(threadIdx.x) * kOwn + s];
       }
-      const uint2 decision = step_any(rate, before, after, newer, rows.older, rows.target[i], rows.root_weight[i]);
-      if constexpr (kWide) reinterpret_cast<uint2*>(decisions)[i * kThreads + threadIdx.x] = decision;
-      else decisions[i * kThreads + threadIdx.x] = decision.x;
+      store(decisions, i, step_any(rate, before, after, newer, rows.older, rows.target[i], rows.root_weight[i]));
       __syncthreads();
       float* swap = before;
       before = after, after = swap;
@@ -147,8 +156,8 @@ struct Viterbi {
   static __device__ int best_state(const float* metrics, RunRows& rows) {
     uint32_t best = 0x7fffffffu;
     int state = 0;
-    for (int i = 0; i < kStatesPerThread; ++i) {
-      const int s = static_cast<int>(threadIdx.x) * kStatesPerThread + i;
+    for (int i = 0; i < kOwn; ++i) {
+      const int s = static_cast<int>(threadIdx.x) * kOwn + i;
       const uint32_t metric = __float_as_uint(metrics[s]);
       if (metric < best) best = metric, state = s;
     }
@@ -166,9 +175,7 @@ struct Viterbi {
   }
 
   // Follows the decisions back from `state`, a stretch of them in shared memory at a time. Leaves the symbols of all steps.
-  template <bool kWide>
   static __device__ void trace_back(const Run& run, RunRows& rows, uint32_t* buffer, const uint32_t* decisions, int state) {
-    constexpr int kWordsPerStep = kThreads * (kWide ? 2 : 1);
     constexpr int kStretch = kBufferWords / kWordsPerStep;
     for (int end = run.steps; end > 0; end -= kStretch) {
       const int begin = max(0, end - kStretch);
@@ -177,11 +184,8 @@ struct Viterbi {
       __syncthreads();
       if (threadIdx.x != 0) continue;
       for (int i = end - 1; i >= begin; --i) {
-        const int rate = rows.rate[i], word = (i - begin) * kWordsPerStep, lane = state % kStatesPerThread;
-        uint32_t u;
-        if (!kWide) u = buffer[word + state / kStatesPerThread] >> 4 * lane & 15;
-        else if (rate <= 4) u = buffer[word + state / kStatesPerThread * 2] >> 4 * lane & 15;
-        else u = buffer[word + state / kStatesPerThread * 2 + lane / 4] >> 8 * (lane % 4) & 255;
+        const int rate = rows.rate[i], bit = state * kDecisionBits;
+        const uint32_t u = buffer[(i - begin) * kWordsPerStep + bit / 32] >> bit % 32 & ((1u << kDecisionBits) - 1);
         rows.symbol[i] = static_cast<uint8_t>(state & ((1 << rate) - 1));
         state = static_cast<int>(u) << (kStateBits - rate) | state >> rate;
       }
@@ -190,20 +194,20 @@ struct Viterbi {
   }
 };
 
-template <int kStateBits, bool kWide>
-__global__ void __launch_bounds__(Viterbi<kStateBits>::kThreads) viterbi(ViterbiArgs args) {
-  using V = Viterbi<kStateBits>;
+template <int kStateBits, int kOwn, bool kWide>
+__global__ void __launch_bounds__(Viterbi<kStateBits, kOwn, kWide>::kThreads) viterbi(ViterbiArgs args) {
+  using V = Viterbi<kStateBits, kOwn, kWide>;
   extern __shared__ float metrics[];
   __shared__ RunRows rows;
   const Run run = args.runs[blockIdx.x];
-  uint32_t* decisions = args.decisions + static_cast<size_t>(blockIdx.x) * kMostSteps * V::kThreads * (kWide ? 2 : 1);
+  uint32_t* decisions = args.decisions + static_cast<size_t>(blockIdx.x) * kMostSteps * V::kWordsPerStep;
   V::load_rows(args, run, rows);
   const int start = args.fixed_ends ? V::state_after(args, run, -1) : -1;
   const int end = args.fixed_ends ? V::state_after(args, run, run.steps - 1) : -1;
   __syncthreads();
-  const float* last = V::template forward<kWide>(args, run, rows, metrics, decisions, start);
+  const float* last = V::forward(args, run, rows, metrics, decisions, start);
   const int state = end >= 0 ? end : V::best_state(last, rows);
-  V::template trace_back<kWide>(run, rows, reinterpret_cast<uint32_t*>(metrics), decisions, state);
+  V::trace_back(run, rows, reinterpret_cast<uint32_t*>(metrics), decisions, state);
   for (int step = run.keep_begin + static_cast<int>(threadIdx.x); step < run.keep_end; step += V::kThreads)
     args.symbols[V::row_of(run, step)] = rows.symbol[step];
 }
