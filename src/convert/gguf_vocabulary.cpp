@@ -13,7 +13,8 @@ Result<VocabularySpec::Model> vocabulary_model(const gguf::File& file) {
   TQ_ASSIGN(const std::string model, file.string("tokenizer.ggml.model"));
   if (model == "gpt2") return VocabularySpec::Model::kByteBpe;
   if (model == "llama") return VocabularySpec::Model::kSpm;
-  return bad_input("{}: vocabularies of the kind '{}' are not supported (gpt2 and llama are)", file.where(), shown(model));
+  if (model == "bert") return VocabularySpec::Model::kWordPiece;
+  return bad_input("{}: vocabularies of the kind '{}' are not supported (gpt2, llama and bert are)", file.where(), shown(model));
 }
 
 // GGUF's token types are those of SentencePiece, counted from 1.
@@ -31,7 +32,7 @@ TokenKind kind_of(int64_t type) {
 Result<VocabularySpec> read_spec(const gguf::File& file) {
   VocabularySpec spec{};
   TQ_ASSIGN(spec.model, vocabulary_model(file));
-  const bool is_spm = spec.model == VocabularySpec::Model::kSpm;
+  const bool is_spm = spec.model == VocabularySpec::Model::kSpm, is_bert = spec.model == VocabularySpec::Model::kWordPiece;
   TQ_ASSIGN(spec.pre, file.string_or("tokenizer.ggml.pre", ""));
   TQ_ASSIGN(spec.tokens, file.strings("tokenizer.ggml.tokens"));
   if (file.has("tokenizer.ggml.scores")) {
@@ -54,13 +55,16 @@ Result<VocabularySpec> read_spec(const gguf::File& file) {
   TQ_TRY(read_id("tokenizer.ggml.eos_token_id", spec.eos));
   TQ_TRY(read_id("tokenizer.ggml.unknown_token_id", spec.unknown));
   TQ_TRY(read_id("tokenizer.ggml.padding_token_id", spec.pad));
+  // BERT's two ends have names of their own there; the second is spelled so.
+  if (is_bert && spec.bos < 0) TQ_TRY(read_id("tokenizer.ggml.cls_token_id", spec.bos));
+  if (is_bert && spec.eos < 0) TQ_TRY(read_id("tokenizer.ggml.seperator_token_id", spec.eos));
   for (const char* key : {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"}) {
     TokenId id = -1;
     TQ_TRY(read_id(key, id));
     if (id >= 0) spec.end_of_turn.push_back(id);
   }
-  TQ_ASSIGN(spec.add_bos, file.boolean_or("tokenizer.ggml.add_bos_token", is_spm));
-  TQ_ASSIGN(spec.add_eos, file.boolean_or("tokenizer.ggml.add_eos_token", false));
+  TQ_ASSIGN(spec.add_bos, file.boolean_or("tokenizer.ggml.add_bos_token", is_spm || is_bert));
+  TQ_ASSIGN(spec.add_eos, file.boolean_or("tokenizer.ggml.add_eos_token", is_bert));
   TQ_ASSIGN(spec.add_space_prefix, file.boolean_or("tokenizer.ggml.add_space_prefix", is_spm));
   TQ_ASSIGN(spec.remove_extra_whitespaces, file.boolean_or("tokenizer.ggml.remove_extra_whitespaces", false));
   return spec;

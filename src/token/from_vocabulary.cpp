@@ -116,6 +116,7 @@ Status set_sentencepiece(TokenizerImpl& impl, const VocabularySpec& spec) {
 
 Result<Tokenizer> Tokenizer::from_vocabulary(VocabularySpec spec, const std::string& where) {
   TQ_TRY(check_ids(spec, where));
+  if (spec.model == VocabularySpec::Model::kWordPiece) return word_piece_tokenizer(spec, where);
   auto impl = std::make_shared<TokenizerImpl>();
   impl->where = where;
   const bool is_byte_level = spec.model == VocabularySpec::Model::kByteBpe;

@@ -20,7 +20,7 @@ enum class TokenKind : uint8_t { kNormal, kUnknown, kControl, kUserDefined, kUnu
 
 // What a GGUF vocabulary says. Strings as in the file.
 struct VocabularySpec {
-  enum class Model : uint8_t { kByteBpe, kSpm, kUnigram };  // kSpm: merges by score
+  enum class Model : uint8_t { kByteBpe, kSpm, kUnigram, kWordPiece };  // kSpm: merges by score
   Model model = Model::kByteBpe;
   std::string pre;  // tokenizer.ggml.pre: the name of the pre-tokenizer
   std::vector<std::string> tokens;

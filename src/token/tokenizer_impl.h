@@ -81,4 +81,6 @@ void merge_symbols(const std::unordered_map<uint64_t, Merge>& merges, std::vecto
 
 uint64_t pair_key(TokenId left, TokenId right);
 
+Result<Tokenizer> word_piece_tokenizer(const VocabularySpec& spec, const std::string& where);
+
 }  // namespace tq

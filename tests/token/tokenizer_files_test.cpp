@@ -78,6 +78,30 @@ TEST_P(GgufVocabulary, GivesTheIdsOfTheTokenizerFile) {
   expect_ids(*again, expected, true, name + " exported");
 }
 
+// As GGUF files write it: ▁ before the pieces that begin a word, no ## before the others.
+TEST(WordPieceVocabulary, GivesTheIdsOfTheTokenizerFile) {
+  const Json file = read_json_file(kFolder + "bert/tokenizer.json").value();
+  const Json& expected = expectations()["tokenizers"]["bert"];
+  VocabularySpec spec{.model = VocabularySpec::Model::kWordPiece, .add_bos = true, .add_eos = true};
+  spec.tokens.resize(file["model"]["vocab"].size());
+  for (const auto& [token, id] : file["model"]["vocab"].items())
+    spec.tokens.at(id.get<size_t>()) = token.starts_with("##") ? token.substr(2) : "\u2581" + token;
+  spec.kinds.assign(spec.tokens.size(), TokenKind::kNormal);
+  for (const Json& added : file["added_tokens"]) {
+    const auto id = added["id"].get<size_t>();
+    spec.tokens.at(id) = added["content"], spec.kinds.at(id) = TokenKind::kControl;
+  }
+  const auto tokenizer = Tokenizer::from_vocabulary(spec, "bert");
+  ASSERT_TRUE(tokenizer.has_value()) << tokenizer.error().message;
+  expect_ids(*tokenizer, expected, true, "bert");
+  const auto again = Tokenizer::from_json(tokenizer->to_tokenizer_json(), tokenizer->to_tokenizer_config(), "exported");
+  ASSERT_TRUE(again.has_value()) << again.error().message;
+  expect_ids(*again, expected, true, "bert exported");
+  for (std::string& token : spec.tokens)
+    if (token == "[UNK]") token = "[else]";
+  EXPECT_FALSE(Tokenizer::from_vocabulary(spec, "bert").has_value());
+}
+
 std::vector<std::string> names(bool with_gguf_name) {
   std::vector<std::string> out;
   for (const auto& [name, value] : expectations()["tokenizers"].items())
