@@ -123,4 +123,9 @@ void ThreadPool::run(int64_t count, int64_t grain, const std::function<void(int6
   state.busy.store(false);
 }
 
+void run_on(ThreadPool* threads, int64_t count, int64_t grain, const std::function<void(int64_t begin, int64_t end, int thread)>& work) {
+  if (threads) threads->run(count, grain, work);
+  else if (count > 0) work(0, count, 0);
+}
+
 }  // namespace tq

@@ -26,4 +26,7 @@ class ThreadPool {
   std::unique_ptr<State> state_;
 };
 
+// The same on the threads, or on the caller's alone where there are none (null).
+void run_on(ThreadPool* threads, int64_t count, int64_t grain, const std::function<void(int64_t begin, int64_t end, int thread)>& work);
+
 }  // namespace tq

@@ -23,9 +23,9 @@ struct Prepared {
   std::vector<float> scale;
 };
 
-Prepared prepare(const RoundRequest& request) {
+Prepared prepare(const RoundRequest& request, ThreadPool* threads) {
   const RowChange rotate = [&](float* rows, int64_t count) { grid::rotate(rows, count, request.columns, request.sign); };
-  ColumnMatrix matrix = read_columns(request.weight, request.rows, request.columns, rotate, nullptr);
+  ColumnMatrix matrix = read_columns(request.weight, request.rows, request.columns, rotate, threads);
   Prepared out;
   out.rate = grid::Layout(request.rows, request.columns, request.rates).rate;
   for (const float scale : row_scales(matrix)) out.scale.push_back(f16_to_float(float_to_f16(scale)));
@@ -104,9 +104,16 @@ class Batches {
   Status round(size_t begin, size_t end) {
     const auto count = static_cast<int64_t>(end - begin);
     std::vector<Prepared> prepared(end - begin);
-    context_.threads.run(count, 1, [&](int64_t from, int64_t to, int) {
-      for (int64_t i = from; i < to; ++i) prepared[static_cast<size_t>(i)] = prepare(requests_[begin + static_cast<size_t>(i)]);
-    });
+    const auto prepare_one = [&](int64_t i, ThreadPool* threads) {
+      prepared[static_cast<size_t>(i)] = prepare(requests_[begin + static_cast<size_t>(i)], threads);
+    };
+    if (count < context_.threads.size()) {
+      for (int64_t i = 0; i < count; ++i) prepare_one(i, &context_.threads);
+    } else {
+      context_.threads.run(count, 1, [&](int64_t from, int64_t to, int) {
+        for (int64_t i = from; i < to; ++i) prepare_one(i, nullptr);
+      });
+    }
     RoundBatch batch{.matrices = {}, .columns = requests_[begin].columns, .taps = {}};
     for (size_t rate = 0; rate < requests_[begin].taps->size(); ++rate) batch.taps[rate] = (*requests_[begin].taps)[rate];
     for (size_t i = begin; i < end; ++i) {

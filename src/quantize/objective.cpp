@@ -12,12 +12,19 @@ extern "C" void spotrf_(const char* uplo, const int* n, float* a, const int* lda
 namespace tq {
 namespace {
 
-void transpose(float* matrix, int64_t n) {
-  constexpr int64_t kTile = 32;
-  for (int64_t i0 = 0; i0 < n; i0 += kTile)
-    for (int64_t j0 = 0; j0 <= i0; j0 += kTile)
-      for (int64_t i = i0; i < std::min(n, i0 + kTile); ++i)
-        for (int64_t j = j0; j < std::min(i, j0 + kTile); ++j) std::swap(matrix[i * n + j], matrix[j * n + i]);
+constexpr int64_t kTile = 32;
+
+// Rows [first, first + kTile) below the diagonal change places with columns.
+void transpose_tiles(float* matrix, int64_t n, int64_t first) {
+  for (int64_t j0 = 0; j0 <= first; j0 += kTile)
+    for (int64_t i = first; i < std::min(n, first + kTile); ++i)
+      for (int64_t j = j0; j < std::min(i, j0 + kTile); ++j) std::swap(matrix[i * n + j], matrix[j * n + i]);
+}
+
+void transpose(float* matrix, int64_t n, ThreadPool* threads) {
+  run_on(threads, (n + kTile - 1) / kTile, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t tile = begin; tile < end; ++tile) transpose_tiles(matrix, n, tile * kTile);
+  });
 }
 
 // out = the mirror image of H at its anti-diagonal, whose lower Cholesky factor is the mirror image of U in H = U U^T.
@@ -103,10 +110,14 @@ Objective factored_objective(Buffer<float> hessian, int64_t columns, double damp
   }
 }
 
-void rotate_hessian(Buffer<float>& hessian, int64_t columns, const uint8_t* sign) {
-  grid::rotate(hessian.data(), columns, columns, sign);
-  transpose(hessian.data(), columns);
-  grid::rotate(hessian.data(), columns, columns, sign);
+void rotate_hessian(Buffer<float>& hessian, int64_t columns, const uint8_t* sign, ThreadPool* threads) {
+  const auto rotate_rows = [&] {
+    run_on(threads, columns, kTile,
+           [&](int64_t begin, int64_t end, int) { grid::rotate(hessian.data() + begin * columns, end - begin, columns, sign); });
+  };
+  rotate_rows();
+  transpose(hessian.data(), columns, threads);
+  rotate_rows();
 }
 
 Objective make_objective(Buffer<float> hessian, int64_t columns, const uint8_t* sign, double damping) {

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/thread_pool.h"
 #include "kernels/device_quantizer.h"
 #include "tensor/tensor_view.h"
 
@@ -24,7 +25,7 @@ struct Objective {
 // damping is relative to the mean diagonal, and raised tenfold until the factorisation exists. A Hessian of zeros counts as I.
 Objective make_objective(Buffer<float> hessian, int64_t columns, const uint8_t* sign, double damping);
 // H' = Q H Q^T with Q = Had diag(sign), in place.
-void rotate_hessian(Buffer<float>& hessian, int64_t columns, const uint8_t* sign);
+void rotate_hessian(Buffer<float>& hessian, int64_t columns, const uint8_t* sign, ThreadPool* threads = nullptr);
 // The same of a Hessian in the basis and order that the rounding works in. band: columns that are rounded together; their feedback is that
 // of a block LDL factorisation (feedback[j, k] = (U[j, K] U[K, K]^-1)[k], K the band of k). `diagonal` speaks of single columns only.
 // device, unless null, factors where the band is 1 and it has the memory.

@@ -19,8 +19,7 @@ void for_rows(int64_t rows, ThreadPool* threads, const std::function<void(int64_
   const auto range = [&](int64_t begin, int64_t end, int) {
     for (int64_t band = begin; band < end; ++band) work(band * kRowBand, std::min(kRowBand, rows - band * kRowBand));
   };
-  if (threads) threads->run(bands, 1, range);
-  else range(0, bands, 0);
+  run_on(threads, bands, 1, range);
 }
 
 // sum[width, R] += factor[depth, width]^T rows[depth, R], all with their own strides.

@@ -40,9 +40,7 @@ class StepRounder {
 
   Result<std::vector<RoundedStep>> run() {
     collect();
-    parallel(inputs_.size(), [&](size_t i) {
-      if (inputs_[i].expert < 0) make_objective_of(inputs_[i]);
-    });
+    make_objectives();
     if (backend_.quantizer()) TQ_TRY(run_on_device());
     std::stable_sort(work_.begin(), work_.end(), [](const Work& a, const Work& b) { return a.cost > b.cost; });
     parallel(work_.size(), [&](size_t i) { run_work(work_[i]); });
@@ -118,9 +116,20 @@ class StepRounder {
       if (const auto found = statistics.find({tap, e}); found != statistics.end()) sum.add(found->second.moment);
   }
 
+  // Where a device factors, what is left is spread over the threads input by input.
+  void make_objectives() {
+    ThreadPool* threads = backend_.quantizer() ? &context_.threads : nullptr;
+    const auto make = [&](size_t i) {
+      if (inputs_[i].expert < 0) make_objective_of(inputs_[i], threads);
+    };
+    if (!threads) return parallel(inputs_.size(), make);
+    for (size_t i = 0; i < inputs_.size(); ++i)
+      if (!context_.stopped()) make(i);
+  }
+
   static bool has_few(const SecondMoment& moment) { return moment.tokens() < moment.columns() / 4; }
 
-  void make_objective_of(Input& input) {
+  void make_objective_of(Input& input, ThreadPool* threads) {
     Statistics& statistics = steps_[input.step].statistics;
     const auto found = statistics.find({input.tap, input.expert});
     input.tokens = 1;
@@ -128,14 +137,14 @@ class StepRounder {
       input.activation_error = found->second.activation.mean();
       if (input.expert >= 0) input.tokens = static_cast<double>(found->second.moment.tokens());
       if (input.expert < 0 || !has_few(found->second.moment)) {
-        set_objective(input, found->second.moment.take(), 'o');
+        set_objective(input, found->second.moment.take(threads), 'o', threads);
         return;
       }
     } else if (input.expert >= 0) {
       input.tokens = 0;
     }
     if (input.expert < 0) input.objective = identity_objective(input.columns);
-    else set_objective(input, shared_moment(input), 's');
+    else set_objective(input, shared_moment(input), 's', threads);
   }
 
   Method method_of(const Input& input) const {
@@ -144,11 +153,11 @@ class StepRounder {
     return Method::kTurboquant;
   }
 
-  void set_objective(Input& input, Buffer<float> moment, char letter) {
+  void set_objective(Input& input, Buffer<float> moment, char letter, ThreadPool* threads) {
     const double damping = damping_of(plan_.options);
     const Method method = method_of(input);
     if (method == Method::kTurboquant) {
-      rotate_hessian(moment, input.columns, input.sign->data());
+      rotate_hessian(moment, input.columns, input.sign->data(), threads);
       if (uses_act_order(plan_.options)) order_input(input, moment);
       input.objective = factored_objective(std::move(moment), input.columns, damping, 1, backend_.quantizer());
     } else if (method == Method::kQuip) {
@@ -230,7 +239,7 @@ class StepRounder {
 
   void run_work(const Work& work) {
     Input& input = inputs_[work.input];
-    if (input.expert >= 0) make_objective_of(input);
+    if (input.expert >= 0) make_objective_of(input, nullptr);
     round_matrices(work, input, nullptr);
     if (input.expert >= 0) input.objective = {};
   }

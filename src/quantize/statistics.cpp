@@ -72,18 +72,22 @@ const float* SecondMoment::scaled(const float* input, int64_t tokens, const floa
   return scaled_.data();
 }
 
-Buffer<float> SecondMoment::take() {
+Buffer<float> SecondMoment::take(ThreadPool* threads) {
   Buffer<float> out = std::move(lower_);
   constexpr int64_t kTile = 64;
   const float scale = weight_ > 0 ? static_cast<float>(1.0 / weight_) : 0.0f;
-  for (int64_t i0 = 0; i0 < columns_; i0 += kTile)
-    for (int64_t j0 = 0; j0 <= i0; j0 += kTile)
-      for (int64_t i = i0; i < std::min(columns_, i0 + kTile); ++i)
+  const auto fill = [&](int64_t first) {
+    for (int64_t j0 = 0; j0 <= first; j0 += kTile)
+      for (int64_t i = first; i < std::min(columns_, first + kTile); ++i)
         for (int64_t j = j0; j <= std::min(i, j0 + kTile - 1); ++j) {
           const auto at = static_cast<size_t>(i * columns_ + j);
           out[at] *= scale;
           out[static_cast<size_t>(j * columns_ + i)] = out[at];
         }
+  };
+  run_on(threads, (columns_ + kTile - 1) / kTile, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t tile = begin; tile < end; ++tile) fill(tile * kTile);
+  });
   return out;
 }
 

@@ -28,7 +28,7 @@ class SecondMoment {
   // Adds what another one of the same columns has seen.
   void add(const SecondMoment& other);
   // [C, C], the (weighted) mean over the tokens, both triangles. take() leaves the object empty.
-  Buffer<float> take();
+  Buffer<float> take(ThreadPool* threads = nullptr);
   Buffer<float> mean() const;
 
  private:

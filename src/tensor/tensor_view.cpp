@@ -1,6 +1,9 @@
 #include "tensor/tensor_view.h"
 
+#include <sys/mman.h>
+
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 
 #include <fmt/format.h>
@@ -10,6 +13,8 @@
 
 namespace tq {
 namespace {
+
+constexpr size_t kAlignment = 64, kHugePage = size_t{2} << 20, kLarge = 4 * kHugePage;
 
 float f8_to_float(uint8_t bits, int mantissa_bits, int bias, bool has_infinity) {
   const int exponent_bits = 7 - mantissa_bits;
@@ -38,6 +43,14 @@ void convert_cast(const std::byte* in, int64_t count, float* out) {
 }
 
 }  // namespace
+
+void* allocate_aligned(size_t bytes) {
+  const size_t alignment = bytes >= kLarge ? kHugePage : kAlignment;
+  void* memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  TQ_CHECK(memory != nullptr);
+  if (bytes >= kLarge) (void)madvise(memory, bytes, MADV_HUGEPAGE);  // advice: without it all is as before
+  return memory;
+}
 
 std::string shape_text(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 

@@ -47,6 +47,9 @@ void to_float(const TensorView& view, float* out);
 // A part of it: elements [begin, begin + count).
 void to_float(const TensorView& view, int64_t begin, int64_t count, float* out);
 
+// Memory for free(), 64-byte aligned at least. Large memory asks for huge pages: touching it for the first time costs a fault a page.
+void* allocate_aligned(size_t bytes);
+
 // 64-byte aligned memory of trivially copyable T, zeroed unless `uninitialized` is used. Moves, does not copy.
 template <typename T>
 class Buffer {
@@ -56,9 +59,7 @@ class Buffer {
   static Buffer uninitialized(size_t count) {
     Buffer buffer;
     if (count == 0) return buffer;
-    const size_t bytes = (count * sizeof(T) + 63) / 64 * 64;
-    buffer.data_.reset(static_cast<T*>(std::aligned_alloc(64, bytes)));
-    TQ_CHECK(buffer.data_ != nullptr);
+    buffer.data_.reset(static_cast<T*>(allocate_aligned(count * sizeof(T))));
     buffer.size_ = count;
     return buffer;
   }
