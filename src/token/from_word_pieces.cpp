@@ -77,7 +77,8 @@ Result<Tokenizer> word_piece_tokenizer(const VocabularySpec& spec, const std::st
         {"continuing_subword_prefix", "##"},
         {"max_input_chars_per_word", 100},
         {"vocab", vocabulary}}}};
-  const Json config = {{"bos_token", name_of(first)}, {"eos_token", name_of(last)}, {"unk_token", name_of(unknown)}, {"pad_token", name_of(spec.pad)}};
+  const Json config = {
+      {"bos_token", name_of(first)}, {"eos_token", name_of(last)}, {"unk_token", name_of(unknown)}, {"pad_token", name_of(spec.pad)}};
   return Tokenizer::from_json(json, config, where);
 }
 

@@ -42,13 +42,17 @@ struct HalfRows {
 #pragma unroll
     for (int i = 0; i < kValueParts; ++i) value[j][i] = load(kv.value + row, kDim / 8 * (lane / 4) + 8 * i, kv.head_dim);
   }
+  // Where position `at` of the tile at `first` lies, whose own row is `tile_row`: behind it, unless pages are shorter than tiles.
+  static __device__ int64_t row_of(const KvArgs& kv, const int32_t* pages, int head, int first, int64_t tile_row, int at) {
+    return 1 << kv.page_shift >= kTile ? tile_row + at * kv.row_bytes : row_at(kv, pages, head, first + at);
+  }
   // Of the tile at `first`, a multiple of 16; zeros from `end` on.
   __device__ void load_keys(const KvArgs& kv, const int32_t* pages, int head, int first, int end, int lane) {
     const int64_t row = first < end ? row_at(kv, pages, head, first) : 0;
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
       const int at = key_position(n, lane);
-      if (first + at < end) load_key(kv, row + at * kv.row_bytes, n, lane);
+      if (first + at < end) load_key(kv, row_of(kv, pages, head, first, row, at), n, lane);
       else
 #pragma unroll
         for (int i = 0; i < kKeyParts; ++i) key[n][i] = make_uint4(0, 0, 0, 0);
@@ -59,7 +63,7 @@ struct HalfRows {
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const int at = value_position(j, lane);
-      if (first + at < end) load_value(kv, row + at * kv.row_bytes, j, lane);
+      if (first + at < end) load_value(kv, row_of(kv, pages, head, first, row, at), j, lane);
       else
 #pragma unroll
         for (int i = 0; i < kValueParts; ++i) value[j][i] = make_uint4(0, 0, 0, 0);
@@ -241,9 +245,7 @@ void start(const AttendArgsDevice& args, cudaStream_t stream) {
 
 }  // namespace
 
-bool attends_halves(const AttendArgsDevice& args) {
-  return args.kv.type == 1 && args.kv.head_dim % 8 == 0 && args.kv.head_dim <= 128 && 1 << args.kv.page_shift >= kTile;
-}
+bool attends_halves(const AttendArgsDevice& args) { return args.kv.type == 1 && args.kv.head_dim % 8 == 0 && args.kv.head_dim <= 128; }
 
 void attend_halves(const AttendArgsDevice& args, cudaStream_t stream) {
   if (args.kv.head_dim <= 64) start<64>(args, stream);

@@ -36,8 +36,8 @@ struct AttendBlock {
 // What the warps of a thread block have of its heads, in shared memory.
 template <int kWarps, int kHeads, int kDim>
 struct WarpSums {
+  alignas(16) float sum[kWarps][kHeads][kDim];  // written two at a time
   float largest[kWarps][kHeads], weight[kWarps][kHeads];
-  float sum[kWarps][kHeads][kDim];
 };
 
 // Sine and cosine of a position times the frequency of a thread's pair of elements, times the magnitude.
