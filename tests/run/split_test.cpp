@@ -291,6 +291,21 @@ TEST_P(SplitModel, CudaCardsGiveWhatOneCardDoes) {
   }
 }
 
+TEST_P(SplitModel, ACudaCardGivesWhatTheProcessorDoes) {
+  auto card = make_cuda_backend(threads_);
+  if (!card) GTEST_SKIP() << card.error().message;
+  const Model model = make_model(GetParam());
+  const auto processor = one(false);
+  for (const Precision precision : {Precision::kFloat, Precision::kInt8}) {
+    const Way way{.precision = precision, .kv_type = KvType::kF32, .prompt = 40};
+    const auto found = logits(model, **card, way, 0), expected = logits(model, *processor, way, 0);
+    EXPECT_EQ(std::count_if(found.begin(), found.end(), [](float value) { return !std::isfinite(value); }), 0);
+    if (precision == Precision::kFloat) {
+      EXPECT_LT(relative(found, expected), 1e-3);
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Families, SplitModel, testing::Values("llama", "qwen2", "qwen3", "phi3", "gemma3", "mixtral", "odd heads"),
                          [](const auto& info) {
                            std::string name = info.param;
