@@ -1,5 +1,3 @@
-#include <algorithm>
-
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
@@ -7,6 +5,7 @@
 #include "cli/build_id.h"
 #include "cli/command.h"
 #include "convert/import.h"
+#include "eval/linears.h"
 #include "eval/random_model.h"
 #include "eval/speed.h"
 #include "eval/streams.h"
@@ -19,19 +18,23 @@ struct Flags {
   std::string random;
   uint64_t seed = 0;
   SpeedOptions speed;
-  std::vector<int64_t> streams;
+  std::vector<int64_t> depths = {0}, streams, linears;
   bool json = false, invariant = false;
   ComputeFlags compute;
 };
 
-double share(const SpeedResult& speed) { return speed.decode_bytes_per_second / speed.read_bytes_per_second; }
+double share(double bytes_per_second, double read) { return read > 0 ? bytes_per_second / read : 0; }
+double share(const SpeedResult& speed) { return share(speed.decode_bytes_per_second, speed.read_bytes_per_second); }
 
-Json speed_json(const Model& model, const SpeedResult& speed) {
-  const StoredBytes bytes = stored_bytes(model);
-  const WeightCounts counts = count_weights(model.spec);
+double bits_of_linears(const Model& model) {
+  return 8.0 * static_cast<double>(stored_bytes(model).linears) / static_cast<double>(count_weights(model.spec).linears);
+}
+
+Json speed_json(const Model& model, int64_t depth, const SpeedResult& speed) {
   return {{"model", model.source},
-          {"bits_linears", 8.0 * static_cast<double>(bytes.linears) / static_cast<double>(counts.linears)},
-          {"bytes", bytes.all},
+          {"bits_linears", bits_of_linears(model)},
+          {"bytes", stored_bytes(model).all},
+          {"depth", depth},
           {"prompt_tokens_per_second", speed.prompt_tokens_per_second},
           {"decode_tokens_per_second", speed.decode_tokens_per_second},
           {"bytes_per_token", speed.bytes_per_token},
@@ -41,10 +44,11 @@ Json speed_json(const Model& model, const SpeedResult& speed) {
           {"logits_hash", hex64(speed.logits_hash)}};
 }
 
-void print_speed(const Model& model, const SpeedResult& speed) {
-  fmt::print("{:<36} {:>10} {:>9.1f} {:>9.1f} {:>7.1f} {:>7.1f} {:>6.0f} %  {}\n", model.source,
-             bytes_text(static_cast<double>(stored_bytes(model).all)), speed.prompt_tokens_per_second, speed.decode_tokens_per_second,
-             speed.decode_bytes_per_second / 1e9, speed.read_bytes_per_second / 1e9, 100 * share(speed), hex64(speed.logits_hash));
+void print_speed(const Model& model, int64_t depth, const SpeedResult& speed) {
+  fmt::print("{:<36} {:>10} {:>7} {:>9.1f} {:>9.1f} {:>7.1f} {:>7.1f} {:>6.0f} %  {}\n", model.source,
+             bytes_text(static_cast<double>(stored_bytes(model).all)), depth, speed.prompt_tokens_per_second,
+             speed.decode_tokens_per_second, speed.decode_bytes_per_second / 1e9, speed.read_bytes_per_second / 1e9, 100 * share(speed),
+             hex64(speed.logits_hash));
 }
 
 // Answers at once, instead of a single one.
@@ -74,13 +78,82 @@ Status measure_many(const Model& model, const Flags& flags, Session& session, Ne
   return {};
 }
 
+Json linear_json(const LinearSpeed& linear, double read) {
+  return {{"name", linear.name},
+          {"tokens", linear.tokens},
+          {"rows", linear.rows},
+          {"columns", linear.columns},
+          {"experts", linear.experts},
+          {"calls", linear.calls},
+          {"bytes", linear.bytes},
+          {"microseconds", 1e6 * linear.seconds},
+          {"gigabytes_per_second", linear.bytes_per_second / 1e9},
+          {"share_of_read", share(linear.bytes_per_second, read)}};
+}
+
+std::string shape_text(const LinearSpeed& linear) {
+  if (linear.rows == 0) return "";
+  const std::string matrix = fmt::format("{} x {}", linear.rows, linear.columns);
+  return linear.experts == 0 ? matrix : fmt::format("{} of {}", linear.experts, matrix);
+}
+
+void print_linear(const Model& model, const LinearSpeed& linear, double read) {
+  fmt::print("{:<36} {:>6}  {:<15} {:>19} {:>5} {:>10} {:>10.1f} {:>7.1f} {:>7.1f} {:>6.0f} %\n", model.source, linear.tokens, linear.name,
+             shape_text(linear), linear.calls, bytes_text(static_cast<double>(linear.bytes) / static_cast<double>(linear.calls)),
+             1e6 * linear.seconds, linear.bytes_per_second / 1e9, read / 1e9, 100 * share(linear.bytes_per_second, read));
+}
+
+Status measure_each_linear(const Model& model, const Flags& flags, Session& session, const Network& network, Json& results) {
+  const LinearsOptions options{.tokens = flags.linears, .repetitions = flags.speed.repetitions};
+  TQ_ASSIGN(const LinearsResult result, measure_linears(network, options, session.context()));
+  Json linears = Json::array(), layers = Json::array();
+  for (const int64_t tokens : flags.linears) {
+    const LinearSpeed layer = mean_layer(result, tokens, model.spec.layers_count());
+    layers.push_back(linear_json(layer, result.read_bytes_per_second));
+    for (const LinearSpeed& linear : result.linears) {
+      if (linear.tokens != tokens) continue;
+      linears.push_back(linear_json(linear, result.read_bytes_per_second));
+      if (!flags.json) print_linear(model, linear, result.read_bytes_per_second);
+    }
+    if (!flags.json) print_linear(model, layer, result.read_bytes_per_second);
+  }
+  results.push_back({{"model", model.source},
+                     {"bits_linears", bits_of_linears(model)},
+                     {"bytes", stored_bytes(model).all},
+                     {"read_gigabytes_per_second", result.read_bytes_per_second / 1e9},
+                     {"linears", std::move(linears)},
+                     {"layers", std::move(layers)}});
+  return {};
+}
+
+Status measure_depths(const Model& model, const Flags& flags, Session& session, Network& network, Json& results) {
+  for (const int64_t depth : flags.depths) {
+    SpeedOptions options = flags.speed;
+    options.depth = depth;
+    TQ_ASSIGN(const SpeedResult speed, measure_speed(network, options, session.context()));
+    results.push_back(speed_json(model, depth, speed));
+    if (!flags.json) print_speed(model, depth, speed);
+  }
+  return {};
+}
+
+bool measures_speed(const Flags& flags) { return flags.streams.empty() && flags.linears.empty(); }
+
+// Before anything takes time.
+Status check_depths(const ModelSpec& spec, const std::string& source, const Flags& flags) {
+  for (const int64_t depth : flags.depths) {
+    SpeedOptions options = flags.speed;
+    options.depth = depth;
+    if (measures_speed(flags)) TQ_TRY(check_speed(spec, source, options));
+  }
+  return {};
+}
+
 Status measure(const Model& model, const Flags& flags, Session& session, Json& results) {
   TQ_ASSIGN(Network network, Network::create(model, session.backend()));
   if (!flags.streams.empty()) return measure_many(model, flags, session, network, results);
-  TQ_ASSIGN(const SpeedResult speed, measure_speed(network, flags.speed, session.context()));
-  results.push_back(speed_json(model, speed));
-  if (!flags.json) print_speed(model, speed);
-  return {};
+  if (!flags.linears.empty()) return measure_each_linear(model, flags, session, network, results);
+  return measure_depths(model, flags, session, network, results);
 }
 
 Result<int> random_bits(const std::string& text) {
@@ -98,19 +171,28 @@ void print_head(const Json& facts, const Flags& flags) {
     fmt::print("{:<36} {:>8} {:>9} {:>9} {:>10} {:>10} {:>10}\n", "model", "streams", "tok/s", "decode/s", "first s", "last s", "keys");
     return;
   }
-  fmt::print("prompt of {} tokens, {} tokens decoded from an empty context, median of {}\n", speed.prompt_tokens, speed.answer_tokens,
-             speed.repetitions);
-  fmt::print("{:<36} {:>10} {:>9} {:>9} {:>7} {:>7} {:>8}  {}\n", "model", "size", "prompt/s", "decode/s", "GB/s", "read", "of it",
-             "logits");
+  if (!flags.linears.empty()) {
+    fmt::print("linears on their own, all layers in turn, median of {}; layer: the mean of one, without the head\n", speed.repetitions);
+    fmt::print("{:<36} {:>6}  {:<15} {:>19} {:>5} {:>10} {:>10} {:>7} {:>7} {:>8}\n", "model", "tokens", "linears", "matrix", "calls",
+               "a call", "us a call", "GB/s", "read", "of it");
+    return;
+  }
+  fmt::print("prompt of {} tokens, {} tokens decoded, each behind a context of depth tokens, median of {}\n", speed.prompt_tokens,
+             speed.answer_tokens, speed.repetitions);
+  fmt::print("{:<36} {:>10} {:>7} {:>9} {:>9} {:>7} {:>7} {:>8}  {}\n", "model", "size", "depth", "prompt/s", "decode/s", "GB/s", "read",
+             "of it", "logits");
 }
 
 Status act(const Flags& flags) {
   if (flags.models.empty() == flags.random.empty())
     return bad_usage("give a model, or --random {}", fmt::join(random_model_names(), " | "));
   if (flags.invariant && flags.streams.empty()) return bad_usage("--batch-invariant goes with --streams");
-  const std::span<const std::string_view> known = random_model_names();
-  if (!flags.random.empty() && std::find(known.begin(), known.end(), flags.random) == known.end())
-    return bad_usage("--random {}: give {}", flags.random, fmt::join(known, " or "));
+  if (!flags.streams.empty() && !flags.linears.empty()) return bad_usage("--streams and --linears: give one of them");
+  if (flags.depths != std::vector<int64_t>{0} && !measures_speed(flags)) return bad_usage("--depth goes without --streams and --linears");
+  if (!flags.random.empty()) {
+    TQ_ASSIGN(const ModelSpec spec, random_model_spec({.name = flags.random}));
+    TQ_TRY(check_depths(spec, "random " + flags.random, flags));
+  }
   for (const std::string& text : flags.bits) TQ_TRY(random_bits(text));
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
   Json facts = {{"program", "tq 0.1.0"},
@@ -126,6 +208,7 @@ Status act(const Flags& flags) {
   if (!flags.json) print_head(facts, flags);
   for (const std::string& path : flags.models) {
     TQ_ASSIGN(const Model model, load_model(path));
+    TQ_TRY(check_depths(model.spec, model.source, flags));
     TQ_TRY(measure(model, flags, *session, facts["results"]));
   }
   if (!flags.random.empty()) {
@@ -145,11 +228,20 @@ Command add_bench(CLI::App& root) {
   CLI::App* app = root.add_subcommand("bench", "Measure how fast models run here");
   auto flags = std::make_shared<Flags>();
   app->add_option("model", flags->models, "Artifacts, Hugging Face directories or GGUF files");
-  app->add_option("--random", flags->random, "Shapes of a known model with random weights instead: llama-1b, llama-8b, llama-70b");
+  app->add_option("--random", flags->random,
+                  fmt::format("Shapes of a known model with random weights instead: {}", fmt::join(random_model_names(), ", ")));
   app->add_option("--bits", flags->bits, "Of the random weights: 2 to 8, or 16 (F16), with commas")->delimiter(',')->capture_default_str();
   app->add_option("--seed", flags->seed, "Of the random weights");
   app->add_option("--prompt", flags->speed.prompt_tokens, "Tokens of the prompt")->check(CLI::Range(1, 1 << 20))->capture_default_str();
   app->add_option("-n,--tokens", flags->speed.answer_tokens, "Tokens to decode")->check(CLI::Range(1, 1 << 20))->capture_default_str();
+  app->add_option("--depth", flags->depths, "Tokens that are in the context before prompt and answer; several numbers with commas")
+      ->delimiter(',')
+      ->check(CLI::Range(0, 1 << 24))
+      ->default_str("0");
+  app->add_option("--linears", flags->linears,
+                  "Measure each kind of linear with so many tokens at once instead; several numbers with commas")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1 << 13));
   app->add_option("--repeat", flags->speed.repetitions, "Repetitions, of which the median counts")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <optional>
 
 #include "base/hash.h"
 #include "base/rng.h"
@@ -15,8 +14,12 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-std::vector<int32_t> random_tokens(int64_t count, int64_t vocabulary) {
-  Rng rng(1);
+constexpr int64_t kFillTokens = 512;  // of a pass that fills the context
+
+int64_t longest_run(const SpeedOptions& options) { return options.depth + std::max(options.prompt_tokens, options.answer_tokens); }
+
+std::vector<int32_t> random_tokens(uint64_t seed, int64_t count, int64_t vocabulary) {
+  Rng rng(seed);
   std::vector<int32_t> tokens(static_cast<size_t>(count));
   for (int32_t& token : tokens) token = static_cast<int32_t>(rng.below(static_cast<uint64_t>(vocabulary)));
   return tokens;
@@ -28,25 +31,37 @@ class Run {
       : network_(network),
         options_(options),
         cache_(cache),
-        prompt_(random_tokens(options.prompt_tokens, network.model().spec.vocabulary)),
+        prompt_(random_tokens(1, options.prompt_tokens, network.model().spec.vocabulary)),
         logits_(static_cast<size_t>(network.model().spec.vocabulary)) {}
+
+  // What stands in the context.
+  Status fill(const Context& context) {
+    const std::vector<int32_t> tokens = random_tokens(2, options_.depth, network_.model().spec.vocabulary);
+    for (int64_t first = 0; first < options_.depth; first += kFillTokens) {
+      if (context.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
+      const int64_t count = std::min(kFillTokens, options_.depth - first);
+      forward(std::span(tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(count)), first);
+      context.listener.progress(network_.model().source + ", context", first + count, options_.depth);
+    }
+    return {};
+  }
 
   // Seconds of the whole prompt with the logits of its last token.
   double prompt() {
     const auto start = std::chrono::steady_clock::now();
-    const float* hidden = network_.forward({.tokens = prompt_, .cache = &cache_});
+    const float* hidden = forward(prompt_, options_.depth);
     network_.head(hidden + (options_.prompt_tokens - 1) * network_.model().spec.hidden, 1, logits_.data());
     return seconds_since(start);
   }
 
-  // Seconds of `count` tokens chosen greedily from an empty context. The hash is not timed.
+  // Seconds of `count` tokens chosen greedily. The hash is not timed.
   double decode(int64_t count, uint64_t& hash) {
     int32_t token = prompt_[0];
     double seconds = 0;
     hash = 0;
     for (int64_t i = 0; i < count; ++i) {
       const auto start = std::chrono::steady_clock::now();
-      const float* hidden = network_.forward({.tokens = {&token, 1}, .first_position = i, .cache = &cache_});
+      const float* hidden = forward({&token, 1}, options_.depth + i);
       const Network::Choice choice = network_.choose(hidden);
       token = choice.token;
       seconds += seconds_since(start);
@@ -57,6 +72,11 @@ class Run {
   }
 
  private:
+  const float* forward(std::span<const int32_t> tokens, int64_t first_position) {
+    return network_.forward(
+        {.tokens = tokens, .first_position = first_position, .sequence_length = longest_run(options_), .cache = &cache_});
+  }
+
   Network& network_;
   const SpeedOptions& options_;
   KvCache& cache_;
@@ -94,27 +114,39 @@ double ReadLoop::bytes_per_second() {
   return static_cast<double>(words_.size() * sizeof(uint64_t)) / seconds_since(start);
 }
 
+ReadMeter::ReadMeter(Backend& backend, ThreadPool& threads) : backend_(backend) {
+  if (backend.is_host()) loop_.emplace(threads);
+}
+
+double ReadMeter::bytes_per_second() { return loop_ ? loop_->bytes_per_second() : backend_.read_bytes_per_second(); }
+
+Status check_speed(const ModelSpec& spec, const std::string& source, const SpeedOptions& options) {
+  if (options.prompt_tokens < 1 || options.answer_tokens < 1 || options.depth < 0 || options.repetitions < 1)
+    return bad_usage("prompt, answer and repetitions must be at least 1, the depth at least 0");
+  const int64_t own = longest_run(options) - options.depth;
+  if (options.depth > 0 && longest_run(options) > spec.context)
+    return bad_usage("{} tokens behind {} others: {} was made for {}, so that the depth can be up to {}", own, options.depth, source,
+                     spec.context, std::max<int64_t>(0, spec.context - own));
+  if (own > spec.context) return bad_usage("{} tokens: {} was made for {}", own, source, spec.context);
+  return {};
+}
+
 Result<SpeedResult> measure_speed(Network& network, const SpeedOptions& options, const Context& context) {
   const ModelSpec& spec = network.model().spec;
-  const int64_t longest = std::max(options.prompt_tokens, options.answer_tokens);
-  if (options.prompt_tokens < 1 || options.answer_tokens < 1 || options.repetitions < 1)
-    return bad_usage("prompt, answer and repetitions must be at least 1");
-  if (longest > spec.context) return bad_usage("{} tokens: {} was made for {}", longest, network.model().source, spec.context);
-  TQ_ASSIGN(KvCache cache, KvCache::create(network.backend(), spec, KvType::kF16, longest));
+  TQ_TRY(check_speed(spec, network.model().source, options));
+  TQ_ASSIGN(KvCache cache, KvCache::create(network.backend(), spec, KvType::kF16, longest_run(options)));
   Run run(network, options, cache);
-  const bool is_host = network.backend().is_host();
-  std::optional<ReadLoop> read;
-  if (is_host) read.emplace(context.threads);
-  const auto read_speed = [&] { return is_host ? read->bytes_per_second() : network.backend().read_bytes_per_second(); };
+  TQ_TRY(run.fill(context));
+  ReadMeter read(network.backend(), context.threads);
   SpeedResult result;
   result.bytes_per_token = network.bytes_per_token();
   std::vector<double> prompt, decode, reading;
   run.decode(std::min<int64_t>(4, options.answer_tokens), result.logits_hash);  // pages, caches, clocks
   for (int i = 0; i < options.repetitions; ++i) {
     if (context.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
-    for (int pass = 0; pass < 4; ++pass) reading.push_back(read_speed());
+    for (int pass = 0; pass < 4; ++pass) reading.push_back(read.bytes_per_second());
     decode.push_back(run.decode(options.answer_tokens, result.logits_hash));
-    for (int pass = 0; pass < 4; ++pass) reading.push_back(read_speed());
+    for (int pass = 0; pass < 4; ++pass) reading.push_back(read.bytes_per_second());
     prompt.push_back(run.prompt());
     context.listener.progress(network.model().source, i + 1, options.repetitions);
   }

@@ -1,6 +1,9 @@
 // How fast a model runs here, beside how fast memory can be read in the same run.
 #pragma once
 
+#include <optional>
+#include <string>
+
 #include "base/context.h"
 #include "graph/network.h"
 
@@ -8,7 +11,8 @@ namespace tq {
 
 struct SpeedOptions {
   int64_t prompt_tokens = 512;
-  int64_t answer_tokens = 64;  // one after another, from an empty context
+  int64_t answer_tokens = 64;  // one after another
+  int64_t depth = 0;           // tokens that are in the context already, before the prompt and before the answer; not timed
   int repetitions = 3;         // of which the median counts
 };
 
@@ -22,7 +26,9 @@ struct SpeedResult {
   uint64_t logits_hash = 0;          // of the logits of every decoded token; the same in all repetitions
 };
 
-// Errors: kUsage when the model's context is too short, kInterrupted.
+// Errors: kUsage when the model's context is too short. source: the model, for messages.
+Status check_speed(const ModelSpec& spec, const std::string& source, const SpeedOptions& options);
+// Errors: those, kNoResource, kInterrupted.
 Result<SpeedResult> measure_speed(Network& network, const SpeedOptions& options, const Context& context);
 
 // Bytes a second of a loop that reads memory larger than the caches with every thread and does nothing else.
@@ -35,6 +41,17 @@ class ReadLoop {
   ThreadPool& threads_;
   Buffer<uint64_t> words_;
   std::vector<uint64_t> sums_;  // one a thread, so that the reading cannot be left out
+};
+
+// How fast the memory that a backend works in can be read.
+class ReadMeter {
+ public:
+  ReadMeter(Backend& backend, ThreadPool& threads);
+  double bytes_per_second();  // one more measurement; afterwards no cache holds what was there before
+
+ private:
+  Backend& backend_;
+  std::optional<ReadLoop> loop_;  // the host's
 };
 
 }  // namespace tq

@@ -56,6 +56,8 @@ class Network {
   uint64_t bytes_per_token() const;
   const std::vector<LayerWeights>& layers() const { return layers_; }
   const HeadWeights& head_weights() const { return head_; }
+  // Where a layer, or behind the last one the head, lies in the model, for Backend::enter_depth.
+  double depth_of(int64_t layer) const { return depths_[static_cast<size_t>(layer)]; }
 
  private:
   uint64_t recording(const BatchArgs& args, const float* hidden) const;
