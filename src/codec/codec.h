@@ -13,11 +13,12 @@
 namespace tq {
 
 enum class CodecId : uint8_t {
-  kPlain = 0,   // elements of a DType
-  kGgml = 1,    // blocks of a GGUF type
-  kGrid = 2,    // the superposition trellis
-  kScalar = 3,  // uniform codes with scales and zero points
-  kE8p = 4,     // vectors of eight from the E8 lattice
+  kPlain = 0,    // elements of a DType
+  kGgml = 1,     // blocks of a GGUF type
+  kGrid = 2,     // the superposition trellis
+  kScalar = 3,   // uniform codes with scales and zero points
+  kE8p = 4,      // vectors of eight from the E8 lattice
+  kMixed = 255,  // rows of several tensors, in memory alone
 };
 
 // A tensor as it is stored: one or more arrays, canonical layout, usually in a mapped file.
