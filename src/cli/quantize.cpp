@@ -25,7 +25,7 @@ namespace {
 
 struct Flags {
   std::string model, output, method = "turboquant", effort = "normal", embedding = "6", head = "6", gradients, act_order, allocate, tune,
-                             rates, size, fit, context = "4096";
+                             rates, size, fit, context = "4096", target;
   std::vector<std::string> calibration;
   double bits = 0, damping = 0;
   int passes = QuantizeOptions().passes;
@@ -64,6 +64,11 @@ Result<QuantizeOptions> options_of(const Flags& flags) {
   const int targets = (flags.bits > 0) + !flags.size.empty() + !flags.fit.empty();
   if (targets > 1) return bad_usage("give one of --bits, --size and --fit");
   if (targets == 0 && flags.rates.empty()) return bad_usage("how small? Give --bits 3, --size 35GB, --fit 24GB or --rates FILE");
+  if (!flags.target.empty()) {
+    const std::optional<Target> target = target_from_name(flags.target);
+    if (!target) return bad_usage("--target {}: give gguf, vllm or sglang", flags.target);
+    options.target = *target;
+  }
   if (!flags.rates.empty()) TQ_TRY(read_rates(flags.rates, options));
   if (!flags.allocate.empty()) options.allocate = flags.allocate == "on";
   if (!flags.tune.empty()) options.tune = flags.tune == "on";
@@ -104,17 +109,15 @@ uint64_t folder_entry_bytes(const std::string& output) {
 
 // The bits that meet --size or --fit.
 Result<QuantizeOptions> with_budget(const Model& model, const Flags& flags, QuantizeOptions options) {
-  uint64_t bytes = 0;
   if (!flags.size.empty()) {
-    TQ_ASSIGN(bytes, parse_bytes(flags.size, "--size"));
-  } else if (!flags.fit.empty()) {
-    RunningMemory running{.batch = flags.batch};
-    TQ_ASSIGN(running.memory, parse_bytes(flags.fit, "--fit"));
-    TQ_ASSIGN(running.context, parse_tokens(flags.context, "--context"));
-    if (flags.compute.backend == "cuda") return fit_card(model, std::move(options), running);
-    TQ_ASSIGN(bytes, bytes_for_files(model.spec, running));
+    TQ_ASSIGN(const uint64_t bytes, parse_bytes(flags.size, "--size"));
+    return fit_bits(model, std::move(options), bytes);
   }
-  return bytes > 0 ? fit_bits(model, std::move(options), bytes) : Result<QuantizeOptions>(std::move(options));
+  if (flags.fit.empty()) return options;
+  RunningMemory running{.batch = flags.batch};
+  TQ_ASSIGN(running.memory, parse_bytes(flags.fit, "--fit"));
+  TQ_ASSIGN(running.context, parse_tokens(flags.context, "--context"));
+  return flags.compute.backend == "cuda" ? fit_card(model, std::move(options), running) : fit_memory(model, std::move(options), running);
 }
 
 // Mean bits of each kind of linear.
@@ -146,10 +149,11 @@ void print_stages(const Model& model, const QuantizePlan& plan, const TimeEstima
          fmt::format("gradients of {} of {} tokens", options.gradient_tokens > 0 ? options.gradient_tokens : tokens, tokens));
   if (uses_allocation(options)) {
     const AllocationPlan own =
-        allocation_plan(model.spec, options.bits, static_cast<size_t>(tokens / std::min(options.sequence, model.spec.context)));
+        allocation_plan(model.spec, options, static_cast<size_t>(tokens / std::min(options.sequence, model.spec.context)));
     line("bits", operations.allocation, time.allocation,
-         fmt::format("candidates of {} to {} bits, prices on {} sequences, up to {} demotions measured", own.rates.front(),
-                     own.rates.back(), own.priced, own.tried));
+         fmt::format("candidates of {} to {} bits, prices on {} sequences, up to {} demotions measured, prices up to {} times again in the "
+                     "moved model",
+                     own.rates.front(), own.rates.back(), own.priced, own.tried, own.repricings));
   }
   if (uses_calibration(options)) {
     const CalibrationBudget budget = calibration_budget(options, count_weights(model.spec).linears);
@@ -170,7 +174,10 @@ void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags
   const MeanBits bits = mean_bits(plan);
   const WeightCounts counts = count_weights(model.spec);
   const StageOperations operations = stage_operations(model.spec, plan.options);
-  const TimeEstimate time = estimate_time(model, plan, session.backend(), session.context());
+  const bool is_card = !session.training_backend().is_host();
+  const TimeEstimate time = is_card ? card_time(model, plan) : estimate_time(model, plan, session.backend(), session.context());
+  const std::string where =
+      is_card ? "on a card like an H200, by what a model of 0.5 G weights took" : fmt::format("with {} threads", threads);
   const uint64_t memory = planned_memory(model, plan, threads);
   if (flags.json) {
     fmt::print("{}\n", Json{{"bytes", bytes},
@@ -189,7 +196,8 @@ void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags
                             {"seconds_rounding", time.rounding},
                             {"seconds_calibration", time.calibration},
                             {"seconds_tuning", time.tuning},
-                            {"seconds", time.all()}}
+                            {"seconds", time.all()},
+                            {"seconds_of", where}}
                            .dump(2));
     return;
   }
@@ -201,8 +209,8 @@ void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags
   fmt::print("  rates    {}{}\n", rates_text(plan.layers),
              uses_allocation(plan.options) ? ", before they are chosen by what they cost" : "");
   fmt::print("  memory   about {} beyond the mapped source\n", bytes_text(static_cast<double>(memory)));
-  fmt::print("  time     about {:.0f} s with {} threads: {:.0f} s of statistics, {:.0f} s of rounding{}\n", time.all(), threads,
-             time.statistics, time.rounding, time.all() > time.statistics + time.rounding ? ", and" : "");
+  fmt::print("  time     about {:.0f} s {}: {:.0f} s of statistics, {:.0f} s of rounding{}\n", time.all(), where, time.statistics,
+             time.rounding, time.all() > time.statistics + time.rounding ? ", and" : "");
   print_stages(model, plan, time);
 }
 
@@ -244,6 +252,22 @@ Json tuning_json(const TuneFacts& tuning) {
   return {{"steps", tuning.steps}, {"kept_step", tuning.best_step}, {"loss_by_step", tuning.losses}, {"held_out", held_out}};
 }
 
+Json allocation_json(const AllocationFacts& facts, Target target) {
+  Json out = {{"chosen", allocation_name(facts.chosen)}, {"target", target_name(target)}, {"kl_ties_estimated", facts.ties}};
+  for (size_t kind = 0; kind < kMeasuredAllocations; ++kind)
+    out[fmt::format("kl_{}", allocation_name(static_cast<AllocationKind>(kind)))] = facts.kl[kind];
+  return out;
+}
+
+// What ties cost, as far as it is known.
+std::string ties_text(const AllocationFacts& facts, Target target) {
+  if (target == Target::kNone) return "";
+  const bool is_known = facts.kl[0] > 0;  // bits were chosen by what they cost
+  return fmt::format("; tied for {}, which costs {}", target_name(target),
+                     is_known ? fmt::format("about {:.4f} of KL (an estimate, by the prices of moves)", facts.ties)
+                              : std::string("an unknown amount of KL: it is estimated with --allocate on"));
+}
+
 void print_summary(const QuantizeSummary& summary, const Flags& flags) {
   if (flags.json) {
     Json rates = Json::object();
@@ -257,11 +281,7 @@ void print_summary(const QuantizeSummary& summary, const Flags& flags) {
                             {"seconds_gradients", summary.seconds_gradients},
                             {"seconds_allocation", summary.seconds_allocation},
                             {"rates", rates},
-                            {"allocation",
-                             {{"chosen", summary.allocation.chosen},
-                              {"kl_uniform", summary.allocation.uniform},
-                              {"kl_promotions", summary.allocation.promotions},
-                              {"kl_moves", summary.allocation.moves}}},
+                            {"allocation", allocation_json(summary.allocation, summary.target)},
                             {"tuning", tuning_json(summary.tuning)},
                             {"seconds_tuning", summary.seconds_tuning},
                             {"seconds_statistics", summary.seconds_statistics},
@@ -284,7 +304,8 @@ void print_summary(const QuantizeSummary& summary, const Flags& flags) {
     if (seconds > 0) times += fmt::format("{}{:.0f} s of {}", times.empty() ? "; " : ", ", seconds, stage);
   fmt::print("{}: {}, {:.3f} bits a weight of the linears{}\n", flags.output, bytes_text(static_cast<double>(summary.files_bytes)),
              summary.bits.stored, times);
-  fmt::print("rates ({}): {}\n", summary.allocation.chosen, rates_text(summary.layers));
+  fmt::print("rates ({}): {}{}\n", allocation_name(summary.allocation.chosen), rates_text(summary.layers),
+             ties_text(summary.allocation, summary.target));
   if (!summary.calibration.empty()) fmt::print("{}; {:.0f} s\n", calibration_text(summary), summary.seconds_calibration);
   if (const TuneFacts& tuning = summary.tuning; tuning.steps > 0)
     fmt::print("tuning: {:.0f} s, KL on held-out text {:.5f} -> {:.5f} ({} of {} steps kept)\n", summary.seconds_tuning, tuning.before(),
@@ -344,6 +365,10 @@ Command add_quantize(CLI::App& root) {
   app->add_option("--allocate", flags->allocate,
                   "on or off: choose the linears' bits by what they cost the model; on at effort best, and at normal on a GPU")
       ->check(CLI::IsMember({"on", "off"}));
+  app->add_option(
+      "--target", flags->target,
+      "What it shall be exported to later: gguf (one rate a tensor), vllm or sglang (one rate for q, k and v, for gate and up, for "
+      "all experts of a layer); ties the rates and says what that costs");
   app->add_option("--method", flags->method, "turboquant, or one to compare with: rtn, gptq, awq, quip")->capture_default_str();
   app->add_option("--group", flags->group, "Columns that share a scale with rtn, gptq and awq; 0: a whole row")->capture_default_str();
   app->add_option("--act-order", flags->act_order, "Columns by falling diagonal of the Hessian: on (gptq's own way) or off (turboquant's)")

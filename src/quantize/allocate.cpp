@@ -1,26 +1,19 @@
 #include "quantize/allocate.h"
 
 #include <algorithm>
+#include <cmath>
+#include <map>
 
 #include "codec/grid/layout.h"
 
 namespace tq {
 namespace {
 
-int64_t ranges_of(const Linear& linear) {
-  return std::max<int64_t>(1, linear.experts) * ((linear.out + grid::kRateRows - 1) / grid::kRateRows);
-}
+int64_t ranges_of_matrix(const Linear& linear) { return (linear.out + grid::kRateRows - 1) / grid::kRateRows; }
 
-// Weights of range i of a linear.
-double weights_of(const Linear& linear, int64_t range) {
-  const int64_t per_matrix = (linear.out + grid::kRateRows - 1) / grid::kRateRows;
-  const int64_t row = range % per_matrix * grid::kRateRows;
-  return static_cast<double>(std::min(grid::kRateRows, linear.out - row)) * static_cast<double>(linear.in);
-}
-
-double weights_of(const Linear& linear, const Unit& unit) {
+double weights_of(std::span<const Linear* const> linears, const Unit& unit) {
   double sum = 0;
-  for (int64_t i = 0; i < unit.ranges; ++i) sum += weights_of(linear, unit.first_range + i);
+  for (const Range& range : unit.ranges) sum += weights_of(*linears[range.linear], range.range);
   return sum;
 }
 
@@ -53,7 +46,7 @@ class Allocator {
   Allocator(std::span<const Linear* const> linears, std::span<const Unit> units, double bits) : linears_(linears), units_(units) {
     for (const Linear* linear : linears) {
       out_.rates.emplace_back(static_cast<size_t>(ranges_of(*linear)), uint8_t{0});
-      for (int64_t i = 0; i < ranges_of(*linear); ++i) weights_ += weights_of(*linear, i);
+      weights_ += tq::weights_of(*linear);
     }
     left_ = bits * weights_ * (1 + 1e-12);
   }
@@ -61,7 +54,7 @@ class Allocator {
   Allocation run() {
     std::vector<Step> steps;
     for (size_t i = 0; i < units_.size(); ++i) {
-      const double weights = weights_of(*linears_[units_[i].linear], units_[i]);
+      const double weights = weights_of(linears_, units_[i]);
       start(units_[i], weights);
       for (Step& step : hull_steps(units_[i], i, weights)) steps.push_back(step);
     }
@@ -74,10 +67,10 @@ class Allocator {
   }
 
  private:
-  uint8_t& rate(const Unit& unit, int64_t range) { return out_.rates[unit.linear][static_cast<size_t>(unit.first_range + range)]; }
+  uint8_t& rate(const Range& range) { return out_.rates[range.linear][range.place()]; }
 
   void start(const Unit& unit, double weights) {
-    for (int64_t i = 0; i < unit.ranges; ++i) rate(unit, i) = static_cast<uint8_t>(unit.choices[0].rate);
+    for (const Range& range : unit.ranges) rate(range) = static_cast<uint8_t>(unit.choices[0].rate);
     out_.cost += unit.choices[0].cost;
     spent_ += weights * unit.choices[0].rate;
     left_ -= weights * unit.choices[0].rate;
@@ -86,15 +79,16 @@ class Allocator {
   // Whether the whole step fitted; if not, the ranges that do are taken.
   bool take(const Step& step) {
     const Unit& unit = units_[step.unit];
-    const Linear& linear = *linears_[unit.linear];
+    const int change = step.to.rate - step.from.rate;
+    if (unit.is_whole && weights_of(linears_, unit) * change > left_) return false;
     bool is_whole = true;
-    for (int64_t i = 0; i < unit.ranges; ++i) {
-      const double weights = weights_of(linear, unit.first_range + i), bits = weights * (step.to.rate - step.from.rate);
-      if (bits > left_) {
+    for (const Range& range : unit.ranges) {
+      const double bits = tq::weights_of(*linears_[range.linear], range.range) * change;
+      if (bits > left_ && !unit.is_whole) {
         is_whole = false;
         continue;
       }
-      rate(unit, i) = static_cast<uint8_t>(step.to.rate);
+      rate(range) = static_cast<uint8_t>(step.to.rate);
       out_.cost -= step.gain * bits;
       spent_ += bits, left_ -= bits;
     }
@@ -107,26 +101,91 @@ class Allocator {
   double weights_ = 0, spent_ = 0, left_ = 0;
 };
 
+std::vector<Range> all_ranges(const Linear& linear, size_t place) {
+  std::vector<Range> out;
+  for (int64_t i = 0; i < ranges_of(linear); ++i) out.push_back({place, i});
+  return out;
+}
+
 }  // namespace
+
+int64_t ranges_of(const Linear& linear) { return std::max<int64_t>(1, linear.experts) * ranges_of_matrix(linear); }
+
+double weights_of(const Linear& linear) {
+  return static_cast<double>(std::max<int64_t>(1, linear.experts)) * static_cast<double>(linear.in) * static_cast<double>(linear.out);
+}
+
+double weights_of(const Linear& linear, int64_t range) {
+  const int64_t row = range % ranges_of_matrix(linear) * grid::kRateRows;
+  return static_cast<double>(std::min(grid::kRateRows, linear.out - row)) * static_cast<double>(linear.in);
+}
 
 Allocation allocate(std::span<const Linear* const> linears, std::span<const Unit> units, double bits) {
   return Allocator(linears, units, bits).run();
 }
 
-std::vector<Unit> make_units(std::span<const Linear* const> linears, std::span<const PricedRate> rates, int base, int64_t ranges) {
-  std::vector<Unit> units;
-  for (size_t l = 0; l < linears.size(); ++l) {
-    const int64_t all = ranges_of(*linears[l]), group = ranges > 0 ? ranges : all;
-    for (int64_t first = 0; first < all; first += group) {
-      Unit unit{.linear = l, .first_range = first, .ranges = std::min(group, all - first), .choices = {{base, 0.0}}};
-      for (const PricedRate& priced : rates) {
-        double cost = 0;
-        for (int64_t i = first; i < first + unit.ranges; ++i) cost += priced.price[l][static_cast<size_t>(i)];
-        unit.choices.push_back({priced.rate, cost});
+Groups linear_parts(const ModelSpec& spec, std::span<const Linear* const> linears) {
+  std::map<std::string, std::vector<int64_t>> borders;  // rows where the parts of a fused linear begin
+  for (const auto& layer : spec.layers)
+    for (const Block& block : layer) {
+      if (const auto* op = std::get_if<Attention>(&block.op); op && op->qkv.size() == 1) {
+        const int64_t query = op->heads * op->head_dim;
+        borders[op->qkv[0].name] = {query, query + op->kv_heads * op->head_dim};
       }
-      std::sort(unit.choices.begin(), unit.choices.end(), [](const Choice& a, const Choice& b) { return a.rate < b.rate; });
-      units.push_back(std::move(unit));
+      if (const auto* op = std::get_if<Mlp>(&block.op); op && op->gate_up.size() == 1) borders[op->gate_up[0].name] = {op->down.in};
     }
+  Groups groups;
+  for (size_t l = 0; l < linears.size(); ++l) {
+    const auto found = borders.find(linears[l]->name);
+    groups.emplace_back();
+    size_t part = 0;
+    for (const Range& range : all_ranges(*linears[l], l)) {
+      for (; found != borders.end() && part < found->second.size() && range.range * grid::kRateRows >= found->second[part]; ++part)
+        if (!groups.back().empty()) groups.emplace_back();
+      groups.back().push_back(range);
+    }
+  }
+  return groups;
+}
+
+Groups tied_linears(std::span<const Linear* const> linears, Target target) {
+  Groups groups;
+  for (const std::vector<size_t>& places : ties(linears, target)) {
+    groups.emplace_back();
+    for (const size_t place : places)
+      for (const Range& range : all_ranges(*linears[place], place)) groups.back().push_back(range);
+  }
+  return groups;
+}
+
+Groups alike_ranges(std::span<const Linear* const> linears, const Groups& parts, const std::vector<std::vector<double>>& order) {
+  constexpr size_t kTogether = grid::kLineRows / grid::kRateRows;
+  Groups groups;
+  for (const std::vector<Range>& part : parts) {
+    std::vector<Range> sorted = part;
+    if (linears[part[0].linear]->experts > 0) {
+      groups.push_back(std::move(sorted));
+      continue;
+    }
+    const auto key = [&](const Range& range) { return order[range.linear][range.place()]; };
+    std::stable_sort(sorted.begin(), sorted.end(), [&](const Range& a, const Range& b) { return key(a) > key(b); });
+    const size_t count = std::max<size_t>(1, sorted.size() / kTogether), start = groups.size();
+    groups.resize(start + count);
+    for (size_t i = 0; i < sorted.size(); ++i) groups[start + std::min(i / kTogether, count - 1)].push_back(sorted[i]);
+  }
+  return groups;
+}
+
+std::vector<Unit> make_units(std::span<const Linear* const> linears, const Groups& groups, const RangeCosts& costs, bool is_whole) {
+  std::vector<Unit> units;
+  for (const std::vector<Range>& ranges : groups) {
+    Unit unit{.ranges = ranges, .choices = {}, .is_whole = is_whole || linears[ranges[0].linear]->experts > 0};
+    for (const auto& [rate, cost] : costs) {
+      double sum = 0;
+      for (const Range& range : ranges) sum += cost[range.linear][range.place()];
+      if (std::isfinite(sum)) unit.choices.push_back({rate, sum});
+    }
+    units.push_back(std::move(unit));
   }
   return units;
 }

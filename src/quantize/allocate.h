@@ -1,25 +1,34 @@
 // Which row range gets how many bits, when every move has a price.
 #pragma once
 
+#include <map>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "quantize/rates.h"
+#include "quantize/target.h"
 
 namespace tq {
 
-// A rate that a unit may have, and what it costs against the base rate (0 there), in nats a token.
+// A rate that a unit may have, and what it costs against where it stands, in nats a token.
 struct Choice {
   int rate = 0;
   double cost = 0;
 };
 
-// Rows that move together: ranges of 32 rows of one linear (of the stack, experts one after another).
+// 32 rows of one linear (of the stack, experts one after another).
+struct Range {
+  size_t linear = 0;  // in the list that is allocated
+  int64_t range = 0;
+
+  size_t place() const { return static_cast<size_t>(range); }
+};
+
+// Rows that move together.
 struct Unit {
-  size_t linear = 0;                    // in the list that is allocated
-  int64_t first_range = 0, ranges = 0;  // of 32 rows
-  std::vector<Choice> choices;          // ascending rates, at least one
+  std::vector<Range> ranges;
+  std::vector<Choice> choices;  // ascending rates, at least one
+  bool is_whole = false;        // never a part of it alone
 };
 
 struct Allocation {
@@ -29,16 +38,29 @@ struct Allocation {
 };
 
 // The least cost whose mean rate over all weights does not exceed `bits`: the steps of each unit's lower convex hull in the order of gain
-// a bit, which is what Lagrangian bisection finds. The last step that does not fit whole is taken for as many of its ranges as fit, and
-// then smaller ones, so that less than one range of 32 rows is left over wherever a further bit would gain.
-// Where even the lowest rates exceed `bits`, those.
+// a bit, which is what Lagrangian bisection finds. The last step that does not fit whole is taken for as many of its ranges as fit, if the
+// unit may be divided, and then smaller ones, so that less than one range of 32 rows is left over wherever a further bit would gain.
+// Where even the lowest rates exceed `bits`, those. The units hold every range of every linear once.
 Allocation allocate(std::span<const Linear* const> linears, std::span<const Unit> units, double bits);
 
-// One unit a linear, or its ranges in groups of `ranges`. price: of moving range i of linear l to a rate, by [l][i].
-struct PricedRate {
-  int rate = 0;
-  std::vector<std::vector<double>> price;
-};
-std::vector<Unit> make_units(std::span<const Linear* const> linears, std::span<const PricedRate> rates, int base, int64_t ranges);
+// What ranges cost at other rates: [rate][linear][range], in nats a token; infinite where a rate is not to be had.
+using RangeCosts = std::map<int, std::vector<std::vector<double>>>;
+
+// How ranges are bound into units.
+using Groups = std::vector<std::vector<Range>>;
+// The linears, fused ones as what they are made of: query, key and value; gate and up. A range of 32 rows across a border is the first's.
+Groups linear_parts(const ModelSpec& spec, std::span<const Linear* const> linears);
+// What a target gives one rate, as ties says.
+Groups tied_linears(std::span<const Linear* const> linears, Target target);
+// Each of the parts in fours of ranges that are alike: neighbours when sorted by `order`, [linear][range], wherever they lie. Four, since a
+// bit more for 128 rows fills whole lines of the file; what is left over joins the last four. Stacks of experts stay whole.
+Groups alike_ranges(std::span<const Linear* const> linears, const Groups& parts, const std::vector<std::vector<double>>& order);
+
+// is_whole: none may be divided; stacks of experts never are.
+std::vector<Unit> make_units(std::span<const Linear* const> linears, const Groups& groups, const RangeCosts& costs, bool is_whole);
+
+int64_t ranges_of(const Linear& linear);  // of all experts
+double weights_of(const Linear& linear);
+double weights_of(const Linear& linear, int64_t range);
 
 }  // namespace tq

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
 
+#include "codec/mixed/mixed.h"
 #include "quantize/allocation_plan.h"
 #include "quantize/job.h"
-#include "quantize/sensitivity.h"
+#include "quantize/range_costs.h"
 #include "quantize/trials.h"
 
 namespace tq {
@@ -14,6 +16,8 @@ namespace {
 
 constexpr const char* kStep = "allocation";
 constexpr const char* kPrices = "prices";
+constexpr const char* kChosen = "chosen";  // metadata of the step
+constexpr const char* kTies = "ties";
 
 std::vector<std::vector<TokenId>> spread(std::span<const std::vector<TokenId>> all, size_t count) {
   std::vector<std::vector<TokenId>> out;
@@ -23,7 +27,7 @@ std::vector<std::vector<TokenId>> spread(std::span<const std::vector<TokenId>> a
 }
 
 struct Chosen {
-  std::vector<std::vector<Rates>> rates;  // of each layer's linears; empty: as planned
+  std::vector<Rates> rates;  // of the linears
   AllocationFacts facts;
 };
 
@@ -34,82 +38,114 @@ class Allocating {
         backend_(backend),
         context_(context),
         folder_(folder),
-        own_(allocation_plan(request.model.spec, request.plan.options.bits, request.sequences.size())),
+        own_(allocation_plan(request.model.spec, request.plan.options, request.sequences.size())),
         base_(own_.base),
         rates_(own_.rates) {
     for (const auto& layer : request.plan.layers)
-      for (const TensorPlan& tensor : layer) linears_.push_back(&tensor.linear);
+      for (const TensorPlan& tensor : layer) linears_.push_back(&tensor.linear), uniform_.push_back(tensor.rates);
+    for (const Linear* linear : linears_) weights_ += weights_of(*linear);
+    parts_ = linear_parts(request.model.spec, linears_);
+    groups_ = is_tied() ? tied_linears(linears_, request.plan.options.target) : parts_;
   }
 
   Result<Chosen> run() {
     TQ_ASSIGN(candidates_,
               candidate_steps({request_.model, request_.plan, rates_, request_.sequences, request_.weights}, backend_, context_, folder_));
-    const std::optional<Network> loaded = keep_loaded(base(), backend_);
-    TQ_TRY(price());
-    const std::vector<Unit> promotions = promotion_units();
-    TQ_TRY(try_demotions());
-    TQ_TRY(guard(within_limit(promotions), within_limit(units_)));
+    {
+      const std::optional<Network> loaded = keep_loaded(base(), backend_);
+      TQ_TRY(price_base());
+      TQ_TRY(try_demotions());
+    }
+    propose(AllocationKind::kUniform, uniform_);
+    propose(AllocationKind::kPromotions, within_limit(without_demotions(), groups_).rates);
+    const Allocation moves = within_limit(costs_, groups_);
+    propose(AllocationKind::kMoves, moves.rates);
+    if (is_tied()) {
+      out_.facts.ties = std::max(0.0, moves.cost - allocate(linears_, make_units(linears_, parts_, costs_, false), bits()).cost);
+    } else {
+      propose(AllocationKind::kRanges, within_limit(costs_, alike_).rates);
+    }
+    TQ_TRY(guard());
+    TQ_TRY(reprice());
+    if (proposals_.contains(AllocationKind::kRepriced)) TQ_TRY(guard());
+    finish();
     return std::move(out_);
   }
 
  private:
   const Model& base() const { return candidates_.at(base_); }
+  bool is_tied() const { return request_.plan.options.target != Target::kNone; }
+  double bits() const { return request_.plan.options.bits; }
 
-  Status price() {
-    if (!folder_.has_step(kPrices)) TQ_TRY(measure_prices());
-    TQ_ASSIGN(const auto archive, folder_.open_step(kPrices));
-    std::map<std::string, std::vector<double>> found;
-    for (const auto& tensor : archive->tensors()) {
-      const float* values = tensor.view.as<float>();
-      found[tensor.name].assign(values, values + tensor.view.count());
-    }
-    std::vector<PricedRate> priced;
-    for (const int rate : rates_) {
-      if (rate == base_) continue;
-      PricedRate one{rate, {}};
-      for (const Linear* linear : linears_) one.price.push_back(found[price_name(*linear, rate)]);
-      priced.push_back(std::move(one));
-    }
-    units_ = make_units(linears_, priced, base_, 0);
+  void propose(AllocationKind kind, std::vector<Rates> rates) { proposals_[kind] = std::move(rates); }
+
+  std::vector<Rates> at_base() const {
+    std::vector<Rates> out;
+    for (const Linear* linear : linears_) out.push_back(constant_rates(*linear, base_));
+    return out;
+  }
+
+  Status price_base() {
+    TQ_ASSIGN(const MovePrices prices, prices_at(base(), 0));
+    costs_ = range_costs(linears_, parts_, prices, at_base(), rates_);
+    alike_ = alike_ranges(linears_, parts_, range_curvature(linears_, prices, rates_.back() > base_ ? base_ + 1 : base_ - 1));
     return {};
+  }
+
+  // Prices of moving everything from where it stands in a model to each candidate; a step of its own.
+  Result<MovePrices> prices_at(const Model& standing, size_t round) {
+    const std::string step = fmt::format("{}-{}", kPrices, round);
+    if (!folder_.has_step(step)) TQ_TRY(measure_prices(standing, step, round > 0));
+    TQ_ASSIGN(const auto archive, folder_.open_step(step));
+    std::map<std::string, TensorView> found;
+    for (const auto& tensor : archive->tensors()) found[tensor.name] = tensor.view;
+    MovePrices out;
+    for (const Linear* linear : linears_)
+      for (const int rate : rates_) {
+        if (rate == base_ && round == 0) continue;
+        const TensorView view = found[price_name(*linear, rate)];
+        if (view.count() != 2 * ranges_of(*linear))
+          return bad_input("an unfinished run lacks the prices of {}; remove it and begin again", linear->name);
+        for (int64_t i = 0; i < view.count(); i += 2) out[linear->name][rate].push_back({view.as<float>()[i], view.as<float>()[i + 1]});
+      }
+    return out;
   }
 
   static std::string price_name(const Linear& linear, int rate) { return fmt::format("{}.{}", linear.name, rate); }
 
-  Status measure_prices() {
+  Status measure_prices(const Model& standing, const std::string& step, bool has_base) {
     std::vector<std::pair<int, const Model*>> others;
     for (const auto& [rate, model] : candidates_)
-      if (rate != base_) others.emplace_back(rate, &model);
+      if (rate != base_ || has_base) others.emplace_back(rate, &model);
     const std::vector<std::vector<TokenId>> sequences = spread(request_.sequences, own_.priced);
     TQ_ASSIGN(const Sensitivity sensitivity, price_moves(backend_, context_,
                                                          {.original = request_.model,
-                                                          .base = base(),
+                                                          .base = standing,
                                                           .candidates = others,
                                                           .sequences = sequences,
                                                           .seed = request_.plan.options.seed}));
-    std::map<std::string, std::vector<float>> totals;
+    std::map<std::string, std::vector<float>> values;  // first and second order of each range
     for (const Linear* linear : linears_)
       for (const auto& [rate, model] : others)
         for (const MovePrice& price : sensitivity.prices.at(linear->name).at(rate))
-          totals[price_name(*linear, rate)].push_back(static_cast<float>(price.total()));
+          for (const double part : {price.first, price.second}) values[price_name(*linear, rate)].push_back(static_cast<float>(part));
     std::vector<JobFolder::Array> arrays;
-    for (const auto& [name, prices] : totals)
+    for (const auto& [name, prices] : values)
       arrays.push_back({{name, DType::kF32, {static_cast<int64_t>(prices.size())}}, std::as_bytes(std::span<const float>(prices))});
-    return folder_.save_step(kPrices, arrays, {});
+    return folder_.save_step(step, arrays, {});
   }
 
-  std::vector<Unit> promotion_units() const {
-    std::vector<Unit> units = units_;
-    for (Unit& unit : units) std::erase_if(unit.choices, [&](const Choice& choice) { return choice.rate < base_; });
-    return units;
+  RangeCosts without_demotions() const {
+    RangeCosts out = costs_;
+    std::erase_if(out, [&](const auto& entry) { return entry.first < base_; });
+    return out;
   }
 
   // The allocation for the plan's bits; for a little less where tensors of mixed sizes would be padded beyond the limit of bytes.
-  Allocation within_limit(const std::vector<Unit>& units) const {
+  Allocation within_limit(const RangeCosts& costs, const Groups& groups) const {
+    const std::vector<Unit> units = make_units(linears_, groups, costs, is_tied());
     const uint64_t limit = request_.plan.options.byte_limit;
-    double all = 0;
-    for (const Linear* linear : linears_) all += weights(*linear);
-    double bits = request_.plan.options.bits;
+    double bits = this->bits();
     while (true) {
       Allocation allocation = allocate(linears_, units, bits);
       if (limit == 0) return allocation;
@@ -117,7 +153,7 @@ class Allocating {
       set_rates(request_.model, plan, by_layer(allocation.rates));
       const uint64_t bytes = planned_bytes(request_.model, plan);
       if (bytes <= limit || bits < kLowestRate) return allocation;
-      bits = std::min(bits, allocation.bits) - 8.0 * static_cast<double>(bytes - limit) / all;
+      bits = std::min(bits, allocation.bits) - 8.0 * static_cast<double>(bytes - limit) / weights_;
     }
   }
 
@@ -131,87 +167,138 @@ class Allocating {
     return out;
   }
 
-  static double weights(const Linear& linear) { return static_cast<double>(std::max<int64_t>(1, linear.experts) * linear.in * linear.out); }
-
   // Measures the demotions that seem cheapest for what they save, in the base model; the others are given up.
   Status try_demotions() {
+    const int lower = base_ - 1;
+    if (!costs_.contains(lower)) return {};
     std::vector<std::pair<double, size_t>> order;  // predicted cost a bit
-    for (size_t i = 0; i < units_.size(); ++i)
-      if (units_[i].choices[0].rate < base_) order.emplace_back(units_[i].choices[0].cost / weights(*linears_[units_[i].linear]), i);
+    for (size_t i = 0; i < groups_.size(); ++i) {
+      double cost = 0, weights = 0;
+      for (const Range& range : groups_[i]) {
+        cost += costs_.at(lower)[range.linear][range.place()];
+        weights += weights_of(*linears_[range.linear], range.range);
+      }
+      order.emplace_back(cost / weights, i);
+    }
     std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
     const size_t tried = std::min(order.size(), own_.tried);
-    for (size_t i = tried; i < order.size(); ++i) {
-      auto& choices = units_[order[i].second].choices;
-      choices.erase(choices.begin());
-    }
     std::optional<Trials> trials;  // made when the first is needed
-    for (size_t i = 0; i < tried; ++i) {
-      Unit& unit = units_[order[i].second];
-      TQ_ASSIGN(unit.choices[0].cost, tried_cost(*linears_[unit.linear], unit.choices[0].rate, trials));
-      context_.listener.progress("demotions", static_cast<int64_t>(i + 1), static_cast<int64_t>(tried));
+    for (size_t i = 0; i < order.size(); ++i) {
+      const std::vector<Range>& group = groups_[order[i].second];
+      double cost = std::numeric_limits<double>::infinity();
+      if (i < tried) {
+        TQ_ASSIGN(cost, tried_cost(group, lower, trials));
+        context_.listener.progress("demotions", static_cast<int64_t>(i + 1), static_cast<int64_t>(tried));
+      }
+      set_cost(costs_, lower, group, cost);
     }
     return {};
   }
 
   // The measured change of the KL, kept as a step of its own.
-  Result<double> tried_cost(const Linear& linear, int rate, std::optional<Trials>& trials) {
+  Result<double> tried_cost(const std::vector<Range>& group, int rate, std::optional<Trials>& trials) {
     constexpr const char* kCost = "cost";
-    const std::string step = fmt::format("trial-{}.{}", linear.name, rate), name = linear.name + ".weight";
+    const std::string& first = linears_[group[0].linear]->name;
+    const std::string step = fmt::format("trial-{}.{}.{}", first, group[0].range, rate);
     if (!folder_.has_step(step)) {
       if (!trials) {
         const std::vector<std::vector<TokenId>> sequences = spread(request_.sequences, kTrialSequences);
         TQ_ASSIGN(trials, Trials::create(request_.model, base(), backend_, context_, sequences));
         TQ_ASSIGN(before_, trials->divergence({}));
       }
-      TQ_ASSIGN(const double after, trials->divergence({{name, candidates_.at(rate).find(name)}}));
+      std::vector<Rates> rates = at_base();
+      for (const Range& range : group) rates[range.linear][range.place()] = static_cast<uint8_t>(rate);
+      TQ_ASSIGN(const double after, divergence(*trials, rates));
       TQ_TRY(folder_.save_step(step, {}, {{kCost, fmt::format("{:.17g}", after - before_)}}));
     }
     TQ_ASSIGN(const auto archive, folder_.open_step(step));
     const auto found = archive->metadata().find(kCost);
-    if (found == archive->metadata().end()) return bad_input("an unfinished run lacks the cost of {}; remove it and begin again", name);
+    if (found == archive->metadata().end()) return bad_input("an unfinished run lacks the cost of {}; remove it and begin again", first);
     return std::strtod(found->second.c_str(), nullptr);
   }
 
-  // The candidate models' tensors that come closest to an allocation: each linear at the rate that most of it has.
-  Trials::Changes changes_of(const std::vector<Rates>& rates) const {
-    Trials::Changes changes;
+  // The candidates' tensors, range by range as an allocation has them, where they differ from the base's.
+  std::map<std::string, PackedTensor> tensors_of(const std::vector<Rates>& rates) const {
+    std::map<std::string, PackedTensor> out;
     for (size_t l = 0; l < linears_.size(); ++l) {
-      double sum = 0;
-      for (const uint8_t rate : rates[l]) sum += rate;
-      const int rate = std::clamp(static_cast<int>(std::lround(sum / static_cast<double>(rates[l].size()))), rates_.front(), rates_.back());
       const std::string name = linears_[l]->name + ".weight";
-      if (rate != base_) changes[name] = candidates_.at(rate).find(name);
-    }
-    return changes;
-  }
-
-  // Uniform rates, as far as whole linears can have them.
-  std::vector<Rates> uniform() const {
-    std::vector<Rates> out;
-    double allowed = 0, spent = 0;
-    for (const Linear* linear : linears_) {
-      allowed += (request_.plan.options.bits - base_) * weights(*linear);
-      const bool is_higher = spent + weights(*linear) <= allowed + 0.5 * weights(*linear) && allowed > 0;
-      if (is_higher) spent += weights(*linear);
-      out.push_back(constant_rates(*linear, base_ + is_higher));
+      if (std::all_of(rates[l].begin(), rates[l].end(), [&](uint8_t rate) { return rate == rates[l][0]; })) {
+        if (rates[l][0] != base_) out[name] = *candidates_.at(rates[l][0]).find(name);
+        continue;
+      }
+      std::vector<const PackedTensor*> sources;
+      for (const int rate : rates_) sources.push_back(candidates_.at(rate).find(name));
+      std::vector<uint8_t> source;
+      for (const uint8_t rate : rates[l])
+        source.push_back(static_cast<uint8_t>(std::find(rates_.begin(), rates_.end(), rate) - rates_.begin()));
+      out[name] = mixed_tensor(sources, std::move(source));
     }
     return out;
   }
 
-  Status guard(const Allocation& promotions, const Allocation& moves) {
-    TQ_ASSIGN(Trials trials, Trials::create(request_.model, base(), backend_, context_, request_.held_out));
-    AllocationFacts& facts = out_.facts;
-    TQ_ASSIGN(facts.uniform, trials.divergence(changes_of(uniform())));
-    TQ_ASSIGN(facts.promotions, trials.divergence(changes_of(promotions.rates)));
-    TQ_ASSIGN(facts.moves, trials.divergence(changes_of(moves.rates)));
-    facts.chosen = "uniform";
-    if (facts.promotions < facts.uniform) facts.chosen = "promotions";
-    if (facts.moves < std::min(facts.uniform, facts.promotions)) facts.chosen = "moves";
-    if (facts.chosen != "uniform") out_.rates = by_layer(facts.chosen == "moves" ? moves.rates : promotions.rates);
-    context_.listener.note(
-        fmt::format("rates: {} chosen; KL on held-out text {:.4f} uniform, {:.4f} promotions only, {:.4f} moves both ways", facts.chosen,
-                    facts.uniform, facts.promotions, facts.moves));
+  Result<double> divergence(Trials& trials, const std::vector<Rates>& rates) const {
+    const std::map<std::string, PackedTensor> tensors = tensors_of(rates);
+    Trials::Changes changes;
+    for (const auto& [name, tensor] : tensors) changes[name] = &tensor;
+    return trials.divergence(changes);
+  }
+
+  // Mean over the weights, in bits.
+  double change(const std::vector<Rates>& from, const std::vector<Rates>& to) const {
+    double sum = 0;
+    for (size_t l = 0; l < linears_.size(); ++l)
+      for (size_t i = 0; i < from[l].size(); ++i)
+        sum += std::abs(from[l][i] - to[l][i]) * weights_of(*linears_[l], static_cast<int64_t>(i));
+    return sum / weights_;
+  }
+
+  double measured(AllocationKind kind) const { return out_.facts.kl[static_cast<size_t>(kind)]; }
+
+  // Prices again in the moved model and chooses again, as long as much is moved: linears or ranges, what the guard found better.
+  Status reprice() {
+    const bool has_ranges = !is_tied() && measured(AllocationKind::kRanges) < measured(AllocationKind::kMoves);
+    std::vector<Rates> before = at_base(), standing = proposals_.at(has_ranges ? AllocationKind::kRanges : AllocationKind::kMoves);
+    for (size_t round = 1; round <= own_.repricings && change(before, standing) >= kLargeMove; ++round) {
+      Model moved = base();
+      for (auto& [name, tensor] : tensors_of(standing)) moved.tensors.at(name) = std::move(tensor);
+      const std::optional<Network> loaded = keep_loaded(moved, backend_);
+      TQ_ASSIGN(const MovePrices prices, prices_at(moved, round));
+      const RangeCosts costs = with_demotions(range_costs(linears_, parts_, prices, standing, rates_), standing);
+      before = std::exchange(standing, within_limit(costs, has_ranges ? alike_ : groups_).rates);
+      propose(AllocationKind::kRepriced, standing);
+    }
     return {};
+  }
+
+  // Below the base rate there is only what was measured: on the way there from the base rate.
+  RangeCosts with_demotions(RangeCosts costs, const std::vector<Rates>& standing) const {
+    const int lower = base_ - 1;
+    if (!costs.contains(lower)) return costs;
+    for (size_t l = 0; l < linears_.size(); ++l)
+      for (size_t i = 0; i < standing[l].size(); ++i)
+        if (standing[l][i] != lower) costs.at(lower)[l][i] = costs.at(base_)[l][i] + costs_.at(lower)[l][i];
+    return costs;
+  }
+
+  // Measures what is not measured yet.
+  Status guard() {
+    TQ_ASSIGN(Trials trials, Trials::create(request_.model, base(), backend_, context_, request_.held_out));
+    for (const auto& [kind, rates] : proposals_) {
+      if (measured(kind) > 0) continue;
+      TQ_ASSIGN(out_.facts.kl[static_cast<size_t>(kind)], divergence(trials, rates));
+    }
+    return {};
+  }
+
+  // The best of what is measured.
+  void finish() {
+    std::string note;
+    for (const auto& [kind, rates] : proposals_) {
+      if (measured(kind) < measured(out_.facts.chosen)) out_.facts.chosen = kind;
+      note += fmt::format("{}{:.4f} {}", note.empty() ? "" : ", ", measured(kind), allocation_text(kind));
+    }
+    out_.rates = proposals_.at(out_.facts.chosen);
+    context_.listener.note(fmt::format("rates: {} chosen; KL on held-out text {}", allocation_name(out_.facts.chosen), note));
   }
 
   const AllocationRequest& request_;
@@ -222,27 +309,47 @@ class Allocating {
   const int base_;
   const std::vector<int> rates_;
   std::vector<const Linear*> linears_;
+  std::vector<Rates> uniform_;
+  double weights_ = 0;
+  Groups parts_, groups_, alike_;  // of linears; what moves as one, these or what a target ties; ranges of rows that do
   Candidates candidates_;
   double before_ = 0;  // KL of the base model in the trials
-  std::vector<Unit> units_;
+  RangeCosts costs_;   // in the base model
+  std::map<AllocationKind, std::vector<Rates>> proposals_;
   Chosen out_;
 };
 
 // The chosen rates and the facts, as a step.
 Status save(JobFolder& folder, const QuantizePlan& plan, const Chosen& chosen) {
   std::vector<JobFolder::Array> arrays;
-  for (size_t layer = 0; layer < plan.layers.size(); ++layer)
-    for (size_t i = 0; i < plan.layers[layer].size(); ++i) {
-      const TensorPlan& tensor = plan.layers[layer][i];
-      const Rates& rates = chosen.rates.empty() ? tensor.rates : chosen.rates[layer][i];
+  size_t next = 0;
+  for (const auto& layer : plan.layers)
+    for (const TensorPlan& tensor : layer) {
+      const Rates& rates = chosen.rates[next++];
       arrays.push_back(
           {{tensor.linear.name, DType::kU8, {static_cast<int64_t>(rates.size())}}, std::as_bytes(std::span<const uint8_t>(rates))});
     }
   const AllocationFacts& facts = chosen.facts;
   const auto text = [](double value) { return fmt::format("{:.17g}", value); };
-  return folder.save_step(
-      kStep, arrays,
-      {{"chosen", facts.chosen}, {"uniform", text(facts.uniform)}, {"promotions", text(facts.promotions)}, {"moves", text(facts.moves)}});
+  std::map<std::string, std::string> metadata = {{kChosen, std::string(allocation_name(facts.chosen))}, {kTies, text(facts.ties)}};
+  for (size_t kind = 0; kind < facts.kl.size(); ++kind)
+    metadata[std::string(allocation_name(static_cast<AllocationKind>(kind)))] = text(facts.kl[kind]);
+  return folder.save_step(kStep, arrays, metadata);
+}
+
+AllocationFacts facts_of(const std::map<std::string, std::string>& metadata) {
+  const auto fact = [&](std::string_view key) {
+    const auto entry = metadata.find(std::string(key));
+    return entry == metadata.end() ? std::string() : entry->second;
+  };
+  AllocationFacts facts;
+  for (size_t kind = 0; kind < facts.kl.size(); ++kind) {
+    const auto name = allocation_name(static_cast<AllocationKind>(kind));
+    facts.kl[kind] = std::strtod(fact(name).c_str(), nullptr);
+    if (fact(kChosen) == name) facts.chosen = static_cast<AllocationKind>(kind);
+  }
+  facts.ties = std::strtod(fact(kTies).c_str(), nullptr);
+  return facts;
 }
 
 }  // namespace
@@ -264,12 +371,7 @@ Status load_allocation(const Model& model, const JobFolder& folder, QuantizePlan
       rates.back().push_back(found[tensor.linear.name]);
     }
   }
-  const auto fact = [&](const char* key) {
-    const auto entry = archive->metadata().find(key);
-    return entry == archive->metadata().end() ? std::string() : entry->second;
-  };
-  const auto number = [&](const char* key) { return std::strtod(fact(key).c_str(), nullptr); };
-  plan.allocation = {fact("chosen"), number("uniform"), number("promotions"), number("moves")};
+  plan.allocation = facts_of(archive->metadata());
   set_rates(model, plan, rates);
   return {};
 }

@@ -24,12 +24,13 @@ Result<uint64_t> size_at(const Model& model, QuantizeOptions options, double bit
   return size(plan);
 }
 
-// The most bits whose size is at most `bytes`.
-Result<double> most_bits(const Model& model, const QuantizeOptions& options, uint64_t bytes, const SizeOf& size) {
+// The most bits whose size is at most `bytes`. what: of the size, for people.
+Result<double> most_bits(const Model& model, const QuantizeOptions& options, uint64_t bytes, const SizeOf& size, const std::string& what) {
   TQ_ASSIGN(const uint64_t smallest, size_at(model, options, kLowest, size));
   if (smallest > bytes)
-    return bad_usage("{} bytes are too few: {} has {} at {} bits, the fewest there are; allow more, or fewer bits for embedding and head",
-                     bytes, model.source, smallest, kLowest);
+    return bad_usage(
+        "{} bytes are too few: {} takes {} at {} bits, the fewest there are{}; allow more, or fewer bits for embedding and head", bytes,
+        model.source, smallest, kLowest, what);
   TQ_ASSIGN(const uint64_t largest, size_at(model, options, kHighest, size));
   double low = kLowest, high = kHighest;
   if (largest <= bytes) low = high;
@@ -53,6 +54,10 @@ int64_t working_floats(const ModelSpec& spec) {
   return widest * kPromptChunk;
 }
 
+std::string running_text(const RunningMemory& running) {
+  return fmt::format(", with keys and values of {} x {} tokens and what running takes", running.batch, running.context);
+}
+
 Shape shape_of(const Linear& linear) {
   return linear.experts > 0 ? Shape{linear.experts, linear.out, linear.in} : Shape{linear.out, linear.in};
 }
@@ -60,14 +65,15 @@ Shape shape_of(const Linear& linear) {
 }  // namespace
 
 Result<QuantizeOptions> fit_bits(const Model& model, QuantizeOptions options, uint64_t bytes) {
-  TQ_ASSIGN(options.bits, most_bits(model, options, bytes, [&](const QuantizePlan& plan) { return planned_bytes(model, plan); }));
+  TQ_ASSIGN(options.bits, most_bits(
+                              model, options, bytes, [&](const QuantizePlan& plan) { return planned_bytes(model, plan); }, ""));
   options.byte_limit = bytes;
   return options;
 }
 
 Result<QuantizeOptions> fit_card(const Model& model, QuantizeOptions options, const RunningMemory& running) {
   const auto size = [&](const QuantizePlan& plan) { return footprint_of(model, &plan, running).all(); };
-  TQ_ASSIGN(options.bits, most_bits(model, options, running.memory, size));
+  TQ_ASSIGN(options.bits, most_bits(model, options, running.memory, size, running_text(running)));
   TQ_ASSIGN(const QuantizePlan plan, make_plan(model, options));
   options.byte_limit = planned_bytes(model, plan) + (running.memory - size(plan));
   return options;
@@ -93,13 +99,18 @@ CardFootprint footprint_of(const Model& model, const QuantizePlan* plan, const R
                         kv_cache_bytes(model.spec, KvType::kF16, running.context) * static_cast<uint64_t>(running.batch));
 }
 
-Result<uint64_t> bytes_for_files(const ModelSpec& spec, const RunningMemory& running) {
+uint64_t running_bytes(const ModelSpec& spec, const RunningMemory& running) {
   const uint64_t cache = kv_cache_bytes(spec, KvType::kF16, running.context) * static_cast<uint64_t>(running.batch);
-  const uint64_t work = 4 * static_cast<uint64_t>(working_floats(spec) + running.batch * spec.vocabulary);
-  if (cache + work >= running.memory)
-    return bad_usage("{} bytes are too few: keys and values of {} x {} tokens take {}, the working memory {}", running.memory,
-                     running.batch, running.context, cache, work);
-  return running.memory - cache - work;
+  return cache + 4 * static_cast<uint64_t>(working_floats(spec) + running.batch * spec.vocabulary);
+}
+
+Result<QuantizeOptions> fit_memory(const Model& model, QuantizeOptions options, const RunningMemory& running) {
+  const uint64_t beside = running_bytes(model.spec, running);
+  TQ_ASSIGN(options.bits, most_bits(
+                              model, options, running.memory, [&](const QuantizePlan& plan) { return planned_bytes(model, plan) + beside; },
+                              running_text(running)));
+  options.byte_limit = running.memory - beside;
+  return options;
 }
 
 Result<Model> shapes_of(const Json& config, const std::string& source) {

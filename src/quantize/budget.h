@@ -17,13 +17,15 @@ Result<QuantizeOptions> fit_card(const Model& model, QuantizeOptions options, co
 // What running a model takes of a card: as it is stored, or as a plan will store it.
 CardFootprint footprint_of(const Model& model, const QuantizePlan* plan, const RunningMemory& running);
 
-// What is left for the files when a machine has `memory` bytes for running the model.
+// What a machine must have for running the model, and how it is run.
 struct RunningMemory {
   uint64_t memory = 0;
   int64_t context = 4096, batch = 1;  // sequences at once, keys and values of each in F16
 };
-// Errors: kUsage when keys, values and the working memory of a prompt's chunk already exceed it.
-Result<uint64_t> bytes_for_files(const ModelSpec& spec, const RunningMemory& running);
+// Beside the files: keys, values and the working memory of a prompt's chunk.
+uint64_t running_bytes(const ModelSpec& spec, const RunningMemory& running);
+// As fit_card, on the host: files and running_bytes.
+Result<QuantizeOptions> fit_memory(const Model& model, QuantizeOptions options, const RunningMemory& running);
 
 // A model that has shapes and no values, from its config.json: enough for a plan.
 Result<Model> shapes_of(const Json& config, const std::string& source);

@@ -56,6 +56,15 @@ std::string card_text(const Model& model, const QuantizePlan& plan) {
       method_name(options.method));
 }
 
+Json allocation_record(const QuantizePlan& plan) {
+  Json record = {{"chosen", fmt::format("{:<10}", allocation_name(plan.allocation.chosen))},
+                 {"target", target_name(plan.options.target)},
+                 {"kl_ties_estimated", fixed(plan.allocation.ties)}};
+  for (size_t kind = 0; kind < kMeasuredAllocations; ++kind)
+    record[fmt::format("kl_{}", allocation_name(static_cast<AllocationKind>(kind)))] = fixed(plan.allocation.kl[kind]);
+  return record;
+}
+
 // Errors of the blocks, layer by layer.
 Json calibration_record(const Model& model, const QuantizeOptions& options, const RecordFacts& facts) {
   const CalibrationBudget budget = calibration_budget(options, count_weights(model.spec).linears);
@@ -112,10 +121,7 @@ std::string record_text(const Model& model, const QuantizePlan& plan, const Reco
   Json rates = Json::object();
   for (const TensorPlan* tensor : plan.tensors()) rates[tensor->linear.name] = fmt::format("{:.4f}", mean_rate(*tensor));
   record["rates"] = rates;
-  record["allocation"] = {{"chosen", fmt::format("{:<10}", plan.allocation.chosen)},
-                          {"kl_uniform", fixed(plan.allocation.uniform)},
-                          {"kl_promotions", fixed(plan.allocation.promotions)},
-                          {"kl_moves", fixed(plan.allocation.moves)}};
+  record["allocation"] = allocation_record(plan);
   if (uses_calibration(options)) record["block_calibration"] = calibration_record(model, options, facts);
   record["tuning"] = {{"steps", uses_tuning(options) ? tune_settings(options, model.spec.context).steps : 0},
                       {"kl_before", fixed(facts.untuned)},

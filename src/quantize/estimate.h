@@ -12,7 +12,12 @@ struct TimeEstimate {
   double all() const { return gradients + allocation + statistics + rounding + calibration + tuning; }
 };
 
-// Takes about half a second; reads a few rows of the source.
+// By speeds of this processor, even where a card does the work: card_time is for those. Takes about half a second; reads a few rows of the
+// source.
 TimeEstimate estimate_time(const Model& model, const QuantizePlan& plan, Backend& backend, const Context& context);
+
+// On a card like an H200 with six processors beside it: operations by the speeds that Qwen2.5-Coder-0.5B was measured with at effort best
+// and 3 bits (bench/README.md). Larger models use a card better, so it is rather too long for them.
+TimeEstimate card_time(const Model& model, const QuantizePlan& plan);
 
 }  // namespace tq

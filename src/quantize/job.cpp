@@ -116,6 +116,7 @@ class Job {
     summary_.bits = mean_bits(plan_);
     summary_.layers = plan_.layers;
     summary_.allocation = plan_.allocation;
+    summary_.target = plan_.options.target;
     summary_.files_bytes = planned_bytes(model_, plan_);
     return summary_;
   }

@@ -17,6 +17,7 @@ struct QuantizeSummary {
   MeanBits bits;
   std::vector<std::vector<TensorPlan>> layers;  // with the rates that were chosen
   AllocationFacts allocation;
+  Target target = Target::kNone;  // that ties the rates
   TuneFacts tuning;
   double seconds_gradients = 0, seconds_allocation = 0, seconds_statistics = 0, seconds_rounding = 0, seconds_tuning = 0;
   double seconds_calibration = 0;                       // of the blocks, with their statistics and rounding

@@ -42,7 +42,7 @@ std::string job_identity(const Model& model, const QuantizePlan& plan) {
                       uses_act_order(options), options.bits, static_cast<int>(options.effort), options.embedding_bits, options.head_bits,
                       calibration_tokens(options), options.sequence, damping_of(options), options.seed, options.shard_bytes,
                       uses_gradients(options));
-  text += fmt::format("{} {}\n", uses_allocation(options), options.byte_limit);
+  text += fmt::format("{} {} {}\n", uses_allocation(options), options.byte_limit, target_name(options.target));
   if (uses_gradients(options)) text += fmt::format("gradients of {}\n", options.gradient_tokens);
   if (uses_calibration(options))
     text += fmt::format("calibrated {} {} {} {} {}\n", options.calibrate_steps, options.calibrate_sequences, options.calibrate_tokens,

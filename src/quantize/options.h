@@ -10,6 +10,7 @@
 
 #include "base/result.h"
 #include "codec/grid/grid.h"
+#include "quantize/target.h"
 
 namespace tq {
 
@@ -53,6 +54,7 @@ struct QuantizeOptions {
   int64_t tune_measures = 0;            // of held-out text in the course of the steps; 0: the usual number
   double tune_rate = 0;                 // the highest rate of its steps, a relative change; 0: by the KL before
   std::map<std::string, double> rates;  // mean bits of linears by name, instead of `bits` and of what allocation chooses
+  Target target = Target::kNone;        // what ties rates together
   uint64_t byte_limit = 0;              // of the finished directory; 0: none. Where `bits` came from
   int passes = 0;                       // turboquant: times that all columns are rounded again
   uint64_t shard_bytes = uint64_t{4} << 30;

@@ -32,6 +32,18 @@ Status check_options(const QuantizeOptions& options) {
   return {};
 }
 
+// Each group of the target's has one rate.
+Status check_ties(Target target, const std::vector<const Linear*>& all, const std::vector<Rates>& rates) {
+  if (target == Target::kNone) return {};
+  for (const std::vector<size_t>& group : ties(all, target))
+    for (const size_t i : group)
+      for (const uint8_t rate : rates[i])
+        if (rate != rates[group[0]][0])
+          return bad_usage("--rates: {} needs one whole rate for {}{}{}", target_name(target), all[group[0]]->name,
+                           i == group[0] ? "" : " and ", i == group[0] ? "" : all[i]->name);
+  return {};
+}
+
 // Linears whose rates the user has chosen.
 Status apply_rates(const QuantizeOptions& options, const std::vector<const Linear*>& all, std::vector<Rates>& rates) {
   std::set<std::string> names;
@@ -44,7 +56,7 @@ Status apply_rates(const QuantizeOptions& options, const std::vector<const Linea
   }
   for (const auto& [name, bits] : options.rates)
     if (!names.contains(name)) return bad_usage("--rates: the model has no linear {}", name);
-  return {};
+  return check_ties(options.target, all, rates);
 }
 
 Linear embedding_linear(const ModelSpec& spec) {
@@ -165,6 +177,16 @@ std::vector<TensorInfo> e8p_arrays(const TensorPlan& tensor) {
 
 }  // namespace
 
+std::string_view allocation_name(AllocationKind kind) {
+  constexpr std::string_view kNames[] = {"uniform", "promotions", "moves", "ranges", "repriced", "given"};
+  return kNames[static_cast<size_t>(kind)];
+}
+
+std::string_view allocation_text(AllocationKind kind) {
+  constexpr std::string_view kTexts[] = {"uniform", "promotions only", "moves both ways", "moves of rows", "priced again", "given"};
+  return kTexts[static_cast<size_t>(kind)];
+}
+
 PendingArray converted(const std::string& name, const PackedTensor& tensor, DType dtype) {
   return {{name, dtype, tensor.shape}, [tensor, dtype](const auto& sink) { return write_converted(tensor, dtype, sink); }};
 }
@@ -183,12 +205,12 @@ Result<QuantizePlan> make_plan(const Model& model, const QuantizeOptions& option
   QuantizePlan plan;
   plan.options = options;
   plan.taps = taps_of(options.effort);
-  std::vector<const Linear*> all = linears(spec);
-  std::erase_if(all, [](const Linear* linear) { return linear->role == Role::kRouter; });  // routers stay as they are
+  const std::vector<const Linear*> all = rated_linears(spec);  // routers stay as they are
   for (const Linear* linear : all)
     if (options.method == Method::kQuip && linear->in % e8p::kWidth != 0)
       return bad_input("{}: {} has {} columns; --method quip needs a multiple of 8", model.source, linear->name, linear->in);
-  std::vector<Rates> rates = uniform_rates(all, options.bits);
+  const bool is_tied = options.target != Target::kNone;
+  std::vector<Rates> rates = is_tied ? tied_rates(all, options.bits, options.target) : uniform_rates(all, options.bits);
   TQ_TRY(apply_rates(options, all, rates));
   size_t next = 0;
   for (const auto& layer : spec.layers) {
@@ -203,7 +225,7 @@ Result<QuantizePlan> make_plan(const Model& model, const QuantizeOptions& option
     const Linear embedding = embedding_linear(spec);
     plan.tables.push_back({embedding, constant_rates(embedding, options.embedding_bits)});
   }
-  if (!options.rates.empty()) plan.allocation.chosen = "given";
+  if (!options.rates.empty()) plan.allocation.chosen = AllocationKind::kGiven;
   plan.texts = artifact_texts(model, plan);
   return plan;
 }

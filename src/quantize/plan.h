@@ -1,6 +1,7 @@
 // What a quantization will write: known to the byte before any weight is read.
 #pragma once
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -29,10 +30,18 @@ struct Fold {
   bool has_bias = false;
 };
 
+// Ways to choose rates: the same everywhere; nothing below the base rate; linears as wholes, both ways; ranges of rows, both ways; the last
+// of these once more with prices of the moved model; by the user.
+enum class AllocationKind : uint8_t { kUniform, kPromotions, kMoves, kRanges, kRepriced, kGiven };
+constexpr size_t kMeasuredAllocations = 5;  // all but the user's
+std::string_view allocation_name(AllocationKind kind);
+std::string_view allocation_text(AllocationKind kind);  // for people, behind a figure
+
 // How the rates were chosen: divergences on held-out text of models with short windows, in nats a token; 0 where not measured.
 struct AllocationFacts {
-  std::string chosen = "uniform";  // "uniform", "promotions", "moves" or "given"
-  double uniform = 0, promotions = 0, moves = 0;
+  AllocationKind chosen = AllocationKind::kUniform;
+  std::array<double, kMeasuredAllocations> kl{};
+  double ties = 0;  // estimate of what a target's ties cost: by the prices, with them less without
 };
 
 struct QuantizePlan {

@@ -68,6 +68,12 @@ std::vector<Rates> uniform_rates(std::span<const Linear* const> linears, double 
   return out;
 }
 
+std::vector<const Linear*> rated_linears(const ModelSpec& spec) {
+  std::vector<const Linear*> out = linears(spec);
+  std::erase_if(out, [](const Linear* linear) { return linear->role == Role::kRouter; });
+  return out;
+}
+
 Rates constant_rates(const Linear& linear, int rate) {
   const int64_t ranges = (linear.out + grid::kRateRows - 1) / grid::kRateRows;
   return Rates(static_cast<size_t>(std::max<int64_t>(1, linear.experts) * ranges), static_cast<uint8_t>(rate));

@@ -17,6 +17,9 @@ using Rates = std::vector<uint8_t>;  // [experts * ceil(R / 32)], K of each rang
 // 128 plane rows where they can, since padding would be stored.
 std::vector<Rates> uniform_rates(std::span<const Linear* const> linears, double bits);
 
+// The linears of the layers that have rates: all but routers.
+std::vector<const Linear*> rated_linears(const ModelSpec& spec);
+
 Rates constant_rates(const Linear& linear, int rate);
 
 }  // namespace tq

@@ -105,7 +105,7 @@ StageOperations stage_operations(const ModelSpec& spec, const QuantizeOptions& o
         gradient_operations(spec, options.gradient_tokens > 0 ? std::min(tokens, static_cast<double>(options.gradient_tokens)) : tokens);
   if (uses_allocation(options)) {
     const double length = static_cast<double>(sequence_length(spec, options));
-    out.allocation = allocation_operations(spec, allocation_plan(spec, options.bits, static_cast<size_t>(tokens / length)), length);
+    out.allocation = allocation_operations(spec, allocation_plan(spec, options, static_cast<size_t>(tokens / length)), length);
   }
   if (uses_calibration(options)) out.calibration = calibration_operations(spec, options).all();
   if (uses_tuning(options)) out.tuning = tuning_operations(spec, tune_settings(options, spec.context));

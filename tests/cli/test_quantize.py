@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -44,6 +45,25 @@ class Quantize(ProgramTest):
         entry = int(subprocess.run(["stat", "-c", "%s", output], check=True, capture_output=True, text=True).stdout)
         self.assertEqual(plan["bytes"] + entry, counted)
         self.assertAlmostEqual(plan["bits_linears"], 2.5, delta=0.01)
+
+    def test_shapes_alone_are_enough_for_a_dry_run(self):
+        config = self.folder / "llama-3-70b.json"
+        config.write_text(json.dumps({
+            "architectures": ["LlamaForCausalLM"], "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80,
+            "num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 8192,
+            "rms_norm_eps": 1e-5, "rope_theta": 500000.0}))  # fmt: skip
+        for flags, bits in ((("--size", "35GB"), 3.903), (("--size", "27GB"), 2.968),
+                            (("--size", "35GB", "--embedding", "4", "--head", "5"), 3.949),
+                            (("--size", "27GB", "--embedding", "4", "--head", "5"), 3.014)):  # fmt: skip
+            text = self.succeeds("quantize", config, "-o", self.folder / "dry", "--dry-run", *flags).stdout
+            self.assertAlmostEqual(float(re.search(r"bits +([\d.]+) a weight", text)[1]), bits, delta=0.002)
+            self.assertLessEqual(int(re.search(r"size +(\d+) bytes", text)[1]), int(flags[1][:2]) * 10**9)
+        for bits, gigabytes in (("4", 35.83), ("3", 27.27)):
+            text = self.succeeds("quantize", config, "-o", self.folder / "dry", "--dry-run", "--bits", bits).stdout
+            self.assertAlmostEqual(int(re.search(r"size +(\d+) bytes", text)[1]) / 1e9, gigabytes, delta=0.012)
+        fit = self.succeeds("quantize", config, "-o", self.folder / "dry", "--dry-run", "--fit", "48GB", "--context", "32k", "--batch", "2")
+        cache = 2 * 2 * 2 * 80 * 8 * 128 * 32768
+        self.assertLess(int(re.search(r"size +(\d+) bytes", fit.stdout)[1]), 48 * 10**9 - cache)
 
     def test_the_artifact_carries_a_report_of_the_planned_size(self):
         page = (self.reference / "report.html").read_text()
@@ -110,8 +130,32 @@ class Quantize(ProgramTest):
                 self.assertTrue(other[name] == made[0][name], f"{name} differs")
         record = json.loads(made[0]["turboquant.json"])
         self.assertTrue(record["gradients"])
-        self.assertIn(record["allocation"]["chosen"].strip(), ("uniform", "promotions", "moves"))
-        self.assertGreater(float(record["allocation"]["kl_uniform"]), 0)
+        allocation = record["allocation"]
+        kinds = ("uniform", "promotions", "moves", "ranges", "repriced")
+        measured = {kind: float(allocation["kl_" + kind]) for kind in kinds if float(allocation["kl_" + kind]) > 0}
+        self.assertGreaterEqual(set(measured), {"uniform", "promotions", "moves", "ranges"})
+        self.assertEqual(measured[allocation["chosen"].strip()], min(measured.values()))
+        self.assertIn("KL on held-out text: uniform", made[0]["report.html"].decode())
+
+    def test_a_target_ties_rates_and_says_what_that_costs(self):
+        output = self.folder / "tied"
+        flags = ("--target", "vllm", "--allocate", "on")
+        summary = self.succeeds(*self.command(output, *flags)[1:]).stdout
+        self.assertIn("tied for vllm, which costs about 0.", summary)
+        self.assertIn("an estimate", summary)
+        record = json.loads((output / "turboquant.json").read_text())
+        self.assertEqual(record["allocation"]["target"], "vllm")
+        self.assertGreaterEqual(float(record["allocation"]["kl_ties_estimated"]), 0)
+        for layer in range(self.layers):
+            rates = {name.rsplit(".", 1)[1]: rate for name, rate in record["rates"].items() if name.startswith(f"model.layers.{layer}.")}
+            self.assertEqual(len({rates[name] for name in ("q_proj", "k_proj", "v_proj")}), 1, rates)
+            self.assertEqual(rates["gate_proj"], rates["up_proj"])
+            self.assertTrue(all(float(rate) == int(float(rate)) for rate in rates.values()), rates)
+        self.assertIn("Tied for vllm, which costs about", (output / "report.html").read_text())
+        plain = self.folder / "tied-plainly"
+        result = json.loads(self.succeeds(*self.command(plain, "--target", "gguf", "--json")[1:]).stdout)
+        self.assertEqual((result["allocation"]["target"], result["allocation"]["kl_ties_estimated"]), ("gguf", 0))
+        self.fails(2, *self.command(self.folder / "x", "--target", "tpu")[1:], says="gguf, vllm or sglang")
 
     def test_tuning_makes_the_same_bytes_on_any_threads_and_after_kills(self):
         flags, outputs = ("--tune", "on", "--tune-steps", "6"), []
@@ -162,6 +206,9 @@ class Quantize(ProgramTest):
         self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--rates", rates, *QUANTIZE, says="no.such.linear")
         self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--size", "1kB", *QUANTIZE, says="fewest")
         self.fails(2, "quantize", self.model, "-o", self.folder / "x", *QUANTIZE, says="--size")
+        self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--fit", "1kB", "--batch", "3", *QUANTIZE, says="3 x 4096 tokens")
+        rates.write_text(json.dumps({"*": 3, "model.layers.0.self_attn.v_proj": 4}))
+        self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--rates", rates, "--target", "vllm", *QUANTIZE, says="v_proj")
 
     def test_killed_at_ten_points_and_resumed_makes_the_same_bytes(self):
         generator, output, kills = random.Random(5), self.folder / "killed", 0

@@ -45,6 +45,12 @@ TEST(Report, ShowsEverySectionThatHasFacts) {
     EXPECT_THAT(html, HasSubstr(title));
 }
 
+TEST(Report, SaysHowTheRatesWereChosenAndNamesAreNoMarkupThere) {
+  Report report = small_report();
+  report.subjects[0].model.rates_choice = " Tied for <vllm>, which costs about 0.0012 of KL (an estimate).";
+  EXPECT_THAT(page(report), HasSubstr("Tied for &lt;vllm&gt;, which costs about 0.0012 of KL (an estimate)."));
+}
+
 TEST(Report, WithoutMeasurementsThereAreSizesAlone) {
   Report report = small_report();
   report.subjects[0].texts.clear();

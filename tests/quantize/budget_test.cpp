@@ -79,15 +79,36 @@ TEST(FitBits, ASizeThatIsTooSmallNamesTheSmallest) {
   EXPECT_THAT(fitted.error().message, testing::HasSubstr(std::to_string(planned_bytes(model, *make_plan(model, options)))));
 }
 
-TEST(BytesForFiles, LeavesRoomForKeysAndValues) {
+TEST(FitMemory, LeavesRoomForKeysAndValues) {
   const Model model = *shapes_of(llama_70b(), "config.json");
-  const auto one = bytes_for_files(model.spec, {.memory = 48'000'000'000, .context = 8192});
-  const auto four = bytes_for_files(model.spec, {.memory = 48'000'000'000, .context = 8192, .batch = 4});
-  ASSERT_TRUE(one && four);
+  const RunningMemory one{.memory = 48'000'000'000, .context = 8192}, four{.memory = 48'000'000'000, .context = 8192, .batch = 4};
   const uint64_t cache = 2ull * 80 * 8 * 128 * 2 * 8192;
-  EXPECT_GT(48'000'000'000 - *one, cache);
-  EXPECT_NEAR(static_cast<double>(*one - *four), 3.0 * static_cast<double>(cache), 1e7);
-  EXPECT_FALSE(bytes_for_files(model.spec, {.memory = 1'000'000'000, .context = 8192}));
+  EXPECT_GT(running_bytes(model.spec, one), cache);
+  EXPECT_NEAR(static_cast<double>(running_bytes(model.spec, four) - running_bytes(model.spec, one)), 3.0 * static_cast<double>(cache), 1e7);
+  for (const RunningMemory& running : {one, four}) {
+    const auto fitted = fit_memory(model, {}, running);
+    ASSERT_TRUE(fitted) << fitted.error().message;
+    const uint64_t all = planned_bytes(model, *make_plan(model, *fitted)) + running_bytes(model.spec, running);
+    EXPECT_LE(all, running.memory);
+    EXPECT_GT(static_cast<double>(all), 0.9999 * static_cast<double>(running.memory));
+  }
+}
+
+// What it says is enough, and nothing less is.
+TEST(FitMemory, TooLittleNamesTheLeastThatIsPossible) {
+  const Model model = *shapes_of(tiny(), "config.json");
+  RunningMemory running{.memory = 1000, .context = 512, .batch = 3};
+  const auto refused = fit_memory(model, {}, running);
+  ASSERT_FALSE(refused.has_value());
+  QuantizeOptions options;
+  options.bits = 2;
+  const uint64_t least = planned_bytes(model, *make_plan(model, options)) + running_bytes(model.spec, running);
+  EXPECT_THAT(refused.error().message, testing::HasSubstr("takes " + std::to_string(least)));
+  EXPECT_THAT(refused.error().message, testing::HasSubstr("3 x 512 tokens"));
+  running.memory = least - 1;
+  EXPECT_FALSE(fit_memory(model, {}, running).has_value());
+  running.memory = least;
+  EXPECT_TRUE(fit_memory(model, {}, running).has_value());
 }
 
 // Weights in tiles, each matrix in pages of 2 MiB, take little more than the files; the rest is keys, values and what works.

@@ -32,12 +32,36 @@ double mean_rate(const PackedTensor& tensor) {
   return sum / static_cast<double>(rates->count());
 }
 
-// relative_error of turboquant.json; an empty object for every other model, and for a file that cannot be read.
-Json errors_of(const Model& model) {
+// An object of turboquant.json; an empty one for every other model, and for a file that cannot be read.
+Json record_of(const Model& model, const char* key) {
   const auto record = read_json_file(model.source + "/turboquant.json");
   if (!record || !record->is_object()) return Json::object();
-  const auto found = record->find("relative_error");
+  const auto found = record->find(key);
   return found != record->end() && found->is_object() ? *found : Json::object();
+}
+
+std::string text_of(const Json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
+}
+
+// The allocation of a record in a sentence.
+std::string choice_text(const Json& allocation) {
+  std::string text;
+  for (const auto& [key, what] : {std::pair{"kl_uniform", "uniform"},
+                                  {"kl_promotions", "promotions only"},
+                                  {"kl_moves", "linears both ways"},
+                                  {"kl_ranges", "rows both ways"},
+                                  {"kl_repriced", "priced again"}}) {
+    const double divergence = std::strtod(text_of(allocation, key).c_str(), nullptr);
+    if (divergence > 0 && std::isfinite(divergence)) text += fmt::format("{}{} {:.4f}", text.empty() ? "" : ", ", what, divergence);
+  }
+  const std::string chosen = text_of(allocation, "chosen"), target = text_of(allocation, "target");
+  if (!text.empty()) text = fmt::format(" Chosen: {}; KL on held-out text: {}.", chosen.substr(0, chosen.find(' ')), text);
+  if (target.empty()) return text;
+  const double ties = std::strtod(text_of(allocation, "kl_ties_estimated").c_str(), nullptr);
+  return text + (text.empty() ? fmt::format(" Tied for {}.", target)
+                              : fmt::format(" Tied for {}, which costs about {:.4f} of KL (an estimate).", target, ties));
 }
 
 TensorFacts tensor_facts(const Model& model, const Linear& linear, int64_t layer, const Json& errors) {
@@ -68,7 +92,8 @@ ModelFacts gather_facts(const Model& model) {
   facts.bytes_in_16_bits = 2 * static_cast<uint64_t>(counts.all);
   facts.bits_linears = 8.0 * static_cast<double>(bytes.linears) / static_cast<double>(counts.linears);
   facts.bits_all = 8.0 * static_cast<double>(bytes.all) / static_cast<double>(counts.all);
-  const Json errors = errors_of(model);
+  facts.rates_choice = choice_text(record_of(model, "allocation"));
+  const Json errors = record_of(model, "relative_error");
   for (size_t i = 0; i < model.spec.layers.size(); ++i)
     for (const Block& block : model.spec.layers[i])
       for (const Linear* linear : linears(block)) facts.tensors.push_back(tensor_facts(model, *linear, static_cast<int64_t>(i), errors));

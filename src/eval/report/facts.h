@@ -21,6 +21,7 @@ struct ModelFacts {
   uint64_t file_bytes = 0, bytes_in_16_bits = 0;
   double bits_linears = 0, bits_all = 0;  // stored, a weight
   std::vector<TensorFacts> tensors;       // linears in order, then head and embedding
+  std::string rates_choice;               // how the rates were chosen, a sentence; empty: not known
 };
 
 ModelFacts gather_facts(const Model& model);

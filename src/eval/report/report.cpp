@@ -200,7 +200,8 @@ std::string rates_by_layer(const ModelFacts& model) {
   std::string head;
   for (const TensorFacts& tensor : model.tensors)
     if (tensor.layer < 0 && tensor.bits > 0) head = fmt::format(" The {}: {:.3g} bits.", tensor.kind, tensor.bits);
-  return "<section>" + heading("Rates by layer: " + model.name, "Bits a weight of each linear, without scales and padding." + head) +
+  return "<section>" +
+         heading("Rates by layer: " + model.name, "Bits a weight of each linear, without scales and padding." + head + model.rates_choice) +
          heat_map(rows, "layer", low, high, "Bits a weight of every linear by layer") + "</section>\n";
 }
 

@@ -1,0 +1,127 @@
+#include "quantize/allocation_steps.h"
+
+#include <gtest/gtest.h>
+
+#include "convert/family_fixture.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "quantize/allocation_plan.h"
+#include "quantize/float_backend.h"
+
+namespace tq {
+namespace {
+
+using namespace families_test;
+
+struct TinyJob {
+  explicit TinyJob(QuantizeOptions options, const std::string& name = "llama2") : fixture(load_fixture(name)) {
+    write_hf(fixture.weights, fixture.json["config"], DType::kF32, 1 << 30, directory / "model");
+    model = read(load_model(directory / "model"));
+    for (size_t i = 0; i < 6; ++i) sequences.emplace_back(fixture.tokens.begin() + 3 * i, fixture.tokens.begin() + 3 * i + 32);
+    options.effort = Effort::kFast, options.allocate = true;
+    plan = *make_plan(model, options);
+    folder = *JobFolder::open(model, plan, directory / "out", false, "test");
+  }
+
+  // The plan with the chosen rates.
+  QuantizePlan allocated() {
+    const std::span<const std::vector<TokenId>> all = sequences;
+    QuantizePlan out = plan;
+    const Status done = allocation_steps({.model = model, .plan = plan, .sequences = all.first(4), .held_out = all.last(2)}, *backend,
+                                         context, *folder, out);
+    EXPECT_TRUE(done.has_value()) << (done ? "" : done.error().message);
+    return out;
+  }
+
+  Fixture fixture;
+  TemporaryDirectory directory;
+  Model model;
+  std::vector<std::vector<TokenId>> sequences;
+  QuantizePlan plan;
+  std::optional<JobFolder> folder;
+  ThreadPool threads{2};
+  Listener listener;
+  Context context{.threads = threads, .listener = listener};
+  std::unique_ptr<Backend> processor = make_cpu_backend(threads, best_isa());
+  std::unique_ptr<Backend> backend = std::make_unique<FloatBackend>(*processor, threads);
+};
+
+std::vector<Rates> rates_of(const QuantizePlan& plan) {
+  std::vector<Rates> out;
+  for (const auto& layer : plan.layers)
+    for (const TensorPlan& tensor : layer) out.push_back(tensor.rates);
+  return out;
+}
+
+TEST(AllocationSteps, KeepTheBestOfWhatTheGuardMeasuresWithinTheBits) {
+  for (const auto& [name, bits] : {std::pair("llama2", 2.5), std::pair("llama2", 3.0), std::pair("phi3", 3.0)}) {  // of fused linears too
+    QuantizeOptions options;
+    options.bits = bits;
+    TinyJob job(options, name);
+    const QuantizePlan plan = job.allocated();
+    const AllocationFacts& facts = plan.allocation;
+    for (const AllocationKind kind :
+         {AllocationKind::kUniform, AllocationKind::kPromotions, AllocationKind::kMoves, AllocationKind::kRanges})
+      EXPECT_GT(facts.kl[static_cast<size_t>(kind)], 0) << allocation_name(kind);
+    for (const double divergence : facts.kl)
+      if (divergence > 0) EXPECT_LE(facts.kl[static_cast<size_t>(facts.chosen)], divergence);
+    EXPECT_LE(mean_bits(plan).code, bits * (1 + 1e-9));
+    EXPECT_EQ(facts.ties, 0);
+  }
+}
+
+TEST(AllocationSteps, WhatIsFinishedIsTakenOverAndGivesTheSameRates) {
+  TinyJob job({});
+  const QuantizePlan first = job.allocated();
+  std::filesystem::remove(job.folder->path() + "/steps/allocation.safetensors");
+  const auto prices = std::filesystem::last_write_time(job.folder->path() + "/steps/prices-0.safetensors");
+  const QuantizePlan again = job.allocated();
+  EXPECT_EQ(rates_of(first), rates_of(again));
+  EXPECT_EQ(first.allocation.kl, again.allocation.kl);
+  EXPECT_EQ(prices, std::filesystem::last_write_time(job.folder->path() + "/steps/prices-0.safetensors"));
+}
+
+TEST(AllocationSteps, ATargetsGroupsMoveTogether) {
+  QuantizeOptions options;
+  options.bits = 2.7, options.target = Target::kVllm;
+  TinyJob job(options);
+  const QuantizePlan plan = job.allocated();
+  std::vector<const Linear*> all;
+  for (const auto& layer : plan.layers)
+    for (const TensorPlan& tensor : layer) all.push_back(&tensor.linear);
+  const std::vector<Rates> rates = rates_of(plan);
+  for (const std::vector<size_t>& group : ties(all, Target::kVllm))
+    for (const size_t i : group) EXPECT_EQ(rates[i], Rates(rates[i].size(), rates[group[0]][0])) << all[i]->name;
+  EXPECT_EQ(plan.allocation.kl[static_cast<size_t>(AllocationKind::kRanges)], 0) << "not measured";
+  EXPECT_GE(plan.allocation.ties, 0);
+  EXPECT_LE(mean_bits(plan).code, 2.7 * (1 + 1e-9));
+}
+
+TEST(AllocationSteps, ExpertsOfAProjectionShareARate) {
+  QuantizeOptions options;
+  options.bits = 2.6;
+  TinyJob job(options, "qwen3_moe");
+  const QuantizePlan plan = job.allocated();
+  if (plan.allocation.chosen == AllocationKind::kUniform) return;
+  for (const auto& layer : plan.layers)
+    for (const TensorPlan& tensor : layer)
+      if (tensor.linear.experts > 0) EXPECT_EQ(tensor.rates, Rates(tensor.rates.size(), tensor.rates[0])) << tensor.linear.name;
+}
+
+// Where a range stands, the move to there costs nothing, whatever its neighbours have.
+TEST(AllocationSteps, PricesOfAMovedModelAreZeroWhereItStands) {
+  QuantizeOptions options;
+  options.bits = 2.5;
+  TinyJob job(options);
+  const QuantizePlan plan = job.allocated();
+  const std::string path = "prices-1";
+  if (!job.folder->has_step(path)) GTEST_SKIP() << "little was moved";
+  const auto archive = job.folder->open_step(path);
+  ASSERT_TRUE(archive.has_value());
+  double zero = 0, other = 0;
+  for (const auto& tensor : (*archive)->tensors())
+    for (int64_t i = 0; i < tensor.view.count(); ++i) ++(tensor.view.as<float>()[i] == 0 ? zero : other);
+  EXPECT_NEAR(zero / (zero + other), 1.0 / 3, 0.05) << "one of the candidates of 2, 3 and 4 bits";
+}
+
+}  // namespace
+}  // namespace tq

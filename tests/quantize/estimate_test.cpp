@@ -1,0 +1,51 @@
+#include "quantize/estimate.h"
+
+#include <gtest/gtest.h>
+
+#include "quantize/budget.h"
+
+namespace tq {
+namespace {
+
+Json qwen_half_billion() {
+  return {{"architectures", {"Qwen2ForCausalLM"}},
+          {"hidden_size", 896},
+          {"intermediate_size", 4864},
+          {"num_hidden_layers", 24},
+          {"num_attention_heads", 14},
+          {"num_key_value_heads", 2},
+          {"vocab_size", 151936},
+          {"rms_norm_eps", 1e-6},
+          {"tie_word_embeddings", true},
+          {"max_position_embeddings", 32768}};
+}
+
+// bench/README.md: bits 103 to 145 s, blocks 206 to 367 s, tuning 42 to 58 s beside another run; rounding alone 19 s and 18 s.
+TEST(CardTime, IsThatOfTheMeasuredRun) {
+  const Model model = *shapes_of(qwen_half_billion(), "config.json");
+  QuantizeOptions options;
+  options.effort = Effort::kBest, options.embedding_bits = options.head_bits = 0;
+  const TimeEstimate plain = card_time(model, *make_plan(model, options));
+  EXPECT_NEAR(plain.statistics, 19, 2);
+  EXPECT_NEAR(plain.rounding, 18, 2);
+  EXPECT_EQ(plain.allocation + plain.calibration + plain.tuning, 0);
+  options.allocate = options.calibrate = options.tune = true;
+  const TimeEstimate all = card_time(model, *make_plan(model, options));
+  EXPECT_GT(all.allocation, 95);
+  EXPECT_LT(all.allocation, 200) << "prices of the moved model came later";
+  EXPECT_GT(all.calibration, 206);
+  EXPECT_LT(all.calibration, 367);
+  EXPECT_GT(all.tuning, 42);
+  EXPECT_LT(all.tuning, 58);
+  EXPECT_EQ(all.statistics + all.rounding, 0) << "the blocks' time has them";
+}
+
+TEST(CardTime, NeedsShapesAlone) {
+  Json config = qwen_half_billion();
+  config["num_hidden_layers"] = 2;
+  const Model model = *shapes_of(config, "config.json");
+  EXPECT_GT(card_time(model, *make_plan(model, {})).all(), 0);
+}
+
+}  // namespace
+}  // namespace tq
