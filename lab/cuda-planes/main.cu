@@ -1,5 +1,5 @@
 // The plane product on a GPU, version by version: checks each against a scalar, then times whole layers beside cuBLAS FP16 and a loop that
-// only reads. Usage: cuda_planes [check] [bench] [rows]; prints one JSON line a result.
+// only reads. Usage: cuda_planes [check] [bench] [rows] [check-many] [bench-many]; prints one JSON line a result.
 #include <cublas_v2.h>
 #include <cuda_runtime.h>
 
@@ -31,6 +31,7 @@ using namespace tq::cuda;
 namespace {
 
 int g_sms = 0;
+constexpr int64_t kMostInput = int64_t{kManyTokens} * 28672;  // values; of gated inputs twice as many
 
 __host__ __device__ uint32_t mix(uint64_t x) {
   x += 0x9e3779b97f4a7c15ull;
@@ -205,7 +206,7 @@ Weights make_weights(const Linears& linears, const std::vector<std::vector<uint8
     tiles_before += job.tile_count(), ranges_before += job.range_count();
     for (int k = 1; k < kRates; ++k) job.windows[k] = 12;
     job.output = output;
-    output += static_cast<int64_t>(kMaxTokens) * job.rows;
+    output += static_cast<int64_t>(kManyTokens) * job.rows;
   }
   std::vector<uint8_t> sign((linears.columns + 7) / 8);
   for (size_t i = 0; i < sign.size(); ++i) sign[i] = static_cast<uint8_t>(mix(i + 9));
@@ -259,10 +260,10 @@ void enqueue(const Linears& linears, const Weights& weights, const PlanePlan& pl
   QuantizeArgs quantize;
   quantize.input.input = input, quantize.input.stride = linears.columns, quantize.sign = weights.sign, quantize.tokens = tokens,
   quantize.columns = linears.columns;
-  quantize.input.prologue = linears.prologue, quantize.input.other = input + int64_t{8} * 28672, quantize.input.epsilon = 1e-5f;
+  quantize.input.prologue = linears.prologue, quantize.input.other = input + kMostInput, quantize.input.epsilon = 1e-5f;
   quantize.hadamard = 256, quantize.form = plan.form, quantize.output = scratch.input;
   if (!plan.rounds && (g_parts & 1))
-    launch(&quantize_kernel,
+    launch(&quantize_kernel<false>,
            dim3(static_cast<unsigned>((plan.split.groups + kRoundWarps - 1) / kRoundWarps), static_cast<unsigned>(tokens)),
            kRoundWarps * 32, 0, stream, early, quantize);
   if (plan.rounds && g_way && g_way->slices > 0) return enqueue_rows(weights, quantize, *g_way, g_adds, stream, early);
@@ -276,7 +277,7 @@ void enqueue(const Linears& linears, const Weights& weights, const PlanePlan& pl
 
 Scratch make_scratch(int64_t columns, int64_t partial) {
   const int64_t groups = columns / kGroupColumns + 1;
-  Scratch scratch{{device<uint32_t>(groups * 512), device<float>(groups * 8), device<float>(groups * 8)},
+  Scratch scratch{{device<uint32_t>(groups * 4096), device<float>(groups * kManyTokens), device<float>(groups * kManyTokens)},
                   device<float>(partial),
                   device<float>(256),
                   device<uint32_t>(1 << 14)};
@@ -300,23 +301,72 @@ int rounded(const std::vector<uint32_t>& words, const Form& form, int token, int
   return form.bits == 16 ? static_cast<int16_t>(value) : static_cast<int8_t>(value);
 }
 
+void add_biases(Weights& weights) {
+  for (int m = 0; m < weights.args.jobs; ++m) {
+    std::vector<float> bias(weights.args.job[m].rows);
+    for (size_t r = 0; r < bias.size(); ++r) bias[r] = r % 3 ? static_cast<float>(r % 7) * 0.01f : 0.0f;
+    weights.args.job[m].bias = device(bias);
+  }
+}
+
+// Largest difference of outputs from a scalar in double over rounded activations, relative to the largest output.
+double difference(const Linears& linears, const std::vector<std::vector<uint8_t>>& rates, const Weights& weights, int tokens, bool adds,
+                  bool biased, const std::function<double(int, int)>& value, const std::vector<float>& got) {
+  const int groups = (linears.columns + kGroupColumns - 1) / kGroupColumns;
+  const auto count = static_cast<size_t>(tokens);
+  std::vector<double> x(static_cast<size_t>(linears.columns) * count), total(count);
+  for (int k = 0; k < linears.columns; ++k)
+    for (int t = 0; t < tokens; ++t) total[t] += x[k * count + t] = value(t, k);
+  double worst = 0, largest = 0;
+  size_t base = 0;
+  for (size_t m = 0; m < linears.rows.size(); ++m) {
+    const PlaneJob& job = weights.args.job[m];
+    std::vector<uint32_t> tiles(static_cast<size_t>(job.tile_count()) * groups * 128);
+    CHECK(cudaMemcpy(tiles.data(), weights.tiles[m], tiles.size() * 4, cudaMemcpyDeviceToHost));
+    std::vector<float> taps(kRates * kMaxTaps);
+    CHECK(cudaMemcpy(taps.data(), job.taps, taps.size() * 4, cudaMemcpyDeviceToHost));
+    std::vector<double> z(static_cast<size_t>(job.plane_rows) * count);
+    for (int p = 0; p < job.plane_rows; ++p)
+      for (int k = 0; k < linears.columns; ++k)
+        if (bit_of(tiles, groups, p, k))
+          for (size_t t = 0; t < count; ++t) z[p * count + t] += x[k * count + t];
+    int newest = -1;
+    for (int r = 0; r < job.rows; ++r) {
+      const int rate = rates[m][r / 32];
+      newest += rate;
+      for (int t = 0; t < tokens; ++t) {
+        double y = 0, tap_sum = 0;
+        for (int j = 0; j < 12; ++j) {
+          int p = newest - j;
+          if (p < 0) p += job.plane_rows;
+          y += taps[rate * kMaxTaps + j] * z[p * count + t], tap_sum += taps[rate * kMaxTaps + j];
+        }
+        const double scale = (1.0 + static_cast<double>(mix(r) & 0x3ff) / 1024) / 128;
+        const size_t at = base + static_cast<size_t>(t) * job.rows + r;
+        const double before = adds ? static_cast<double>(mix(4 + at) & 0xffffff) / 8388608.0 - 1.0 : 0.0;
+        const double bias = biased && r % 3 ? (r % 7) * 0.01 : 0.0;
+        const double expected = scale * (2 * y - total[t] * tap_sum) + before + bias, own = got[at];
+        worst = std::isfinite(own) ? std::max(worst, std::abs(own - expected)) : INFINITY;
+        largest = std::max(largest, std::abs(expected));
+      }
+    }
+    base += static_cast<size_t>(job.rows) * kManyTokens;
+  }
+  return worst / largest;
+}
+
 // Largest difference of a variant's outputs from a scalar in double over the same rounded activations, relative to the largest output.
 double check(const Linears& linears, const std::vector<std::vector<uint8_t>>& rates, int tokens, const Variant& way, bool adds = false,
              bool biased = false) {
   const PlanePlan shape = plan(linears, rates, tokens, way);
   int total_rows = 0;
   for (const int rows : linears.rows) total_rows += rows;
-  std::vector<float> poison(static_cast<size_t>(total_rows) * kMaxTokens, NAN);
+  std::vector<float> poison(static_cast<size_t>(total_rows) * kManyTokens, NAN);
   float* output = device(poison);
   Weights weights = make_weights(linears, rates, 5, output);
-  if (biased)
-    for (int m = 0; m < weights.args.jobs; ++m) {
-      std::vector<float> bias(weights.args.job[m].rows);
-      for (size_t r = 0; r < bias.size(); ++r) bias[r] = r % 3 ? static_cast<float>(r % 7) * 0.01f : 0.0f;
-      weights.args.job[m].bias = device(bias);
-    }
-  float* input = device<float>(int64_t{16} * 28672);
-  fill_floats<<<64, 256>>>(input, int64_t{16} * 28672, 3);
+  if (biased) add_biases(weights);
+  float* input = device<float>(2 * kMostInput);
+  fill_floats<<<64, 256>>>(input, 2 * kMostInput, 3);
   const Scratch scratch = make_scratch(linears.columns, shape.partial_floats());
   CHECK(cudaMemset(scratch.partial, 0xff, shape.partial_floats() * 4));
   CHECK(cudaMemset(scratch.input.words, 0, (linears.columns / 256 + 1) * 2048));
@@ -347,47 +397,7 @@ double check(const Linears& linears, const std::vector<std::vector<uint8_t>>& ra
   const auto value = [&](int token, int k) {
     return static_cast<double>(scales[static_cast<size_t>(k / 256 * shape.form.tokens + token)]) * rounded(words, shape.form, token, k);
   };
-  double worst = 0, largest = 0;
-  size_t base = 0;
-  for (size_t m = 0; m < linears.rows.size(); ++m) {
-    const PlaneJob& job = weights.args.job[m];
-    std::vector<uint32_t> tiles(static_cast<size_t>(job.tile_count()) * groups * 128);
-    CHECK(cudaMemcpy(tiles.data(), weights.tiles[m], tiles.size() * 4, cudaMemcpyDeviceToHost));
-    std::vector<float> taps(kRates * kMaxTaps);
-    CHECK(cudaMemcpy(taps.data(), job.taps, taps.size() * 4, cudaMemcpyDeviceToHost));
-    std::vector<double> z(static_cast<size_t>(job.plane_rows) * tokens);
-    std::vector<double> x(static_cast<size_t>(linears.columns));
-    for (int t = 0; t < tokens; ++t) {
-      double total = 0;
-      for (int k = 0; k < linears.columns; ++k) total += x[k] = value(t, k);
-      for (int p = 0; p < job.plane_rows; ++p) {
-        double sum = 0;
-        for (int k = 0; k < linears.columns; ++k)
-          if (bit_of(tiles, groups, p, k)) sum += x[k];
-        z[static_cast<size_t>(p) * tokens + t] = sum;
-      }
-      int newest = -1;
-      for (int r = 0; r < job.rows; ++r) {
-        const int rate = rates[m][r / 32];
-        newest += rate;
-        double y = 0, tap_sum = 0;
-        for (int j = 0; j < 12; ++j) {
-          int p = newest - j;
-          if (p < 0) p += job.plane_rows;
-          y += taps[rate * kMaxTaps + j] * z[static_cast<size_t>(p) * tokens + t], tap_sum += taps[rate * kMaxTaps + j];
-        }
-        const double scale = (1.0 + static_cast<double>(mix(r) & 0x3ff) / 1024) / 128;
-        const size_t at = base + static_cast<size_t>(t) * job.rows + r;
-        const double before = adds ? static_cast<double>(mix(4 + at) & 0xffffff) / 8388608.0 - 1.0 : 0.0;
-        const double bias = biased && r % 3 ? (r % 7) * 0.01 : 0.0;
-        const double expected = scale * (2 * y - total * tap_sum) + before + bias, own = got[base + static_cast<size_t>(t) * job.rows + r];
-        worst = std::isfinite(own) ? std::max(worst, std::abs(own - expected)) : INFINITY;
-        largest = std::max(largest, std::abs(expected));
-      }
-    }
-    base += static_cast<size_t>(job.rows) * kMaxTokens;
-  }
-  return worst / largest;
+  return difference(linears, rates, weights, tokens, adds, biased, value, got);
 }
 
 std::vector<std::vector<uint8_t>> uniform(const Linears& linears, int rate) {
@@ -470,9 +480,9 @@ double half_layer_us(const Layer& layer, int tokens) {
       weights.push_back(device<__half>(rows * linears.columns));
       fill_halves<<<1024, 256>>>(weights.back(), rows * linears.columns, weights.size());
     }
-  auto* input = device<__half>(int64_t{8} << 16);
-  auto* output = device<__half>(int64_t{8} << 17);
-  fill_halves<<<64, 256>>>(input, int64_t{8} << 16, 9);
+  auto* input = device<__half>(kMostInput);
+  auto* output = device<__half>(2 * kMostInput);
+  fill_halves<<<64, 256>>>(input, kMostInput, 9);
   const double us = median_us(
       [&](cudaStream_t stream) {
         cublasSetStream(handle, stream);
@@ -490,6 +500,8 @@ double half_layer_us(const Layer& layer, int tokens) {
       kCopies);
   for (__half* memory : weights) CHECK(cudaFree(memory));
   CHECK(cudaFree(workspace));
+  CHECK(cudaFree(input));
+  CHECK(cudaFree(output));
   cublasDestroy(handle);
   return us;
 }
@@ -505,9 +517,9 @@ struct PackedLayer {
 PackedLayer make_layer(const Layer& layer, int rate) {
   PackedLayer packed;
   const int copies = std::strcmp(layer.name, "8b") == 0 ? 8 : 4;
-  packed.output = device<float>(int64_t{8} * 70000);
-  packed.input = device<float>(int64_t{16} * 28672);
-  fill_floats<<<64, 256>>>(packed.input, int64_t{16} * 28672, 3);
+  packed.output = device<float>(int64_t{kManyTokens} * 70000);
+  packed.input = device<float>(2 * kMostInput);
+  fill_floats<<<64, 256>>>(packed.input, 2 * kMostInput, 3);
   packed.scratch = make_scratch(28672, int64_t{48} << 20);
   for (int c = 0; c < copies; ++c) {
     packed.copies.emplace_back();
@@ -527,6 +539,7 @@ void free_layer(PackedLayer& packed) {
       for (uint32_t* tiles : weights.tiles) CHECK(cudaFree(tiles));
   CHECK(cudaFree(packed.scratch.partial));
   CHECK(cudaFree(packed.output));
+  CHECK(cudaFree(packed.input));
 }
 
 // Layers of a model in turn, one token: q k v, attention, o, gate up, down, each with its own weights, keys and values.
@@ -706,8 +719,8 @@ void head_bench() {
   const Linears head{{128256}, 4096, Prologue::kNorm};
   Layer layer{"head", {head, head, head, head}};
   float* logits = device<float>(128256);
-  float* input = device<float>(int64_t{16} * 28672);
-  fill_floats<<<64, 256>>>(input, int64_t{16} * 28672, 3);
+  float* input = device<float>(2 * kMostInput);
+  fill_floats<<<64, 256>>>(input, 2 * kMostInput, 3);
   std::vector<Weights> copies;
   for (int c = 0; c < 4; ++c) copies.push_back(make_weights(head, uniform(head, 6), static_cast<uint64_t>(c), logits));
   const Scratch scratch = make_scratch(4096, int64_t{4} << 20);
@@ -766,6 +779,231 @@ void run_checks() {
     }
 }
 
+// Many tokens at a time, as PlanePass has it.
+ManyPlan many_plan(const Linears& linears, const Weights& weights, int tokens, bool has_pairs, bool is_invariant) {
+  const PlaneJob& last = weights.args.job[weights.args.jobs - 1];
+  int rows = 0;
+  for (const int each : linears.rows) rows += each;
+  return plan_many(linears.columns, rows, last.first_tile + last.tile_count(), last.first_range + last.range_count(), weights.args.jobs,
+                   tokens, has_pairs, is_invariant, g_sms);
+}
+
+// first: token of the input.
+void enqueue_many(const Linears& linears, const Weights& weights, const ManyPlan& plan, int tokens, const float* input,
+                  const Scratch& scratch, cudaStream_t stream, int first = 0) {
+  const bool is_gated = linears.prologue == Prologue::kGated;
+  QuantizeArgs quantize;
+  quantize.input.input = input + int64_t{first} * linears.columns, quantize.input.stride = linears.columns;
+  quantize.sign = weights.sign, quantize.tokens = tokens, quantize.columns = linears.columns;
+  quantize.input.prologue = linears.prologue, quantize.input.epsilon = 1e-5f;
+  quantize.input.other = (is_gated ? quantize.input.input : input) + kMostInput;
+  quantize.hadamard = 256, quantize.form = plan.form, quantize.is_many = true, quantize.output = scratch.input;
+  if (g_parts & 1) tq::cuda::quantize(quantize, stream);
+  ManyArgs args;
+  for (int m = 0; m < weights.args.jobs; ++m) args.job[m] = weights.args.job[m];
+  args.jobs = weights.args.jobs, args.tokens = tokens, args.form = plan.form, args.split = plan.split, args.adds = g_adds;
+  args.activations = scratch.input, args.partial = scratch.partial;
+  if (g_parts & 2) plane_many(args, plan, stream);
+}
+
+std::vector<std::vector<uint8_t>> mixed(const Linears& linears) {
+  std::vector<std::vector<uint8_t>> rates;
+  for (const int rows : linears.rows) {
+    rates.emplace_back((rows + 31) / 32);
+    for (size_t i = 0; i < rates.back().size(); ++i) rates.back()[i] = static_cast<uint8_t>(2 + mix(i * 7 + rates.back().size()) % 4);
+  }
+  return rates;
+}
+
+struct ManyCase {
+  int tokens;
+  bool has_pairs = false, is_invariant = false, adds = false;
+  int first = 0;  // of the tokens of the input
+};
+
+// As check(). outputs: of all tokens, a matrix after the other.
+double check_many(const Linears& linears, const ManyCase& what, std::vector<float>* outputs = nullptr) {
+  const auto rates = mixed(linears);
+  int total_rows = 0;
+  for (const int rows : linears.rows) total_rows += rows;
+  std::vector<float> got(static_cast<size_t>(total_rows) * kManyTokens, NAN);
+  float* output = device(got);
+  Weights weights = make_weights(linears, rates, 5, output);
+  if (what.adds) add_biases(weights);
+  const ManyPlan plan = many_plan(linears, weights, what.tokens, what.has_pairs, what.is_invariant);
+  float* input = device<float>(2 * kMostInput);
+  fill_floats<<<64, 256>>>(input, 2 * kMostInput, 3);
+  const Scratch scratch = make_scratch(linears.columns, plan.partial_floats());
+  CHECK(cudaMemset(scratch.partial, 0xff, plan.partial_floats() * 4));
+  g_adds = what.adds, g_parts = 7;
+  std::vector<float> once;
+  for (int turn = 0; turn < 3; ++turn) {
+    if (what.adds) fill_floats<<<64, 256>>>(output, static_cast<int64_t>(got.size()), 4);
+    else CHECK(cudaMemset(output, 0xff, got.size() * 4));
+    enqueue_many(linears, weights, plan, what.tokens, input, scratch, nullptr, what.first);
+    CHECK(cudaMemcpy(got.data(), output, got.size() * 4, cudaMemcpyDeviceToHost));
+    if (turn == 0) once = got;
+    else if (std::memcmp(got.data(), once.data(), got.size() * 4) != 0) return std::printf("not the same twice\n"), INFINITY;
+  }
+  g_adds = false;
+  std::vector<uint32_t> words(static_cast<size_t>(plan.words()));
+  std::vector<float> scales(static_cast<size_t>(plan.split.groups * plan.form.tokens));
+  CHECK(cudaMemcpy(words.data(), scratch.input.words, words.size() * 4, cudaMemcpyDeviceToHost));
+  CHECK(cudaMemcpy(scales.data(), scratch.input.scales, scales.size() * 4, cudaMemcpyDeviceToHost));
+  const auto value = [&](int token, int k) {
+    const int column = k % 256, bytes = plan.form.bits / 8;
+    int sum = 0;
+    for (int byte = 0; byte < bytes; ++byte) {
+      const size_t at = static_cast<size_t>(k / 256) * many_group_words(plan.form) +
+                        many_word(plan.form, column % 8, column / 128, byte, token) + column % 128 / 32;
+      const auto bits = static_cast<uint8_t>(words[at] >> (column % 32 / 8 * 8));
+      sum += static_cast<int8_t>(bits) * (byte ? 256 : 1);
+    }
+    if (bytes == 2 && column % 2 == 1) sum *= 2;  // those of even steps are doubled
+    return static_cast<double>(scales[static_cast<size_t>(k / 256 * plan.form.tokens + token)]) * sum;
+  };
+  const double worst = difference(linears, rates, weights, what.tokens, what.adds, what.adds, value, got);
+  if (outputs) {
+    outputs->clear();
+    size_t base = 0;
+    for (const int rows : linears.rows) {
+      outputs->insert(outputs->end(), got.begin() + base, got.begin() + base + static_cast<size_t>(rows) * what.tokens);
+      base += static_cast<size_t>(rows) * kManyTokens;
+    }
+  }
+  for (void* memory : {static_cast<void*>(output), static_cast<void*>(input), static_cast<void*>(scratch.partial)}) CHECK(cudaFree(memory));
+  return worst;
+}
+
+void run_many_checks() {
+  const Linears small[] = {
+      {{256, 96, 64}, 768, Prologue::kNorm},      {{640}, 1024}, {{224, 512}, 4352, Prologue::kGated}, {{400}, 9216}, {{5000, 40}, 512},
+      {{4096, 1024, 1000}, 2048, Prologue::kNorm}};
+  for (const bool has_pairs : {false, true})
+    for (const int tokens : {1, 5, 9, 13, 16, 17, 31, 32, 33, 63, 64}) {
+      if (has_pairs ? tokens > kManyPairTokens : tokens < 9) continue;
+      double worst = 0;
+      for (size_t i = 0; i < std::size(small); ++i)
+        worst = std::max(worst, check_many(small[i], {tokens, has_pairs, has_pairs && i % 2 == 0, (i + tokens) % 3 == 0}));
+      std::printf("{\"check\": \"many\", \"bits\": %d, \"tokens\": %d, \"error\": %.2e, \"good\": %s}\n", has_pairs ? 16 : 8, tokens, worst,
+                  worst < 1e-5 ? "true" : "false");
+      std::fflush(stdout);
+    }
+  bool is_same = true;
+  for (const int rows : {640, 4096}) {
+    const Linears one{{rows}, 4096, Prologue::kNorm};
+    std::vector<float> all, part;
+    check_many(one, {32, true, true, false}, &all);
+    for (const ManyCase& what :
+         {ManyCase{1, true, true, false, 31}, {5, true, true, false, 7}, {9, true, true, false}, {16, true, true, false, 3}}) {
+      check_many(one, what, &part);
+      is_same = is_same && std::memcmp(part.data(), all.data() + static_cast<size_t>(what.first) * rows, part.size() * 4) == 0;
+    }
+  }
+  std::printf("{\"check\": \"the same bits in every batch\", \"good\": %s}\n", is_same ? "true" : "false");
+}
+
+// Planes decoded to halves, then cuBLAS.
+double decoded_layer_us(const Layer& layer, const PackedLayer& packed, int tokens) {
+  cublasHandle_t handle;
+  if (cublasCreate(&handle) != CUBLAS_STATUS_SUCCESS) return std::printf("no cublas\n"), 0;
+  void* workspace = device<char>(64 << 20);
+  auto* rotated = device<__half>(kMostInput);
+  auto* decoded = device<__half>(int64_t{28672} * 8192);
+  const double us = median_us(
+      [&](cudaStream_t stream) {
+        cublasSetStream(handle, stream);
+        cublasSetWorkspace(handle, workspace, 64 << 20);
+        for (const auto& copy : packed.copies)
+          for (size_t i = 0; i < layer.linears.size(); ++i) {
+            const Linears& linears = layer.linears[i];
+            QuantizeArgs rotate;
+            rotate.input = {linears.prologue, packed.input, packed.input + kMostInput, linears.columns, 1e-5f};
+            rotate.sign = copy[i].sign, rotate.tokens = tokens, rotate.columns = linears.columns, rotate.hadamard = 256;
+            rotate_input(rotate, rotated, nullptr, stream);
+            for (int m = 0; m < copy[i].args.jobs; ++m) {
+              const float one = 1, zero = 0;
+              DecodeArgs decode;
+              decode.job = copy[i].args.job[m], decode.tiles = copy[i].tiles[m], decode.half_output = decoded;
+              decode.groups = (linears.columns + 255) / 256, decode.columns = linears.columns, decode.hadamard = 256;
+              const int band = std::min(linears.rows[m], (64 << 20) / linears.columns / 128 * 128);
+              for (int first = 0; first < linears.rows[m]; first += band) {
+                decode.first = first, decode.count = std::min(band, linears.rows[m] - first);
+                tq::cuda::decode(decode, stream);
+                cublasGemmEx(handle, CUBLAS_OP_T, CUBLAS_OP_N, decode.count, tokens, linears.columns, &one, decoded, CUDA_R_16F,
+                             linears.columns, rotated, CUDA_R_16F, linears.columns, &zero, decode.job.output + first, CUDA_R_32F,
+                             linears.rows[m], CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+              }
+            }
+          }
+      },
+      static_cast<int>(packed.copies.size()));
+  for (void* memory : {workspace, static_cast<void*>(rotated), static_cast<void*>(decoded)}) CHECK(cudaFree(memory));
+  cublasDestroy(handle);
+  return us;
+}
+
+// Launches of up to 8 tokens (4 of 16 bits), one after the other.
+double passes_us(const Layer& layer, const PackedLayer& packed, int rate, int tokens, int most) {
+  return median_us(
+      [&](cudaStream_t stream) {
+        for (const auto& copy : packed.copies)
+          for (size_t i = 0; i < layer.linears.size(); ++i)
+            for (int first = 0; first < tokens; first += most) {
+              const int count = std::min(most, tokens - first);
+              const PlanePlan shape = plan(layer.linears[i], uniform(layer.linears[i], rate), count, {"", true, 0});
+              enqueue(layer.linears[i], copy[i], shape, count, packed.input, packed.scratch, stream, true);
+            }
+      },
+      static_cast<int>(packed.copies.size()));
+}
+
+double many_us(const Layer& layer, const PackedLayer& packed, int tokens, bool has_pairs, int only = -1) {
+  return median_us(
+      [&](cudaStream_t stream) {
+        for (const auto& copy : packed.copies)
+          for (size_t i = 0; i < layer.linears.size(); ++i)
+            if (only < 0 || only == static_cast<int>(i))
+              enqueue_many(layer.linears[i], copy[i], many_plan(layer.linears[i], copy[i], tokens, has_pairs, false), tokens, packed.input,
+                           packed.scratch, stream);
+      },
+      static_cast<int>(packed.copies.size()));
+}
+
+// Everything that could multiply a layer with so many tokens.
+void bench_many() {
+  const int counts[] = {1, 4, 8, 16, 24, 32, 48, 64};
+  std::printf("{\"read_gigabytes_per_second\": %.0f}\n", read_gigabytes_per_second());
+  for (const Layer& layer : kLayers) {
+    std::vector<double> half;
+    for (const int tokens : counts) half.push_back(half_layer_us(layer, tokens));
+    for (const int rate : {4, 3}) {
+      PackedLayer packed = make_layer(layer, rate);
+      for (size_t t = 0; t < std::size(counts); ++t) {
+        const int tokens = counts[t];
+        g_parts = 7;
+        const double passes = passes_us(layer, packed, rate, tokens, 8);
+        const double many = tokens < 8 ? 0 : many_us(layer, packed, tokens, false);
+        const double pairs = tokens > kManyPairTokens ? 0 : many_us(layer, packed, tokens, true);
+        const double decoded = tokens < 8 ? 0 : decoded_layer_us(layer, packed, tokens);
+        g_parts = 2;
+        const double product = tokens < 8 ? 0 : many_us(layer, packed, tokens, false);
+        g_parts = 7;
+        std::printf(
+            "{\"layer\": \"%s\", \"bits\": %d, \"tokens\": %d, \"passes_us\": %.1f, \"many_us\": %.1f, \"many_product_us\": %.1f, "
+            "\"pairs_us\": %.1f, \"decoded_us\": %.1f, \"half_us\": %.1f}\n",
+            layer.name, rate, tokens, passes, many, product, pairs, decoded, half[t]);
+        if (tokens == 16 || tokens == 64)
+          for (int i = 0; i < 4; ++i)
+            std::printf("{\"layer\": \"%s\", \"bits\": %d, \"tokens\": %d, \"linear\": %d, \"many_us\": %.1f}\n", layer.name, rate, tokens,
+                        i, many_us(layer, packed, tokens, tokens == 16, i));
+        std::fflush(stdout);
+      }
+      free_layer(packed);
+    }
+  }
+}
+
 void bench(const std::vector<int>& rates, const std::vector<int>& token_counts) {
   std::printf("{\"read_gigabytes_per_second\": %.0f}\n", read_gigabytes_per_second());
   for (const Layer& layer : kLayers) {
@@ -805,6 +1043,8 @@ int main(int argc, char** argv) {
     const std::string what = argv[i];
     if (what == "check") run_checks();
     if (what == "bench") bench({3, 4}, {1, 4, 8});
+    if (what == "check-many") run_many_checks();
+    if (what == "bench-many") bench_many();
     if (what == "bench2") bench({2}, {1, 4});
     if (what == "rows") {
       rows_check();

@@ -14,7 +14,9 @@ constexpr uint64_t kFixed = 770'000'000;  // context, cuBLAS and what is kept fr
 
 // As the kernels have them (kernels/cuda/plane_types.h, products.cpp).
 constexpr int64_t kTileRows = 16, kGroupColumns = 256, kTileBytes = 512, kTilePadding = 128, kSliceGroups = 16, kPassTokens = 8,
-                  kPlaneTokens = 32, kMostDecoded = int64_t{64} << 20;
+                  kPlaneTokens = 64, kPairPlaneTokens = 32, kManyTokens = 64, kManyColumns = 512, kMostDecoded = int64_t{64} << 20;
+
+constexpr double kPairRate = 4.75;  // from here on activations have 15 bits
 
 uint64_t on_card(int64_t bytes) {
   const auto count = static_cast<uint64_t>(bytes);
@@ -32,22 +34,33 @@ uint64_t weight_bytes(const CardMatrix& matrix) {
          on_card(tiles * 8) + on_card(matrix.columns / 8) + on_card(9 * 24 * 4);
 }
 
+// Sums of as many slices of columns as many tokens' products have, about, and their input as bytes.
+int64_t many_bytes(int64_t rows, int64_t columns, int64_t tokens) {
+  int64_t form = 16;
+  while (form < std::min(tokens, kManyTokens)) form *= 2;
+  const int64_t groups = groups_of(columns), slices = (groups * form + kManyColumns - 1) / kManyColumns;
+  return (slices > 1 ? slices * form * rows * 4 : 0) + 2 * form * groups * kGroupColumns;
+}
+
 // Between the kernels of a product: the input as halves and decoded weights of a prompt; the sums of plane rows of a few tokens.
 uint64_t product_bytes(const ModelSpec& spec, const std::vector<CardMatrix>& matrices, const Network::Size& size) {
   int64_t input = 0, decoded = 0, partial = 0;
-  std::map<std::string, int64_t> tiles;  // of a tap
+  std::map<std::string, int64_t> tiles, rows;  // of a tap
   for (const CardMatrix& each : matrices) {
     if (each.tap.empty()) continue;  // an embedding
     const bool is_head = each.tap == spec.head.tap;
     const int64_t tokens = is_head ? size.head_rows : size.rows;
-    if (each.plane_rows == 0 || tokens > kPlaneTokens) input = std::max(input, tokens * each.columns * 2);
+    const int64_t few = static_cast<double>(each.plane_rows) < kPairRate * static_cast<double>(each.rows) ? kPlaneTokens : kPairPlaneTokens;
+    if (each.plane_rows == 0 || tokens > few) input = std::max(input, tokens * each.columns * 2);
     if (each.plane_rows == 0) continue;
-    if (tokens > kPlaneTokens && size.precision != Precision::kInvariant)
+    if (tokens > few && size.precision != Precision::kInvariant)
       decoded = std::max(decoded, std::min(each.rows * each.columns, kMostDecoded) * 2);
     int64_t& all = tiles[each.tap];
     all += (each.plane_rows + kTileRows - 1) / kTileRows;
     const int64_t slices = (groups_of(each.columns) + kSliceGroups - 1) / kSliceGroups;
     partial = std::max(partial, slices * std::min(tokens, kPassTokens) * all * kTileRows * 4);
+    rows[each.tap] += each.rows;
+    if (tokens > kPassTokens) partial = std::max(partial, many_bytes(rows[each.tap], each.columns, std::min(tokens, kPlaneTokens)));
   }
   return on_card(input) + on_card(decoded) + on_card(partial);
 }

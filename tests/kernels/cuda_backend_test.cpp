@@ -20,6 +20,10 @@ class CudaBackend : public testing::Test {
   std::unique_ptr<Backend> ref_ = make_ref_backend(threads_), cuda_;
 };
 
+std::vector<float> rows_of(const std::vector<float>& all, int64_t first, int64_t count, int64_t width) {
+  return {all.begin() + first * width, all.begin() + (first + count) * width};
+}
+
 // Halves of the input and of the decoded weights: 11 bits each.
 constexpr double kHalfLimit = 6e-4;
 
@@ -49,18 +53,43 @@ TEST_F(CudaBackend, GridProductsWithFloatActivationsAreTheOracles) {
   }
 }
 
-// Up to four tokens the activations have 15 bits, up to eight 8, unless the planes are many; prompts go through halves.
+// Up to four tokens the activations have 15 bits, more of them 8, unless the planes are many or a card has 16 tokens at most at a time;
+// prompts go through halves.
 TEST_F(CudaBackend, PackedPlanesLoseOnlyTheRoundingOfTheActivations) {
   for (const auto& rates : {std::vector<uint8_t>{3, 3, 3, 3}, {3, 4, 2, 5}, {6, 6, 6, 6}, {8, 2, 8, 2}})
     for (const int64_t columns : {66, 172, 768, 9216})
-      for (const int64_t tokens : {1, 2, 4, 5, 8, 11, 40}) {
+      for (const int64_t tokens : {1, 2, 4, 5, 8, 11, 80}) {
         const PackedTensor tensor = random_grid(100, columns, rates);
         const auto expected = multiply(*ref_, tensor, tokens, Precision::kFloat);
-        const bool is_int8 = tokens > 4 && tokens <= 32 && rates[0] + rates[1] < 10;
-        const double limit = tokens > 32 ? kHalfLimit : is_int8 ? 0.012 : 1e-4;
+        const bool is_int8 = tokens > 4 && tokens <= 64 && rates[0] + rates[1] < 10;
+        const double limit = tokens > 64 ? kHalfLimit : is_int8 ? 0.012 : 1e-4;
         EXPECT_LT(relative(multiply(*cuda_, tensor, tokens, Precision::kInt8), expected), limit)
             << int{rates[0]} << " " << columns << " " << tokens;
       }
+}
+
+// Up to 64 tokens, or 32 with pairs, in one launch where the card has the memory for it: ragged numbers of them, columns in slices, rows
+// that change their rate within a worker's tiles, rings that close within a tile.
+TEST_F(CudaBackend, ManyTokensLoseOnlyTheRoundingOfTheActivations) {
+  struct Case {
+    int64_t rows, columns;
+    std::vector<uint8_t> rates;
+  };
+  const Case cases[] = {{100, 172, {3, 4, 2, 5}},
+                        {40, 1024, {3, 5}},
+                        {1000, 4608, std::vector<uint8_t>(32, 3)},
+                        {5000, 768, std::vector<uint8_t>(157, 4)},
+                        {24, 512, {8}},
+                        {360, 9216, {2, 2, 7, 2, 8, 2, 3, 4, 2, 2, 6, 2}}};
+  for (const Case& each : cases) {
+    const PackedTensor tensor = random_grid(each.rows, each.columns, each.rates);
+    const auto expected = multiply(*ref_, tensor, 64, Precision::kFloat);
+    for (const int64_t tokens : {9, 13, 16, 17, 31, 32, 33, 63, 64}) {
+      const auto first = rows_of(expected, 0, tokens, each.rows);
+      EXPECT_LT(relative(multiply(*cuda_, tensor, tokens, Precision::kInt8), first), 0.012) << each.rows << " " << tokens;
+      EXPECT_LT(relative(multiply(*cuda_, tensor, tokens, Precision::kInvariant), first), 1e-4) << each.rows << " " << tokens;
+    }
+  }
 }
 
 // Tensor cores decode where rows are bands of 16 and columns come in eights, the first band from behind the ring's closure.
@@ -85,7 +114,7 @@ TEST_F(CudaBackend, ManyRowsAreSharedOutAmongAllMultiprocessors) {
 TEST_F(CudaBackend, LargeMatricesAreDecodedInBands) {
   constexpr int64_t kRows = 7500, kColumns = 9216;
   const PackedTensor tensor = random_grid(kRows, kColumns, std::vector<uint8_t>(235, 2));
-  auto many = multiply(*cuda_, tensor, 40, Precision::kInt8);
+  auto many = multiply(*cuda_, tensor, 80, Precision::kInt8);
   many.resize(4 * kRows);
   EXPECT_LT(relative(many, multiply(*cuda_, tensor, 4, Precision::kInt8)), kHalfLimit);
 }
@@ -334,7 +363,7 @@ TEST_F(CudaBackend, EmbeddingRowsAreTheOracles) {
 // The counters of thread blocks that have come are as before after every launch, and sums do not depend on who comes first.
 TEST_F(CudaBackend, ProductsRepeatToTheBit) {
   const PackedTensor tensor = random_grid(5000, 4608, std::vector<uint8_t>(157, 3));
-  for (const int64_t tokens : {1, 2, 4, 8}) {
+  for (const int64_t tokens : {1, 2, 4, 8, 16, 32, 64}) {
     const auto first = multiply(*cuda_, tensor, tokens, Precision::kInt8);
     for (int i = 0; i < 3; ++i) EXPECT_EQ(multiply(*cuda_, tensor, tokens, Precision::kInt8), first) << tokens;
   }
@@ -383,10 +412,6 @@ TEST_F(CudaBackend, RecordingsUsedLongestAgoAreMadeAgain) {
     }
 }
 
-std::vector<float> rows_of(const std::vector<float>& all, int64_t first, int64_t count, int64_t width) {
-  return {all.begin() + first * width, all.begin() + (first + count) * width};
-}
-
 // Rows of the first tokens have the same bits in products of any number of them.
 TEST_F(CudaBackend, InvariantProductsDoNotDependOnTheOtherTokens) {
   const PackedTensor cases[] = {
@@ -395,7 +420,7 @@ TEST_F(CudaBackend, InvariantProductsDoNotDependOnTheOtherTokens) {
   for (const PackedTensor& tensor : cases) {
     const int64_t rows = tensor.rows();
     const auto all = multiply(*cuda_, tensor, 37, Precision::kInvariant);
-    for (const int64_t tokens : {1, 2, 3, 4, 5, 8, 9, 33})
+    for (const int64_t tokens : {1, 2, 3, 4, 5, 8, 9, 16, 31, 33})
       EXPECT_EQ(multiply(*cuda_, tensor, tokens, Precision::kInvariant), rows_of(all, 0, tokens, rows)) << rows << " " << tokens;
     EXPECT_LT(relative(all, multiply(*ref_, tensor, 37, Precision::kFloat)), 1e-4) << rows;
   }

@@ -80,6 +80,9 @@ void quantize(const QuantizeArgs& args, cudaStream_t stream);
 void plane_linear(const PlaneArgs& args, const PlanePlan& plan, cudaStream_t stream);
 // One token, by thread blocks that own rows. False where they cannot hold what they need.
 bool plane_rows(const PlaneRowsArgs& args, cudaStream_t stream);
+// kMaxTokens and more. plane_many_shared: bytes of shared memory that a thread block of it needs.
+int plane_many_shared(const ManyPlan& plan);
+void plane_many(const ManyArgs& args, const ManyPlan& plan, cudaStream_t stream);
 // Lines of the file (device memory) to tiles, one matrix.
 void repack(const uint32_t* lines, int64_t lines_of_row, int blocks, int groups, uint32_t* tiles, cudaStream_t stream);
 // Rows [first, first + count) of W', rotated basis, as half [count, C] or float.

@@ -1,5 +1,7 @@
 #include "kernels/cuda/plane_pass.h"
 
+#include <algorithm>
+
 #include "kernels/cuda/expect.h"
 
 namespace tq::cuda {
@@ -9,9 +11,11 @@ constexpr int kMostRanges = 1 << 17;  // of the matrices of a launch: 4 million 
 
 const Weights& first_weights(std::span<const LinearJob> jobs) { return *static_cast<const CudaMatrix&>(*jobs[0].matrix).weights; }
 
-PlaneArgs plane_args(std::span<const LinearJob> jobs) {
-  PlaneArgs args;
-  int tiles = 0, ranges = 0;
+// Places of the matrices in a launch. tiles, ranges: of all of them.
+template <typename Args>
+Args plane_args(std::span<const LinearJob> jobs, int& tiles, int& ranges) {
+  Args args;
+  tiles = ranges = 0;
   for (const LinearJob& job : jobs) {
     PlaneJob& planes = args.job[args.jobs++];
     planes = static_cast<const CudaMatrix&>(*job.matrix).weights->planes;
@@ -21,6 +25,15 @@ PlaneArgs plane_args(std::span<const LinearJob> jobs) {
   }
   TQ_CHECK(ranges <= kMostRanges);
   return args;
+}
+PlaneArgs plane_args(std::span<const LinearJob> jobs) {
+  int tiles = 0, ranges = 0;
+  return plane_args<PlaneArgs>(jobs, tiles, ranges);
+}
+
+bool wants_pairs(std::span<const LinearJob> jobs) {
+  return std::any_of(jobs.begin(), jobs.end(),
+                     [](const LinearJob& job) { return static_cast<const CudaMatrix&>(*job.matrix).weights->wants_pairs; });
 }
 
 }  // namespace
@@ -36,7 +49,34 @@ Status PlanePass::open() {
   TQ_ASSIGN(arrived_, DeviceMemory::allocate(kMostRanges * sizeof(uint32_t)));
   expect(cudaMemset(arrived_.as<void>(), 0, arrived_.bytes()), "zeroing");
   expect(cudaDeviceSynchronize(), "zeroing");  // the backend's stream does not wait for it
+  int device = 0;
+  expect(cudaGetDevice(&device), "card");
+  expect(cudaDeviceGetAttribute(&shared_bytes_, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "shared memory");
   return {};
+}
+
+std::optional<ManyPlan> PlanePass::plan_many(std::span<const LinearJob> jobs, int tokens, bool is_invariant) const {
+  const bool wants = is_invariant || wants_pairs(jobs), has_pairs = wants || tokens <= kFineTokens;
+  if (!is_invariant && tokens <= (wants ? kMaxTokens / 2 : kMaxTokens)) return std::nullopt;
+  int tiles = 0, ranges = 0, whole_rows = 0;
+  for (const LinearJob& job : jobs) {
+    const Weights& weights = *static_cast<const CudaMatrix&>(*job.matrix).weights;
+    if (weights.planes.plane_rows < kManyLeastPlanes) return std::nullopt;
+    tiles += weights.planes.tile_count(), ranges += weights.planes.range_count();
+    whole_rows += std::max(weights.whole_rows, weights.rows);
+  }
+  const ManyPlan plan = cuda::plan_many(first_weights(jobs).columns, whole_rows, tiles, ranges, static_cast<int>(jobs.size()), tokens,
+                                        has_pairs, is_invariant, multiprocessors_);
+  const bool fits = plan.split.most_groups() * many_group_words(plan.form) <= kManyWords && plane_many_shared(plan) <= shared_bytes_;
+  if (!fits) return std::nullopt;
+  return plan;
+}
+
+int PlanePass::most_tokens(std::span<const LinearJob> jobs, bool is_invariant) const {
+  const bool has_pairs = is_invariant || wants_pairs(jobs);
+  for (int many = has_pairs ? kManyPairTokens : kManyTokens; many > kMaxTokens; many /= 2)
+    if (plan_many(jobs, many, is_invariant)) return many;
+  return is_invariant ? kInvariantTokens : has_pairs ? kMaxTokens / 2 : kMaxTokens;
 }
 
 bool PlanePass::run_rows(const QuantizeArgs& input, std::span<const LinearJob> jobs, bool adds, cudaStream_t stream) const {
@@ -68,7 +108,15 @@ Status PlanePass::reserve(const PlanePlan& plan, uint64_t& generation) {
   return scales_.reserve(2 * values * kFloat, generation);
 }
 
+Status PlanePass::reserve(const ManyPlan& plan, uint64_t& generation) {
+  constexpr int64_t kFloat = sizeof(float);
+  TQ_TRY(partial_.reserve(plan.partial_floats() * kFloat, generation));
+  TQ_TRY(words_.reserve(plan.words() * kFloat, generation));
+  return scales_.reserve(int64_t{2} * plan.split.groups * plan.form.tokens * kFloat, generation);
+}
+
 Status PlanePass::reserve(std::span<const LinearJob> jobs, int tokens, bool is_invariant, uint64_t& generation) {
+  if (const auto many = plan_many(jobs, tokens, is_invariant)) return reserve(*many, generation);
   return reserve(plan(plane_args(jobs), first_weights(jobs).columns, tokens, is_invariant), generation);
 }
 
@@ -77,9 +125,10 @@ void PlanePass::run(const InputArgs& input, std::span<const LinearJob> jobs, int
   const Weights& first = first_weights(jobs);
   QuantizeArgs rounding = quantize_args(first, input, tokens);
   if (tokens == 1 && !is_invariant && has_clusters_ && run_rows(rounding, jobs, adds, stream)) return;
+  if (const auto many = plan_many(jobs, tokens, is_invariant)) return run_many(*many, rounding, jobs, adds, generation, stream);
   PlaneArgs args = plane_args(jobs);
   const PlanePlan plan = this->plan(args, first.columns, tokens, is_invariant);
-  TQ_CHECK(reserve(plan, generation));
+  TQ_CHECK(tokens <= plan.form.tokens && reserve(plan, generation));
   args.tokens = tokens, args.split = plan.split, args.adds = adds;
   args.partial = partial_.as<float>(), args.totals = totals_.as<float>();
   args.arrived = arrived_.as<uint32_t>();
@@ -94,6 +143,22 @@ void PlanePass::run(const InputArgs& input, std::span<const LinearJob> jobs, int
     quantize(rounding, stream);
   }
   plane_linear(args, plan, stream);
+}
+
+void PlanePass::run_many(const ManyPlan& plan, const QuantizeArgs& input, std::span<const LinearJob> jobs, bool adds, uint64_t& generation,
+                         cudaStream_t stream) {
+  TQ_CHECK(reserve(plan, generation));
+  int tiles = 0, ranges = 0;
+  auto args = plane_args<ManyArgs>(jobs, tiles, ranges);
+  args.tokens = input.tokens, args.form = plan.form, args.split = plan.split, args.adds = adds;
+  args.partial = partial_.as<float>();
+  args.activations.words = words_.as<uint32_t>();
+  args.activations.scales = scales_.as<float>();
+  args.activations.sums = args.activations.scales + static_cast<int64_t>(plan.split.groups) * plan.form.tokens;
+  QuantizeArgs rounding = input;
+  rounding.form = plan.form, rounding.is_many = true, rounding.output = args.activations;
+  quantize(rounding, stream);
+  plane_many(args, plan, stream);
 }
 
 }  // namespace tq::cuda

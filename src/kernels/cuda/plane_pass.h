@@ -1,6 +1,7 @@
-// Up to kMaxTokens tokens times matrices of planes that share their input, and the memory between its kernels.
+// Up to kManyTokens tokens times matrices of planes that share their input, and the memory between its kernels.
 #pragma once
 
+#include <optional>
 #include <span>
 
 #include "kernels/backend.h"
@@ -18,8 +19,9 @@ class PlanePass {
 
   // Errors: kNoResource.
   Status open();
-  // jobs: up to kMaxJobs, of CudaMatrix. is_invariant: up to kInvariantTokens, each with the same bits whatever the others are. adds: to
-  // the outputs. generation: grows when memory that a recording may use has gone.
+  // Of one run. jobs: as there. is_invariant: each token has the same bits whatever the others are.
+  int most_tokens(std::span<const LinearJob> jobs, bool is_invariant) const;
+  // jobs: up to kMaxJobs, of CudaMatrix. adds: to the outputs. generation: grows when memory that a recording may use has gone.
   void run(const InputArgs& input, std::span<const LinearJob> jobs, int tokens, bool is_invariant, bool adds, uint64_t& generation,
            cudaStream_t stream);
   // Memory for run(). Errors: kNoResource.
@@ -30,9 +32,15 @@ class PlanePass {
   bool run_rows(const QuantizeArgs& input, std::span<const LinearJob> jobs, bool adds, cudaStream_t stream) const;
   PlanePlan plan(const PlaneArgs& args, int columns, int tokens, bool is_invariant) const;
   Status reserve(const PlanePlan& plan, uint64_t& generation);
+  // How many tokens are multiplied at a time, in one launch; none where they are too few for it, or the matrices are too small.
+  std::optional<ManyPlan> plan_many(std::span<const LinearJob> jobs, int tokens, bool is_invariant) const;
+  Status reserve(const ManyPlan& plan, uint64_t& generation);
+  void run_many(const ManyPlan& plan, const QuantizeArgs& input, std::span<const LinearJob> jobs, bool adds, uint64_t& generation,
+                cudaStream_t stream);
 
   int multiprocessors_;
   bool has_clusters_;
+  int shared_bytes_ = 0;  // that a thread block may have
   DeviceMemory arrived_;  // zeros between launches
   Scratch words_, scales_, partial_, totals_;
 };

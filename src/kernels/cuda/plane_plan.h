@@ -35,6 +35,44 @@ inline PlanePlan plan_planes(int columns, int tiles, int tokens, int multiproces
   return plan;
 }
 
+struct ManyPlan {
+  Form form;
+  ManySplit split;
+
+  int blocks() const { return split.slices * split.workers / kManyWorkers; }
+  int64_t words() const { return static_cast<int64_t>(split.groups) * many_group_words(form); }
+  int64_t partial_floats() const { return split.slices == 1 ? 0 : static_cast<int64_t>(split.slices) * form.tokens * split.rows(); }
+};
+
+// What a launch with so many slices costs, about, in the time that a worker takes for a group of its four tiles; `rows` of 4 bits. More
+// than one slice costs a launch and memory for their sums.
+inline double slices_cost(int groups, int slices, int rows, int multiprocessors) {
+  const int workers = kManyWorkers * (multiprocessors / slices), tiles = rows * 4 / kTileRows;
+  const int rounds = ((tiles + workers - 1) / workers + kManyTiles) / kManyTiles;  // with a halo of a tile
+  const int steps = rounds * ((groups + slices - 1) / slices);
+  return steps + (slices > 1 ? 8.0 + slices * rows / 5120.0 : 0.0);
+}
+
+// whole_rows: of all matrices, whole where they are cut: a cut has the same slices. is_invariant: slices do not depend on the number of
+// tokens. tiles, ranges: over all `jobs` matrices.
+inline ManyPlan plan_many(int columns, int whole_rows, int tiles, int ranges, int jobs, int tokens, bool has_pairs, bool is_invariant,
+                          int multiprocessors) {
+  ManyPlan plan;
+  plan.form = many_form(tokens, has_pairs);
+  ManySplit& split = plan.split;
+  split.groups = (columns + kGroupColumns - 1) / kGroupColumns, split.tiles = tiles, split.ranges = ranges;
+  const int most = kManyWords / many_group_words(is_invariant ? Form{kManyPairTokens, 16} : plan.form);
+  double least = 0.0;
+  for (int slices = (split.groups + most - 1) / most; slices <= std::min(split.groups, multiprocessors); ++slices) {
+    const double cost = slices_cost(split.groups, slices, whole_rows, multiprocessors);
+    if (least == 0.0 || cost < least) least = cost, split.slices = slices;
+  }
+  split.workers = kManyWorkers * std::max(1, std::min(multiprocessors / split.slices, (tiles + kManyWorkers - 1) / kManyWorkers));
+  const int of_worker = (tiles + split.workers - 1) / split.workers;
+  split.rounds = (of_worker + jobs * (2 * kManyTiles - 1)) / kManyTiles;
+  return plan;
+}
+
 // Where a matrix's rows have their plane rows, on the host.
 struct RowShape {
   int rows = 0, plane_rows = 0;

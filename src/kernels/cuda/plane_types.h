@@ -102,11 +102,52 @@ struct Owners {
   int32_t begin[kMaxOwners + kMaxJobs] = {};  // the first plane row of the first row's window; negative where the ring closes
 };
 
+// More than kMaxTokens tokens at a time, as bytes: a form of 16, 32 or 64 tokens of 8 bits, or 8, 16 or 32 of 16, which are the sum of a
+// byte and 256 of another, both with a sign. Of 16 bits the values of even steps are doubled, and scales halved: there the bits of planes
+// count half.
+constexpr int kManyTokens = 64;       // of one launch
+constexpr int kManyPairTokens = 32;   // of one launch, of 16 bits
+constexpr int kFineTokens = 16;       // up to here many tokens have 16 bits where 8 would do; at most kManyPairTokens
+constexpr int kManyWorkers = 4;       // of a thread block: warpgroups, each with rows of tiles of its own
+constexpr int kManyTiles = 4;         // that a worker multiplies at a time, a warp each
+constexpr int kManyWords = 32 << 10;  // of a slice's activations at most, in shared memory
+constexpr int kManyLeastPlanes = 40;  // of a matrix: the ring may not close upon itself within a window
+inline Form many_form(int tokens, bool has_pairs) {
+  Form form{has_pairs ? 8 : 16, has_pairs ? 16 : 8};
+  while (form.tokens < tokens) form.tokens *= 2;
+  return form;
+}
+// Words of a group: [8 steps][2][bytes of a value, the lower one first][tokens][4]; byte i of word t of half h of a step: column 128 h + 32
+// t
+// + 8 i + step (byte_product.cuh).
+TQ_HOST_DEVICE inline int many_group_words(const Form& form) { return form.tokens * form.bits * (kGroupColumns / 32); }
+TQ_HOST_DEVICE inline int many_word(const Form& form, int step, int half, int byte, int token) {
+  return (((step * 2 + half) * (form.bits / 8) + byte) * form.tokens + token) * 4;
+}
+
+// How a launch of many tokens is shared out: columns are cut into slices, rows of tiles are shared out among the workers of a slice.
+struct ManySplit {
+  int groups = 0, slices = 1;
+  int workers = 1;  // of a slice, a multiple of kManyWorkers
+  int tiles = 0;    // rows of tiles, over all jobs
+  int ranges = 0;   // over all jobs
+  int rounds = 0;   // at most, of a worker
+
+  TQ_HOST_DEVICE Range groups_of(int slice) const {
+    const int begin = groups * slice / slices;
+    return {begin, groups * (slice + 1) / slices - begin};
+  }
+  TQ_HOST_DEVICE int most_groups() const { return (groups + slices - 1) / slices; }
+  TQ_HOST_DEVICE int first_tile(int worker) const { return static_cast<int>(static_cast<int64_t>(tiles) * worker / workers); }
+  TQ_HOST_DEVICE int rows() const { return ranges * kRangeRows; }  // of a slice's sums
+};
+
 struct QuantizeArgs {
   InputArgs input;                // rows of C values, after its prologue
   const uint8_t* sign = nullptr;  // packed
   int tokens = 0, columns = 0, hadamard = 0;
   Form form;
+  bool is_many = false;  // words as many_word() has them
   Activations output;
 };
 
@@ -139,6 +180,17 @@ struct PlaneArgs {
   float* partial = nullptr;     // [slices][tokens of the form][tiles * 16]
   float* totals = nullptr;      // [slices][2]: one token's sum of rounded values and of squares
   uint32_t* arrived = nullptr;  // [ranges of all jobs], zero between launches
+};
+
+// The same for many tokens.
+struct ManyArgs {
+  PlaneJob job[kMaxJobs];
+  int jobs = 0, tokens = 0;
+  Form form;
+  ManySplit split;
+  bool adds = false;
+  Activations activations;
+  float* partial = nullptr;  // [slices][tokens of the form][rows()] filtered sums, with several slices
 };
 
 // The same for one token where thread blocks own rows.

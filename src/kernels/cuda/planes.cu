@@ -204,7 +204,8 @@ dim3 group_grid(int columns, int tokens, int warps = kQuantizeWarps) {
 }  // namespace
 
 void quantize(const QuantizeArgs& args, cudaStream_t stream) {
-  launch(&quantize_kernel, group_grid(args.columns, args.tokens, kRoundWarps), kRoundWarps * 32, 0, stream, args);
+  launch(args.is_many ? &quantize_kernel<true> : &quantize_kernel<false>, group_grid(args.columns, args.tokens, kRoundWarps),
+         kRoundWarps * 32, 0, stream, args);
 }
 
 void plane_linear(const PlaneArgs& args, const PlanePlan& plan, cudaStream_t stream) {

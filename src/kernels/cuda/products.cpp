@@ -34,17 +34,6 @@ struct Kinds {
   }
 };
 
-bool is_decoded(int64_t tokens, Precision precision) {
-  return precision == Precision::kFloat || (tokens > kPlaneTokens && precision != Precision::kInvariant);
-}
-
-// Of planes, in one launch.
-int64_t most_tokens(std::span<const LinearJob> jobs, Precision precision) {
-  if (precision == Precision::kInvariant) return kInvariantTokens;
-  const bool wants_pairs = std::any_of(jobs.begin(), jobs.end(), [](const LinearJob& job) { return weights_of(job).wants_pairs; });
-  return wants_pairs ? kMaxTokens / 2 : kMaxTokens;
-}
-
 // Multiplied without cuBLAS.
 bool is_few(int64_t tokens, Precision precision) { return tokens <= kMaxDenseTokens || precision == Precision::kInvariant; }
 
@@ -61,12 +50,17 @@ void Products::run(const LinearArgs& args, const InputArgs& input, float* sum) {
   in_runs(kinds.dense, kMaxDenseJobs, [&](auto jobs) { multiply_dense(args, input, jobs, sum != nullptr); });
 }
 
+bool Products::is_decoded(std::span<const LinearJob> jobs, int64_t tokens, Precision precision) const {
+  if (precision == Precision::kFloat || precision == Precision::kInvariant) return precision == Precision::kFloat;
+  return tokens > (plane_pass_.most_tokens(jobs, false) == kManyTokens ? kPlaneTokens : kPairPlaneTokens);
+}
+
 Status Products::reserve(std::span<const LinearJob> jobs, int64_t rows, Precision precision) {
   const Kinds kinds(jobs);
   Status status;
   in_runs(kinds.planes, kMaxJobs, [&](auto run) {
-    if (status && is_decoded(rows, precision)) status = reserve(decoded_needs(run, rows, precision));
-    const int64_t most = std::min(rows, most_tokens(run, precision));
+    if (status && is_decoded(run, rows, precision)) status = reserve(decoded_needs(run, rows, precision));
+    const int64_t most = std::min<int64_t>(rows, plane_pass_.most_tokens(run, precision == Precision::kInvariant));
     for (int64_t tokens = 1; status && precision != Precision::kFloat && tokens <= most; ++tokens)
       status = plane_pass_.reserve(run, static_cast<int>(tokens), precision == Precision::kInvariant, generation_);
   });
@@ -84,8 +78,8 @@ Status Products::reserve(const Needs& needs) {
 }
 
 void Products::multiply_planes(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds) {
-  if (is_decoded(args.tokens, args.precision)) return multiply_decoded(args, input, jobs, adds);
-  const int64_t most = most_tokens(jobs, args.precision);
+  if (is_decoded(jobs, args.tokens, args.precision)) return multiply_decoded(args, input, jobs, adds);
+  const int64_t most = plane_pass_.most_tokens(jobs, args.precision == Precision::kInvariant);
   for (int64_t first = 0; first < args.tokens; first += most) {
     const int64_t count = std::min(most, args.tokens - first);
     InputArgs part = input;

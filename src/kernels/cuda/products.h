@@ -30,6 +30,8 @@ class Products {
   static Needs decoded_needs(std::span<const LinearJob> jobs, int64_t tokens, Precision precision);
   static Needs dense_needs(std::span<const LinearJob> jobs, int64_t tokens, Precision precision);
   Status reserve(const Needs& needs);
+  // Planes: decoded, then multiplied by cuBLAS.
+  bool is_decoded(std::span<const LinearJob> jobs, int64_t tokens, Precision precision) const;
   void multiply_planes(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds);
   void multiply_decoded(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds);
   void multiply_dense(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds);

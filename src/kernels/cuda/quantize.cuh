@@ -46,6 +46,12 @@ __device__ __forceinline__ void transpose_quad(uint32_t (&word)[4], int lane) {
   }
 }
 
+// Byte i of the word of lane l of a quad becomes byte l of the word of lane i.
+__device__ __forceinline__ uint32_t trade_bytes(uint32_t word, int lane) {
+  word = __byte_perm(word, __shfl_xor_sync(0xffffffffu, word, 1), lane & 1 ? 0x3715 : 0x6240);
+  return __byte_perm(word, __shfl_xor_sync(0xffffffffu, word, 2), lane & 2 ? 0x3276 : 0x5410);
+}
+
 // 256 columns of one token, 8 a lane: value i is column 8 * lane + i of the group.
 struct Group {
   float value[8];
@@ -89,7 +95,8 @@ struct Group {
     for (int i = 0; i < 8; ++i) value[i] *= scale;
   }
 
-  // Rounds as the CPU's PlaneInput does. words: of the group; returns the scale, and the sum of the rounded values.
+  // Rounds as the CPU's PlaneInput does. words: of the group; returns the scale, and the sum of the rounded values. kMany: words of bytes.
+  template <bool kMany = false>
   __device__ float round(const Form& form, uint32_t* words, int token, int lane, int& sum) const {
     float largest = 0.0f;
 #pragma unroll
@@ -104,8 +111,28 @@ struct Group {
     for (int i = 0; i < 8; ++i) rounded[i] = __float_as_int(__fadd_rn(__fmul_rn(value[i], inverse), kMagic)), sum += rounded[i];
     sum -= 8 * __float_as_int(kMagic);
     sum = __reduce_add_sync(0xffffffffu, sum);
-    store(form, words, token, lane, rounded);
+    if constexpr (kMany) store_bytes(form, words, token, lane, rounded);
+    else store(form, words, token, lane, rounded);
     return largest / steps;
+  }
+
+  // A lane writes words of two steps: of the bytes of its quad, which has them for 32 columns.
+  __device__ static void store_bytes(const Form& form, uint32_t* words, int token, int lane, const int (&rounded)[8]) {
+    const int half = lane / 16, word = lane / 4 % 4, step = lane % 4;
+#pragma unroll
+    for (int byte = 0; byte < 2; ++byte) {
+      if (8 * byte >= form.bits) break;
+      const uint32_t pick = byte ? 0x51 : 0x40;
+      const uint32_t carry = byte ? 128 : 0;  // the lower byte has a sign
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        uint32_t value[4];
+#pragma unroll
+        for (int k = 0; k < 4; ++k) value[k] = (static_cast<uint32_t>(rounded[4 * i + k]) << (form.bits == 16 && k % 2 == 0)) + carry;
+        const uint32_t bytes = __byte_perm(__byte_perm(value[0], value[1], pick), __byte_perm(value[2], value[3], pick), 0x5410);
+        words[many_word(form, step + 4 * i, half, byte, token) + word] = trade_bytes(bytes, lane);
+      }
+    }
   }
 
   // A lane of a quad writes the words of 4 bits: those of 8 columns of each of its neighbours.
@@ -172,7 +199,8 @@ struct GroupInput {
       for (int i = 0; i < 8; ++i) group.value[i] *= other[i] + args.input.offset;
     } else if (args.input.prologue == Prologue::kGated) {
 #pragma unroll
-      for (int i = 0; i < 8; ++i) group.value[i] = (args.input.gate_kind == 0 ? silu(value[i]) : activate_rare(args.input.gate_kind, value[i])) * other[i];
+      for (int i = 0; i < 8; ++i)
+        group.value[i] = (args.input.gate_kind == 0 ? silu(value[i]) : activate_rare(args.input.gate_kind, value[i])) * other[i];
     }
 #pragma unroll
     for (int i = 0; i < 8; ++i) group.value[i] = signs >> i & 1 ? -group.value[i] : group.value[i];

@@ -7,7 +7,9 @@ namespace tq::cuda {
 
 constexpr int kRoundWarps = 32;
 
-// A warp a group: grid (ceil(groups / kRoundWarps), tokens). A thread block that has all groups knows the factor of a norm from them.
+// kMany: to bytes. A warp a group: grid (ceil(groups / kRoundWarps), tokens). A thread block that has all groups knows the factor of a norm
+// from them.
+template <bool kMany>
 __global__ void __launch_bounds__(kRoundWarps * 32) quantize_kernel(const __grid_constant__ QuantizeArgs args) {
   __shared__ float parts[kRoundWarps];
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32, token = static_cast<int>(blockIdx.y);
@@ -32,10 +34,11 @@ __global__ void __launch_bounds__(kRoundWarps * 32) quantize_kernel(const __grid
   }
   if (!has_group) return;
   int sum;
+  const int group_words = kMany ? many_group_words(args.form) : args.form.products() * 64;
   const float scale =
-      factor * values.round(args.form, args.output.words + static_cast<int64_t>(group) * args.form.products() * 64, token, lane, sum);
+      factor * values.round<kMany>(args.form, args.output.words + static_cast<int64_t>(group) * group_words, token, lane, sum);
   if (lane > 0) return;
-  args.output.scales[group * args.form.tokens + token] = scale;
+  args.output.scales[group * args.form.tokens + token] = kMany && args.form.bits == 16 ? 0.5f * scale : scale;
   args.output.sums[group * args.form.tokens + token] = scale * static_cast<float>(sum);
 }
 

@@ -178,9 +178,11 @@ Result<std::shared_ptr<Weights>> load_weights(const PackedTensor& tensor, int64_
 }
 
 std::string CudaMatrix::kernel(int64_t tokens) const {
-  const char* activations = tokens <= 4 || weights->wants_pairs ? "15-bit" : "int8";
+  const bool is_fine = tokens <= 4 || (tokens > kMaxTokens && tokens <= kFineTokens);
+  const char* activations = is_fine || weights->wants_pairs ? "15-bit" : "int8";
   if (weights->is_planes)
-    return tokens <= kPlaneTokens ? fmt::format("cuda planes, {} activations", activations) : "cuda planes decoded to half, cuBLAS";
+    return tokens <= (weights->wants_pairs ? kPairPlaneTokens : kPlaneTokens) ? fmt::format("cuda planes, {} activations", activations)
+                                                                              : "cuda planes decoded to half, cuBLAS";
   const char* type = weights->type == DenseType::kF16 ? "half" : "float";
   return fmt::format("{} {}", tokens <= kMaxDenseTokens ? "cuda" : "cuBLAS", type);
 }

@@ -46,6 +46,7 @@ class CudaMatrix final : public Matrix {
   std::shared_ptr<const Weights> weights;
 };
 
-constexpr int64_t kPlaneTokens = 32;  // up to here planes are multiplied as they are, kMaxTokens at a time
+// Up to here planes are multiplied as they are: with activations of 8 bits; with 15, or where tokens pass in eights.
+constexpr int64_t kPlaneTokens = 64, kPairPlaneTokens = 32;
 
 }  // namespace tq::cuda
