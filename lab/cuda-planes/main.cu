@@ -131,7 +131,7 @@ void run_product(const PlaneArgs& args, const PlanePlan& plan, cudaStream_t stre
     case 1: return run_form<1, 16, 5>(args, plan.blocks(), stream, early);
     case 2: return run_form<2, 16, 4>(args, plan.blocks(), stream, early);
     case 4: return run_form<4, 16, 5>(args, plan.blocks(), stream, early);
-    default: return run_form<8, 8, 5>(args, plan.blocks(), stream, early);
+    default: return run_form<8, kFewBits, 5>(args, plan.blocks(), stream, early);
   }
 }
 
@@ -298,7 +298,7 @@ int rounded(const std::vector<uint32_t>& words, const Form& form, int token, int
     const size_t at = static_cast<size_t>(k / 256) * form.products() * 64 + activation_word(product, column, word);
     value |= static_cast<int>(words[at] >> (k % 32) & 1) << bit;
   }
-  return form.bits == 16 ? static_cast<int16_t>(value) : static_cast<int8_t>(value);
+  return static_cast<int>(static_cast<uint32_t>(value) << (32 - form.bits)) >> (32 - form.bits);
 }
 
 void add_biases(Weights& weights) {

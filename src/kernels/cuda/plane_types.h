@@ -37,9 +37,11 @@ TQ_HOST_DEVICE inline int tile_word(int row, int word) { return 4 * (4 * (row % 
 
 // Activations as bits: tokens x bits columns of the tensor cores' B operand, in groups of 8 for each of products() instructions. Column n
 // of instruction j has bit j + products() * (n / tokens) of token n % tokens; the last bit is the sign.
+constexpr int kFewBits =
+    10;  // of 5 to 8 tokens' activations: a sixteenth of what rounding to 8 bits costs, for two instructions more a tile
 struct Form {
   int tokens = 1;  // 1, 2, 4 or 8
-  int bits = 16;   // 16, or 8 for 8 tokens
+  int bits = 16;   // 16, or kFewBits for 8 tokens
   TQ_HOST_DEVICE int products() const { return tokens * bits / 8; }
 };
 // The word of a group: of instruction `product`, its column, and the columns 32 `word` + 0..31.
@@ -47,7 +49,7 @@ TQ_HOST_DEVICE inline int activation_word(int product, int column, int word) {
   return ((product / 2 * 32 + 4 * column + word % 4) * 2 + product % 2) * 2 + word / 4;
 }
 inline Form form_of(int tokens) {
-  if (tokens > 4) return {8, 8};
+  if (tokens > 4) return {8, kFewBits};
   return {tokens == 3 ? 4 : tokens, 16};
 }
 

@@ -213,7 +213,7 @@ void plane_linear(const PlaneArgs& args, const PlanePlan& plan, cudaStream_t str
     case 1: return launch_linear<1, 16, 5>(args, plan, stream);
     case 2: return launch_linear<2, 16, 4>(args, plan, stream);
     case 4: return launch_linear<4, 16, 5>(args, plan, stream);
-    default: return launch_linear<8, 8, 5>(args, plan, stream);
+    default: return launch_linear<8, kFewBits, 5>(args, plan, stream);
   }
 }
 

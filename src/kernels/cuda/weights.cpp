@@ -179,7 +179,7 @@ Result<std::shared_ptr<Weights>> load_weights(const PackedTensor& tensor, int64_
 
 std::string CudaMatrix::kernel(int64_t tokens) const {
   const bool is_fine = tokens <= 4 || (tokens > kMaxTokens && tokens <= kFineTokens);
-  const char* activations = is_fine || weights->wants_pairs ? "15-bit" : "int8";
+  const char* activations = is_fine || weights->wants_pairs ? "15-bit" : tokens <= kMaxTokens ? "10-bit" : "int8";
   if (weights->is_planes)
     return tokens <= (weights->wants_pairs ? kPairPlaneTokens : kPlaneTokens) ? fmt::format("cuda planes, {} activations", activations)
                                                                               : "cuda planes decoded to half, cuBLAS";
