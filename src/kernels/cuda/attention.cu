@@ -98,7 +98,7 @@ struct Rows {
     }
   }
   static __device__ float2 stored(const float* pair) {
-    return kType == 1 ? __half22float2(__floats2half2_rn(pair[0], pair[1])) : make_float2(pair[0], pair[1]);
+    return kType == 1 ? __half22float2(__halves2half2(to_half(pair[0]), to_half(pair[1]))) : make_float2(pair[0], pair[1]);
   }
 };
 

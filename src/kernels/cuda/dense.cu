@@ -44,7 +44,7 @@ __global__ void input_kernel(const InputArgs args, float* output, __half* half_o
   if (k >= columns) return;
   const float x = input_value(args, token, static_cast<int>(k), factor);
   if (output) output[token * columns + k] = x;
-  if (half_output) half_output[token * columns + k] = __float2half(x);
+  if (half_output) half_output[token * columns + k] = to_half(x);
 }
 
 __global__ void add_kernel(float* sum, const float* addend, int64_t count) {

@@ -1,4 +1,4 @@
-// Floats as the sum of two halves (22 bits), after they were scaled by a power of two.
+// Floats as halves, and as the sum of two halves (22 bits) after they were scaled by a power of two.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -6,6 +6,13 @@
 #include <cstdint>
 
 namespace tq::cuda {
+
+// The nearest half. A number beyond the largest one becomes that, not infinity: a few activations of some models are so large.
+__device__ __forceinline__ __half to_half(float value) {
+  constexpr float kLargestHalf = 65504.0f;
+  const bool is_beyond = fabsf(value) > kLargestHalf && fabsf(value) <= 3.4028234e38f;
+  return __float2half_rn(is_beyond ? copysignf(kLargestHalf, value) : value);
+}
 
 constexpr int kLowestExponent = -100;  // of what is scaled by a power of two
 

@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/dense_args.h"
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/half_terms.cuh"
 
 namespace tq::cuda {
 
@@ -31,7 +32,7 @@ __device__ inline void store_row(const KvArgs& kv, const float* values, char* ro
   if (kv.type == 0) {
     for (int i = lane; i < kv.head_dim; i += 32) reinterpret_cast<float*>(row)[i] = values[i];
   } else if (kv.type == 1) {
-    for (int i = lane; i < kv.head_dim; i += 32) reinterpret_cast<__half*>(row)[i] = __float2half_rn(values[i]);
+    for (int i = lane; i < kv.head_dim; i += 32) reinterpret_cast<__half*>(row)[i] = to_half(values[i]);
   } else {
     float largest = 0.0f;
     for (int i = lane; i < kv.head_dim; i += 32) largest = fmaxf(largest, fabsf(values[i]));

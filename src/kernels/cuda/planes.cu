@@ -2,6 +2,7 @@
 #include <cuda_fp16.h>
 
 #include "kernels/cuda/band_decode.h"
+#include "kernels/cuda/half_terms.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/plane_rows.cuh"
@@ -138,7 +139,7 @@ __global__ void __launch_bounds__(kQuantizeWarps * 32)
   for (int i = 0; i < 8; ++i) {
     const int k = group * kGroupColumns + 8 * lane + i;
     if (k >= args.columns) continue;
-    if (half_output) half_output[token * args.columns + k] = __float2half_rn(values.value[i]);
+    if (half_output) half_output[token * args.columns + k] = to_half(values.value[i]);
     else output[token * args.columns + k] = values.value[i];
   }
 }
