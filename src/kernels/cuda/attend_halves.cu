@@ -1,6 +1,6 @@
 // Causal attention of few rows over keys and values stored as halves, on the tensor cores (m16n8k16). A thread block has one head of keys,
-// up to eight heads of queries and a part of the positions, as in attention.cu; a warp has 16 positions at a time, whose keys and values
-// go from memory to the registers that the products want: the order of dimensions and positions within a product is free.
+// its heads of queries, up to four, and a part of the positions, as in attention.cu; a warp has 16 positions at a time, whose keys and
+// values go from memory to the registers that the products want: the order of dimensions and positions within a product is free.
 #include "kernels/cuda/attend_parts.cuh"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/half_terms.cuh"
@@ -12,8 +12,9 @@ namespace tq::cuda {
 namespace {
 
 constexpr int kWarps = 4;
-constexpr int kTile = 16;    // positions of a warp at a time
-constexpr int kColumns = 8;  // heads of a product
+constexpr int kTile = 16;  // positions of a warp at a time
+constexpr int kHeads =
+    4;  // of a thread block; products have places for 8, but 70B, with groups of eight, was slower so (lab/cuda-attention)
 constexpr int kLeastShare = kWarps * kTile;
 constexpr float kUnit = 32768.0f;  // what the largest weight of the softmax counts, so that small ones keep their bits as halves
 
@@ -69,15 +70,27 @@ struct HalfRows {
         for (int i = 0; i < kValueParts; ++i) value[j][i] = make_uint4(0, 0, 0, 0);
     }
   }
-  // The position that this thread block has stored itself.
-  __device__ void load_newest(const KvArgs& kv, int64_t row, int at, int lane) {
+  // The position whose key and value, [dim], this thread block has turned itself, as they will be read from the store.
+  __device__ void take_newest(const float* new_key, const float* new_value, int dim, int at, int lane) {
 #pragma unroll
-    for (int n = 0; n < 2; ++n)
-      if (key_position(n, lane) == at) load_key(kv, row, n, lane);
+    for (int n = 0; n < 2; ++n) {
+      if (key_position(n, lane) != at) continue;
 #pragma unroll
-    for (int j = 0; j < 4; ++j)
-      if (value_position(j, lane) == at) load_value(kv, row, j, lane);
+      for (int i = 0; i < kKeyParts; ++i) key[n][i] = rounded(new_key, 8 * (4 * i + lane % 4), dim);
+    }
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      if (value_position(j, lane) != at) continue;
+#pragma unroll
+      for (int i = 0; i < kValueParts; ++i) value[j][i] = rounded(new_value, kDim / 8 * (lane / 4) + 8 * i, dim);
+    }
   }
+  static __device__ uint4 rounded(const float* from, int first, int dim) {
+    if (first >= dim) return make_uint4(0, 0, 0, 0);
+    from += first;
+    return make_uint4(pair_of(from), pair_of(from + 2), pair_of(from + 4), pair_of(from + 6));
+  }
+  static __device__ uint32_t pair_of(const float* from) { return bits_of(__halves2half2(to_half(from[0]), to_half(from[1]))); }
 };
 
 // A warp's queries and what it has of their outputs. Row g of the first product's left side is the query of head g rounded to halves,
@@ -180,9 +193,8 @@ struct HalfHeads {
   }
 };
 
-template <int kDim, int kHeads>
+template <int kDim>
 __global__ void __launch_bounds__(kWarps * 32, 3) attend_halves_kernel(const __grid_constant__ AttendArgsDevice args) {
-  static_assert(kHeads <= kColumns);
   __shared__ float turned[(kHeads + 2) * kDim];
   __shared__ WarpSums<kWarps, kHeads, kDim> sums;
   launch_dependents();
@@ -201,7 +213,6 @@ __global__ void __launch_bounds__(kWarps * 32, 3) attend_halves_kernel(const __g
   rows.load_keys(kv, block.pages, block.kv_head, first, stored, lane);
   rows.load_values(kv, block.pages, block.kv_head, first, stored, lane);
   const float* queries = args.query + block.token * args.stride + block.first_head * dim;
-  int64_t newest_row = 0;
   if (args.rotates) {
     const Turn turn(args.rotate, newest, static_cast<int>(threadIdx.x) % (kDim / 2));
     if (args.is_settled) dependency_wait();
@@ -209,9 +220,8 @@ __global__ void __launch_bounds__(kWarps * 32, 3) attend_halves_kernel(const __g
     queries = turned;
     __syncthreads();
     if (block.to == block.end) {
-      newest_row = row_at(kv, block.pages, block.kv_head, newest);
-      if (warp < 2) store_row(kv, turned + (kHeads + warp) * dim, (warp == 0 ? kv.key : kv.value) + newest_row, lane);
-      __syncthreads();
+      const int64_t row = row_at(kv, block.pages, block.kv_head, newest);
+      if (warp < 2) store_row(kv, turned + (kHeads + warp) * dim, (warp == 0 ? kv.key : kv.value) + row, lane);
     }
   }
 
@@ -220,7 +230,8 @@ __global__ void __launch_bounds__(kWarps * 32, 3) attend_halves_kernel(const __g
 #pragma unroll 1
   for (int p = first; p < block.to; p += kWarps * kTile) {
     const int next = p + kWarps * kTile;
-    if (stored < block.to && newest - p < kTile) rows.load_newest(kv, newest_row, newest - p, lane);
+    if (stored < block.to && newest - p < kTile)
+      rows.take_newest(turned + kHeads * dim, turned + (kHeads + 1) * dim, dim, newest - p, lane);
     float score[4];
     heads.multiply_keys(rows, p, block.begin, block.to, args.softcap, lane, score);
     if (next < block.to) rows.load_keys(kv, block.pages, block.kv_head, next, stored, lane);
@@ -234,18 +245,15 @@ __global__ void __launch_bounds__(kWarps * 32, 3) attend_halves_kernel(const __g
 
 template <int kDim>
 void start(const AttendArgsDevice& args, cudaStream_t stream) {
-  const int group = args.heads / args.kv.kv_heads;
-  const auto launch_for = [&](auto kernel, int heads) {
-    const auto blocks = static_cast<unsigned>(args.kv.kv_heads * ((group + heads - 1) / heads));
-    launch(kernel, dim3(blocks, static_cast<unsigned>(args.splits), static_cast<unsigned>(args.tokens)), kWarps * 32, 0, stream, args);
-  };
-  if (group <= 4) launch_for(&attend_halves_kernel<kDim, 4>, 4);
-  else launch_for(&attend_halves_kernel<kDim, 8>, 8);
+  const dim3 grid(static_cast<unsigned>(args.kv.kv_heads), static_cast<unsigned>(args.splits), static_cast<unsigned>(args.tokens));
+  launch(&attend_halves_kernel<kDim>, grid, kWarps * 32, 0, stream, args);
 }
 
 }  // namespace
 
-bool attends_halves(const AttendArgsDevice& args) { return args.kv.type == 1 && args.kv.head_dim % 8 == 0 && args.kv.head_dim <= 128; }
+bool attends_halves(const AttendArgsDevice& args) {
+  return args.kv.type == 1 && args.kv.head_dim % 8 == 0 && args.kv.head_dim <= 128 && args.heads <= kHeads * args.kv.kv_heads;
+}
 
 void attend_halves(const AttendArgsDevice& args, cudaStream_t stream) {
   if (args.kv.head_dim <= 64) start<64>(args, stream);
