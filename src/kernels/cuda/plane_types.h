@@ -119,9 +119,8 @@ inline Form many_form(int tokens, bool has_pairs) {
   while (form.tokens < tokens) form.tokens *= 2;
   return form;
 }
-// Words of a group: [8 steps][2][bytes of a value, the lower one first][tokens][4]; byte i of word t of half h of a step: column 128 h + 32
-// t
-// + 8 i + step (byte_product.cuh).
+// Words of a group: [8 steps][2 halves][bytes of a value, the lower one first][tokens][4]; byte i of word t of half h of a step is of
+// column 128 h + 32 t + 8 i + step (byte_product.cuh).
 TQ_HOST_DEVICE inline int many_group_words(const Form& form) { return form.tokens * form.bits * (kGroupColumns / 32); }
 TQ_HOST_DEVICE inline int many_word(const Form& form, int step, int half, int byte, int token) {
   return (((step * 2 + half) * (form.bits / 8) + byte) * form.tokens + token) * 4;
