@@ -4,6 +4,8 @@
 #include <cmath>
 #include <map>
 
+#include "quantize/allocate.h"
+
 namespace tq {
 namespace {
 
@@ -15,10 +17,6 @@ std::string tie_of(const Linear& linear) {
   constexpr std::string_view kExperts = ".experts.";
   if (linear.experts > 0) return linear.name.substr(0, linear.name.find(kExperts));
   return linear.tie_group.empty() ? linear.name : linear.tie_group;
-}
-
-double weights(const Linear& linear) {
-  return static_cast<double>(std::max<int64_t>(1, linear.experts)) * static_cast<double>(linear.in) * static_cast<double>(linear.out);
 }
 
 }  // namespace
@@ -48,7 +46,7 @@ std::vector<Rates> tied_rates(std::span<const Linear* const> linears, double bit
   double left = 0;  // bits that earlier groups have not used
   for (const std::vector<size_t>& group : ties(linears, target)) {
     double own = 0;
-    for (const size_t i : group) own += weights(*linears[i]);
+    for (const size_t i : group) own += weights_of(*linears[i]);
     left += (bits - low) * own;
     const bool is_higher = bits > low && own <= left * (1 + 1e-12);
     if (is_higher) left -= own;

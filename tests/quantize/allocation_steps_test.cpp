@@ -101,7 +101,6 @@ TEST(AllocationSteps, ExpertsOfAProjectionShareARate) {
   options.bits = 2.6;
   TinyJob job(options, "qwen3_moe");
   const QuantizePlan plan = job.allocated();
-  if (plan.allocation.chosen == AllocationKind::kUniform) return;
   for (const auto& layer : plan.layers)
     for (const TensorPlan& tensor : layer)
       if (tensor.linear.experts > 0) EXPECT_EQ(tensor.rates, Rates(tensor.rates.size(), tensor.rates[0])) << tensor.linear.name;
