@@ -9,8 +9,6 @@
 namespace tq {
 namespace {
 
-int64_t ranges_of_matrix(const Linear& linear) { return (linear.out + grid::kRateRows - 1) / grid::kRateRows; }
-
 double weights_of(std::span<const Linear* const> linears, const Unit& unit) {
   double sum = 0;
   for (const Range& range : unit.ranges) sum += weights_of(*linears[range.linear], range.range);
@@ -108,17 +106,6 @@ std::vector<Range> all_ranges(const Linear& linear, size_t place) {
 }
 
 }  // namespace
-
-int64_t ranges_of(const Linear& linear) { return std::max<int64_t>(1, linear.experts) * ranges_of_matrix(linear); }
-
-double weights_of(const Linear& linear) {
-  return static_cast<double>(std::max<int64_t>(1, linear.experts)) * static_cast<double>(linear.in) * static_cast<double>(linear.out);
-}
-
-double weights_of(const Linear& linear, int64_t range) {
-  const int64_t row = range % ranges_of_matrix(linear) * grid::kRateRows;
-  return static_cast<double>(std::min(grid::kRateRows, linear.out - row)) * static_cast<double>(linear.in);
-}
 
 Allocation allocate(std::span<const Linear* const> linears, std::span<const Unit> units, double bits) {
   return Allocator(linears, units, bits).run();

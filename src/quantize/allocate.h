@@ -59,8 +59,4 @@ Groups alike_ranges(std::span<const Linear* const> linears, const Groups& parts,
 // is_whole: none may be divided; stacks of experts never are.
 std::vector<Unit> make_units(std::span<const Linear* const> linears, const Groups& groups, const RangeCosts& costs, bool is_whole);
 
-int64_t ranges_of(const Linear& linear);  // of all experts
-double weights_of(const Linear& linear);
-double weights_of(const Linear& linear, int64_t range);
-
 }  // namespace tq

@@ -40,10 +40,6 @@ std::vector<float> noise(int64_t count) {
   return out;
 }
 
-double elements(const Linear& linear) {
-  return static_cast<double>(std::max<int64_t>(1, linear.experts)) * static_cast<double>(linear.in) * static_cast<double>(linear.out);
-}
-
 // Speeds of all threads together.
 struct Speeds {
   double product = 0;                               // multiply-adds a second of large matrix products
@@ -137,7 +133,7 @@ double statistics_seconds(const QuantizePlan& plan, const std::vector<TensorPlan
     const double share = tensor.linear.experts > 0 ? 2.0 / static_cast<double>(tensor.linear.experts) : 1.0;  // tokens that reach it
     taps[tensor.linear.tap] = static_cast<double>(tensor.linear.in);
     if (&tensors == &plan.tables) continue;  // measured, not multiplied
-    seconds += tokens * share * elements(tensor.linear) / speeds.product + elements(tensor.linear) / speeds.decode;
+    seconds += tokens * share * weights_of(tensor.linear) / speeds.product + weights_of(tensor.linear) / speeds.decode;
   }
   for (const auto& [name, columns] : taps) seconds += tokens * (0.5 * columns * columns / speeds.product + columns / speeds.rotation);
   return seconds;
@@ -147,7 +143,7 @@ double rounding_seconds(const QuantizePlan& plan, const std::vector<TensorPlan>&
   constexpr double kSeamRows = 96;
   double seconds = 0;
   for (const TensorPlan& tensor : tensors) {
-    const double columns = static_cast<double>(tensor.linear.in), all = elements(tensor.linear), rows = all / columns;
+    const double columns = static_cast<double>(tensor.linear.in), all = weights_of(tensor.linear), rows = all / columns;
     double encoding = 0;
     for (const uint8_t rate : tensor.rates)
       encoding += std::exp2(static_cast<double>(plan.taps[rate].size())) / speeds.encode[rate] / static_cast<double>(tensor.rates.size());
@@ -243,9 +239,9 @@ TimeEstimate card_time(const Model& model, const QuantizePlan& plan) {
                    .tuning = operations.tuning / kTuning};
   const double tokens = static_cast<double>(calibration_tokens(plan.options));
   const auto add = [&](const TensorPlan& tensor) {
-    out.statistics += tokens * elements(tensor.linear) / kStatistics;
+    out.statistics += tokens * weights_of(tensor.linear) / kStatistics;
     for (const uint8_t rate : tensor.rates)
-      out.rounding += elements(tensor.linear) / static_cast<double>(tensor.rates.size()) *
+      out.rounding += weights_of(tensor.linear) / static_cast<double>(tensor.rates.size()) *
                       std::exp2(static_cast<double>(plan.taps[rate].size())) / kBranches;
   };
   if (!uses_calibration(plan.options))

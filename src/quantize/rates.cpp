@@ -12,25 +12,23 @@ namespace {
 // Ranges from which on a matrix fills whole lines: of fewer, a range is too large a share to be given back.
 constexpr int64_t kManyRanges = 16;
 
+int64_t ranges_of_matrix(const Linear& linear) { return (linear.out + grid::kRateRows - 1) / grid::kRateRows; }
+
 // Shares out what a mean of `bits` allows beyond its whole part, range by range.
 class Sharer {
  public:
   explicit Sharer(double bits) : low_(static_cast<int>(std::floor(bits))), fraction_(bits - std::floor(bits)) {}
 
   void add(const Linear& linear, bool is_last, Rates& rates) {
-    const int64_t ranges = (linear.out + grid::kRateRows - 1) / grid::kRateRows;
+    const int64_t ranges = ranges_of_matrix(linear);
     if (ranges < kManyRanges || is_last) add_in_turn(linear, ranges, rates);
     else add_whole_lines(linear, ranges, rates);
   }
 
  private:
-  static double weights(const Linear& linear, int64_t range) {
-    return static_cast<double>(std::min(grid::kRateRows, linear.out - range * grid::kRateRows) * linear.in);
-  }
-
   void add_in_turn(const Linear& linear, int64_t ranges, Rates& rates) {
     for (int64_t i = 0; i < ranges; ++i) {
-      const double own = weights(linear, i);
+      const double own = weights_of(linear, i);
       left_ += fraction_ * own;
       push(rates, fraction_ > 0 && own <= left_ * (1 + 1e-12), own);
     }
@@ -43,7 +41,7 @@ class Sharer {
     const auto most = static_cast<int64_t>(left_ / static_cast<double>(grid::kRateRows * linear.in) * (1 + 1e-12));
     const int64_t too_many = (low_ * ranges + most) % kGroup, fitting = most >= too_many ? most - too_many : most;
     const int64_t higher = fraction_ > 0 ? std::min(most >= ranges ? ranges : fitting, ranges) : 0;
-    for (int64_t i = 0; i < ranges; ++i) push(rates, (i + 1) * higher / ranges > i * higher / ranges, weights(linear, i));
+    for (int64_t i = 0; i < ranges; ++i) push(rates, (i + 1) * higher / ranges > i * higher / ranges, weights_of(linear, i));
   }
 
   void push(Rates& rates, bool is_higher, double own) {
@@ -56,6 +54,17 @@ class Sharer {
 };
 
 }  // namespace
+
+int64_t ranges_of(const Linear& linear) { return std::max<int64_t>(1, linear.experts) * ranges_of_matrix(linear); }
+
+double weights_of(const Linear& linear) {
+  return static_cast<double>(std::max<int64_t>(1, linear.experts)) * static_cast<double>(linear.in) * static_cast<double>(linear.out);
+}
+
+double weights_of(const Linear& linear, int64_t range) {
+  const int64_t row = range % ranges_of_matrix(linear) * grid::kRateRows;
+  return static_cast<double>(std::min(grid::kRateRows, linear.out - row)) * static_cast<double>(linear.in);
+}
 
 std::vector<Rates> uniform_rates(std::span<const Linear* const> linears, double bits) {
   Sharer sharer(bits);

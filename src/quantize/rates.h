@@ -22,4 +22,8 @@ std::vector<const Linear*> rated_linears(const ModelSpec& spec);
 
 Rates constant_rates(const Linear& linear, int rate);
 
+int64_t ranges_of(const Linear& linear);  // of all experts
+double weights_of(const Linear& linear);
+double weights_of(const Linear& linear, int64_t range);
+
 }  // namespace tq

@@ -4,8 +4,6 @@
 #include <cmath>
 #include <map>
 
-#include "quantize/allocate.h"
-
 namespace tq {
 namespace {
 
