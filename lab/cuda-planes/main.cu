@@ -115,12 +115,13 @@ struct Variant {
   // Thread blocks own rows.
   int slices = 0;  // 0: they do not
   bool launches_late = false;
+  bool is_roomy = false;  // takes half of a multiprocessor's shared memory
   int blocks = 0;
 };
 
 template <int kTokens, int kBits, int kStages>
 void run_form(const PlaneArgs& args, int blocks, cudaStream_t stream, bool early) {
-  const int shared = PlaneLinear<kTokens, kBits, kStages>::shared_bytes(args.split);
+  const int shared = std::max(args.least_shared, PlaneLinear<kTokens, kBits, kStages>::shared_bytes(args.split));
   auto* kernel = &plane_linear_kernel<kTokens, kBits, kStages>;
   CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
   launch(kernel, dim3(static_cast<unsigned>(blocks)), kProductWarps * 32, shared, stream, early, args);
@@ -221,11 +222,12 @@ struct Scratch {
   uint32_t* arrived;
 };
 
-constexpr int kHalfShared = 113 << 10;  // so that two thread blocks fit a multiprocessor
+constexpr int kHalfShared = 112 << 10;  // fits beside kRoomyShared
+constexpr int kRoomyShared = 114 << 10;
 
 template <int kPairs>
 void run_rows(const PlaneRowsArgs& args, cudaStream_t stream, bool early) {
-  const int shared = PlaneRows<5, kPairs>::shared_bytes(args), blocks = args.owners.first[args.jobs];
+  const int shared = std::max(args.least_shared, PlaneRows<5, kPairs>::shared_bytes(args)), blocks = args.owners.first[args.jobs];
   auto* kernel = &plane_rows_kernel<5, kPairs>;
   CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
   launch_clusters(kernel, dim3(static_cast<unsigned>(blocks)), args.owners.slices, kProductWarps * 32, shared, stream, early, args);
@@ -235,7 +237,7 @@ PlaneRowsArgs rows_args(const Weights& weights, const QuantizeArgs& quantize, co
   PlaneRowsArgs args;
   RowShape shapes[kMaxJobs];
   args.jobs = weights.args.jobs, args.groups = (quantize.columns + kGroupColumns - 1) / kGroupColumns;
-  args.adds = adds, args.launches_late = way.launches_late, args.input = quantize;
+  args.adds = adds, args.launches_late = way.launches_late, args.least_shared = way.is_roomy ? kRoomyShared : 0, args.input = quantize;
   for (int m = 0; m < args.jobs; ++m) {
     args.job[m] = weights.args.job[m];
     shapes[m] = {args.job[m].rows, args.job[m].plane_rows, weights.rates[m].data(), weights.newest[m].data(), args.job[m].windows};
@@ -616,6 +618,7 @@ struct Chain {
     PlaneArgs args = weights.args;
     quantize.form = shape.form;
     args.adds = adds, args.tokens = 1, args.split = shape.split, args.input = quantize;
+    args.least_shared = way.is_roomy ? kRoomyShared : 0;
     args.partial = scratch.partial, args.totals = scratch.totals, args.arrived = scratch.arrived;
     run_product(args, shape, stream, true);
   }
@@ -644,9 +647,9 @@ struct Chain {
 };
 
 std::string text(const Variant& way) {
-  if (way.slices == 0) return "shared";
+  if (way.slices == 0) return way.is_roomy ? "shared roomy" : "shared";
   char all[40];
-  std::snprintf(all, sizeof all, "rows/%d%s", way.slices, way.launches_late ? " late" : "");
+  std::snprintf(all, sizeof all, "rows/%d%s%s", way.slices, way.launches_late ? " late" : "", way.is_roomy ? " roomy" : "");
   return all;
 }
 std::string text(const Ways& ways) {
@@ -655,7 +658,7 @@ std::string text(const Ways& ways) {
   return all.append(ways.attends ? "attention" : "no attention");
 }
 
-Variant rows_way(int slices, bool launches_late = false) { return {"rows", true, 0, slices, launches_late}; }
+Variant rows_way(int slices, bool launches_late = false, bool is_roomy = false) { return {"rows", true, 0, slices, launches_late, is_roomy}; }
 
 // A slice's groups are rounded two a warp at most.
 bool fits(const Linears& linears, int slices) {
@@ -701,15 +704,22 @@ void rows_bench(const Layer& layer, int rate, int count) {
   };
   Ways best;
   for (Variant& way : best.way) way = {"shared", true, 0};
-  for (const bool attends : {false, true}) best.attends = attends, measure(best);
-  for (size_t i = 0; i < 4; ++i) best.way[i] = rows_way(i == 3 ? 4 : 1, i % 2 == 1);
+  for (const bool is_roomy : {false, true})
+    for (const bool attends : {false, true}) {
+      best.attends = attends, best.way[1].is_roomy = best.way[3].is_roomy = is_roomy;
+      measure(best);
+    }
+  for (const bool is_roomy : {false, true}) {
+    for (size_t i = 0; i < 4; ++i) best.way[i] = rows_way(i == 3 ? (layer.linears[3].columns > 16384 ? 4 : 2) : 1, i % 2 == 0, is_roomy && i % 2 == 1);
+    if (!is_roomy) measure(best);
+  }
   double least = measure(best);
   for (size_t i = 0; i < 4; ++i)
     for (const int slices : {1, 2, 4, 8})
       for (const bool launches_late : {false, true}) {
         if (!fits(layer.linears[i], slices)) continue;
         Ways ways = best;
-        ways.way[i] = rows_way(slices, launches_late);
+        ways.way[i] = rows_way(slices, launches_late, i % 2 == 1);
         if (const double us = measure(ways); us < least) least = us, best = ways;
       }
 }

@@ -5,7 +5,6 @@
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/half_terms.cuh"
 #include "kernels/cuda/kv_rows.cuh"
-#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ops.h"
 
 namespace tq::cuda {
@@ -13,8 +12,7 @@ namespace {
 
 constexpr int kWarps = 4;
 constexpr int kTile = 16;  // positions of a warp at a time
-constexpr int kHeads =
-    4;  // of a thread block; products have places for 8, but 70B, with groups of eight, was slower so (lab/cuda-attention)
+constexpr int kHeads = 4;  // of a thread block; products have places for 8, which gain nothing (lab/cuda-planes)
 constexpr int kLeastShare = kWarps * kTile;
 constexpr float kUnit = 32768.0f;  // what the largest weight of the softmax counts, so that small ones keep their bits as halves
 
@@ -240,19 +238,18 @@ __global__ void __launch_bounds__(kWarps * 32, 3) attend_halves_kernel(const __g
     if (next < block.to) rows.load_values(kv, block.pages, block.kv_head, next, stored, lane);
   }
   heads.store(sums, warp, block.heads, lane);
-  finish_heads<kWarps>(args, block, sums);
+  finish_heads<kWarps>(args, block, sums, turned);
 }
 
 template <int kDim>
 void start(const AttendArgsDevice& args, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(args.kv.kv_heads), static_cast<unsigned>(args.splits), static_cast<unsigned>(args.tokens));
-  launch(&attend_halves_kernel<kDim>, grid, kWarps * 32, 0, stream, args);
+  launch_heads(&attend_halves_kernel<kDim>, args, kHeads, kWarps * 32, stream);
 }
 
 }  // namespace
 
 bool attends_halves(const AttendArgsDevice& args) {
-  return args.kv.type == 1 && args.kv.head_dim % 8 == 0 && args.kv.head_dim <= 128 && args.heads <= kHeads * args.kv.kv_heads;
+  return args.kv.type == 1 && args.kv.head_dim % 8 == 0 && args.kv.head_dim <= 128;
 }
 
 void attend_halves(const AttendArgsDevice& args, cudaStream_t stream) {

@@ -4,8 +4,18 @@
 
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/kv_rows.cuh"
+#include "kernels/cuda/launch.cuh"
 
 namespace tq::cuda {
+
+// A thread block has `heads` of a group's queries and a part of the positions; those of neighbouring parts are a cluster.
+template <typename Kernel>
+void launch_heads(Kernel kernel, const AttendArgsDevice& args, int heads, int threads, cudaStream_t stream) {
+  const int group = args.heads / args.kv.kv_heads, splits = (args.splits + args.cluster - 1) / args.cluster * args.cluster;
+  const dim3 grid(static_cast<unsigned>(args.kv.kv_heads * ((group + heads - 1) / heads)), static_cast<unsigned>(splits),
+                  static_cast<unsigned>(args.tokens));
+  launch_clusters(kernel, grid, dim3(1, static_cast<unsigned>(args.cluster)), threads, 0, stream, args);
+}
 
 constexpr float kNothing = -1e30f;  // the largest score of no positions
 
@@ -85,7 +95,7 @@ __device__ void rotate_heads(const AttendArgsDevice& args, int first_head, int h
   if (thread < dim) turned[(kHeads + 1) * dim + thread] = own;
 }
 
-// The partial results of a thread block's heads put together: a warp a head.
+// The partial results of a thread block's heads put together: a warp a head. parts: as many as were stored.
 template <int kWarps>
 __device__ void merge_heads(const AttendArgsDevice& args, int64_t first_row, int heads, int parts) {
   constexpr int kFlight = 8;
@@ -113,10 +123,50 @@ __device__ void merge_heads(const AttendArgsDevice& args, int64_t first_row, int
   }
 }
 
-// The warps' sums put together, and with those of the other thread blocks of the positions; the last to come stores.
+// Sums of the warps, in `own` of the thread blocks of a cluster, put together; each thread block has as many of the elements.
+// own: [heads * dim], then [heads][2]: the largest score and the weight.
+template <int kWarps, typename Store>
+__device__ void merge_cluster(const float* own, int heads, int dim, int members, int rank, const Store& store) {
+  const int all = heads * dim, each = (all + members - 1) / members;
+  const uint32_t base = shared_address(own);
+  for (int at = rank * each + static_cast<int>(threadIdx.x); at < min(all, (rank + 1) * each); at += kWarps * 32) {
+    const int h = at / dim;
+    float value[kMostCluster], largest[kMostCluster], part[kMostCluster], top = kNothing;
+#pragma unroll
+    for (int r = 0; r < kMostCluster; ++r) {
+      const int from = min(r, members - 1);
+      value[r] = load_cluster(base + 4 * at, from);
+      largest[r] = load_cluster(base + 4 * (all + 2 * h), from), part[r] = load_cluster(base + 4 * (all + 2 * h + 1), from);
+    }
+#pragma unroll
+    for (int r = 0; r < kMostCluster; ++r) top = r < members ? fmaxf(top, largest[r]) : top;
+    float sum = 0.0f, weight = 0.0f;
+#pragma unroll
+    for (int r = 0; r < kMostCluster; ++r) {
+      const float factor = r < members ? __expf(largest[r] - top) : 0.0f;
+      sum += value[r] * factor, weight += part[r] * factor;
+    }
+    store(h, at % dim, sum, top, weight);
+  }
+}
+
+// The warps' sums put together, and with those of the other thread blocks of the positions: of a cluster through its shared memory, of
+// others through memory, where the last to come stores. own: [heads][dim + 2], shared.
 template <int kWarps, typename Block, typename Sums>
-__device__ void finish_heads(const AttendArgsDevice& args, const Block& block, const Sums& of) {
-  const int dim = args.kv.head_dim;
+__device__ void finish_heads(const AttendArgsDevice& args, const Block& block, const Sums& of, float* own) {
+  const int dim = args.kv.head_dim, cluster = args.cluster, unit = static_cast<int>(blockIdx.y) / cluster;
+  const int members = min(cluster, block.parts - unit * cluster), units = (block.parts + cluster - 1) / cluster;
+  // of the unit's part, or the output itself
+  const auto store = [&](int h, int i, float sum, float top, float weight) {
+    const int64_t row = block.row(args) + h;
+    if (units == 1) {
+      args.output[row * dim + i] = sum / weight;
+    } else {
+      float* out = args.partial + (row * args.splits + unit) * (dim + 2);
+      out[i] = sum;
+      if (i == 0) out[dim] = top, out[dim + 1] = weight;
+    }
+  };
   __syncthreads();
   for (int at = static_cast<int>(threadIdx.x); at < block.heads * dim; at += kWarps * 32) {
     const int h = at / dim, i = at % dim;
@@ -128,16 +178,19 @@ __device__ void finish_heads(const AttendArgsDevice& args, const Block& block, c
       const float factor = __expf(of.largest[w][h] - top);
       weight += of.weight[w][h] * factor, sum += of.sum[w][h][i] * factor;
     }
-    const int64_t row = block.row(args) + h;
-    if (block.parts == 1) {
-      args.output[row * dim + i] = sum / weight;
+    if (members == 1) {
+      store(h, i, sum, top, weight);
     } else {
-      float* out = args.partial + (row * args.splits + blockIdx.y) * (dim + 2);
-      out[i] = sum;
-      if (i == 0) out[dim] = top, out[dim + 1] = weight;
+      own[at] = sum;
+      if (i == 0) own[block.heads * dim + 2 * h] = top, own[block.heads * dim + 2 * h + 1] = weight;
     }
   }
-  if (block.parts == 1) return;
+  if (members > 1) {
+    cluster_arrive(), cluster_wait();
+    merge_cluster<kWarps>(own, block.heads, dim, members, static_cast<int>(blockIdx.y) % cluster, store);
+    cluster_arrive(), cluster_wait();  // nobody ends while others read what it has
+  }
+  if (units == 1) return;
   __shared__ bool is_last;
   __syncthreads();
   if (threadIdx.x == 0) {
@@ -146,7 +199,7 @@ __device__ void finish_heads(const AttendArgsDevice& args, const Block& block, c
     if (is_last) *arrived = 0;
   }
   __syncthreads();
-  if (is_last) merge_heads<kWarps>(args, block.row(args), block.heads, block.parts);
+  if (is_last) merge_heads<kWarps>(args, block.row(args), block.heads, units);
 }
 
 }  // namespace tq::cuda

@@ -4,7 +4,6 @@
 #include "kernels/cuda/attend_parts.cuh"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/kv_rows.cuh"
-#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ops.h"
 
 namespace tq::cuda {
@@ -181,16 +180,13 @@ __global__ void __launch_bounds__(kWarps * 32, kPairs <= 2 ? 2 : 1) attend_kerne
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) reinterpret_cast<float2*>(sums.sum[warp][h])[lane + 32 * i] = running.sum[h][i];
   }
-  finish_heads<kWarps>(args, block, sums);
+  finish_heads<kWarps>(args, block, sums, turned);
 }
 
 template <int kType, int kPairs>
 void attend_pairs(const AttendArgsDevice& args, cudaStream_t stream) {
   const int group = args.heads / args.kv.kv_heads;
-  const auto start = [&](auto kernel, int heads) {
-    const auto blocks = static_cast<unsigned>(args.kv.kv_heads * ((group + heads - 1) / heads));
-    launch(kernel, dim3(blocks, static_cast<unsigned>(args.splits), static_cast<unsigned>(args.tokens)), kWarps * 32, 0, stream, args);
-  };
+  const auto start = [&](auto kernel, int heads) { launch_heads(kernel, args, heads, kWarps * 32, stream); };
   if (group == 1) start(&attend_kernel<kType, kPairs, 1>, 1);
   else if (group == 2) start(&attend_kernel<kType, kPairs, 2>, 2);
   else start(&attend_kernel<kType, kPairs, 4>, 4);

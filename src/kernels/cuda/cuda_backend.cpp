@@ -35,8 +35,9 @@ class CudaBackend final : public Backend {
         device_(card.device),
         parts_(parts),
         multiprocessors_(card.multiprocessors),
+        has_clusters_(card.major >= 9),
         threads_(threads),
-        products_(card.multiprocessors, card.major >= 9, generation_) {}
+        products_(card.multiprocessors, has_clusters_, generation_) {}
   ~CudaBackend() override {
     cudaSetDevice(device_);
     if (blas_) cublasDestroy(blas_);
@@ -147,9 +148,9 @@ class CudaBackend final : public Backend {
     if (table.is_planes) {
       DecodeArgs decode = decode_args(table);
       decode.output = args.output;
-      cuda::embed_planes(decode, table.sign.as<uint8_t>(), tokens, args.scale, static_cast<int>(count), stream_);
+      cuda::embed_planes(decode, table.sign.as<uint8_t>(), tokens, args.scale, static_cast<int>(count), others());
     } else {
-      cuda::embed_dense(table.values.as<void>(), table.type, tokens, args.scale, args.output, count, table.columns, stream_);
+      cuda::embed_dense(table.values.as<void>(), table.type, tokens, args.scale, args.output, count, table.columns, others());
     }
   }
 
@@ -175,7 +176,7 @@ class CudaBackend final : public Backend {
   }
 
   void norm(const NormArgs& args) override {
-    cuda::norm(args.input, args.weight, args.output, args.count, static_cast<int>(args.width), args.epsilon, args.offset, stream_);
+    cuda::norm(args.input, args.weight, args.output, args.count, static_cast<int>(args.width), args.epsilon, args.offset, others());
   }
 
   void rotary(const RotaryArgs& args) override {
@@ -183,7 +184,7 @@ class CudaBackend final : public Backend {
     RotateArgs rotate = rotate_args(args, {});
     rotate.query = args.values, rotate.query_stride = args.stride, rotate.heads = static_cast<int>(args.heads);
     rotate.stores = false;
-    cuda::rotate_store(rotate, stream_);
+    cuda::rotate_store(rotate, others());
   }
   void kv_store(const KvStoreArgs& args) override {
     RotateArgs store;
@@ -191,13 +192,13 @@ class CudaBackend final : public Backend {
     store.key = const_cast<float*>(args.key), store.value = args.value, store.key_stride = args.stride;
     store.tokens = static_cast<int>(tokens_of(args.stretches)), store.place = places_.of(args.stretches, stream_);
     store.rotates = false;
-    cuda::rotate_store(store, stream_);
+    cuda::rotate_store(store, others());
   }
   void rotate_and_store(const RotaryArgs& query, const RotaryArgs& key, const KvStoreArgs& store) override {
     RotateArgs all = rotate_args(query, store.kv);
     all.query = query.values, all.query_stride = query.stride, all.heads = static_cast<int>(query.heads);
     all.key = key.values, all.value = store.value, all.key_stride = key.stride;
-    cuda::rotate_store(all, stream_);
+    cuda::rotate_store(all, others());
   }
 
   // Stretches of many rows and the others, in runs of one kind that stand side by side.
@@ -221,7 +222,7 @@ class CudaBackend final : public Backend {
     all.rotates = true, all.is_settled = places_.in_pass();
     all.rotate = rotate_args(query, store.kv);
     all.rotate.key = key.values, all.rotate.value = store.value, all.rotate.key_stride = store.stride;
-    cuda::attend(all, stream_);
+    cuda::attend(all, others());
   }
 
   void gated(const GatedArgs& args) override {
@@ -230,22 +231,22 @@ class CudaBackend final : public Backend {
                           .other = args.up,
                           .stride = args.stride,
                           .gate_kind = static_cast<int>(args.kind)};
-    cuda::prepare_input(input, args.output, nullptr, static_cast<int>(args.tokens), static_cast<int>(args.width), stream_);
+    cuda::prepare_input(input, args.output, nullptr, static_cast<int>(args.tokens), static_cast<int>(args.width), others());
   }
-  void add(float* sum, const float* addend, int64_t count) override { cuda::add(sum, addend, count, stream_); }
-  void softcap(float* values, int64_t count, float cap) override { cuda::softcap(values, count, cap, stream_); }
+  void add(float* sum, const float* addend, int64_t count) override { cuda::add(sum, addend, count, others()); }
+  void softcap(float* values, int64_t count, float cap) override { cuda::softcap(values, count, cap, others()); }
   void zero(float* values, int64_t count) override {
     expect(cudaMemsetAsync(values, 0, static_cast<uint64_t>(count) * sizeof(float), stream_), "zeroing");
   }
   void gather(const RowsArgs& args) override {
-    cuda::gather(args.input, args.row, args.output, args.count, static_cast<int>(args.width), stream_);
+    cuda::gather(args.input, args.row, args.output, args.count, static_cast<int>(args.width), others());
   }
   void scatter_add(const RowsArgs& args) override {
-    cuda::scatter_add(args.input, args.row, args.weight, args.output, args.count, static_cast<int>(args.width), stream_);
+    cuda::scatter_add(args.input, args.row, args.weight, args.output, args.count, static_cast<int>(args.width), others());
   }
   int32_t argmax(const float* values, int64_t count) override {
     int32_t index = 0;
-    cuda::argmax(values, static_cast<int>(count), number_.as<int32_t>(), stream_);
+    cuda::argmax(values, static_cast<int>(count), number_.as<int32_t>(), others());
     download(&index, number_.as<int32_t>(), sizeof index);
     return index;
   }
@@ -267,6 +268,11 @@ class CudaBackend final : public Backend {
   static constexpr int64_t kInvariantRows = 16;            // of a launch whose splits do not depend on its rows
   static constexpr int64_t kMostHeads = int64_t{1} << 16;  // of all tokens, where positions are split
 
+  // The stream, for kernels that are no products of planes.
+  cudaStream_t others() {
+    products_.interrupt();
+    return stream_;
+  }
   static int64_t columns_of(const LinearArgs& args) { return args.jobs[0].matrix->columns(); }
 
   static bool is_recorded(const PassArgs& args) { return args.recording != 0 && Places::is_repeatable(args); }
@@ -345,6 +351,7 @@ class CudaBackend final : public Backend {
     attend.scale = args.scale, attend.softcap = args.softcap, attend.place = places_.of(args.stretches, stream_);
     attend.splits = static_cast<int>(splits_of(args, tokens));
     if (attend.splits > 1) {
+      if (has_clusters_) attend.cluster = std::min(kMostCluster, static_cast<int>(std::bit_ceil(static_cast<unsigned>(attend.splits))));
       attend.partial = attend_partial_.get<float>(partial_floats(args, tokens, attend.splits), generation_);
       TQ_CHECK(tokens * args.heads <= kMostHeads);
       attend.arrived = attend_arrived_.as<uint32_t>();
@@ -357,7 +364,7 @@ class CudaBackend final : public Backend {
     AttendArgsDevice attend = attend_args(args, std::min(tokens, most));
     for (int64_t first = 0; first < tokens; first += most) {
       attend.tokens = static_cast<int>(std::min(most, tokens - first));
-      cuda::attend(attend, stream_);
+      cuda::attend(attend, others());
       attend.query += most * args.stride, attend.output += most * args.heads * args.kv.head_dim, attend.place += most;
     }
   }
@@ -378,7 +385,7 @@ class CudaBackend final : public Backend {
       prompts.stretch[prompts.stretches++] = {.first_row = row, .tokens = static_cast<int32_t>(stretch.tokens)};
       row += static_cast<int32_t>(stretch.tokens);
       if (prompts.stretches < kMaxPrompts && &stretch != &args.stretches.back()) continue;
-      cuda::attend_prompt(prompts, args.precision == Precision::kFloat, multiprocessors_, stream_);
+      cuda::attend_prompt(prompts, args.precision == Precision::kFloat, multiprocessors_, others());
       prompts.stretches = 0;
     }
     return true;
@@ -395,6 +402,7 @@ class CudaBackend final : public Backend {
 
   std::string name_;
   int device_, parts_, multiprocessors_;
+  bool has_clusters_;
   ThreadPool& threads_;
   cudaStream_t stream_ = nullptr;
   cublasHandle_t blas_ = nullptr;

@@ -44,6 +44,7 @@ struct DenseJob {
   int first_block = 0;
   DenseType type = DenseType::kF16;
 };
+constexpr int kMostCluster = 8;  // thread blocks of attention; more are not portable
 constexpr int kMaxDenseJobs = 4;
 constexpr int kMaxDenseTokens = 4;
 struct DenseArgs {
@@ -88,6 +89,7 @@ struct AttendArgsDevice {
   KvArgs kv;
   // One token a sequence: its query and key are turned and its key and value stored on the way.
   bool rotates = false;
+  int cluster = 1;          // thread blocks of neighbouring parts that merge through distributed shared memory; up to kMostCluster
   bool is_settled = false;  // places, pages and what is stored, the newest positions aside, are older than the kernel before
   RotateArgs rotate;
 };

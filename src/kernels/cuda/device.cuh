@@ -88,6 +88,35 @@ __device__ __forceinline__ void launch_dependents() {
 #endif
 }
 
+// Thread blocks of a cluster (compute capability 9.0): what one did before it arrives is visible to all behind the wait. A thread block
+// that has ended counts as arrived.
+__device__ __forceinline__ void cluster_arrive() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void cluster_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+// To, from the same address of the shared memory of thread block `rank` of the cluster.
+__device__ __forceinline__ void store_cluster(uint32_t shared, int rank, float value) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("{ .reg .b32 a; mapa.shared::cluster.u32 a, %0, %1; st.shared::cluster.f32 [a], %2; }" ::"r"(shared), "r"(rank), "f"(value)
+               : "memory");
+#endif
+}
+__device__ __forceinline__ float load_cluster(uint32_t shared, int rank) {
+  float value = 0.0f;
+#if __CUDA_ARCH__ >= 900
+  asm volatile("{ .reg .b32 a; mapa.shared::cluster.u32 a, %1, %2; ld.shared::cluster.f32 %0, [a]; }"
+               : "=f"(value)
+               : "r"(shared), "r"(rank)
+               : "memory");
+#endif
+  return value;
+}
 // What the thread knows of is visible to whoever sees the sum, and what others made visible so is visible to it.
 __device__ __forceinline__ uint32_t add_acquire_release(uint32_t* sum, uint32_t addend) {
   uint32_t before;

@@ -10,7 +10,7 @@ namespace tq::cuda {
 
 // cluster: thread blocks in turn that are one; from compute capability 9.0 on.
 template <typename... Parameters, typename... Args>
-void launch_clusters(void (*kernel)(Parameters...), dim3 grid, int cluster, int threads, int shared_bytes, cudaStream_t stream,
+void launch_clusters(void (*kernel)(Parameters...), dim3 grid, dim3 cluster, int threads, int shared_bytes, cudaStream_t stream,
                      const Args&... args) {
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
@@ -21,10 +21,9 @@ void launch_clusters(void (*kernel)(Parameters...), dim3 grid, int cluster, int 
   attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[0].val.programmaticStreamSerializationAllowed = 1;
   attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim.x = static_cast<unsigned>(cluster);
-  attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
+  attributes[1].val.clusterDim.x = cluster.x, attributes[1].val.clusterDim.y = cluster.y, attributes[1].val.clusterDim.z = cluster.z;
   config.attrs = attributes;
-  config.numAttrs = cluster > 1 ? 2 : 1;
+  config.numAttrs = cluster.x * cluster.y * cluster.z > 1 ? 2 : 1;
   expect(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100), "shared memory");
   if (shared_bytes > 48 << 10)
     expect(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), "shared memory");
@@ -33,7 +32,7 @@ void launch_clusters(void (*kernel)(Parameters...), dim3 grid, int cluster, int 
 
 template <typename... Parameters, typename... Args>
 void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int shared_bytes, cudaStream_t stream, const Args&... args) {
-  launch_clusters(kernel, grid, 1, threads, shared_bytes, stream, args...);
+  launch_clusters(kernel, grid, dim3(1), threads, shared_bytes, stream, args...);
 }
 
 }  // namespace tq::cuda

@@ -216,7 +216,7 @@ struct PlaneLinear {
                                  reinterpret_cast<typename Filter<kTokens>::Sums*>(own), extra);
     // What depends on weights alone is under way before the activations are waited for.
     stream.fill_all();
-    launch_dependents();
+    if (!rounds()) launch_dependents();
     filter.look_ahead();
     if (rounds()) {
       round_input();
@@ -225,7 +225,7 @@ struct PlaneLinear {
       load_input();
     }
     __syncthreads();
-    if (rounds()) publish_totals();
+    if (rounds()) launch_dependents(), publish_totals();
     multiply_all(stream);
     filter.run();
   }

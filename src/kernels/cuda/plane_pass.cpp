@@ -52,6 +52,7 @@ Status PlanePass::open() {
   int device = 0;
   expect(cudaGetDevice(&device), "card");
   expect(cudaDeviceGetAttribute(&shared_bytes_, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "shared memory");
+  expect(cudaDeviceGetAttribute(&multiprocessor_bytes_, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device), "shared memory");
   return {};
 }
 
@@ -79,10 +80,15 @@ int PlanePass::most_tokens(std::span<const LinearJob> jobs, bool is_invariant) c
   return is_invariant ? kInvariantTokens : has_pairs ? kMaxTokens / 2 : kMaxTokens;
 }
 
-bool PlanePass::run_rows(const QuantizeArgs& input, std::span<const LinearJob> jobs, bool adds, cudaStream_t stream) const {
+int PlanePass::least_shared() {
+  is_roomy_ = !is_roomy_;
+  return is_roomy_ ? std::min(multiprocessor_bytes_ / 2, shared_bytes_) : 0;
+}
+
+bool PlanePass::run_rows(const QuantizeArgs& input, std::span<const LinearJob> jobs, bool adds, cudaStream_t stream) {
   PlaneRowsArgs args;
   RowShape shapes[kMaxJobs];
-  args.input = input, args.adds = adds, args.launches_late = adds;
+  args.input = input, args.adds = adds, args.launches_late = !adds;
   for (const LinearJob& job : jobs) {
     const Weights& weights = *static_cast<const CudaMatrix&>(*job.matrix).weights;
     PlaneJob& planes = args.job[args.jobs];
@@ -90,7 +96,12 @@ bool PlanePass::run_rows(const QuantizeArgs& input, std::span<const LinearJob> j
     args.groups = weights.groups;
     shapes[args.jobs++] = weights.row_shape();
   }
-  return plan_rows(shapes, args.jobs, args.groups, multiprocessors_, args.owners) && plane_rows(args, stream);
+  if (!plan_rows(shapes, args.jobs, args.groups, multiprocessors_, args.owners)) return false;
+  const bool was_roomy = is_roomy_;
+  args.least_shared = least_shared();
+  if (plane_rows(args, stream)) return true;
+  is_roomy_ = was_roomy;
+  return false;
 }
 
 PlanePlan PlanePass::plan(const PlaneArgs& args, int columns, int tokens, bool is_invariant) const {
@@ -132,6 +143,8 @@ void PlanePass::run(const InputArgs& input, std::span<const LinearJob> jobs, int
   args.tokens = tokens, args.split = plan.split, args.adds = adds;
   args.partial = partial_.as<float>(), args.totals = totals_.as<float>();
   args.arrived = arrived_.as<uint32_t>();
+  if (plan.rounds) args.least_shared = least_shared();
+  else interrupt();
   rounding.form = plan.form;
   if (plan.rounds) {
     args.input = rounding;
@@ -148,6 +161,7 @@ void PlanePass::run(const InputArgs& input, std::span<const LinearJob> jobs, int
 void PlanePass::run_many(const ManyPlan& plan, const QuantizeArgs& input, std::span<const LinearJob> jobs, bool adds, uint64_t& generation,
                          cudaStream_t stream) {
   TQ_CHECK(reserve(plan, generation));
+  interrupt();
   int tiles = 0, ranges = 0;
   auto args = plane_args<ManyArgs>(jobs, tiles, ranges);
   args.tokens = input.tokens, args.form = plan.form, args.split = plan.split, args.adds = adds;

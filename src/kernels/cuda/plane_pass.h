@@ -26,10 +26,17 @@ class PlanePass {
            cudaStream_t stream);
   // Memory for run(). Errors: kNoResource.
   Status reserve(std::span<const LinearJob> jobs, int tokens, bool is_invariant, uint64_t& generation);
+  // Other kernels are launched before the next run().
+  void interrupt() { is_roomy_ = false; }
 
  private:
+  // Shared memory for the next launch of one token. The thread blocks of two launches in turn shall stand side by side, one of each on
+  // every multiprocessor. Left to itself, a card puts two of one launch on some and none on others, which then read less than they could. So
+  // of two launches in turn the first takes half of a multiprocessor's memory, which fits no second time, and the other what is left.
+  int least_shared();
+
   // One token by thread blocks that own rows; false where that is not possible.
-  bool run_rows(const QuantizeArgs& input, std::span<const LinearJob> jobs, bool adds, cudaStream_t stream) const;
+  bool run_rows(const QuantizeArgs& input, std::span<const LinearJob> jobs, bool adds, cudaStream_t stream);
   PlanePlan plan(const PlaneArgs& args, int columns, int tokens, bool is_invariant) const;
   Status reserve(const PlanePlan& plan, uint64_t& generation);
   // How many tokens are multiplied at a time, in one launch; none where they are too few for it, or the matrices are too small.
@@ -40,7 +47,9 @@ class PlanePass {
 
   int multiprocessors_;
   bool has_clusters_;
-  int shared_bytes_ = 0;  // that a thread block may have
+  int shared_bytes_ = 0;         // that a thread block may have
+  int multiprocessor_bytes_ = 0;  // that a multiprocessor has for all of its own
+  bool is_roomy_ = false;         // the launch before was one of half of them
   DeviceMemory arrived_;  // zeros between launches
   Scratch words_, scales_, partial_, totals_;
 };

@@ -138,13 +138,13 @@ inline bool share_rows(const RowShape* shapes, int jobs, int slices, int blocks,
 }
 
 // Thread blocks that own rows, where they won: in models of up to kMostSide hidden values (lab/cuda-planes). As few of them share columns
-// as lets every warp round one group. False: rows are not to be owned, or cannot be.
+// as lets every warp round two groups at most. False: rows are not to be owned, or cannot be.
 inline bool plan_rows(const RowShape* shapes, int jobs, int groups, int multiprocessors, Owners& owners) {
   constexpr int kMostSide = 4096;
   int rows = 0, slices = 1;
   for (int m = 0; m < jobs; ++m) rows += shapes[m].whole_rows > 0 ? shapes[m].whole_rows : shapes[m].rows;
   if (std::min(rows, groups * kGroupColumns) > kMostSide) return false;
-  while ((groups + slices - 1) / slices > kProductWarps) slices *= 2;
+  while ((groups + slices - 1) / slices > kMaxRoundGroups) slices *= 2;
   if (slices > kMaxSlices) return false;
   return share_rows(shapes, jobs, slices, slices > 2 ? multiprocessors / 4 * 4 / slices * slices : multiprocessors, owners);
 }

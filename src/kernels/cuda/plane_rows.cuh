@@ -5,24 +5,6 @@
 
 namespace tq::cuda {
 
-// Thread blocks of a cluster (compute capability 9.0): what one did before it arrives is visible to all behind the wait.
-__device__ __forceinline__ void cluster_arrive() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-#endif
-}
-__device__ __forceinline__ void cluster_wait() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-#endif
-}
-// To the same address of the shared memory of thread block `rank` of the cluster.
-__device__ __forceinline__ void store_cluster(uint32_t shared, int rank, float value) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("{ .reg .b32 a; mapa.shared::cluster.u32 a, %0, %1; st.shared::cluster.f32 [a], %2; }" ::"r"(shared), "r"(rank), "f"(value)
-               : "memory");
-#endif
-}
 // As TileStream, over the rows of tiles of an OwnShare.
 template <int kStages>
 struct OwnStream {
@@ -122,6 +104,7 @@ struct PlaneRows {
     look_ahead();
     round_input();
     __syncthreads();
+    if (args.launches_late) launch_dependents();
     if (share.slices > 1) cluster_wait();  // all of the cluster have started
     if (warp == kProductWarps - 1) publish_totals();
     multiply_all(stream);
@@ -149,7 +132,6 @@ struct PlaneRows {
     if (warp < share.groups.count) token.read_weights(args.input, share.groups.first + warp, lane);
     if (has_second) second.read_weights(args.input, share.groups.first + warp + kProductWarps, lane);
     dependency_wait();
-    if (args.launches_late) launch_dependents();
     if (warp < share.groups.count) token.read_input(args.input, 0, share.groups.first + warp, lane);
     if (has_second) second.read_input(args.input, 0, share.groups.first + warp + kProductWarps, lane);
     const float* output = args.job[share.index].output + share.first_row;

@@ -176,6 +176,7 @@ struct PlaneArgs {
   int jobs = 0, tokens = 0;
   Split split;
   bool adds = false;            // output += instead of =
+  int least_shared = 0;         // bytes of shared memory to be taken at least (PlanePass::least_shared)
   QuantizeArgs input;           // where thread blocks round for themselves (one token): output unused
   Activations activations;      // otherwise
   float* partial = nullptr;     // [slices][tokens of the form][tiles * 16]
@@ -199,7 +200,8 @@ struct PlaneRowsArgs {
   PlaneJob job[kMaxJobs];
   int jobs = 0, groups = 0;
   bool adds = false;
-  bool launches_late = false;  // the next kernel is launched after the wait: its weights do not come before this one's input
+  bool launches_late = false;  // the next kernel is launched once the input is rounded: its weights do not come before this one's input
+  int least_shared = 0;        // as of PlaneArgs
   QuantizeArgs input;
   Owners owners;
 };

@@ -1,6 +1,8 @@
 // Launches of the plane kernels, and the planes decoded: for prompts, for rows of an embedding. Gradients turned back from their basis.
 #include <cuda_fp16.h>
 
+#include <algorithm>
+
 #include "kernels/cuda/band_decode.h"
 #include "kernels/cuda/half_terms.cuh"
 #include "kernels/cuda/launch.cuh"
@@ -15,8 +17,9 @@ namespace {
 // kStages: what won in lab/cuda-planes.
 template <int kTokens, int kBits, int kStages>
 void launch_linear(const PlaneArgs& args, const PlanePlan& plan, cudaStream_t stream) {
-  launch(&plane_linear_kernel<kTokens, kBits, kStages>, dim3(static_cast<unsigned>(plan.blocks())), kProductWarps * 32,
-         PlaneLinear<kTokens, kBits, kStages>::shared_bytes(plan.split), stream, args);
+  const int shared_bytes = std::max(PlaneLinear<kTokens, kBits, kStages>::shared_bytes(plan.split), args.least_shared);
+  launch(&plane_linear_kernel<kTokens, kBits, kStages>, dim3(static_cast<unsigned>(plan.blocks())), kProductWarps * 32, shared_bytes, stream,
+         args);
 }
 
 // Bit `row` of the bytes of a line's word, which are columns.
@@ -219,12 +222,13 @@ void plane_linear(const PlaneArgs& args, const PlanePlan& plan, cudaStream_t str
 }
 
 bool plane_rows(const PlaneRowsArgs& args, cudaStream_t stream) {
-  constexpr int kMostShared = 113 << 10;  // so that two thread blocks fit a multiprocessor
+  constexpr int kMostShared = 112 << 10;  // so that it fits beside one that takes half of a multiprocessor's
   const auto blocks = dim3(static_cast<unsigned>(args.owners.first[args.jobs]));
   if (args.owners.most_planes >= PlaneRows<5, 4>::kMostPlanes) return false;
   const auto start = [&](auto kernel, int shared_bytes) {
     if (shared_bytes > kMostShared) return false;
-    launch_clusters(kernel, blocks, args.owners.slices, kProductWarps * 32, shared_bytes, stream, args);
+    launch_clusters(kernel, blocks, dim3(static_cast<unsigned>(args.owners.slices)), kProductWarps * 32,
+                    std::max(shared_bytes, args.least_shared), stream, args);
     return true;
   };
   return start(&plane_rows_kernel<5, 4>, PlaneRows<5, 4>::shared_bytes(args)) ||

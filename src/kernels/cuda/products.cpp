@@ -100,6 +100,7 @@ Products::Needs Products::decoded_needs(std::span<const LinearJob> jobs, int64_t
 
 // Prompts: the input rotated, the planes decoded to half (float for kFloat), a GEMM; a band of rows after the other.
 void Products::multiply_decoded(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds) {
+  interrupt();
   const bool is_float = args.precision == Precision::kFloat;
   const Needs needs = decoded_needs(jobs, args.tokens, args.precision);
   auto* rotated = input_.get<std::byte>(needs.input, generation_);
@@ -152,6 +153,7 @@ Products::Needs Products::dense_needs(std::span<const LinearJob> jobs, int64_t t
 }
 
 void Products::multiply_dense(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds) {
+  interrupt();
   const int columns = weights_of(jobs[0]).columns, tokens = static_cast<int>(args.tokens);
   const Needs needs = dense_needs(jobs, args.tokens, args.precision);
   const float* values = input.input;
