@@ -589,7 +589,7 @@ struct Chain {
       fill_halves<<<256, 256>>>(reinterpret_cast<__half*>(keys.back()), side / 2, 5);
       fill_halves<<<256, 256>>>(reinterpret_cast<__half*>(values.back()), side / 2, 6);
     }
-    set_position(32);
+    set_position(capacity - 12);
   }
   ~Chain() {
     for (auto& copy : copies)
@@ -626,7 +626,7 @@ struct Chain {
     AttendArgsDevice args;
     args.query = fused, args.output = mixed, args.partial = attend_partial, args.arrived = attend_arrived, args.tokens = 1;
     args.heads = heads, args.stride = width(), args.scale = 0.088f, args.place = place;
-    args.splits = std::clamp(2 * g_sms / kv_heads, 1, std::min((capacity + 63) / 64, 32));
+    args.splits = std::clamp(g_sms / kv_heads / ((heads / kv_heads + 3) / 4), 1, std::min((capacity + 63) / 64, 32));
     args.kv = {1, keys[copy], values[copy], kv_heads, dim, 5, 2 * dim, dim};
     args.rotates = args.is_settled = true;
     args.rotate.key = fused + width(), args.rotate.value = fused + width() + kv_heads * dim, args.rotate.key_stride = kv_heads * dim;
@@ -658,7 +658,9 @@ std::string text(const Ways& ways) {
   return all.append(ways.attends ? "attention" : "no attention");
 }
 
-Variant rows_way(int slices, bool launches_late = false, bool is_roomy = false) { return {"rows", true, 0, slices, launches_late, is_roomy}; }
+Variant rows_way(int slices, bool launches_late = false, bool is_roomy = false) {
+  return {"rows", true, 0, slices, launches_late, is_roomy};
+}
 
 // A slice's groups are rounded two a warp at most.
 bool fits(const Linears& linears, int slices) {
@@ -710,16 +712,23 @@ void rows_bench(const Layer& layer, int rate, int count) {
       measure(best);
     }
   for (const bool is_roomy : {false, true}) {
-    for (size_t i = 0; i < 4; ++i) best.way[i] = rows_way(i == 3 ? (layer.linears[3].columns > 16384 ? 4 : 2) : 1, i % 2 == 0, is_roomy && i % 2 == 1);
+    for (size_t i = 0; i < 4; ++i) {
+      const int groups = layer.linears[i].columns / 256;
+      best.way[i] = groups > 64 ? Variant{"shared", true, 0} : rows_way(groups > 16 ? 2 : 1, i % 2 == 0);
+      best.way[i].is_roomy = is_roomy && i % 2 == 1;
+    }
     if (!is_roomy) measure(best);
   }
   double least = measure(best);
   for (size_t i = 0; i < 4; ++i)
     for (const int slices : {1, 2, 4, 8})
       for (const bool launches_late : {false, true}) {
-        if (!fits(layer.linears[i], slices)) continue;
+        const bool is_shared = slices == 8 && launches_late;
+        if (slices > 2 && !is_shared) continue;
+        if (!is_shared && !fits(layer.linears[i], slices)) continue;
         Ways ways = best;
-        ways.way[i] = rows_way(slices, launches_late, i % 2 == 1);
+        ways.way[i] = is_shared ? Variant{"shared", true, 0} : rows_way(slices, launches_late);
+        ways.way[i].is_roomy = i % 2 == 1;
         if (const double us = measure(ways); us < least) least = us, best = ways;
       }
 }

@@ -11,8 +11,8 @@ namespace tq::cuda {
 namespace {
 
 constexpr int kWarps = 4;
-constexpr int kTile = 16;  // positions of a warp at a time
-constexpr int kHeads = 4;  // of a thread block; products have places for 8, which gain nothing (lab/cuda-planes)
+constexpr int kTile = 16;             // positions of a warp at a time
+constexpr int kHeads = kAttendHeads;  // products have places for 8, which gain nothing (lab/cuda-planes)
 constexpr int kLeastShare = kWarps * kTile;
 constexpr float kUnit = 32768.0f;  // what the largest weight of the softmax counts, so that small ones keep their bits as halves
 
@@ -201,10 +201,7 @@ __global__ void __launch_bounds__(kWarps * 32, 3) attend_halves_kernel(const __g
   const KvArgs& kv = args.kv;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int dim = kv.head_dim, first = block.from + warp * kTile, newest = block.newest;
-  if (block.from >= block.end) {
-    if (args.is_settled) dependency_wait();
-    return;
-  }
+  if (block.from >= block.end) return;                                 // at once, which makes room for the next kernel; the others wait
   const int stored = args.rotates ? min(block.to, newest) : block.to;  // before it, positions are in the store already
   HalfRows<kDim> rows;
   // What earlier passes have stored comes while the kernel before ends.
@@ -248,9 +245,7 @@ void start(const AttendArgsDevice& args, cudaStream_t stream) {
 
 }  // namespace
 
-bool attends_halves(const AttendArgsDevice& args) {
-  return args.kv.type == 1 && args.kv.head_dim % 8 == 0 && args.kv.head_dim <= 128;
-}
+bool attends_halves(const AttendArgsDevice& args) { return args.kv.type == 1 && args.kv.head_dim % 8 == 0 && args.kv.head_dim <= 128; }
 
 void attend_halves(const AttendArgsDevice& args, cudaStream_t stream) {
   if (args.kv.head_dim <= 64) start<64>(args, stream);

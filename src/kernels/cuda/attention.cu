@@ -112,10 +112,7 @@ __global__ void __launch_bounds__(kWarps * 32, kPairs <= 2 ? 2 : 1) attend_kerne
   const KvArgs& kv = args.kv;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int dim = kv.head_dim, from = block.from, to = block.to, newest = block.newest;
-  if (from >= block.end) {
-    if (args.is_settled) dependency_wait();
-    return;
-  }
+  if (from >= block.end) return;                           // at once, which makes room for the next kernel; the others wait
   const int stored = args.rotates ? min(to, newest) : to;  // before it, positions are in the store already
   Rows<kType, kPairs> rows;
   const float* queries = args.query + block.token * args.stride + block.first_head * dim;
@@ -189,7 +186,7 @@ void attend_pairs(const AttendArgsDevice& args, cudaStream_t stream) {
   const auto start = [&](auto kernel, int heads) { launch_heads(kernel, args, heads, kWarps * 32, stream); };
   if (group == 1) start(&attend_kernel<kType, kPairs, 1>, 1);
   else if (group == 2) start(&attend_kernel<kType, kPairs, 2>, 2);
-  else start(&attend_kernel<kType, kPairs, 4>, 4);
+  else start(&attend_kernel<kType, kPairs, kAttendHeads>, kAttendHeads);
 }
 
 template <int kType>

@@ -329,9 +329,13 @@ class CudaBackend final : public Backend {
   // Thread blocks among which a token's positions are split. The same at every length, so that a recorded pass holds for all of them; with
   // kInvariant the same for any number of tokens; and as for all parts' heads together, so that sums are the same.
   int64_t splits_of(const AttendArgs& args, int64_t tokens) const {
-    const int64_t blocks = parts_ * args.kv.kv_heads * (args.precision == Precision::kInvariant ? 1 : tokens);
+    if (args.precision == Precision::kInvariant) tokens = 1;
+    const int64_t group = args.heads / args.kv.kv_heads, chunks = (group + kAttendHeads - 1) / kAttendHeads;
+    const int64_t blocks = parts_ * args.kv.kv_heads * tokens;
     const int64_t longest = (args.kv.capacity + kAttendShare - 1) / kAttendShare;
-    return std::clamp<int64_t>(2 * multiprocessors_ / blocks, 1, std::min<int64_t>(longest, kMostSplits));
+    // One token's have multiprocessors for themselves, so that the thread blocks of the next product find places at once.
+    const int64_t most = tokens == 1 ? multiprocessors_ / (blocks * chunks) : 2 * multiprocessors_ / blocks;
+    return std::clamp<int64_t>(most, 1, std::min<int64_t>(longest, kMostSplits));
   }
   static int64_t partial_floats(const AttendArgs& args, int64_t tokens, int64_t splits) {
     return splits > 1 ? tokens * args.heads * splits * (args.kv.head_dim + 2) : 0;

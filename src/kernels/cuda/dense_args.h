@@ -44,6 +44,7 @@ struct DenseJob {
   int first_block = 0;
   DenseType type = DenseType::kF16;
 };
+constexpr int kAttendHeads = 4;  // queries' heads of a thread block of attention
 constexpr int kMostCluster = 8;  // thread blocks of attention; more are not portable
 constexpr int kMaxDenseJobs = 4;
 constexpr int kMaxDenseTokens = 4;

@@ -32,7 +32,7 @@ struct TileCounts {
 template <int kTokens, int kBits>
 struct PairSums {
   using Counts = TileCounts<kTokens, kBits>;
-  static constexpr int kOwn = kTokens == 1 ? 1 : 2;         // tokens of a lane's columns
+  static constexpr int kOwn = kTokens == 1 ? 1 : 2;                                                         // tokens of a lane's columns
   static constexpr int kRows = kTokens == 8 ? 4 : kTokens == 1 ? 1 : 2, kOwnTokens = kTokens >= 4 ? 2 : 1;  // after finish()
   float value[4][kOwn] = {};  // rows g, g + 8 of the first tile, then of the second
 

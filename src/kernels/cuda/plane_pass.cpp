@@ -8,6 +8,7 @@ namespace tq::cuda {
 namespace {
 
 constexpr int kMostRanges = 1 << 17;  // of the matrices of a launch: 4 million rows
+constexpr int kSmallWidth = 4096;     // of hidden states
 
 const Weights& first_weights(std::span<const LinearJob> jobs) { return *static_cast<const CudaMatrix&>(*jobs[0].matrix).weights; }
 
@@ -88,7 +89,9 @@ int PlanePass::least_shared() {
 bool PlanePass::run_rows(const QuantizeArgs& input, std::span<const LinearJob> jobs, bool adds, cudaStream_t stream) {
   PlaneRowsArgs args;
   RowShape shapes[kMaxJobs];
-  args.input = input, args.adds = adds, args.launches_late = !adds;
+  args.input = input, args.adds = adds;
+  // What won in lab/cuda-planes: in small models, the next product's first weights come while this one's input is waited for.
+  args.launches_late = !adds || std::max(first_weights(jobs).whole_rows, first_weights(jobs).rows) > kSmallWidth;
   for (const LinearJob& job : jobs) {
     const Weights& weights = *static_cast<const CudaMatrix&>(*job.matrix).weights;
     PlaneJob& planes = args.job[args.jobs];

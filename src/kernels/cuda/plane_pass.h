@@ -31,8 +31,8 @@ class PlanePass {
 
  private:
   // Shared memory for the next launch of one token. The thread blocks of two launches in turn shall stand side by side, one of each on
-  // every multiprocessor. Left to itself, a card puts two of one launch on some and none on others, which then read less than they could. So
-  // of two launches in turn the first takes half of a multiprocessor's memory, which fits no second time, and the other what is left.
+  // every multiprocessor. Left to itself, a card puts two of one launch on some and none on others, which then read less than they could.
+  // So of two launches in turn the first takes half of a multiprocessor's memory, which fits no second time, and the other what is left.
   int least_shared();
 
   // One token by thread blocks that own rows; false where that is not possible.
@@ -47,10 +47,10 @@ class PlanePass {
 
   int multiprocessors_;
   bool has_clusters_;
-  int shared_bytes_ = 0;         // that a thread block may have
+  int shared_bytes_ = 0;          // that a thread block may have
   int multiprocessor_bytes_ = 0;  // that a multiprocessor has for all of its own
   bool is_roomy_ = false;         // the launch before was one of half of them
-  DeviceMemory arrived_;  // zeros between launches
+  DeviceMemory arrived_;          // zeros between launches
   Scratch words_, scales_, partial_, totals_;
 };
 

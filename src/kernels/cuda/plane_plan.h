@@ -79,7 +79,6 @@ struct RowShape {
   const uint8_t* rate = nullptr;    // [ranges]
   const int32_t* newest = nullptr;  // [ranges]
   const int* windows = nullptr;     // [kRates]
-  int whole_rows = 0;               // of the matrix that it is a part of; 0: it is whole
 
   int units() const { return (rows + kOwnedRows - 1) / kOwnedRows; }
   int tiles() const { return (plane_rows + kTileRows - 1) / kTileRows; }
@@ -137,16 +136,11 @@ inline bool share_rows(const RowShape* shapes, int jobs, int slices, int blocks,
   return true;
 }
 
-// Thread blocks that own rows, where they won: in models of up to kMostSide hidden values (lab/cuda-planes). As few of them share columns
-// as lets every warp round two groups at most. False: rows are not to be owned, or cannot be.
+// Thread blocks that own rows, where they won (lab/cuda-planes): one, or two that share the columns, so that a warp rounds one group, at
+// most two. Clusters of more often find no place beside the launch before. False: rows are not to be owned, or cannot be.
 inline bool plan_rows(const RowShape* shapes, int jobs, int groups, int multiprocessors, Owners& owners) {
-  constexpr int kMostSide = 4096;
-  int rows = 0, slices = 1;
-  for (int m = 0; m < jobs; ++m) rows += shapes[m].whole_rows > 0 ? shapes[m].whole_rows : shapes[m].rows;
-  if (std::min(rows, groups * kGroupColumns) > kMostSide) return false;
-  while ((groups + slices - 1) / slices > kMaxRoundGroups) slices *= 2;
-  if (slices > kMaxSlices) return false;
-  return share_rows(shapes, jobs, slices, slices > 2 ? multiprocessors / 4 * 4 / slices * slices : multiprocessors, owners);
+  if (groups > 2 * kMaxRoundGroups) return false;
+  return share_rows(shapes, jobs, groups > kProductWarps ? 2 : 1, multiprocessors, owners);
 }
 
 }  // namespace tq::cuda

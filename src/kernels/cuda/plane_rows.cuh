@@ -73,17 +73,21 @@ struct PlaneRows {
   int warp, lane;
   const OwnShare share;
   uint4* ring;
-  uint32_t* words;   // [groups of the slice][products / 2][32][2][2]
-  float* sums;       // [parts][rows of tiles of a chunk]
-  float* taps;       // [kRates][kMaxTaps]
-  float* totals;     // [slices][2]: sums of rounded values and of squares
-  float* scales;     // [groups of the slice]
-  float* extra;      // [groups of the slice][2]
-  RowAhead* ahead;   // [rows]
-  float* window;     // [slices][sum_stride]: sums of the own plane rows
+  uint32_t* words;  // [groups of the slice][products / 2][32][2][2]
+  float* sums;      // [parts][rows of tiles of a chunk]
+  float* taps;      // [kRates][kMaxTaps]
+  float* totals;    // [slices][2]: sums of rounded values and of squares
+  float* scales;    // [groups of the slice]
+  float* extra;     // [groups of the slice][2]
+  RowAhead* ahead;  // [rows]
+  float* window;    // [slices][sum_stride]: sums of the own plane rows
 
   __device__ PlaneRows(const PlaneRowsArgs& args_, uint4* shared)
-      : args(args_), warp(static_cast<int>(threadIdx.x) / 32), lane(static_cast<int>(threadIdx.x) % 32), share(args_, static_cast<int>(blockIdx.x), warp), ring(shared) {
+      : args(args_),
+        warp(static_cast<int>(threadIdx.x) / 32),
+        lane(static_cast<int>(threadIdx.x) % 32),
+        share(args_, static_cast<int>(blockIdx.x), warp),
+        ring(shared) {
     const int groups = most_groups(args.groups, args.owners.slices);
     words = reinterpret_cast<uint32_t*>(shared + kRingBytes / 16);
     sums = reinterpret_cast<float*>(words + whole(groups) * kProducts * 64);

@@ -18,8 +18,8 @@ namespace {
 template <int kTokens, int kBits, int kStages>
 void launch_linear(const PlaneArgs& args, const PlanePlan& plan, cudaStream_t stream) {
   const int shared_bytes = std::max(PlaneLinear<kTokens, kBits, kStages>::shared_bytes(plan.split), args.least_shared);
-  launch(&plane_linear_kernel<kTokens, kBits, kStages>, dim3(static_cast<unsigned>(plan.blocks())), kProductWarps * 32, shared_bytes, stream,
-         args);
+  launch(&plane_linear_kernel<kTokens, kBits, kStages>, dim3(static_cast<unsigned>(plan.blocks())), kProductWarps * 32, shared_bytes,
+         stream, args);
 }
 
 // Bit `row` of the bytes of a line's word, which are columns.

@@ -20,13 +20,13 @@ struct Weights {
   std::vector<uint8_t> host_rate;
   std::vector<int32_t> host_newest;
   PlaneJob planes;     // all but bias, output and its place in a launch
-  int whole_rows = 0;  // RowShape's
+  int whole_rows = 0;  // of the matrix that it is a part of
   // Floats.
   DeviceMemory values;
   DenseType type = DenseType::kF16;
   bool is_trainable = false;  // floats of its own, that may be changed
 
-  RowShape row_shape() const { return {planes.rows, planes.plane_rows, host_rate.data(), host_newest.data(), planes.windows, whole_rows}; }
+  RowShape row_shape() const { return {planes.rows, planes.plane_rows, host_rate.data(), host_newest.data(), planes.windows}; }
   uint64_t bytes() const { return is_planes ? tiles.bytes() + row_scale.bytes() : values.bytes(); }
 };
 
