@@ -91,7 +91,9 @@ bool PlanePass::run_rows(const QuantizeArgs& input, std::span<const LinearJob> j
   RowShape shapes[kMaxJobs];
   args.input = input, args.adds = adds;
   // What won in lab/cuda-planes: in small models, the next product's first weights come while this one's input is waited for.
-  args.launches_late = !adds || std::max(first_weights(jobs).whole_rows, first_weights(jobs).rows) > kSmallWidth;
+  const int rows = first_weights(jobs).rows, whole_rows = std::max(first_weights(jobs).whole_rows, rows);
+  args.launches_late = !adds || whole_rows > kSmallWidth;
+  args.parts = (whole_rows + rows - 1) / rows;
   for (const LinearJob& job : jobs) {
     const Weights& weights = *static_cast<const CudaMatrix&>(*job.matrix).weights;
     PlaneJob& planes = args.job[args.jobs];

@@ -199,6 +199,7 @@ struct ManyArgs {
 struct PlaneRowsArgs {
   PlaneJob job[kMaxJobs];
   int jobs = 0, groups = 0;
+  int parts = 1;  // so many times its rows are those of the matrices that these are cut of
   bool adds = false;
   bool launches_late = false;  // the next kernel is launched once the input is rounded: its weights do not come before this one's input
   int least_shared = 0;        // as of PlaneArgs

@@ -223,16 +223,18 @@ void plane_linear(const PlaneArgs& args, const PlanePlan& plan, cudaStream_t str
 
 bool plane_rows(const PlaneRowsArgs& args, cudaStream_t stream) {
   constexpr int kMostShared = 112 << 10;  // so that it fits beside one that takes half of a multiprocessor's
-  const auto blocks = dim3(static_cast<unsigned>(args.owners.first[args.jobs]));
-  if (args.owners.most_planes >= PlaneRows<5, 4>::kMostPlanes) return false;
+  using Least = PlaneRows<4, 2>;
+  PlaneRowsArgs whole = args;  // what is cut goes the way of the whole
+  whole.owners.most_rows *= args.parts, whole.owners.most_planes *= args.parts;
+  if (whole.owners.most_planes >= Least::kMostPlanes || Least::shared_bytes(whole) > kMostShared) return false;
   const auto start = [&](auto kernel, int shared_bytes) {
     if (shared_bytes > kMostShared) return false;
-    launch_clusters(kernel, blocks, dim3(static_cast<unsigned>(args.owners.slices)), kProductWarps * 32,
-                    std::max(shared_bytes, args.least_shared), stream, args);
+    launch_clusters(kernel, dim3(static_cast<unsigned>(args.owners.first[args.jobs])), dim3(static_cast<unsigned>(args.owners.slices)),
+                    kProductWarps * 32, std::max(shared_bytes, args.least_shared), stream, args);
     return true;
   };
   return start(&plane_rows_kernel<5, 4>, PlaneRows<5, 4>::shared_bytes(args)) ||
-         start(&plane_rows_kernel<5, 2>, PlaneRows<5, 2>::shared_bytes(args));
+         start(&plane_rows_kernel<5, 2>, PlaneRows<5, 2>::shared_bytes(args)) || start(&plane_rows_kernel<4, 2>, Least::shared_bytes(args));
 }
 
 void repack(const uint32_t* lines, int64_t lines_of_row, int blocks, int groups, uint32_t* tiles, cudaStream_t stream) {
