@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/float16.h"
 #include "base/rng.h"
 #include "codec/grid/encoder.h"
 #include "codec/grid/taps.h"
@@ -18,8 +19,26 @@ using namespace tq;
 
 struct Problem {
   grid::Layout layout;
-  std::vector<float> weight, scale, feedback, hessian;  // [C, R], [R], [C, C], [C, C]
+  std::vector<float> weight, scale, feedback, hessian;  // [C, R] in the rotated basis, [R], [C, C], [C, C]
+  std::vector<double> diagonal = {};                    // [C]
+  std::vector<uint8_t> sign = {};
+  std::vector<float> rows = {};  // [R, C] in the original basis
 };
+
+// What the device makes the scales from.
+void finish_problem(Problem& out) {
+  const int64_t rows = out.layout.rows, columns = out.layout.columns;
+  out.sign.resize(static_cast<size_t>(columns + 7) / 8), out.rows.resize(out.weight.size()), out.scale.resize(static_cast<size_t>(rows));
+  for (int64_t r = 0; r < rows; ++r) {
+    double sum = 0;
+    for (int64_t k = 0; k < columns; ++k) {
+      const float w = out.weight[static_cast<size_t>(k * rows + r)];
+      out.rows[static_cast<size_t>(r * columns + k)] = w, sum += static_cast<double>(w) * w;
+    }
+    out.scale[static_cast<size_t>(r)] = f16_to_float(float_to_f16(static_cast<float>(std::sqrt(sum / static_cast<double>(columns)))));
+  }
+  grid::unrotate(out.rows.data(), rows, columns, out.sign.data());
+}
 
 float gaussian(Rng& rng) {
   const double u = (static_cast<double>(rng.bits() >> 11) + 0.5) * 0x1p-53, v = static_cast<double>(rng.bits() >> 11) * 0x1p-53;
@@ -32,10 +51,12 @@ Problem make_problem(int64_t rows, int64_t columns, std::vector<uint8_t> rates, 
   Rng rng(seed);
   out.weight.resize(static_cast<size_t>(rows * columns));
   for (float& w : out.weight) w = gaussian(rng);
-  out.scale.assign(static_cast<size_t>(rows), 1.0f);
+  finish_problem(out);
   if (!correlated) return out;
   // H[i, j] = rho^|i - j|: U of H = U U^T has U[j, k] / U[k, k] = rho^(k - j), so the feedback of the next column alone would be exact.
   constexpr float kRho = 0.9f;
+  out.diagonal.assign(static_cast<size_t>(columns), 1 - static_cast<double>(kRho) * kRho);
+  out.diagonal.back() = 1;
   out.hessian.resize(static_cast<size_t>(columns * columns)), out.feedback.resize(out.hessian.size());
   for (int64_t i = 0; i < columns; ++i)
     for (int64_t j = 0; j < columns; ++j) {
@@ -52,15 +73,19 @@ grid::TapsByRate taps_for(const std::vector<std::pair<int, int>>& windows) {
 }
 
 RoundMatrix matrix_of(const Problem& problem) {
+  const auto read = [&problem](int64_t first, int64_t count, float* out) {
+    std::copy_n(problem.rows.data() + first * problem.layout.columns, count * problem.layout.columns, out);
+  };
   return {.rows = problem.layout.rows,
           .rate = problem.layout.rate.data(),
-          .weight = problem.weight.data(),
-          .scale = problem.scale.data(),
+          .read = read,
+          .sign = problem.sign.data(),
           .feedback = problem.feedback.empty() ? nullptr : problem.feedback.data(),
-          .hessian = problem.hessian.empty() ? nullptr : problem.hessian.data()};
+          .hessian = problem.hessian.empty() ? nullptr : problem.hessian.data(),
+          .diagonal = problem.diagonal.empty() ? nullptr : problem.diagonal.data()};
 }
 
-// tr(E H E^T) / tr(W H W^T) in dB with scale 1.
+// tr(E H E^T) / tr(W H W^T) in dB.
 double decibel(const RowSums& sums) {
   double error = 0, energy = 0;
   for (size_t r = 0; r < sums.own.size(); ++r) error += sums.own[r] - 2 * sums.cross[r] + sums.norm[r], energy += sums.own[r];
@@ -82,7 +107,9 @@ std::vector<float> round_on_host(const Problem& problem, const grid::TapsByRate&
         target[static_cast<size_t>(r)] +=
             factor * (problem.weight[static_cast<size_t>(j * rows + r)] - value[static_cast<size_t>(j * rows + r)]);
     }
+    for (int64_t r = 0; r < rows; ++r) target[static_cast<size_t>(r)] /= problem.scale[static_cast<size_t>(r)];
     encoder.encode(target.data(), weight.data(), string.data(), value.data() + k * rows);
+    for (int64_t r = 0; r < rows; ++r) value[static_cast<size_t>(k * rows + r)] *= problem.scale[static_cast<size_t>(r)];
   }
   return value;
 }
@@ -112,7 +139,7 @@ struct Case {
   bool correlated;
 };
 
-bool check(const Case& each) {
+bool check(const Case& each, cuda::RowStaging& staging) {
   const grid::TapsByRate taps = taps_for(each.windows);
   std::vector<Problem> problems;
   for (const int64_t rows : each.rows) {
@@ -125,7 +152,7 @@ bool check(const Case& each) {
   for (const Problem& problem : problems) batch.matrices.push_back(matrix_of(problem));
   for (size_t rate = 0; rate < 9; ++rate) batch.taps[rate] = taps[rate];
   std::vector<RoundedMatrix> rounded;
-  const std::string error = cuda::round_on_device(batch, rounded);
+  const std::string error = cuda::round_on_device(batch, staging, rounded);
   if (!error.empty()) return fmt::print("{}: {}\n", each.name, error), false;
   const Problem& problem = problems.back();
   const RoundedMatrix& last = rounded.back();
@@ -136,7 +163,9 @@ bool check(const Case& each) {
   bool same = last.bits.size() == problem.layout.bytes();
   for (int64_t k = 0; k < each.columns && same; ++k) {
     grid::load_column(problem.layout, k, last.bits.data(), string.data());
-    grid::ring_values(problem.layout, taps, string.data(), value.data() + k * problem.layout.rows);
+    float* column = value.data() + k * problem.layout.rows;
+    grid::ring_values(problem.layout, taps, string.data(), column);
+    for (int64_t r = 0; r < problem.layout.rows; ++r) column[r] *= last.scale[static_cast<size_t>(r)];
   }
   RowSums decoded, host;
   products(problem, value, decoded);
@@ -150,25 +179,26 @@ bool check(const Case& each) {
   return good;
 }
 
-void time(const char* name, const std::vector<int64_t>& rows, int64_t columns, int rate, int window) {
+void time(const char* name, const std::vector<int64_t>& rows, int64_t columns, int rate, int window, cuda::RowStaging& staging) {
   std::vector<Problem> problems;
   Rng rng(1);
   for (const int64_t each : rows)
     problems.push_back(make_problem(each, columns, std::vector<uint8_t>(static_cast<size_t>((each + 31) / 32), static_cast<uint8_t>(rate)),
                                     false, rng.bits()));
   const std::vector<float> square(static_cast<size_t>(columns * columns), 1e-6f);
+  const std::vector<double> ones(static_cast<size_t>(columns), 1.0);
   RoundBatch batch{.matrices = {}, .columns = columns, .taps = {}};
   int64_t weights = 0;
   for (const Problem& problem : problems) {
     batch.matrices.push_back(matrix_of(problem));
-    batch.matrices.back().feedback = square.data(), batch.matrices.back().hessian = nullptr;
+    batch.matrices.back().feedback = square.data(), batch.matrices.back().diagonal = ones.data();
     weights += problem.layout.rows * columns;
   }
   batch.taps[rate] = grid::default_taps(rate, window);
   std::vector<RoundedMatrix> rounded;
   for (int repeat = 0; repeat < 2; ++repeat) {
     const auto start = std::chrono::steady_clock::now();
-    const std::string error = cuda::round_on_device(batch, rounded);
+    const std::string error = cuda::round_on_device(batch, staging, rounded);
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     if (!error.empty()) return fmt::print("{}: {}\n", name, error);
     if (repeat == 1)
@@ -183,6 +213,8 @@ void time(const char* name, const std::vector<int64_t>& rows, int64_t columns, i
 int main(int count, char** words) {
   const std::string mode = count > 1 ? words[1] : "";
   bool good = true;
+  ThreadPool threads;
+  cuda::RowStaging staging(threads);
   if (mode != "time") {
     const Case cases[] = {{"K2 L14, 896 rows", {128, 896}, 64, {{2, 14}}, false},
                           {"K3 L15, 4864 rows", {896, 4864}, 32, {{3, 15}}, false},
@@ -200,7 +232,7 @@ int main(int count, char** words) {
                           {"K2 L14 and K5 L15, 896 rows", {896}, 64, {{2, 14}, {5, 15}}, false},
                           {"K3 L15, correlated", {320}, 300, {{3, 15}}, true},
                           {"K4 L12, correlated", {896}, 140, {{4, 12}}, true}};
-    for (const Case& each : cases) good &= check(each);
+    for (const Case& each : cases) good &= check(each, staging);
   }
   if (mode != "check") {
     const std::vector<int64_t> qkv = {896, 128, 128}, gate_up = {4864, 4864};
@@ -209,14 +241,14 @@ int main(int count, char** words) {
       for (int i = 0; i < n; ++i) out.insert(out.end(), rows.begin(), rows.end());
       return out;
     };
-    time("0.5B gate, up, one layer", gate_up, 896, 3, 15);
-    time("0.5B gate, up, 24 layers", times(gate_up, 24), 896, 3, 15);
-    time("0.5B q, k, v, 24 layers", times(qkv, 24), 896, 3, 15);
-    time("0.5B down, 24 layers", times({896}, 24), 4864, 3, 15);
-    time("0.5B gate, up, 24 layers", times(gate_up, 24), 896, 4, 16);
-    time("0.5B gate, up, 24 layers", times(gate_up, 24), 896, 2, 14);
-    time("8B gate, up, one layer", {14336, 14336}, 4096, 3, 15);
-    time("8B gate, up, one layer", {14336, 14336}, 4096, 3, 12);
+    time("0.5B gate, up, one layer", gate_up, 896, 3, 15, staging);
+    time("0.5B gate, up, 24 layers", times(gate_up, 24), 896, 3, 15, staging);
+    time("0.5B q, k, v, 24 layers", times(qkv, 24), 896, 3, 15, staging);
+    time("0.5B down, 24 layers", times({896}, 24), 4864, 3, 15, staging);
+    time("0.5B gate, up, 24 layers", times(gate_up, 24), 896, 4, 16, staging);
+    time("0.5B gate, up, 24 layers", times(gate_up, 24), 896, 2, 14, staging);
+    time("8B gate, up, one layer", {14336, 14336}, 4096, 3, 15, staging);
+    time("8B gate, up, one layer", {14336, 14336}, 4096, 3, 12, staging);
   }
   return good ? 0 : 1;
 }

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/stage_times.h"
 #include "base/thread_pool.h"
 
 namespace tq {
@@ -26,6 +27,7 @@ struct Context {
   Listener& listener;
   uint64_t seed = 0;
   const std::atomic<bool>* stop = nullptr;  // set by Ctrl-C; long work looks at it between steps and returns kInterrupted
+  StageTimes* times = nullptr;              // where the seconds of its parts are counted, if they are
 
   bool stopped() const { return stop && stop->load(std::memory_order_relaxed); }
 };

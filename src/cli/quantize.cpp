@@ -268,6 +268,17 @@ std::string ties_text(const AllocationFacts& facts, Target target) {
                               : std::string("an unknown amount of KL: it is estimated with --allocate on"));
 }
 
+// The parts of a run that took a noticeable time, each below the one that contains it.
+void print_times(const std::map<std::string, double>& seconds) {
+  constexpr double kLeastSeconds = 0.5;
+  fmt::print("seconds:\n");
+  for (const auto& [path, taken] : seconds) {
+    if (taken < kLeastSeconds) continue;
+    const auto depth = static_cast<size_t>(std::count(path.begin(), path.end(), '/'));
+    fmt::print("  {:{}}{:{}} {:8.1f}\n", "", 2 * depth, path.substr(path.rfind('/') + 1), 24 - 2 * depth, taken);
+  }
+}
+
 void print_summary(const QuantizeSummary& summary, const Flags& flags) {
   if (flags.json) {
     Json rates = Json::object();
@@ -287,6 +298,7 @@ void print_summary(const QuantizeSummary& summary, const Flags& flags) {
                             {"seconds_statistics", summary.seconds_statistics},
                             {"seconds_rounding", summary.seconds_rounding},
                             {"seconds_calibration", summary.seconds_calibration},
+                            {"seconds", summary.seconds},
                             {"calibration", calibration_json(summary)},
                             {"relative_error", errors},
                             {"experts", summary.experts}}
@@ -310,6 +322,7 @@ void print_summary(const QuantizeSummary& summary, const Flags& flags) {
   if (const TuneFacts& tuning = summary.tuning; tuning.steps > 0)
     fmt::print("tuning: {:.0f} s, KL on held-out text {:.5f} -> {:.5f} ({} of {} steps kept)\n", summary.seconds_tuning, tuning.before(),
                tuning.after(), tuning.best_step, tuning.steps);
+  print_times(summary.seconds);
 }
 
 // A plan needs shapes alone, so a config.json is enough for one.

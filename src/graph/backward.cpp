@@ -176,7 +176,7 @@ Result<double> backward_head(const ModelSpec& spec, const HeadWeights& weights, 
     const int64_t count = std::min(chunk, args.tokens - first);
     const float* input = normed + first * width;
     const LinearJob job = weights.linear.job(logits);
-    backend.linear({.input = input, .tokens = count, .jobs = {&job, 1}, .precision = Precision::kFloat});
+    backend.linear({.input = input, .tokens = count, .jobs = {&job, 1}, .precision = Precision::kTraining});
     const float cap = spec.final_softcap;
     const float* plain = cap > 0 ? keep_plain(step, logits, count * vocabulary) : logits;
     if (cap > 0) backend.softcap(logits, count * vocabulary, cap);

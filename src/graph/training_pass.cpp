@@ -58,7 +58,7 @@ struct Wave {
     const Stretch whole{.tokens = length};
     return each(layer, [&](int64_t i, const LayerWeights& weights, const KvView& kv) -> Status {
       forward_layer(model.spec, layer, weights, backend,
-                    {.hidden = hidden + i * floats(), .stretches = {&whole, 1}, .kv = kv, .precision = Precision::kFloat}, workspace);
+                    {.hidden = hidden + i * floats(), .stretches = {&whole, 1}, .kv = kv, .precision = Precision::kTraining}, workspace);
       return {};
     });
   }

@@ -35,8 +35,10 @@ class Memory {
 };
 
 // How activations enter the product with a quantized matrix. kFloat is the slow and exact way, for evaluation and statistics. kInvariant
-// rounds as kInt8 does for one token, and gives each row the same bits whatever rows stand beside it: prompts take longer.
-enum class Precision : uint8_t { kInt8, kFloat, kInvariant };
+// rounds as kInt8 does for one token, and gives each row the same bits whatever rows stand beside it: prompts take longer. kTraining is
+// kFloat where a device may round the factors of its products to 11 bits (TF32): for gradients, and for what is compared with their like.
+enum class Precision : uint8_t { kInt8, kFloat, kInvariant, kTraining };
+constexpr bool has_float_activations(Precision precision) { return precision == Precision::kFloat || precision == Precision::kTraining; }
 
 // A weight that a backend is ready to multiply with. It may point into the PackedTensor's memory, which it keeps alive.
 class Matrix {

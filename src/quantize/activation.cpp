@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "codec/grid/grid.h"
+#include "kernels/device_quantizer.h"
 
 namespace tq {
 namespace {
@@ -35,8 +36,26 @@ int activation_bits(std::span<const uint8_t> rates, double activation_error, dou
   return is_fine || activation_error > kActivationShare * rounding_error ? kFineActivationBits : kActivationBits;
 }
 
+Status ActivationError::use(Backend& device) {
+  TQ_ASSIGN(device_sum_, device.allocate(size() * sizeof(double)));
+  device.zero(device_sum_.as<float>(), static_cast<int64_t>(device_sum_.bytes() / sizeof(float)));
+  device_ = &device;
+  return {};
+}
+
+void ActivationError::settle() {
+  if (!device_) return;
+  device_->download(sum_.data(), device_sum_.as<void>(), device_sum_.bytes());
+  device_sum_ = Memory(), device_ = nullptr;
+}
+
 void ActivationError::add(const float* input, int64_t tokens, ThreadPool& threads, const float* weight) {
   for (int64_t t = 0; t < tokens; ++t) weight_ += weight ? static_cast<double>(weight[t]) : 1.0;
+  if (device_) {
+    device_->quantizer()->input_error(
+        {.input = input, .weight = weight, .sign = sign_.data(), .tokens = tokens, .columns = columns_, .sum = device_sum_.as<double>()});
+    return;
+  }
   const int64_t groups = (tokens + kTokens - 1) / kTokens;
   if (partial_.size() < static_cast<size_t>(groups * columns_))
     partial_ = Buffer<float>::uninitialized(static_cast<size_t>(groups * columns_));

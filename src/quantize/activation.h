@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "kernels/backend.h"
 #include "tensor/tensor_view.h"
 
 namespace tq {
@@ -23,8 +24,13 @@ class ActivationError {
   // sign: [ceil(C / 8)] packed, the rotation of the tap point (codec/grid/grid.h).
   explicit ActivationError(std::vector<uint8_t> sign, int64_t columns) : columns_(columns), sign_(std::move(sign)), sum_(size()) {}
 
-  // input: [T, C]; weight: [T] of the tokens, null: all 1. The same sums on any number of threads.
+  // device: a backend that sums in its own memory (Backend::quantizer). Errors: kNoResource, its memory.
+  Status use(Backend& device);
+  // input: [T, C], the device's if there is one; weight: [T] of the tokens, the host's, null: all 1. The same sums on any number of
+  // threads.
   void add(const float* input, int64_t tokens, ThreadPool& threads, const float* weight = nullptr);
+  // Brings what the device has summed to the host. To be called before mean().
+  void settle();
   // [C] weighted mean over the tokens of (x'_k - its int8 form)^2, with a scale per token and grid::kActivationColumns columns.
   std::vector<double> mean() const;
 
@@ -35,6 +41,8 @@ class ActivationError {
   std::vector<uint8_t> sign_;
   std::vector<double> sum_;
   Buffer<float> partial_;
+  Backend* device_ = nullptr;
+  Memory device_sum_;  // [C] doubles
 };
 
 }  // namespace tq

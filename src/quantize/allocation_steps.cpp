@@ -49,8 +49,8 @@ class Allocating {
   }
 
   Result<Chosen> run() {
-    TQ_ASSIGN(candidates_,
-              candidate_steps({request_.model, request_.plan, rates_, request_.sequences, request_.weights}, backend_, context_, folder_));
+    const std::optional<Network> original = keep_loaded(request_.model, backend_);
+    TQ_TRY(make_candidates());
     {
       const std::optional<Network> loaded = keep_loaded(base(), backend_);
       TQ_TRY(price_base());
@@ -73,6 +73,13 @@ class Allocating {
   }
 
  private:
+  Status make_candidates() {
+    const StageTimer timer(context_.times, "candidates");
+    TQ_ASSIGN(candidates_,
+              candidate_steps({request_.model, request_.plan, rates_, request_.sequences, request_.weights}, backend_, context_, folder_));
+    return {};
+  }
+
   const Model& base() const { return candidates_.at(base_); }
   bool is_tied() const { return request_.plan.options.target != Target::kNone; }
   double bits() const { return request_.plan.options.bits; }
@@ -114,6 +121,7 @@ class Allocating {
   static std::string price_name(const Linear& linear, int rate) { return fmt::format("{}.{}", linear.name, rate); }
 
   Status measure_prices(const Model& standing, const std::string& step, bool has_base) {
+    const StageTimer timer(context_.times, "prices");
     std::vector<std::pair<int, const Model*>> others;
     for (const auto& [rate, model] : candidates_)
       if (rate != base_ || has_base) others.emplace_back(rate, &model);
@@ -182,6 +190,7 @@ class Allocating {
     }
     std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
     const size_t tried = std::min(order.size(), own_.tried);
+    const StageTimer timer(context_.times, "demotions");
     std::optional<Trials> trials;  // made when the first is needed
     for (size_t i = 0; i < order.size(); ++i) {
       const std::vector<Range>& group = groups_[order[i].second];
@@ -282,6 +291,7 @@ class Allocating {
 
   // Measures what is not measured yet.
   Status guard() {
+    const StageTimer timer(context_.times, "guard");
     TQ_ASSIGN(Trials trials, Trials::create(request_.model, base(), backend_, context_, request_.held_out));
     for (const auto& [kind, rates] : proposals_) {
       if (measured(kind) > 0) continue;

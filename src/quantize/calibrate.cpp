@@ -25,6 +25,7 @@ Result<CalibratedLayer> Calibration::round() {
 
 Status Calibration::advance(std::shared_ptr<const safetensors::Archive> step) {
   const CalibrationRequest& request = passes_.request();
+  const StageTimer timer(passes_.context().times, "advancing", [this] { passes_.backend().synchronize(); });
   if (!has_targets_) {
     TQ_TRY(passes_.begin(layer_));
     TQ_ASSIGN(const LayerWeights original, prepare_trainable_layer(request.model, layer_, passes_.backend()));

@@ -34,9 +34,8 @@ class LayerCalibration {
         random_(splitmix64(plan_.options.seed ^ splitmix64(static_cast<uint64_t>(passes.layer())))) {}
 
   Result<CalibratedLayer> run() {
-    TQ_ASSIGN(weights_, prepare_trainable_layer(model_, passes_.layer(), passes_.backend()));
-    TQ_TRY(passes_.make_targets(weights_));
-    TQ_TRY(passes_.measure(weights_, nullptr, plain_statistics_));
+    TQ_TRY(begin());
+    TQ_TRY(measure(nullptr, plain_statistics_));
     plain_.tensors.resize(tensors_.size()), tuned_.tensors.resize(tensors_.size());
     const auto& blocks = model_.spec.layers[static_cast<size_t>(passes_.layer())];
     if (!can_calibrate(blocks)) return round_uncalibrated();
@@ -63,7 +62,29 @@ class LayerCalibration {
     std::vector<TensorPlan> tensors;
     Statistics statistics;
     RoundedStep* to = nullptr;
+    std::map<std::string, const float*> stored = {};  // PendingStep::stored
   };
+
+  StageTimes* times() const { return passes_.context().times; }
+  auto settle() const {
+    return [this] { passes_.backend().synchronize(); };
+  }
+
+  Status begin() {
+    const StageTimer timer(times(), "targets", settle());
+    TQ_ASSIGN(weights_, prepare_trainable_layer(model_, passes_.layer(), passes_.backend()));
+    return passes_.make_targets(weights_);
+  }
+
+  Status measure(const std::set<std::string>* taps, Statistics& statistics) {
+    const StageTimer timer(times(), "statistics", settle());
+    return passes_.measure(weights_, taps, statistics);
+  }
+
+  Result<BlockErrors> judged(const LayerWeights& weights) {
+    const StageTimer timer(times(), "judging");
+    return passes_.held_out_errors(weights, budget_.judged_tokens);
+  }
 
   Result<CalibratedLayer> round_uncalibrated() {
     std::vector<PendingStep> steps(1);
@@ -84,10 +105,12 @@ class LayerCalibration {
     if (Part plain = plain_part(taps, current); !plain.places.empty()) parts.push_back(std::move(plain));
     if (!is_first) {
       parts.push_back(tuned_part(stage, current));
-      TQ_TRY(passes_.measure(weights_, &taps, parts.back().statistics));
+      TQ_TRY(measure(&taps, parts.back().statistics));
     }
     std::vector<PendingStep> steps;
-    for (Part& part : parts) steps.push_back({.name = {}, .tensors = &part.tensors, .statistics = std::move(part.statistics)});
+    for (Part& part : parts)
+      steps.push_back(
+          {.name = {}, .tensors = &part.tensors, .statistics = std::move(part.statistics), .folds = {}, .stored = std::move(part.stored)});
     TQ_ASSIGN(std::vector<RoundedStep> rounded, round_steps(current, plan_, steps, rounding_, passes_.context()));
     for (size_t p = 0; p < parts.size(); ++p) {
       parts[p].to->signs.merge(rounded[p].signs);
@@ -121,7 +144,9 @@ class LayerCalibration {
     for (const size_t i : stage.tensors) {
       const Linear& linear = tensors_[i].linear;
       part.tensors.push_back(tensors_[i]);
-      current.tensors.at(linear.name + ".weight") = plain_tensor({linear.out, linear.in}, trainer_->weights_of(i));
+      if (&rounding_ == &passes_.backend() && is_rounded_on_device(plan_, tensors_[i], rounding_))
+        part.stored[linear.name] = trainer_->values_of(i);
+      else current.tensors.at(linear.name + ".weight") = plain_tensor({linear.out, linear.in}, trainer_->weights_of(i));
     }
     return part;
   }
@@ -143,8 +168,9 @@ class LayerCalibration {
 
   // Adam on what is continuous; the best state by the held-out sequences stays.
   Status tune() {
+    const StageTimer timer(times(), "steps", settle());
     trainer_->begin();
-    TQ_ASSIGN(const BlockErrors before, passes_.held_out_errors(weights_, budget_.judged_tokens));
+    TQ_ASSIGN(const BlockErrors before, judged(weights_));
     double best = before.all;
     if (!(best > 0)) return {};
     const int64_t tokens = budget_.tokens > 0 ? std::min(budget_.tokens, passes_.length()) : passes_.length();
@@ -156,7 +182,7 @@ class LayerCalibration {
       for (int64_t i = 0; i < budget_.sequences; ++i) TQ_TRY(passes_.gradients(weights_, {next_sequence(), tokens, scale}, sinks));
       trainer_->step(rate_factor(step, budget_.steps));
       if ((step + 1) % between != 0 && step + 1 < budget_.steps) continue;
-      TQ_ASSIGN(const BlockErrors now, passes_.held_out_errors(weights_, budget_.judged_tokens));
+      TQ_ASSIGN(const BlockErrors now, judged(weights_));
       const bool is_better = now.all < best && now.is_no_worse_anywhere(before);
       if (is_better) best = now.all, trainer_->keep();
       else if (was_worse) break;
@@ -191,7 +217,7 @@ class LayerCalibration {
   Result<BlockErrors> errors_of(const RoundedStep& rounded) {
     TQ_ASSIGN(const Model model, with_rounded(model_, tensors_, plan_.taps, arrays_of(tensors_, rounded), nullptr));
     TQ_ASSIGN(const LayerWeights weights, prepare_trainable_layer(model, passes_.layer(), passes_.backend()));
-    return passes_.held_out_errors(weights, budget_.judged_tokens);
+    return judged(weights);
   }
 
   CalibrationPasses& passes_;

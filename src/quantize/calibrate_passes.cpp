@@ -71,7 +71,7 @@ Status CalibrationPasses::forward(const LayerWeights& weights, float* hidden, co
   const Stretch front{.tokens = first_tokens(how.tokens), .sequence_length = length_};
   forward_layer(
       spec(), layer_, weights, *backend_,
-      {.hidden = hidden, .stretches = {&front, 1}, .kv = kv(), .precision = Precision::kFloat, .taps = how.taps, .last_tap = how.last},
+      {.hidden = hidden, .stretches = {&front, 1}, .kv = kv(), .precision = Precision::kTraining, .taps = how.taps, .last_tap = how.last},
       workspace_);
   return {};
 }

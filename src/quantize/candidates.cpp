@@ -1,5 +1,7 @@
 #include "quantize/candidates.h"
 
+#include <future>
+
 #include "quantize/round_steps.h"
 #include "quantize/stream.h"
 
@@ -43,6 +45,19 @@ Status save(JobFolder& folder, size_t layer, const std::vector<TensorPlan>& tens
                         part.bytes});
   return folder.save_step(step_of(layer), arrays, {});
 }
+
+// A layer is written while the next one is made.
+class Saving {
+ public:
+  template <typename Save>
+  void start(Save save) {
+    status_ = std::async(std::launch::async, std::move(save));
+  }
+  Status finish() { return status_.valid() ? status_.get() : Status(); }
+
+ private:
+  std::future<Status> status_;
+};
 
 TensorView bytes_view(const std::vector<uint8_t>& bytes) {
   return {DType::kU8, {static_cast<int64_t>(bytes.size())}, reinterpret_cast<const std::byte*>(bytes.data())};
@@ -108,17 +123,21 @@ Result<Candidates> candidate_steps(const CandidateRequest& request, Backend& bac
     const QuantizePlan plan = candidate_plan(request);
     TQ_ASSIGN(Stream stream, Stream::create(request.model, backend, context,
                                             {.sequences = request.sequences, .options = plan.options, .weights = request.weights}));
+    Saving saving;
     for (size_t layer = 0; layer < needed; ++layer) {
       const bool is_done = folder.has_step(step_of(layer));
       std::vector<PendingStep> steps(1);
       steps[0].tensors = &plan.layers[layer];
       TQ_TRY(stream.advance(is_done ? nullptr : &steps[0].statistics));
       if (!is_done) {
-        TQ_ASSIGN(const std::vector<RoundedStep> rounded, round_steps(request.model, plan, steps, backend, context));
-        TQ_TRY(save(folder, layer, plan.layers[layer], rounded[0]));
+        TQ_ASSIGN(std::vector<RoundedStep> rounded, round_steps(request.model, plan, steps, backend, context));
+        const StageTimer timer(context.times, "saving");
+        TQ_TRY(saving.finish());
+        saving.start([&folder, &plan, layer, step = std::move(rounded[0])] { return save(folder, layer, plan.layers[layer], step); });
       }
       context.listener.progress("candidates", static_cast<int64_t>(layer + 1), static_cast<int64_t>(needed));
     }
+    TQ_TRY(saving.finish());
   }
   return open_candidates(request, folder);
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 
 #include "base/float16.h"
@@ -17,22 +18,6 @@ uint64_t square_bytes(int64_t columns) { return static_cast<uint64_t>(columns * 
 // Weight, code, error, symbols and a block of targets.
 uint64_t matrix_bytes(int64_t rows, int64_t columns) { return static_cast<uint64_t>(rows) * (static_cast<uint64_t>(columns) * 13 + 1024); }
 
-struct Prepared {
-  std::vector<uint8_t> rate;
-  Buffer<float> weight;  // [C, R]
-  std::vector<float> scale;
-};
-
-Prepared prepare(const RoundRequest& request, ThreadPool* threads) {
-  const RowChange rotate = [&](float* rows, int64_t count) { grid::rotate(rows, count, request.columns, request.sign); };
-  ColumnMatrix matrix = read_columns(request.weight, request.rows, request.columns, rotate, threads);
-  Prepared out;
-  out.rate = grid::Layout(request.rows, request.columns, request.rates).rate;
-  for (const float scale : row_scales(matrix)) out.scale.push_back(f16_to_float(float_to_f16(scale)));
-  out.weight = std::move(matrix.weight);
-  return out;
-}
-
 template <typename T>
 RoundedPart part_of(const char* name, DType dtype, const T& values) {
   const auto bytes = std::as_bytes(std::span(values.data(), values.size()));
@@ -45,13 +30,13 @@ double row_error(const RowSums& sums, size_t r, double f) {
 }
 
 // Refits the scales and sums the loss, as round_columns does.
-Rounded finish(const RoundRequest& request, const Prepared& prepared, const RoundedMatrix& matrix) {
+Rounded finish(const RoundRequest& request, const RoundedMatrix& matrix) {
   Rounded out;
   std::vector<uint16_t> halves;
   double squared = 0;
-  for (size_t r = 0; r < prepared.scale.size(); ++r) {
+  for (size_t r = 0; r < matrix.scale.size(); ++r) {
     const RowSums& sums = matrix.under_hessian;
-    float scale = prepared.scale[r];
+    float scale = matrix.scale[r];
     double f = 1;
     if (scale > 0 && sums.norm[r] > 0 && sums.cross[r] > 0) {
       const float best = f16_to_float(float_to_f16(static_cast<float>(scale * (sums.cross[r] / sums.norm[r]))));
@@ -95,44 +80,44 @@ class Batches {
     for (size_t i = begin; i < requests_.size(); ++i) {
       const RoundRequest& each = requests_[i];
       bytes += static_cast<double>(matrix_bytes(each.rows, each.columns));
-      if (objectives.insert(each.objective).second) bytes += 2 * static_cast<double>(square_bytes(each.columns));
+      if (!each.objective->is_on_device() && objectives.insert(each.objective).second)
+        bytes += 2 * static_cast<double>(square_bytes(each.columns));
       if (bytes > budget_ && i > begin) return i;
     }
     return requests_.size();
   }
 
   Status round(size_t begin, size_t end) {
-    const auto count = static_cast<int64_t>(end - begin);
-    std::vector<Prepared> prepared(end - begin);
-    const auto prepare_one = [&](int64_t i, ThreadPool* threads) {
-      prepared[static_cast<size_t>(i)] = prepare(requests_[begin + static_cast<size_t>(i)], threads);
-    };
-    if (count < context_.threads.size()) {
-      for (int64_t i = 0; i < count; ++i) prepare_one(i, &context_.threads);
-    } else {
-      context_.threads.run(count, 1, [&](int64_t from, int64_t to, int) {
-        for (int64_t i = from; i < to; ++i) prepare_one(i, nullptr);
-      });
-    }
+    std::vector<std::vector<uint8_t>> rates;
+    for (size_t i = begin; i < end; ++i) rates.push_back(grid::Layout(requests_[i].rows, requests_[i].columns, requests_[i].rates).rate);
     RoundBatch batch{.matrices = {}, .columns = requests_[begin].columns, .taps = {}};
     for (size_t rate = 0; rate < requests_[begin].taps->size(); ++rate) batch.taps[rate] = (*requests_[begin].taps)[rate];
+    std::map<std::pair<const void*, const uint8_t*>, int64_t> known;  // by source and sign
     for (size_t i = begin; i < end; ++i) {
-      const RoundRequest& each = requests_[i];
-      const Prepared& own = prepared[i - begin];
-      const bool has_feedback = !each.objective->feedback.empty();
-      batch.matrices.push_back({.rows = each.rows,
-                                .rate = own.rate.data(),
-                                .weight = own.weight.data(),
-                                .scale = own.scale.data(),
-                                .feedback = has_feedback ? each.objective->feedback.data() : nullptr,
-                                .hessian = has_feedback ? each.objective->hessian.data() : nullptr,
-                                .column_cost = each.activation_error.empty() ? nullptr : each.activation_error.data()});
+      batch.matrices.push_back(matrix_of(requests_[i], rates[i - begin]));
+      if (!requests_[i].source) continue;
+      const auto [same, is_new] = known.try_emplace({requests_[i].source, requests_[i].sign}, static_cast<int64_t>(i - begin));
+      if (!is_new) batch.matrices.back().same_as = same->second;
     }
     std::vector<RoundedMatrix> rounded;
     const std::string error = backend_.quantizer()->round(batch, rounded);
     if (!error.empty()) return fail(ErrorCode::kFailed, "rounding on {} failed: {}", backend_.name(), error);
-    for (size_t i = begin; i < end; ++i) out_.push_back(finish(requests_[i], prepared[i - begin], rounded[i - begin]));
+    for (size_t i = begin; i < end; ++i) out_.push_back(finish(requests_[i], rounded[i - begin]));
     return {};
+  }
+
+  static RoundMatrix matrix_of(const RoundRequest& request, const std::vector<uint8_t>& rates) {
+    const Objective& objective = *request.objective;
+    RoundMatrix matrix{.rows = request.rows, .rate = rates.data(), .read = request.weight, .stored = request.stored, .sign = request.sign};
+    matrix.is_resident = objective.is_on_device();
+    if (matrix.is_resident) {
+      matrix.feedback = objective.device_feedback.as<float>(), matrix.hessian = objective.device_hessian.as<float>();
+    } else if (!objective.feedback.empty()) {
+      matrix.feedback = objective.feedback.data(), matrix.hessian = objective.hessian.data();
+    }
+    if (matrix.feedback) matrix.diagonal = objective.diagonal.data();
+    if (!request.activation_error.empty()) matrix.column_cost = request.activation_error.data();
+    return matrix;
   }
 
   const std::vector<RoundRequest>& requests_;

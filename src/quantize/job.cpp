@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <optional>
 #include <set>
 
 #include "artifact/format.h"
@@ -160,6 +161,7 @@ class Job {
     const TokenWeights* used = weights.empty() ? nullptr : &weights;
     if (uses_allocation(plan_.options)) {
       const auto start = std::chrono::steady_clock::now();
+      const StageTimer timer(context_.times, "allocation");
       TQ_ASSIGN(const auto held_out, held_out_sequences(sequences));
       const QuantizePlan before = plan_;
       TQ_TRY(allocation_steps({model_, before, sequences, held_out, used}, backend, context_, folder_, plan_));
@@ -195,6 +197,7 @@ class Job {
   Status weigh_tokens(const std::vector<std::vector<TokenId>>& sequences, Backend& training, TokenWeights& weights,
                       std::vector<bool>& is_measured) {
     const auto start = std::chrono::steady_clock::now();
+    const StageTimer timer(context_.times, "gradients");
     const auto length = static_cast<int64_t>(sequences[0].size()), count = static_cast<int64_t>(sequences.size());
     const int64_t tokens = plan_.options.gradient_tokens;
     is_measured = spread_sequences(count, tokens > 0 ? std::max<int64_t>(1, tokens / length) : count);
@@ -208,6 +211,7 @@ class Job {
   }
 
   Status make_tables(Statistics statistics) {
+    const StageTimer timer(context_.times, "tables");
     std::vector<PendingStep> pending(1);
     pending[0] = {kTablesStep, &plan_.tables, std::move(statistics), {}};
     TQ_TRY(finish(pending));
@@ -219,11 +223,13 @@ class Job {
   // The layers one after another, each on what the rounded ones before it make of the text.
   Status make_calibrated_steps(const CalibrationRequest& request, Backend& backend, int64_t needed) {
     const auto start = std::chrono::steady_clock::now();
+    std::optional<StageTimer> timer(std::in_place, context_.times, "blocks");
     TQ_ASSIGN(Calibration calibration, Calibration::create(request, backend, backend_, context_));
     for (int64_t layer = 0; layer < needed; ++layer) {
       const std::string step = layer_step(layer);
       if (!folder_.has_step(step)) {
         TQ_ASSIGN(const CalibratedLayer made, calibration.round());
+        const StageTimer saving(context_.times, "saving");
         TQ_TRY(save({step, &plan_.layers[static_cast<size_t>(layer)], {}, {}}, made.rounded, &made.facts));
       }
       if (layer + 1 < needed || !tables_done()) {
@@ -233,6 +239,7 @@ class Job {
       context_.listener.progress("layers", layer + 1, needed + !tables_done());
     }
     summary_.seconds_calibration = seconds_since(start);
+    timer.reset();
     if (tables_done()) return {};
     Statistics statistics;
     TQ_TRY(calibration.measure_head(statistics));
@@ -277,6 +284,7 @@ class Job {
   Status tune() {
     if (!uses_tuning(plan_.options)) return {};
     const auto start = std::chrono::steady_clock::now();
+    const StageTimer timer(context_.times, "tuning");
     if (!folder_.has_step(kTuneStep)) TQ_TRY(run_tuning());
     TQ_ASSIGN(summary_.tuning, load_tuning(folder_));
     summary_.seconds_tuning = seconds_since(start);
@@ -301,6 +309,7 @@ class Job {
   Status finish(std::vector<PendingStep>& pending) {
     const auto start = std::chrono::steady_clock::now();
     TQ_ASSIGN(const std::vector<RoundedStep> rounded, round_steps(model_, plan_, pending, backend_, context_));
+    const StageTimer timer(context_.times, "saving");
     for (size_t i = 0; i < pending.size(); ++i) TQ_TRY(save(pending[i], rounded[i]));
     pending.clear();
     summary_.seconds_rounding += seconds_since(start);
@@ -345,6 +354,7 @@ class Job {
   }
 
   Status assemble() {
+    const StageTimer timer(context_.times, "writing");
     TQ_ASSIGN(StepArchives archives, open_rounded());
     if (uses_tuning(plan_.options)) {  // before what it replaces
       TQ_ASSIGN(auto archive, folder_.open_step(kTuneStep));
@@ -467,7 +477,11 @@ Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, c
     return summary;
   }
   TQ_ASSIGN(JobFolder folder, JobFolder::open(model, plan, directory, resume, backends.build + " on " + backends.main.kind()));
-  auto result = Job(model, plan, backends, context, std::move(folder), report).run(directory);
+  StageTimes times;
+  Context timed = context;
+  timed.times = &times;
+  auto result = Job(model, plan, backends, timed, std::move(folder), report).run(directory);
+  if (result) result->seconds = times.seconds();
   std::error_code ignored;
   const std::string partial = partial_directory(directory);
   if (!result && result.error().code != ErrorCode::kInterrupted && std::filesystem::is_empty(partial + "/steps", ignored))

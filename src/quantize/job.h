@@ -21,6 +21,7 @@ struct QuantizeSummary {
   TuneFacts tuning;
   double seconds_gradients = 0, seconds_allocation = 0, seconds_statistics = 0, seconds_rounding = 0, seconds_tuning = 0;
   double seconds_calibration = 0;                       // of the blocks, with their statistics and rounding
+  std::map<std::string, double> seconds;                // of all parts, by path (base/stage_times.h)
   std::map<std::string, CalibrationFacts> calibration;  // of the blocks, by step
   std::map<std::string, double> errors;                 // tr(E H E^T) / tr(W H W^T) by tensor
   std::map<std::string, std::string> experts;           // RoundedStep::experts

@@ -220,9 +220,11 @@ Buffer<float> LayerTrainer::weights_of(size_t i) const {
   const OwnLinear& own = linears_[i];
   const int64_t count = own.linear->out * own.linear->in;
   auto out = Buffer<float>::uninitialized(static_cast<size_t>(count));
-  backend_->download(out.data(), backend_->training()->weights(*own.weight->matrix), bytes_of(count));
+  backend_->download(out.data(), values_of(i), bytes_of(count));
   return out;
 }
+
+const float* LayerTrainer::values_of(size_t i) const { return backend_->training()->weights(*linears_[i].weight->matrix); }
 
 std::map<std::string, std::vector<float>> LayerTrainer::vectors() const {
   std::map<std::string, std::vector<float>> out;

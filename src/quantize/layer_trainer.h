@@ -43,8 +43,9 @@ class LayerTrainer {
 
   // What the rows of a rounded linear have been multiplied by, [R].
   std::vector<float> row_factors(size_t i) const;
-  // [R, C] of a linear that is not rounded.
+  // [R, C] of a linear that is not rounded; and where it is in the backend's memory, until it is fixed.
   Buffer<float> weights_of(size_t i) const;
+  const float* values_of(size_t i) const;
   // Norms and biases by the names of their tensors.
   std::map<std::string, std::vector<float>> vectors() const;
 

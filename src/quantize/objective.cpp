@@ -110,6 +110,26 @@ Objective factored_objective(Buffer<float> hessian, int64_t columns, double damp
   }
 }
 
+std::optional<Objective> objective_on_device(Memory& sum, double weight, int64_t columns, const uint8_t* sign, double damping,
+                                             Backend& device) {
+  auto feedback = device.allocate(static_cast<uint64_t>(columns * columns) * sizeof(float));
+  if (!feedback) return std::nullopt;
+  DeviceObjective made;
+  const std::string error = device.quantizer()->make_objective({.hessian = sum.as<float>(),
+                                                                .feedback = feedback->as<float>(),
+                                                                .columns = columns,
+                                                                .weight = weight,
+                                                                .sign = sign,
+                                                                .damping = damping},
+                                                               made);
+  if (!error.empty()) return std::nullopt;
+  Objective objective = identity_objective(columns);
+  if (made.is_zero) return objective;
+  objective.damping = made.damping, objective.diagonal = std::move(made.diagonal);
+  objective.device_hessian = std::move(sum), objective.device_feedback = std::move(*feedback);
+  return objective;
+}
+
 void rotate_hessian(Buffer<float>& hessian, int64_t columns, const uint8_t* sign, ThreadPool* threads) {
   const auto rotate_rows = [&] {
     run_on(threads, columns, kTile,

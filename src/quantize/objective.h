@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "kernels/backend.h"
 #include "kernels/device_quantizer.h"
 #include "tensor/tensor_view.h"
 
@@ -19,6 +21,10 @@ struct Objective {
   // column k's target is w_k + sum_{j < k} (w_j - q_j) feedback[j, k]: LDLQ (Chee et al. 2023, section 4), the same as GPTQ's update.
   Buffer<float> feedback;
   std::vector<double> diagonal;  // [C] U[k, k]^2: e H e^T = sum_k diagonal[k] (target_k - q_k)^2. Empty: ones
+  // Instead of hessian and feedback, the same in a device's memory: what is rounded under it must be rounded there.
+  Memory device_hessian, device_feedback;
+
+  bool is_on_device() const { return !device_hessian.empty(); }
 };
 
 // hessian: [C, C] in the original basis, both triangles; sign: [ceil(C / 8)] packed, the rotation of the tap point (codec/grid/grid.h).
@@ -30,6 +36,10 @@ void rotate_hessian(Buffer<float>& hessian, int64_t columns, const uint8_t* sign
 // of a block LDL factorisation (feedback[j, k] = (U[j, K] U[K, K]^-1)[k], K the band of k). `diagonal` speaks of single columns only.
 // device, unless null, factors where the band is 1 and it has the memory.
 Objective factored_objective(Buffer<float> hessian, int64_t columns, double damping, int64_t band, DeviceQuantizer* device = nullptr);
+// The same from a moment's sum on a device and the weight of its tokens (SecondMoment::take_sum), rotated, all of it there. Without a value
+// the device lacks the memory; the sum is then what it was.
+std::optional<Objective> objective_on_device(Memory& sum, double weight, int64_t columns, const uint8_t* sign, double damping,
+                                             Backend& device);
 // Rows and columns order[0], order[1], …
 Buffer<float> permuted(const Buffer<float>& hessian, const std::vector<int64_t>& order);
 // Columns by falling diagonal, ties in their order: GPTQ's act-order.

@@ -55,7 +55,9 @@ Loss round_columns(ColumnMatrix& matrix, Rounder& rounder, const LoopRequest& re
 void put_in_order(float* rows, int64_t count, const std::vector<int64_t>& order);
 
 struct RoundRequest {
-  RowSource weight;  // in the original basis
+  RowSource weight;               // in the original basis
+  const void* source = nullptr;   // where they come from: requests of one source have the same weights. Null: another one for each
+  const float* stored = nullptr;  // the weights too, [R, C], in a device's memory; or null
   int64_t rows = 0, columns = 0;
   const uint8_t* sign = nullptr;                // the rotation of the tap point
   const Objective* objective = nullptr;         // in the order

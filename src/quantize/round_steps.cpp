@@ -41,6 +41,7 @@ class StepRounder {
   Result<std::vector<RoundedStep>> run() {
     collect();
     make_objectives();
+    const StageTimer timer(context_.times, "rounding");
     if (backend_.quantizer()) TQ_TRY(run_on_device());
     std::stable_sort(work_.begin(), work_.end(), [](const Work& a, const Work& b) { return a.cost > b.cost; });
     parallel(work_.size(), [&](size_t i) { run_work(work_[i]); });
@@ -82,6 +83,7 @@ class StepRounder {
     const Linear& linear = tensors(step)[indices[0]].linear;
     const std::vector<uint8_t>& sign = out_[step].signs[tap] = sign_of(tap, linear.in, plan_.options.seed);
     if (linear.experts > 0) {
+      if (const auto found = steps_[step].statistics.find({tap, -1}); found != steps_[step].statistics.end()) found->second.moment.settle();
       std::string& letters = out_[step].experts[tap];
       letters.assign(static_cast<size_t>(linear.experts), 'i');
       join_experts(steps_[step].statistics, tap, linear.in, linear.experts);
@@ -118,6 +120,7 @@ class StepRounder {
 
   // Where a device factors, what is left is spread over the threads input by input.
   void make_objectives() {
+    const StageTimer timer(context_.times, "factors");
     ThreadPool* threads = backend_.quantizer() ? &context_.threads : nullptr;
     const auto make = [&](size_t i) {
       if (inputs_[i].expert < 0) make_objective_of(inputs_[i], threads);
@@ -129,6 +132,24 @@ class StepRounder {
 
   static bool has_few(const SecondMoment& moment) { return moment.tokens() < moment.columns() / 4; }
 
+  // Whether all that is rounded under the input is rounded on the backend's device.
+  bool is_all_for_device(const Input& input) const {
+    return std::all_of(tensors(input.step).begin(), tensors(input.step).end(), [&](const TensorPlan& tensor) {
+      return tensor.linear.tap != input.tap || is_rounded_on_device(plan_, tensor, backend_);
+    });
+  }
+
+  // Leaves a moment that lies on the device there, if it is only needed there; else it is brought to the host.
+  bool make_objective_on_device(Input& input, InputStatistics& statistics) {
+    SecondMoment& moment = statistics.moment;
+    if (moment.device() != &backend_ || !is_all_for_device(input)) return moment.settle(), false;
+    auto [sum, weight] = moment.take_sum();
+    auto made = objective_on_device(sum, weight, input.columns, input.sign->data(), damping_of(plan_.options), backend_);
+    if (made) return input.objective = std::move(*made), true;
+    moment.put_back(std::move(sum), backend_);
+    return moment.settle(), false;
+  }
+
   void make_objective_of(Input& input, ThreadPool* threads) {
     Statistics& statistics = steps_[input.step].statistics;
     const auto found = statistics.find({input.tap, input.expert});
@@ -136,6 +157,7 @@ class StepRounder {
     if (found != statistics.end()) {
       input.activation_error = found->second.activation.mean();
       if (input.expert >= 0) input.tokens = static_cast<double>(found->second.moment.tokens());
+      else if (found->second.moment.device() && make_objective_on_device(input, found->second)) return;
       if (input.expert < 0 || !has_few(found->second.moment)) {
         set_objective(input, found->second.moment.take(threads), 'o', threads);
         return;
@@ -244,12 +266,6 @@ class StepRounder {
     if (input.expert >= 0) input.objective = {};
   }
 
-  // Mixtures, with a factor an expert, stay on the host, and what the device's loop has no word for.
-  bool is_for_device(const TensorPlan& tensor, const Input& input) const {
-    return tensor.method == Method::kTurboquant && input.expert < 0 && input.order.empty() && plan_.options.passes == 0 &&
-           device_can_round(tensor.rates, tensor.linear.out, plan_.taps);
-  }
-
   // What the device takes of the work, matrices of the same width together.
   Status run_on_device() {
     std::map<int64_t, std::vector<Work>> by_width;
@@ -257,7 +273,7 @@ class StepRounder {
       std::erase_if(*list, [&](const Work& work) {
         const Input& input = inputs_[work.input];
         const TensorPlan& tensor = tensors(input.step)[work.tensors[0]];
-        if (!is_for_device(tensor, input)) return false;
+        if (!is_rounded_on_device(plan_, tensor, backend_)) return false;
         by_width[input.columns].push_back(work);
         return true;
       });
@@ -296,8 +312,12 @@ class StepRounder {
   }
 
   RoundRequest grid_request(const TensorPlan& tensor, const Input& input, ThreadPool* threads) const {
+    const auto& known = steps_[input.step].stored;
+    const auto stored = known.find(tensor.linear.name);
     const size_t ranges = tensor.rates.size() / static_cast<size_t>(std::max<int64_t>(1, tensor.linear.experts));
     return {.weight = rows_of(tensor, input),
+            .source = input.expert < 0 ? model_.find(tensor.linear.name + ".weight") : nullptr,
+            .stored = stored == known.end() ? nullptr : stored->second,
             .rows = tensor.linear.out,
             .columns = input.columns,
             .sign = input.sign->data(),
@@ -391,6 +411,11 @@ class StepRounder {
 };
 
 }  // namespace
+
+bool is_rounded_on_device(const QuantizePlan& plan, const TensorPlan& tensor, Backend& backend) {
+  return backend.quantizer() && tensor.method == Method::kTurboquant && tensor.linear.experts == 0 && !uses_act_order(plan.options) &&
+         plan.options.passes == 0 && device_can_round(tensor.rates, tensor.linear.out, plan.taps);
+}
 
 Result<std::vector<RoundedStep>> round_steps(const Model& model, const QuantizePlan& plan, std::vector<PendingStep>& steps,
                                              Backend& backend, const Context& context) {

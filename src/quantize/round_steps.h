@@ -19,6 +19,8 @@ struct PendingStep {
   const std::vector<TensorPlan>* tensors = nullptr;
   Statistics statistics;
   std::vector<Fold> folds = {};
+  std::map<std::string, const float*> stored =
+      {};  // linears' weights [R, C] in the backend's memory, by name, instead of the model's: of those rounded there
 };
 
 // A finished tensor; of a stack, all experts together.
@@ -35,6 +37,10 @@ struct RoundedStep {
   std::map<std::string, std::string> experts;
   std::map<std::string, std::vector<float>> changed;  // plain arrays that folds changed, by name
 };
+
+// Whether the backend's device rounds the tensor. Mixtures, with a factor an expert, stay on the host, and what the device's loop has no
+// word for.
+bool is_rounded_on_device(const QuantizePlan& plan, const TensorPlan& tensor, Backend& backend);
 
 // On the backend's device as far as it rounds (Backend::quantizer), else on the threads. Empties the statistics. Errors: kInterrupted;
 // kBadInput for weights that are no finite numbers.

@@ -30,7 +30,7 @@ class ReferenceLoss {
                  {.hidden = hidden_.as<float>() + (sequence * length_ + chunk.first) * width,
                   .tokens = chunk.tokens,
                   .logits = reference,
-                  .precision = Precision::kFloat},
+                  .precision = Precision::kTraining},
                  workspace_);
     backend_.training()->divergence({.logits = chunk.logits,
                                      .reference = reference,
@@ -102,7 +102,7 @@ class Pricer {
 
   void multiply(const Matrix& matrix, const LinearGradient& gradient, float* output) {
     const LinearJob job{&matrix, nullptr, output};
-    backend_.linear({.input = gradient.input, .tokens = gradient.tokens, .jobs = {&job, 1}, .precision = Precision::kFloat});
+    backend_.linear({.input = gradient.input, .tokens = gradient.tokens, .jobs = {&job, 1}, .precision = Precision::kTraining});
   }
 
   // sqrt(s_t) of the gradient's tokens.

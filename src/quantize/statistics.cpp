@@ -31,6 +31,11 @@ void SecondMoment::settle() {
   device_sum_ = Memory(), device_ = nullptr;
 }
 
+std::pair<Memory, double> SecondMoment::take_sum() {
+  device_ = nullptr;
+  return {std::move(device_sum_), weight_};
+}
+
 void SecondMoment::add(const float* input, int64_t tokens, ThreadPool& threads, const float* weight) {
   use_one_blas_thread();
   tokens_ += tokens;

@@ -21,8 +21,14 @@ class SecondMoment {
   // input: [T, C], the device's if there is one; weight: [T], how much each token counts, or null: 1. The same sums on any number of
   // threads.
   void add(const float* input, int64_t tokens, ThreadPool& threads, const float* weight = nullptr);
-  // Brings what the device has summed to the host. To be called before anything below.
+  // Brings what the device has summed to the host. To be called before anything below but take_sum().
   void settle();
+  // The device that the sum is still on, or null, and what it takes there.
+  Backend* device() const { return device_; }
+  uint64_t device_bytes() const { return device_sum_.bytes(); }
+  // The sum on the device, [C, C], its lower triangle, and the weight of all tokens. Leaves the object empty.
+  std::pair<Memory, double> take_sum();
+  void put_back(Memory sum, Backend& device) { device_sum_ = std::move(sum), device_ = &device; }
   int64_t columns() const { return columns_; }
   int64_t tokens() const { return tokens_; }
   // Adds what another one of the same columns has seen.

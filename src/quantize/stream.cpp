@@ -24,6 +24,7 @@ Stream::Stream(const Model& model, Backend& backend, const Context& context, con
 
 Status Stream::advance(Statistics* statistics) {
   TQ_CHECK(layer_ < model_.spec.layers_count());
+  const StageTimer timer(context_.times, "statistics", [this] { backend_.synchronize(); });
   TQ_ASSIGN(const LayerWeights weights, prepare_layer(model_, layer_, backend_));
   TQ_ASSIGN(const KvCache cache, KvCache::create(backend_, model_.spec, KvType::kF32, length_, layer_, layer_ + 1));
   Statistics none;
@@ -36,7 +37,7 @@ Status Stream::advance(Statistics* statistics) {
                   {.hidden = hidden_of(i),
                    .stretches = {&whole, 1},
                    .kv = cache.layer(layer_),
-                   .precision = Precision::kFloat,
+                   .precision = Precision::kTraining,
                    .taps = statistics ? &sink : nullptr},
                   workspace_);
   }

@@ -1,12 +1,16 @@
 #include "quantize/tap_meter.h"
 
+#include "kernels/device_quantizer.h"
 #include "quantize/plan.h"
 
 namespace tq {
 namespace {
 
-// Copies of a device's inputs are measured on the host: those of every so many sequences are enough to tell what int8 costs.
+// On a device: every so many sequences are enough to tell what int8 costs.
 constexpr int64_t kSampledSequences = 8;
+
+// Free memory of a device on which second moments stay, in sums of them: their factors, and what rounding takes beside them.
+constexpr uint64_t kRoom = 6;
 
 }  // namespace
 
@@ -34,24 +38,37 @@ InputStatistics* TapMeter::find(const std::string& tap, int64_t columns, int64_t
   }
   const uint64_t seed = settings_.options.seed;
   InputStatistics made{std::move(*moment), ActivationError(sign_of(tap, columns, seed), columns), Magnitude(columns)};
+  if (device() && settings_.options.method == Method::kTurboquant) {
+    if (Status used = made.activation.use(*device()); !used) {
+      status_ = std::move(used);
+      return nullptr;
+    }
+  }
   return &statistics_.emplace(InputKey{tap, expert}, std::move(made)).first->second;
 }
 
 // What the methods ask of the values themselves.
 void TapMeter::measure_values(InputStatistics& found, const float* input, int64_t sequence, int64_t tokens, int64_t columns,
                               const float* weight) {
+  if (device() && sequence % kSampledSequences != 0) return;
+  if (settings_.options.method == Method::kTurboquant) found.activation.add(input, tokens, settings_.threads, weight);
+  if (settings_.options.method != Method::kAwq) return;
   if (device()) {
-    if (sequence % kSampledSequences != 0) return;
     copy_.resize(static_cast<size_t>(tokens * columns));
     settings_.backend.download(copy_.data(), input, copy_.size() * sizeof(float));
     input = copy_.data();
   }
-  if (settings_.options.method == Method::kTurboquant) found.activation.add(input, tokens, settings_.threads, weight);
-  if (settings_.options.method == Method::kAwq) found.magnitude.add(input, tokens);
+  found.magnitude.add(input, tokens);
 }
 
 Status TapMeter::finish() {
-  for (auto& [key, each] : statistics_) each.moment.settle();
+  uint64_t bytes = 0;
+  for (const auto& [key, each] : statistics_) bytes += each.moment.device_bytes();
+  const bool has_room = device() && device()->quantizer()->free_bytes() >= kRoom * bytes;
+  for (auto& [key, each] : statistics_) {
+    each.activation.settle();
+    if (!has_room || key.second >= 0) each.moment.settle();
+  }
   return status_;
 }
 

@@ -27,7 +27,7 @@ class TapMeter {
   // For forward passes of sequence `sequence`, from its first token. Linears share a tap; it is called once a tap, and an expert of a
   // mixture, whose tokens count alike.
   TapSink sink(int64_t sequence);
-  // After the last one. Errors: kNoResource, the device's memory.
+  // After the last one. Second moments stay on a device that has much more room than they take. Errors: kNoResource, the device's memory.
   Status finish();
 
  private:
@@ -39,7 +39,7 @@ class TapMeter {
   Settings settings_;
   Statistics& statistics_;
   Status status_;
-  std::vector<float> copy_;  // of a device's input
+  std::vector<float> copy_;  // of a device's input, for what is measured on the host
 };
 
 }  // namespace tq

@@ -61,7 +61,7 @@ Status Trials::advance(const Model& model, int64_t layer, float* hidden) {
                   {.hidden = hidden + i * length_ * model.spec.hidden,
                    .stretches = {&whole, 1},
                    .kv = cache.layer(layer),
-                   .precision = Precision::kFloat},
+                   .precision = Precision::kTraining},
                   workspace_);
   }
   return {};
@@ -109,7 +109,7 @@ Result<double> Trials::measure(const float* hidden) {
                    {.hidden = every_stride(side == 0 ? hidden : reference_.as<float>(), first, count),
                     .tokens = count,
                     .logits = logits[side],
-                    .precision = Precision::kFloat},
+                    .precision = Precision::kTraining},
                    workspace_);
     }
     backend_->training()->divergence({.logits = logits[0],

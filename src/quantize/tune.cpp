@@ -150,7 +150,7 @@ class Tuner::Run {
 
   // logits[tokens, V] of the original from its hidden states [tokens, H].
   void reference_logits(const float* hidden, int64_t tokens, float* logits) {
-    forward_head(spec_, head_, backend_, {.hidden = hidden, .tokens = tokens, .logits = logits, .precision = Precision::kFloat},
+    forward_head(spec_, head_, backend_, {.hidden = hidden, .tokens = tokens, .logits = logits, .precision = Precision::kTraining},
                  workspace_);
   }
 
@@ -175,7 +175,7 @@ class Tuner::Run {
         const int64_t place = static_cast<int64_t>(i) * floats() + first * spec_.hidden;
         float *logits = logits_[0].as<float>(), *reference = logits_[1].as<float>();
         forward_head(spec_, head, backend_,
-                     {.hidden = hidden.as<float>() + place, .tokens = tokens, .logits = logits, .precision = Precision::kFloat},
+                     {.hidden = hidden.as<float>() + place, .tokens = tokens, .logits = logits, .precision = Precision::kTraining},
                      workspace_);
         reference_logits(held_out_reference_.as<float>() + place, tokens, reference);
         diverge({.logits = logits, .reference = reference, .gradient = logits, .loss = loss.data(), .tokens = tokens});

@@ -110,7 +110,7 @@ TEST(Sensitivity, OnTheDeviceIsThatOfTheProcessor) {
     const SensitivityRequest request{.original = tiny.original, .base = base, .candidates = candidates, .sequences = tiny.sequences};
     const auto expected = price_moves(*tiny.backend, tiny.context, request), got = price_moves(**cuda, tiny.context, request);
     ASSERT_TRUE(expected.has_value() && got.has_value());
-    EXPECT_NEAR(got->divergence / expected->divergence, 1.0, 1e-3);
+    EXPECT_NEAR(got->divergence / expected->divergence, 1.0, 5e-3);  // products of factors of 11 bits
     std::vector<float> first[2], second[2];
     for (const auto& [linear, prices] : expected->prices)
       for (size_t i = 0; i < prices.at(4).size(); ++i)
@@ -125,7 +125,7 @@ TEST(Sensitivity, OnTheDeviceIsThatOfTheProcessor) {
     ASSERT_TRUE(here.has_value() && there.has_value());
     const std::string changed = "model.layers.0.self_attn.v_proj.weight";
     for (const Trials::Changes& changes : {Trials::Changes{}, Trials::Changes{{changed, moved.find(changed)}}})
-      EXPECT_NEAR(*there->divergence(changes) / *here->divergence(changes), 1.0, 1e-3) << name;
+      EXPECT_NEAR(*there->divergence(changes) / *here->divergence(changes), 1.0, 5e-3) << name;
   }
 }
 

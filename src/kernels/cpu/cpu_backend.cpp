@@ -121,7 +121,7 @@ class CpuBackend final : public Backend {
     Made made;
     for (const LinearJob& job : args.jobs) {
       const auto& matrix = static_cast<const CpuMatrix&>(*job.matrix);
-      if (matrix.planes() && args.precision != Precision::kFloat) {
+      if (matrix.planes() && !has_float_activations(args.precision)) {
         planes.push_back({matrix.planes(), job.bias, job.output});
         high_precision |= matrix.planes()->wants_high_precision();
       } else if (multiplies_stored(matrix, args)) {
@@ -137,9 +137,9 @@ class CpuBackend final : public Backend {
     else tile_linear(planes, plane_input_, isa_, threads_, tile_workspace_);
   }
 
-  // Blocks round the activations, so that not under kFloat.
+  // Blocks round the activations, so that not where they are floats.
   static bool multiplies_stored(const CpuMatrix& matrix, const LinearArgs& args) {
-    return matrix.stored() && args.tokens <= kRowTokens && (args.precision != Precision::kFloat || !is_blocks(matrix.stored()->format));
+    return matrix.stored() && args.tokens <= kRowTokens && (!has_float_activations(args.precision) || !is_blocks(matrix.stored()->format));
   }
 
   static void rotate_head(float* head, int64_t half, const float* cosine, const float* sine) {

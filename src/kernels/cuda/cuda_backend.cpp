@@ -56,7 +56,7 @@ class CudaBackend final : public Backend {
     TQ_TRY(products_.open(blas_, stream_));
     TQ_ASSIGN(attend_arrived_, DeviceMemory::allocate(kMostHeads * sizeof(uint32_t)));
     expect(cudaMemsetAsync(attend_arrived_.as<void>(), 0, attend_arrived_.bytes(), stream_), "zeroing");
-    quantizer_.emplace(blas_, stream_);
+    quantizer_.emplace(threads_, blas_, stream_);
     training_.emplace(*this, threads_, blas_, stream_);
     return {};
   }
@@ -389,7 +389,7 @@ class CudaBackend final : public Backend {
       prompts.stretch[prompts.stretches++] = {.first_row = row, .tokens = static_cast<int32_t>(stretch.tokens)};
       row += static_cast<int32_t>(stretch.tokens);
       if (prompts.stretches < kMaxPrompts && &stretch != &args.stretches.back()) continue;
-      cuda::attend_prompt(prompts, args.precision == Precision::kFloat, multiprocessors_, others());
+      cuda::attend_prompt(prompts, has_float_activations(args.precision), multiprocessors_, others());
       prompts.stretches = 0;
     }
     return true;

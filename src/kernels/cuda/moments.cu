@@ -32,6 +32,11 @@ __global__ void widen_kernel(const __half* input, float* output, int64_t count) 
   if (i < count) output[i] = __half2float(input[i]);
 }
 
+__global__ void widen_bf16_kernel(const uint16_t* input, float* output, int64_t count) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i < count) output[i] = __uint_as_float(static_cast<uint32_t>(input[i]) << 16);
+}
+
 unsigned blocks_for(int64_t count) { return static_cast<unsigned>((count + kThreads - 1) / kThreads); }
 
 }  // namespace
@@ -53,6 +58,11 @@ void normalise_mirror(const float* factor, float* feedback, float* root, int64_t
 
 void widen(const void* halves, float* output, int64_t count, cudaStream_t stream) {
   widen_kernel<<<blocks_for(count), kThreads, 0, stream>>>(static_cast<const __half*>(halves), output, count);
+  expect(cudaGetLastError(), "widening");
+}
+
+void widen_bf16(const void* values, float* output, int64_t count, cudaStream_t stream) {
+  widen_bf16_kernel<<<blocks_for(count), kThreads, 0, stream>>>(static_cast<const uint16_t*>(values), output, count);
   expect(cudaGetLastError(), "widening");
 }
 

@@ -74,6 +74,7 @@ void mirror(const float* input, float* output, int64_t columns, cudaStream_t str
 // k].
 void normalise_mirror(const float* factor, float* feedback, float* root, int64_t columns, cudaStream_t stream);
 void widen(const void* halves, float* output, int64_t count, cudaStream_t stream);
+void widen_bf16(const void* values, float* output, int64_t count, cudaStream_t stream);
 
 // Planes.
 void quantize(const QuantizeArgs& args, cudaStream_t stream);

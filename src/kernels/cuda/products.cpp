@@ -51,7 +51,7 @@ void Products::run(const LinearArgs& args, const InputArgs& input, float* sum) {
 }
 
 bool Products::is_decoded(std::span<const LinearJob> jobs, int64_t tokens, Precision precision) const {
-  if (precision == Precision::kFloat || precision == Precision::kInvariant) return precision == Precision::kFloat;
+  if (precision != Precision::kInt8) return has_float_activations(precision);
   return tokens > (plane_pass_.most_tokens(jobs, false) == kManyTokens ? kPlaneTokens : kPairPlaneTokens);
 }
 
@@ -61,7 +61,7 @@ Status Products::reserve(std::span<const LinearJob> jobs, int64_t rows, Precisio
   in_runs(kinds.planes, kMaxJobs, [&](auto run) {
     if (status && is_decoded(run, rows, precision)) status = reserve(decoded_needs(run, rows, precision));
     const int64_t most = std::min<int64_t>(rows, plane_pass_.most_tokens(run, precision == Precision::kInvariant));
-    for (int64_t tokens = 1; status && precision != Precision::kFloat && tokens <= most; ++tokens)
+    for (int64_t tokens = 1; status && !has_float_activations(precision) && tokens <= most; ++tokens)
       status = plane_pass_.reserve(run, static_cast<int>(tokens), precision == Precision::kInvariant, generation_);
   });
   in_runs(kinds.dense, kMaxDenseJobs, [&](auto run) {
@@ -92,7 +92,7 @@ void Products::multiply_planes(const LinearArgs& args, const InputArgs& input, s
 }
 
 Products::Needs Products::decoded_needs(std::span<const LinearJob> jobs, int64_t tokens, Precision precision) {
-  const int64_t size = precision == Precision::kFloat ? sizeof(float) : sizeof(uint16_t);
+  const int64_t size = has_float_activations(precision) ? sizeof(float) : sizeof(uint16_t);
   Needs needs{.input = tokens * weights_of(jobs[0]).columns * size};
   for (const LinearJob& job : jobs) needs.decoded = std::max(needs.decoded, band_rows(*job.matrix) * job.matrix->columns() * size);
   return needs;
@@ -101,7 +101,7 @@ Products::Needs Products::decoded_needs(std::span<const LinearJob> jobs, int64_t
 // Prompts: the input rotated, the planes decoded to half (float for kFloat), a GEMM; a band of rows after the other.
 void Products::multiply_decoded(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds) {
   interrupt();
-  const bool is_float = args.precision == Precision::kFloat;
+  const bool is_float = has_float_activations(args.precision);
   const Needs needs = decoded_needs(jobs, args.tokens, args.precision);
   auto* rotated = input_.get<std::byte>(needs.input, generation_);
   auto* decoded = decoded_.get<std::byte>(needs.decoded, generation_);
@@ -116,21 +116,26 @@ void Products::multiply_decoded(const LinearArgs& args, const InputArgs& input, 
     for (int64_t first = 0; first < weights.rows; first += band) {
       decode.first = static_cast<int>(first), decode.count = static_cast<int>(std::min(band, weights.rows - first));
       cuda::decode(decode, stream_);
-      gemm({.weight = decoded, .input = rotated, .type = is_float ? CUDA_R_32F : CUDA_R_16F, .first = first, .rows = decode.count}, job,
-           args.tokens, adds);
+      gemm({.weight = decoded,
+            .input = rotated,
+            .type = is_float ? CUDA_R_32F : CUDA_R_16F,
+            .first = first,
+            .rows = decode.count,
+            .is_short = args.precision == Precision::kTraining},
+           job, args.tokens, adds);
     }
     add_bias(job, args.tokens);
   }
 }
 
-// output[T, rows of the part] (+)= input[T, C] · weight[rows of the part, C]^T; in TF32 where the weights are trained.
+// output[T, rows of the part] (+)= input[T, C] · weight[rows of the part, C]^T
 void Products::gemm(const Part& part, const LinearJob& job, int64_t tokens, bool adds) {
   const float one = 1.0f, sum = adds ? 1.0f : 0.0f;
   const Weights& weights = weights_of(job);
-  const cublasStatus_t status =
-      cublasGemmEx(blas_, CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(part.rows), static_cast<int>(tokens), weights.columns, &one,
-                   part.weight, part.type, weights.columns, part.input, part.type, weights.columns, &sum, job.output + part.first,
-                   CUDA_R_32F, weights.rows, weights.is_trainable ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+  const cublasStatus_t status = cublasGemmEx(
+      blas_, CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(part.rows), static_cast<int>(tokens), weights.columns, &one, part.weight, part.type,
+      weights.columns, part.input, part.type, weights.columns, &sum, job.output + part.first, CUDA_R_32F, weights.rows,
+      part.is_short && part.type == CUDA_R_32F ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
   TQ_CHECK(status == CUBLAS_STATUS_SUCCESS);
 }
 
@@ -139,7 +144,7 @@ void Products::add_bias(const LinearJob& job, int64_t tokens) const {
 }
 
 Products::Needs Products::dense_needs(std::span<const LinearJob> jobs, int64_t tokens, Precision precision) {
-  const bool is_exact = precision == Precision::kFloat, few = is_few(tokens, precision);
+  const bool is_exact = has_float_activations(precision), few = is_few(tokens, precision);
   const int64_t values = tokens * weights_of(jobs[0]).columns;
   Needs needs;
   for (const LinearJob& job : jobs) {
@@ -172,8 +177,12 @@ void Products::multiply_dense(const LinearArgs& args, const InputArgs& input, st
   if (needs.half_input > 0) cuda::prepare_input(input, nullptr, halves, tokens, columns, stream_);
   for (const LinearJob& job : jobs) {
     const Weights& weights = weights_of(job);
-    Part part{.weight = weights.values.as<void>(), .input = values, .type = CUDA_R_32F, .rows = weights.rows};
-    if (weights.type == DenseType::kF16 && args.precision != Precision::kFloat) {
+    Part part{.weight = weights.values.as<void>(),
+              .input = values,
+              .type = CUDA_R_32F,
+              .rows = weights.rows,
+              .is_short = weights.is_trainable || args.precision == Precision::kTraining};
+    if (weights.type == DenseType::kF16 && !has_float_activations(args.precision)) {
       part.input = halves, part.type = CUDA_R_16F;
     } else if (weights.type == DenseType::kF16) {
       cuda::widen(part.weight, wide, static_cast<int64_t>(weights.rows) * weights.columns, stream_);

@@ -45,6 +45,7 @@ class Products {
     const void* input = nullptr;
     cudaDataType type = CUDA_R_16F;
     int64_t first = 0, rows = 0;
+    bool is_short = false;  // floats are multiplied in TF32
   };
   void gemm(const Part& part, const LinearJob& job, int64_t tokens, bool adds);
   void add_bias(const LinearJob& job, int64_t tokens) const;

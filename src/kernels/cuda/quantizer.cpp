@@ -1,76 +1,156 @@
 #include "kernels/cuda/quantizer.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "base/check.h"
+#include "codec/grid/grid.h"
 #include "kernels/cuda/encode/grid_rounder.h"
 #include "kernels/cuda/expect.h"
+#include "kernels/cuda/objective_ops.h"
 #include "kernels/cuda/ops.h"
 
 namespace tq::cuda {
+namespace {
+
+constexpr int64_t kMomentRows = 2048;  // of a second moment that one product sums
+
+}  // namespace
+
+Rotation Rotation::of(const uint8_t* sign, int64_t columns) {
+  const auto block = static_cast<int>(grid::hadamard_block(columns));
+  return {sign, columns, block, 1.0f / std::sqrt(static_cast<float>(block))};
+}
+
+const float* CudaQuantizer::uploaded_weights(const float* weight, int64_t tokens) {
+  if (!weight) return nullptr;
+  const auto bytes = static_cast<uint64_t>(tokens) * sizeof(float);
+  grow(weight_, bytes);
+  expect(cudaMemcpyAsync(weight_.as<void>(), weight, bytes, cudaMemcpyHostToDevice, stream_), "token weights");
+  return weight_.as<float>();
+}
+
 // sqrt(weight) x for every token: the sum stays a Gram matrix, whatever is rounded on the way.
 const float* CudaQuantizer::weighted(const MomentArgs& args) {
-  if (!args.weight) return args.input;
-  constexpr uint64_t kSize = sizeof(float);
-  grow(scaled_, static_cast<uint64_t>(args.tokens * args.columns) * kSize), grow(weight_, static_cast<uint64_t>(args.tokens) * kSize);
-  expect(
-      cudaMemcpyAsync(weight_.as<void>(), args.weight, static_cast<size_t>(args.tokens) * sizeof(float), cudaMemcpyHostToDevice, stream_),
-      "token weights");
-  scale_tokens(args.input, weight_.as<float>(), scaled_.as<float>(), args.tokens, args.columns, stream_);
+  const float* weight = uploaded_weights(args.weight, args.tokens);
+  if (!weight) return args.input;
+  grow(scaled_, static_cast<uint64_t>(args.tokens * args.columns) * sizeof(float));
+  scale_tokens(args.input, weight, scaled_.as<float>(), args.tokens, args.columns, stream_);
   return scaled_.as<float>();
 }
 
+// Bands of rows up to the diagonal's end.
 void CudaQuantizer::second_moment(const MomentArgs& args) {
   const float one = 1.0f;
+  const float* input = weighted(args);
   const auto columns = static_cast<int>(args.columns);
-  // Row-major below the diagonal is column-major above it.
-  const cublasStatus_t status = cublasSsyrk(blas_, CUBLAS_FILL_MODE_UPPER, CUBLAS_OP_N, columns, static_cast<int>(args.tokens), &one,
-                                            weighted(args), columns, &one, args.sum, columns);
-  TQ_CHECK(status == CUBLAS_STATUS_SUCCESS);
+  for (int64_t first = 0; first < args.columns; first += kMomentRows) {
+    const int64_t last = std::min(args.columns, first + kMomentRows);
+    // Row-major is column-major of the transpose: sum^T[last, rows] += input^T[last, T] · input[T, rows].
+    const cublasStatus_t status =
+        cublasGemmEx(blas_, CUBLAS_OP_N, CUBLAS_OP_T, static_cast<int>(last), static_cast<int>(last - first), static_cast<int>(args.tokens),
+                     &one, input, CUDA_R_32F, columns, input + first, CUDA_R_32F, columns, &one, args.sum + first * args.columns,
+                     CUDA_R_32F, columns, CUBLAS_COMPUTE_32F_FAST_TF32, CUBLAS_GEMM_DEFAULT);
+    TQ_CHECK(status == CUBLAS_STATUS_SUCCESS);
+  }
+}
+
+void CudaQuantizer::input_error(const InputErrorArgs& args) {
+  const auto bytes = static_cast<uint64_t>((args.columns + 7) / 8);
+  grow(sign_, bytes);
+  expect(cudaMemcpyAsync(sign_.as<void>(), args.sign, bytes, cudaMemcpyHostToDevice, stream_), "signs");
+  cuda::input_error(Rotation::of(sign_.as<uint8_t>(), args.columns), args.input, uploaded_weights(args.weight, args.tokens), args.tokens,
+                    args.sum, stream_);
 }
 
 CudaQuantizer::~CudaQuantizer() {
   if (solver_) cusolverDnDestroy(solver_);
 }
 
-std::string CudaQuantizer::open_solver() {
-  if (solver_) return {};
-  if (cusolverDnCreate(&solver_) != CUSOLVER_STATUS_SUCCESS) return "the card has no memory left for cuSOLVER";
-  cusolverDnSetStream(solver_, stream_);
-  return {};
+// The solver's memory for matrices of so many columns.
+Result<DeviceMemory> CudaQuantizer::solver_memory(int64_t columns) {
+  if (!solver_) {
+    if (cusolverDnCreate(&solver_) != CUSOLVER_STATUS_SUCCESS)
+      return fail(ErrorCode::kNoResource, "the card has no memory left for cuSOLVER");
+    cusolverDnSetStream(solver_, stream_);
+  }
+  const auto n = static_cast<int>(columns);
+  int length = 0;
+  TQ_CHECK(cusolverDnSpotrf_bufferSize(solver_, CUBLAS_FILL_MODE_UPPER, n, nullptr, n, &length) == CUSOLVER_STATUS_SUCCESS);
+  return DeviceMemory::allocate((static_cast<uint64_t>(length) + 1) * sizeof(float));
 }
 
-// U is the mirror image, at the anti-diagonal, of the lower Cholesky factor of H's mirror image. Row-major below the diagonal is
-// column-major above it.
+// The lower Cholesky factor of a matrix takes its place. Row-major below the diagonal is column-major above it. False: not definite.
+bool CudaQuantizer::factor_mirrored(float* mirrored, int64_t columns, const DeviceMemory& work) {
+  const auto n = static_cast<int>(columns), length = static_cast<int>(work.bytes() / sizeof(float)) - 1;
+  auto* status = reinterpret_cast<int*>(work.as<float>() + length);
+  TQ_CHECK(cusolverDnSpotrf(solver_, CUBLAS_FILL_MODE_UPPER, n, mirrored, n, work.as<float>(), length, status) == CUSOLVER_STATUS_SUCCESS);
+  int info = 0;
+  expect(cudaMemcpyAsync(&info, status, sizeof info, cudaMemcpyDeviceToHost, stream_), "download");
+  expect(cudaStreamSynchronize(stream_), "waiting for the card");
+  return info == 0;
+}
+
+// U is the mirror image, at the anti-diagonal, of the lower Cholesky factor of H's mirror image.
 std::string CudaQuantizer::factor(const FactorArgs& args, bool& is_definite) {
   const std::lock_guard lock(solving_);
-  if (std::string error = open_solver(); !error.empty()) return error;
-  const auto n = static_cast<int>(args.columns);
   const auto bytes = static_cast<uint64_t>(args.columns * args.columns) * sizeof(float);
   auto from = DeviceMemory::allocate(bytes), mirrored = DeviceMemory::allocate(bytes),
-       root = DeviceMemory::allocate(args.columns * sizeof(float));
-  for (const auto* each : {&from, &mirrored, &root})
+       root = DeviceMemory::allocate(static_cast<uint64_t>(args.columns) * sizeof(float)), work = solver_memory(args.columns);
+  for (const auto* each : {&from, &mirrored, &root, &work})
     if (!*each) return each->error().message;
   expect(cudaMemcpyAsync(from->as<void>(), args.hessian, bytes, cudaMemcpyHostToDevice, stream_), "upload");
   mirror(from->as<float>(), mirrored->as<float>(), args.columns, stream_);
-  int length = 0;
-  TQ_CHECK(cusolverDnSpotrf_bufferSize(solver_, CUBLAS_FILL_MODE_UPPER, n, mirrored->as<float>(), n, &length) == CUSOLVER_STATUS_SUCCESS);
-  auto work = DeviceMemory::allocate((static_cast<uint64_t>(length) + 1) * sizeof(float));
-  if (!work) return work.error().message;
-  auto* status = reinterpret_cast<int*>(work->as<float>() + length);
-  TQ_CHECK(cusolverDnSpotrf(solver_, CUBLAS_FILL_MODE_UPPER, n, mirrored->as<float>(), n, work->as<float>(), length, status) ==
-           CUSOLVER_STATUS_SUCCESS);
+  is_definite = factor_mirrored(mirrored->as<float>(), args.columns, *work);
   normalise_mirror(mirrored->as<float>(), from->as<float>(), root->as<float>(), args.columns, stream_);
-  int info = 0;
-  expect(cudaMemcpyAsync(&info, status, sizeof info, cudaMemcpyDeviceToHost, stream_), "download");
   expect(cudaMemcpyAsync(args.feedback, from->as<void>(), bytes, cudaMemcpyDeviceToHost, stream_), "download");
   expect(cudaMemcpyAsync(args.root, root->as<void>(), root->bytes(), cudaMemcpyDeviceToHost, stream_), "download");
   expect(cudaStreamSynchronize(stream_), "waiting for the card");
-  is_definite = info == 0;
+  return {};
+}
+
+std::string CudaQuantizer::make_objective(const ObjectiveArgs& args, DeviceObjective& out) {
+  const std::lock_guard lock(solving_);
+  const int64_t n = args.columns;
+  auto mirrored = DeviceMemory::allocate(static_cast<uint64_t>(n * n) * sizeof(float)),
+       diagonal = DeviceMemory::allocate(static_cast<uint64_t>(n) * sizeof(float)),
+       sign = DeviceMemory::of(args.sign, static_cast<uint64_t>((n + 7) / 8)), work = solver_memory(n);
+  for (const auto* each : {&mirrored, &diagonal, &sign, &work})
+    if (!*each) return each->error().message;
+  std::vector<float> host(static_cast<size_t>(n));
+  const auto download_diagonal = [&] {
+    expect(cudaMemcpyAsync(host.data(), diagonal->as<void>(), diagonal->bytes(), cudaMemcpyDeviceToHost, stream_), "download");
+    expect(cudaStreamSynchronize(stream_), "waiting for the card");
+  };
+  // Q H Q^T: rows of H, then what were its columns.
+  const Rotation rotation = Rotation::of(sign->as<uint8_t>(), n);
+  symmetrise(args.hessian, n, args.weight > 0 ? static_cast<float>(1.0 / args.weight) : 0.0f, stream_);
+  rotate_to_columns(rotation, args.hessian, n, mirrored->as<float>(), n, stream_);
+  rotate_rows(rotation, mirrored->as<float>(), n, args.hessian, stream_);
+  copy_diagonal(args.hessian, n, diagonal->as<float>(), stream_);
+  download_diagonal();
+  double trace = 0;
+  for (const float each : host) trace += static_cast<double>(each);
+  out = {.is_zero = !(trace > 0), .damping = 0, .diagonal = {}};
+  const double mean = trace / static_cast<double>(n);
+  double added = 0;
+  for (double damping = args.damping; !out.is_zero && out.diagonal.empty(); damping *= 10) {
+    TQ_CHECK(damping < 1e6);  // a diagonal that dominates always factors
+    add_to_diagonal(args.hessian, n, static_cast<float>((damping - added) * mean), stream_);
+    added = damping, out.damping = damping * mean;
+    mirror(args.hessian, mirrored->as<float>(), n, stream_);
+    const bool is_definite = factor_mirrored(mirrored->as<float>(), n, *work);
+    normalise_mirror(mirrored->as<float>(), args.feedback, diagonal->as<float>(), n, stream_);
+    download_diagonal();
+    if (!is_definite || !std::all_of(host.begin(), host.end(), [](float root) { return root > 0; })) continue;
+    for (const float root : host) out.diagonal.push_back(static_cast<double>(root) * static_cast<double>(root));
+  }
   return {};
 }
 
 std::string CudaQuantizer::round(const RoundBatch& batch, std::vector<RoundedMatrix>& out) {
   expect(cudaStreamSynchronize(stream_), "waiting for the card");
-  return round_on_device(batch, out);
+  return round_on_device(batch, staging_, out);
 }
 
 uint64_t CudaQuantizer::free_bytes() const {

@@ -1,4 +1,4 @@
-// Quantization on the device: second moments by cuBLAS, rounding by cuda/encode.
+// Quantization on the device: second moments by cuBLAS, their factors by cuSOLVER, rounding by cuda/encode.
 #pragma once
 
 #include <cublas_v2.h>
@@ -6,29 +6,37 @@
 
 #include <mutex>
 
+#include "base/thread_pool.h"
 #include "kernels/cuda/device_memory.h"
+#include "kernels/cuda/encode/row_staging.h"
 #include "kernels/device_quantizer.h"
 
 namespace tq::cuda {
 
 class CudaQuantizer final : public DeviceQuantizer {
  public:
-  CudaQuantizer(cublasHandle_t blas, cudaStream_t stream) : blas_(blas), stream_(stream) {}
+  // threads: read weights while they are rounded.
+  CudaQuantizer(ThreadPool& threads, cublasHandle_t blas, cudaStream_t stream) : blas_(blas), stream_(stream), staging_(threads) {}
   ~CudaQuantizer() override;
   CudaQuantizer(const CudaQuantizer&) = delete;
 
   void second_moment(const MomentArgs& args) override;
+  void input_error(const InputErrorArgs& args) override;
   std::string factor(const FactorArgs& args, bool& is_definite) override;
+  std::string make_objective(const ObjectiveArgs& args, DeviceObjective& out) override;
   std::string round(const RoundBatch& batch, std::vector<RoundedMatrix>& out) override;
   uint64_t free_bytes() const override;
 
  private:
+  const float* uploaded_weights(const float* weight, int64_t tokens);
   const float* weighted(const MomentArgs& args);
-  std::string open_solver();
+  Result<DeviceMemory> solver_memory(int64_t columns);
+  bool factor_mirrored(float* mirrored, int64_t columns, const DeviceMemory& work);
 
   cublasHandle_t blas_;
   cudaStream_t stream_;
-  DeviceMemory scaled_, weight_;  // [T, C], [T]
+  DeviceMemory scaled_, weight_, sign_;  // [T, C], [T], [ceil(C / 8)]
+  RowStaging staging_;
   std::mutex solving_;
   cusolverDnHandle_t solver_ = nullptr;  // made when it is first used
 };

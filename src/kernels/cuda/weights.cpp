@@ -77,9 +77,9 @@ Status load_planes(const PackedTensor& tensor, int64_t expert, cudaStream_t stre
   return {};
 }
 
-// Halves that lie as they are needed.
-bool is_plain_half(const PackedTensor& tensor) {
-  return tensor.codec == CodecId::kPlain && tensor.parts.size() == 1 && tensor.parts[0].view.dtype == DType::kF16 &&
+// Elements that lie as they are needed.
+bool is_plain(const PackedTensor& tensor, DType dtype) {
+  return tensor.codec == CodecId::kPlain && tensor.parts.size() == 1 && tensor.parts[0].view.dtype == dtype &&
          tensor.interleaved_head_dim == 0 && tensor.offset == 0.0f;
 }
 
@@ -88,7 +88,7 @@ Status load_dense(const PackedTensor& tensor, int64_t expert, ThreadPool& thread
   const int64_t rows = weights.rows, columns = weights.columns;
   const bool is_float = weights.type == DenseType::kF32;
   const uint64_t size = is_float ? sizeof(float) : sizeof(uint16_t);
-  if (!is_float && is_plain_half(tensor)) {
+  if (!is_float && is_plain(tensor, DType::kF16)) {
     const auto bytes = static_cast<uint64_t>(rows * columns) * size;
     TQ_ASSIGN(weights.values, DeviceMemory::of(tensor.parts[0].view.data + static_cast<uint64_t>(expert) * bytes, bytes));
     return {};
@@ -110,6 +110,19 @@ Status load_dense(const PackedTensor& tensor, int64_t expert, ThreadPool& thread
                        static_cast<uint64_t>(count * columns) * size) != cudaSuccess)
       return fail(ErrorCode::kFailed, "copying to the card failed: {}", cudaGetErrorString(cudaGetLastError()));
   }
+  return {};
+}
+
+// Elements of 16 bits, widened on the card.
+Status load_widened(const PackedTensor& tensor, int64_t expert, cudaStream_t stream, Weights& weights) {
+  const int64_t count = static_cast<int64_t>(weights.rows) * weights.columns;
+  const auto bytes = static_cast<uint64_t>(count) * sizeof(uint16_t);
+  TQ_ASSIGN(weights.values, DeviceMemory::allocate(2 * bytes));
+  TQ_ASSIGN(const DeviceMemory stored, DeviceMemory::of(tensor.parts[0].view.data + static_cast<uint64_t>(expert) * bytes, bytes));
+  if (tensor.parts[0].view.dtype == DType::kF16) widen(stored.as<void>(), weights.values.as<float>(), count, stream);
+  else widen_bf16(stored.as<void>(), weights.values.as<float>(), count, stream);
+  if (cudaStreamSynchronize(stream) != cudaSuccess)
+    return fail(ErrorCode::kFailed, "widening on the card failed: {}", cudaGetErrorString(cudaGetLastError()));
   return {};
 }
 
@@ -159,6 +172,8 @@ Result<std::shared_ptr<Weights>> load_floats(const PackedTensor& tensor, int64_t
   if (tensor.codec == CodecId::kGrid) {
     TQ_ASSIGN(const auto planes, load_weights(tensor, expert, threads, stream));
     TQ_TRY(decode_planes(*planes, stream, *weights));
+  } else if (is_plain(tensor, DType::kF16) || is_plain(tensor, DType::kBF16)) {
+    TQ_TRY(load_widened(tensor, expert, stream, *weights));
   } else {
     TQ_TRY(load_dense(tensor, expert, threads, *weights));
   }

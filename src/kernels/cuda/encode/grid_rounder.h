@@ -5,11 +5,12 @@
 
 #include <string>
 
+#include "kernels/cuda/encode/row_staging.h"
 #include "kernels/device_quantizer.h"
 
 namespace tq::cuda {
 
 // Errors as a line of text; empty: done.
-std::string round_on_device(const RoundBatch& batch, std::vector<RoundedMatrix>& out);
+std::string round_on_device(const RoundBatch& batch, RowStaging& staging, std::vector<RoundedMatrix>& out);
 
 }  // namespace tq::cuda

@@ -2,11 +2,9 @@
 // share the most between them; two take the less time for a row where there are too few runs to fill the card.
 #pragma once
 
-#include "kernels/cuda/encode/trellis.h"
+#include "kernels/cuda/encode/trellis_step.h"
 
 namespace tq::cuda {
-
-constexpr float kUnreachable = 1e30f;
 
 struct ViterbiArgs {
   const Run* runs;           // [blocks]
@@ -19,7 +17,8 @@ struct ViterbiArgs {
   bool fixed_ends;      // both ends at the states that the symbols beside the run say; else any
 };
 
-// What the threads of a block share. Dynamic shared memory: metrics 2 x [2^M]; behind the forward pass the same bytes hold decisions.
+// What the threads of a block share. Dynamic shared memory: metrics 2 x [2^M] and [2^M / 2] with bits settled; behind the forward pass the
+// same bytes hold decisions.
 struct RunRows {
   float target[kMostSteps], root_weight[kMostSteps];
   uint8_t rate[kMostSteps], symbol[kMostSteps];
@@ -30,66 +29,14 @@ struct RunRows {
 
 template <int kStateBits, int kOwn, bool kWide>
 struct Viterbi {
-  static constexpr int kStates = 1 << kStateBits;
-  static constexpr int kThreads = kStates / kOwn;
+  using Step = TrellisStep<kStateBits, kOwn>;
+  static constexpr int kStates = Step::kStates, kThreads = Step::kThreads;
   static constexpr int kWarps = kThreads / 32;
-  static constexpr int kBufferWords = 2 * kStates;
+  static constexpr int kBufferWords = kStateBits < 8 ? 640 : kStates / 2 * 5;
   static constexpr int kDecisionBits = kWide ? 8 : 4;
   static constexpr int kWordsPerStep = kStates * kDecisionBits / 32;
   static_assert(kThreads >= 32 && kThreads <= 1024);
 
-  // after[s] = min over u of before[u, s] + (root (newer[s] + older[u] - target))^2. The choice u replaces the last K bits of a metric:
-  // metrics are not negative, so that they compare as integers, and what the bits are worth is 2^-20 of the metric at K = 3.
-  template <int kRate>
-  static __device__ __forceinline__ uint64_t step(const float* before, float* after, const float (&newer)[kOwn], const float* older,
-                                                  float target, float root_weight) {
-    constexpr int kChoices = 1 << kRate;
-    const bool is_zero = root_weight < 0.0f;
-    const float root = fmaxf(root_weight, 0.0f);
-    float distance[kOwn];
-    uint32_t best[kOwn];
-#pragma unroll
-    for (int i = 0; i < kOwn; ++i) {
-      distance[i] = root * (newer[i] - target);
-      best[i] = 0x7fffffffu;
-    }
-    const int first = static_cast<int>(threadIdx.x) * kOwn;
-#pragma unroll(kRate <= 4 ? kChoices : 8)
-    for (int u = 0; u < kChoices; ++u) {
-      const float choice = root * older[u];
-#pragma unroll
-      for (int i = 0; i < kOwn; ++i) {
-        const float metric = before[(u << (kStateBits - kRate)) + (first >> kRate) + (i >> kRate)];  // kOwn divides first
-        const float error = distance[i] + choice;
-        const uint32_t candidate =
-            (__float_as_uint(fmaf(error, error, metric)) & ~static_cast<uint32_t>(kChoices - 1)) | static_cast<uint32_t>(u);
-        best[i] = min(best[i], candidate);
-      }
-    }
-    uint64_t decision = 0;
-#pragma unroll
-    for (int i = 0; i < kOwn; ++i) {
-      decision |= static_cast<uint64_t>(best[i] & (kChoices - 1)) << kDecisionBits * i;
-      float metric = __uint_as_float(best[i] & ~static_cast<uint32_t>(kChoices - 1));
-      if (is_zero && ((first + i) & (kChoices - 1)) != 0) metric = kUnreachable;
-      after[first + i] = metric;
-    }
-    return decision;
-  }
-
-  static __device__ __forceinline__ uint64_t step_any(int rate, const float* before, float* after, const float (&newer)[kOwn],
-                                                      const float* older, float target, float root_weight) {
-    if (rate == 2) return step<2>(before, after, newer, older + 4, target, root_weight);
-    if (rate == 3) return step<3>(before, after, newer, older + 8, target, root_weight);
-    if (!kWide || rate == 4) return step<4>(before, after, newer, older + 16, target, root_weight);
-    if constexpr (kWide) {
-      if (rate == 5) return step<5>(before, after, newer, older + 32, target, root_weight);
-      if (rate == 6) return step<6>(before, after, newer, older + 64, target, root_weight);
-      if (rate == 7) return step<7>(before, after, newer, older + 128, target, root_weight);
-      return step<8>(before, after, newer, older + 256, target, root_weight);
-    }
-    return 0;
-  }
   // A thread's decisions of a step.
   static __device__ __forceinline__ void store(uint32_t* decisions, int step, uint64_t own) {
     constexpr int kBits = kOwn * kDecisionBits;
@@ -133,19 +80,27 @@ struct Viterbi {
                                          int start) {
     float* before = metrics;
     float* after = metrics + kStates;
+    float* const least = metrics + 2 * kStates;
     for (int i = 0; i < kOwn; ++i) {
       const int state = static_cast<int>(threadIdx.x) * kOwn + i;
       before[state] = start < 0 || state == start ? 0.0f : kUnreachable;
     }
     float newer[kOwn];
-    int rate = 0;
+    StepRow row{};
+    const int thread = static_cast<int>(threadIdx.x);
     __syncthreads();
     for (int i = 0; i < run.steps; ++i) {
-      if (rows.rate[i] != rate) {
-        rate = rows.rate[i];
-        for (int s = 0; s < kOwn; ++s) newer[s] = args.tables.newer[rate * kStates + static_cast<int>(threadIdx.x) * kOwn + s];
+      if (rows.rate[i] != row.rate) {
+        row.rate = rows.rate[i], row.merged = args.tables.merged[row.rate], row.older = rows.older + (1 << row.rate);
+        for (int s = 0; s < kOwn; ++s) newer[s] = args.tables.newer[row.rate * kStates + thread * kOwn + s];
       }
-      store(decisions, i, step_any(rate, before, after, newer, rows.older, rows.target[i], rows.root_weight[i]));
+      row.target = rows.target[i], row.root_weight = rows.root_weight[i];
+      if (row.merged > 0) {
+        Step::merge(row.merged, before, least, thread);
+        __syncthreads();
+      }
+      const float* from = row.merged > 0 ? least : before;
+      store(decisions, i, Step::template choose_any<kDecisionBits>(row, from, after, newer, thread));
       __syncthreads();
       float* swap = before;
       before = after, after = swap;
@@ -154,7 +109,7 @@ struct Viterbi {
   }
 
   static __device__ int best_state(const float* metrics, RunRows& rows) {
-    uint32_t best = 0x7fffffffu;
+    uint32_t best = kNoMetric;
     int state = 0;
     for (int i = 0; i < kOwn; ++i) {
       const int s = static_cast<int>(threadIdx.x) * kOwn + i;
