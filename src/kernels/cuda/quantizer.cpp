@@ -67,8 +67,8 @@ CudaQuantizer::~CudaQuantizer() {
   if (solver_) cusolverDnDestroy(solver_);
 }
 
-// The solver's memory for matrices of so many columns.
-Result<DeviceMemory> CudaQuantizer::solver_memory(int64_t columns) {
+// What the solver wants for a matrix of so many columns.
+Result<DeviceMemory> CudaQuantizer::solver_memory(int64_t columns, float* matrix) {
   if (!solver_) {
     if (cusolverDnCreate(&solver_) != CUSOLVER_STATUS_SUCCESS)
       return fail(ErrorCode::kNoResource, "the card has no memory left for cuSOLVER");
@@ -76,7 +76,7 @@ Result<DeviceMemory> CudaQuantizer::solver_memory(int64_t columns) {
   }
   const auto n = static_cast<int>(columns);
   int length = 0;
-  TQ_CHECK(cusolverDnSpotrf_bufferSize(solver_, CUBLAS_FILL_MODE_UPPER, n, nullptr, n, &length) == CUSOLVER_STATUS_SUCCESS);
+  TQ_CHECK(cusolverDnSpotrf_bufferSize(solver_, CUBLAS_FILL_MODE_UPPER, n, matrix, n, &length) == CUSOLVER_STATUS_SUCCESS);
   return DeviceMemory::allocate((static_cast<uint64_t>(length) + 1) * sizeof(float));
 }
 
@@ -96,9 +96,11 @@ std::string CudaQuantizer::factor(const FactorArgs& args, bool& is_definite) {
   const std::lock_guard lock(solving_);
   const auto bytes = static_cast<uint64_t>(args.columns * args.columns) * sizeof(float);
   auto from = DeviceMemory::allocate(bytes), mirrored = DeviceMemory::allocate(bytes),
-       root = DeviceMemory::allocate(static_cast<uint64_t>(args.columns) * sizeof(float)), work = solver_memory(args.columns);
-  for (const auto* each : {&from, &mirrored, &root, &work})
+       root = DeviceMemory::allocate(static_cast<uint64_t>(args.columns) * sizeof(float));
+  for (const auto* each : {&from, &mirrored, &root})
     if (!*each) return each->error().message;
+  auto work = solver_memory(args.columns, mirrored->as<float>());
+  if (!work) return work.error().message;
   expect(cudaMemcpyAsync(from->as<void>(), args.hessian, bytes, cudaMemcpyHostToDevice, stream_), "upload");
   mirror(from->as<float>(), mirrored->as<float>(), args.columns, stream_);
   is_definite = factor_mirrored(mirrored->as<float>(), args.columns, *work);
@@ -114,9 +116,11 @@ std::string CudaQuantizer::make_objective(const ObjectiveArgs& args, DeviceObjec
   const int64_t n = args.columns;
   auto mirrored = DeviceMemory::allocate(static_cast<uint64_t>(n * n) * sizeof(float)),
        diagonal = DeviceMemory::allocate(static_cast<uint64_t>(n) * sizeof(float)),
-       sign = DeviceMemory::of(args.sign, static_cast<uint64_t>((n + 7) / 8)), work = solver_memory(n);
-  for (const auto* each : {&mirrored, &diagonal, &sign, &work})
+       sign = DeviceMemory::of(args.sign, static_cast<uint64_t>((n + 7) / 8));
+  for (const auto* each : {&mirrored, &diagonal, &sign})
     if (!*each) return each->error().message;
+  auto work = solver_memory(n, mirrored->as<float>());
+  if (!work) return work.error().message;
   std::vector<float> host(static_cast<size_t>(n));
   const auto download_diagonal = [&] {
     expect(cudaMemcpyAsync(host.data(), diagonal->as<void>(), diagonal->bytes(), cudaMemcpyDeviceToHost, stream_), "download");

@@ -30,7 +30,7 @@ class CudaQuantizer final : public DeviceQuantizer {
  private:
   const float* uploaded_weights(const float* weight, int64_t tokens);
   const float* weighted(const MomentArgs& args);
-  Result<DeviceMemory> solver_memory(int64_t columns);
+  Result<DeviceMemory> solver_memory(int64_t columns, float* matrix);
   bool factor_mirrored(float* mirrored, int64_t columns, const DeviceMemory& work);
 
   cublasHandle_t blas_;
