@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reference decoder of the TurboQuant artifact format 1 (docs/format.md): plain Python and numpy, nothing of the program.
+"""Reference decoder of the TurboQuant artifact formats 1 and 2 (docs/format.md): plain Python and numpy, nothing of the program.
 
     python3 docs/reference/decode.py DIR                          list the tensors
     python3 docs/reference/decode.py DIR --tensor NAME            print one as float32
@@ -18,7 +18,7 @@ import zlib
 
 import numpy as np
 
-FORMAT = 1
+FORMAT = 2
 LINE_ROWS, LINE_COLUMNS, LINE_BYTES = 128, 4, 64
 RATE_ROWS = 32
 MIN_RATE, MAX_RATE, MAX_WINDOW = 2, 8, 24
@@ -494,6 +494,12 @@ def decode_e8p(tensors, name, shape, tap):
     if not np.isfinite(stages).all() or not all((np.abs(table) <= 64).all() for table in tables.values()):
         fail(where, "holds a value that is not finite or beyond 64")
     row_sign, _ = part(tensors, name + ".row_sign", "U8", experts * -(-rows // 8))
+    row_scale = np.ones((experts, rows))
+    if name + ".row_scale" in tensors:
+        scales, where = part(tensors, name + ".row_scale", "F16", experts * rows)
+        row_scale = scales.data.view("<f2").astype(np.float64).reshape(experts, rows)
+        if not np.isfinite(row_scale).all():
+            fail(where, "holds a value that is not finite")
     sign, _ = part(tensors, tap + ".sign", "U8", -(-columns // 8))
     values = decode_vectors(tables["absolute"], codes.data.view("<u2").astype(np.int64)).reshape(experts, count * 8)
     if name + ".residual" in tensors:
@@ -507,7 +513,7 @@ def decode_e8p(tensors, name, shape, tap):
     out = []
     for e in range(experts):
         packed = np.array(row_sign.data).reshape(experts, -1)[e]
-        rows_sign = 1 - 2.0 * np.unpackbits(packed, bitorder="little")[:rows]
+        rows_sign = row_scale[e] * (1 - 2.0 * np.unpackbits(packed, bitorder="little")[:rows])
         out.append(rows_sign[:, None] * (hadamard(rows).T @ values[e] @ hadamard(columns)) * columns_sign)
     return np.stack(out).reshape(shape).astype(np.float32)
 
@@ -592,7 +598,7 @@ def compare(artifact, path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Decode a TurboQuant artifact (format 1).")
+    parser = argparse.ArgumentParser(description="Decode a TurboQuant artifact (formats 1 and 2).")
     parser.add_argument("directory")
     for name in ("--tensor", "--output", "--compare"):
         parser.add_argument(name)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes tests/data/artifact/format-1: tiny artifacts, and what the reference decoder (docs/reference/decode.py) reads from them.
+"""Makes tests/data/artifact/format-N: tiny artifacts, and what the reference decoder (docs/reference/decode.py) reads from them.
 
     python3 scripts/oracles/golden_artifacts.py TQ NAME…   TQ: the program; NAME: of the cases below, all without one
 
@@ -19,7 +19,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "docs" / "reference"))
 import decode  # noqa: E402
 
-TARGET = ROOT / "tests" / "data" / "artifact" / f"format-{decode.FORMAT}"
+FORMAT_2 = {"llama-quip-tuned-2"}
+
+
+def folder_of(name):
+    return ROOT / "tests" / "data" / "artifact" / ("format-2" if name in FORMAT_2 else "format-1")
+
 
 BASE = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 2,
         "num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 20, "vocab_size": 261, "max_position_embeddings": 64,
@@ -46,6 +51,8 @@ CASES = {
                      ["--bits", "4", "--effort", "fast", "--method", "quip"]),
     "llama-awq-4": ({"num_hidden_layers": 1, "num_key_value_heads": 5, "attention_bias": True}, "F16",
                     ["--bits", "4", "--effort", "fast", "--method", "awq", "--group", "32"]),
+    "llama-quip-tuned-2": ({"num_hidden_layers": 1, "head_dim": 16, "intermediate_size": 96}, "BF16",
+                           ["--bits", "2", "--effort", "fast", "--method", "quip", "--calibrate", "on", "--tune", "on"]),
 }
 
 
@@ -169,32 +176,32 @@ def random_arrays(config, linears, rng):
 
 def make_random(name, seed):
     rng = np.random.Generator(np.random.PCG64(seed))
-    target = TARGET / name
+    target = folder_of(name) / name
     target.mkdir(parents=True, exist_ok=True)
-    settings = {"quant_method": "turboquant", "format": decode.FORMAT, "hadamard_block": decode.HADAMARD_BLOCK}
+    settings = {"quant_method": "turboquant", "format": 1, "hadamard_block": decode.HADAMARD_BLOCK}
     (target / "config.json").write_text(json.dumps({**RANDOM[name], "quantization_config": settings}, indent=2) + "\n")
     linears = decode.Config(str(target)).linears()
     write_safetensors(target / "model.safetensors", random_arrays(RANDOM[name], linears, rng))
     hashed = decode.xxh3(np.fromfile(target / "model.safetensors", np.uint8))
-    (target / "turboquant.json").write_text(json.dumps({"format": decode.FORMAT, "files": {"model.safetensors": hashed}}, indent=2) + "\n")
+    (target / "turboquant.json").write_text(json.dumps({"format": 1, "files": {"model.safetensors": hashed}}, indent=2) + "\n")
 
 
 def write_expected(name):
-    artifact = decode.Artifact(str(TARGET / name))
+    artifact = decode.Artifact(str(folder_of(name) / name))
     expected = {tensor: decode.summary(artifact.decode(tensor)) for tensor in artifact.names()}
     for tensor, golden in expected.items():
         if tensor.removesuffix("weight") + "vectors" in artifact.tensors:  # defined up to rounding: the largest value sets the tolerance
             golden["near"] = float(np.abs(artifact.decode(tensor)).max())
     lines = ",\n".join(f" {json.dumps(tensor)}: {json.dumps(value)}" for tensor, value in expected.items())
-    (TARGET / f"{name}.expected.json").write_text("{\n" + lines + "\n}\n")
-    print(f"{name}: {sum(entry.stat().st_size for entry in (TARGET / name).iterdir())} bytes")
+    (folder_of(name) / f"{name}.expected.json").write_text("{\n" + lines + "\n}\n")
+    print(f"{name}: {sum(entry.stat().st_size for entry in (folder_of(name) / name).iterdir())} bytes")
 
 
 def make(program, name, seed, folder):
     changes, dtype, arguments = CASES[name]
     config = {key: value for key, value in {**BASE, **changes}.items() if value is not None}
     write_model(folder / name, config, dtype, seed)
-    target = TARGET / name
+    target = folder_of(name) / name
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run([program, "quantize", str(folder / name), "-o", str(target), "--calibration-tokens", "2048", *arguments], check=True)

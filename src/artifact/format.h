@@ -8,7 +8,8 @@
 
 namespace tq {
 
-constexpr int kFormatVersion = 1;
+// The highest that is read. 2: E8P matrices may have row scales; written only where they do.
+constexpr int kFormatVersion = 2;
 constexpr std::string_view kQuantMethod = "turboquant";
 
 // Whether a config.json is that of an artifact of ours, of any version.

@@ -16,7 +16,7 @@ namespace {
 
 using safetensors::Archive;
 
-// The largest block of the input rotation, which format 1 fixes.
+// The largest block of the input rotation, which the format fixes.
 constexpr int64_t kHadamardBlock = 256;
 constexpr int kMinFileRate = 2;  // the codec knows 1 too; files have no such rows
 
@@ -129,8 +129,9 @@ Result<PackedTensor> e8p_tensor(const Archive& archive, const Linear& linear, co
     TQ_ASSIGN(PackedTensor::Part part, grid_part(archive, linear.name, name, where));
     tensor.parts.push_back(std::move(part));
   }
-  if (archive.find(linear.name + ".residual")) {
-    TQ_ASSIGN(PackedTensor::Part part, grid_part(archive, linear.name, "residual", where));
+  for (const char* name : {"residual", "row_scale"}) {
+    if (!archive.find(linear.name + "." + name)) continue;
+    TQ_ASSIGN(PackedTensor::Part part, grid_part(archive, linear.name, name, where));
     tensor.parts.push_back(std::move(part));
   }
   TQ_ASSIGN(PackedTensor::Part sign, grid_part(archive, linear.tap, "sign", where));

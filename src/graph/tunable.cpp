@@ -71,7 +71,7 @@ std::string TunableVector::name() const {
 Tunables::Tunables(const Model& model) {
   const auto on_norm = [&](const Norm& norm) { add(model, TunableKind::kNorm, norm.name, model.spec.norm_offset); };
   const auto on_linear = [&](const Linear& linear) {
-    if (model.find(linear.name + ".weight")->codec == CodecId::kGrid) add(model, TunableKind::kRowScale, linear.name, 0);
+    if (model.find(linear.name + ".weight")->part("row_scale")) add(model, TunableKind::kRowScale, linear.name, 0);
     if (linear.bias) add(model, TunableKind::kBias, linear.name, 0);
   };
   walk(model.spec, on_norm, on_linear);

@@ -1,4 +1,4 @@
-// What stays continuous once the matrices of a model are rounded: the row scales of the grid's linears, norms, biases. A walker of
+// What stays continuous once the matrices of a model are rounded: the row scales of linears that have some, norms, biases. A walker of
 // ModelSpec. Embedding and head are left alone.
 #pragma once
 
@@ -28,7 +28,7 @@ struct TunableVector {
 
 class Tunables {
  public:
-  // Of a model with rounded matrices; linears that are not on the grid have no row scales.
+  // Of a model with rounded matrices; those of the grid have row scales, E8P's if they are to be tuned.
   explicit Tunables(const Model& model);
 
   const std::vector<TunableVector>& vectors() const { return vectors_; }

@@ -30,8 +30,14 @@ Json calibration_names(const QuantizeOptions& options) {
   return names;
 }
 
+// The oldest whose readers get these arrays right.
+int format_of(const QuantizePlan& plan) {
+  const std::vector<const TensorPlan*> tensors = plan.tensors();
+  return std::any_of(tensors.begin(), tensors.end(), [](const TensorPlan* tensor) { return tensor->has_row_scale; }) ? 2 : 1;
+}
+
 Json quantization_config(const QuantizePlan& plan) {
-  return {{"quant_method", kQuantMethod}, {"format", kFormatVersion}, {"bits", plan.options.bits}, {"hadamard_block", 256}};
+  return {{"quant_method", kQuantMethod}, {"format", format_of(plan)}, {"bits", plan.options.bits}, {"hadamard_block", 256}};
 }
 
 std::string config_text(const Model& model, const QuantizePlan& plan) {
@@ -89,7 +95,7 @@ std::string record_text(const Model& model, const QuantizePlan& plan, const Reco
   Json windows = Json::object();
   for (size_t rate = 0; rate < plan.taps.size(); ++rate)
     if (!plan.taps[rate].empty()) windows[std::to_string(rate)] = plan.taps[rate].size();
-  Json record = {{"format", kFormatVersion},
+  Json record = {{"format", format_of(plan)},
                  {"program", kProgram},
                  {"source", source_name(model)},
                  {"bits", options.bits},
@@ -104,6 +110,7 @@ std::string record_text(const Model& model, const QuantizePlan& plan, const Reco
                  {"calibration_tokens", calibration_tokens(options)},
                  {"calibration_sequence", options.sequence},
                  {"gradients", uses_gradients(options)},
+                 {"allocate", uses_allocation(options)},
                  {"damping", damping_of(options)},
                  {"passes", options.passes},
                  {"seed", options.seed}};

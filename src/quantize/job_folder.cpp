@@ -20,19 +20,6 @@ std::string path_facts(const std::string& path) {
   return fmt::format("{} {} {} {}\n", path, status.st_size, status.st_mtim.tv_sec, status.st_mtim.tv_nsec);
 }
 
-// The source's files by size and time of change.
-std::string source_facts(const std::string& source) {
-  std::error_code error;
-  const std::string path = fs::absolute(source, error).string();
-  if (!fs::is_directory(path, error)) return path_facts(path);
-  std::vector<std::string> files;
-  for (const auto& entry : fs::directory_iterator(path, error)) files.push_back(entry.path().string());
-  std::sort(files.begin(), files.end());
-  std::string text;
-  for (const std::string& file : files) text += path_facts(file);
-  return text;
-}
-
 // What makes two runs the same job: the options, the plan's texts and the source.
 std::string job_identity(const Model& model, const QuantizePlan& plan) {
   std::string text;
@@ -65,6 +52,18 @@ Status make_directories(const std::string& path) {
 }
 
 }  // namespace
+
+std::string source_facts(const std::string& source) {
+  std::error_code error;
+  const std::string path = fs::absolute(source, error).string();
+  if (!fs::is_directory(path, error)) return path_facts(path);
+  std::vector<std::string> files;
+  for (const auto& entry : fs::directory_iterator(path, error)) files.push_back(entry.path().string());
+  std::sort(files.begin(), files.end());
+  std::string text;
+  for (const std::string& file : files) text += path_facts(file);
+  return text;
+}
 
 Result<JobFolder> JobFolder::open(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume,
                                   const std::string& maker) {

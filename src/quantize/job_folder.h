@@ -9,6 +9,9 @@
 
 namespace tq {
 
+// The files of a model, or the one file, by path, size and time of change.
+std::string source_facts(const std::string& source);
+
 class JobFolder {
  public:
   // Creates DIRECTORY.partial, or opens it with resume. maker: the program and processor that the steps' bytes may depend on, for people to

@@ -58,8 +58,8 @@ bool uses_allocation(const QuantizeOptions& options) {
   return options.method == Method::kTurboquant && options.rates.empty() && options.allocate.value_or(false);
 }
 
-bool uses_calibration(const QuantizeOptions& options) { return options.method == Method::kTurboquant && options.calibrate.value_or(false); }
-bool uses_tuning(const QuantizeOptions& options) { return options.method == Method::kTurboquant && options.tune.value_or(false); }
+bool uses_calibration(const QuantizeOptions& options) { return options.calibrate.value_or(false); }
+bool uses_tuning(const QuantizeOptions& options) { return options.tune.value_or(false); }
 
 int window_of(int rate, Effort effort) { return kWindows[static_cast<size_t>(effort)][rate]; }
 

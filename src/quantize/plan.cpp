@@ -19,6 +19,8 @@ namespace {
 
 using safetensors::TensorInfo;
 
+bool is_rotated(Method method) { return method == Method::kTurboquant || method == Method::kQuip; }
+
 Status check_options(const QuantizeOptions& options) {
   if (!(options.bits >= 2.0 && options.bits <= 8.0)) return bad_usage("--bits {}: give a number from 2 to 8", options.bits);
   for (const int bits : {options.embedding_bits, options.head_bits})
@@ -26,6 +28,11 @@ Status check_options(const QuantizeOptions& options) {
   if (options.method != Method::kTurboquant && options.bits != std::floor(options.bits))
     return bad_usage("--bits {}: --method {} takes whole bits", options.bits, method_name(options.method));
   if (options.method == Method::kQuip && options.bits > 4) return bad_usage("--bits {}: --method quip has 2, 3 and 4", options.bits);
+  if (options.method != Method::kTurboquant && options.allocate.value_or(false))
+    return bad_usage("--allocate on: --method {} has the same bits everywhere", method_name(options.method));
+  for (const auto& [flag, value] : {std::pair("--calibrate", options.calibrate), std::pair("--tune", options.tune)})
+    if (value.value_or(false) && !is_rotated(options.method))
+      return bad_usage("{} on: there is none for --method {}; turboquant and quip have it", flag, method_name(options.method));
   if (options.group != 0 && (options.group < 16 || options.group > 128 || 128 % options.group != 0))
     return bad_usage("--group {}: give 16, 32, 64, 128, or 0 for whole rows", options.group);
   if (options.sequence < 16) return bad_usage("calibration sequences of {} tokens are too short", options.sequence);
@@ -62,8 +69,6 @@ Status apply_rates(const QuantizeOptions& options, const std::vector<const Linea
 Linear embedding_linear(const ModelSpec& spec) {
   return Linear{.name = spec.embedding, .in = spec.hidden, .out = spec.vocabulary, .tap = spec.embedding, .role = Role::kHead};
 }
-
-bool is_rotated(Method method) { return method == Method::kTurboquant || method == Method::kQuip; }
 
 std::set<int> used_rates(const QuantizePlan& plan) {
   std::set<int> used;
@@ -127,6 +132,7 @@ TensorPlan tensor_plan(const Linear& linear, const Rates& rates, const QuantizeO
   TensorPlan plan{.linear = linear, .rates = rates, .method = options.method};
   plan.group = scalar::group_columns(linear.in, options.group);
   plan.has_order = options.method == Method::kGptq && uses_act_order(options);
+  plan.has_row_scale = options.method == Method::kQuip && (uses_calibration(options) || uses_tuning(options));
   return plan;
 }
 
@@ -171,6 +177,7 @@ std::vector<TensorInfo> e8p_arrays(const TensorPlan& tensor) {
   std::vector<TensorInfo> out = {{linear.name + ".vectors", DType::kU16, {vectors}},
                                  {linear.name + ".stage", DType::kF32, {2 * experts}},
                                  {linear.name + ".row_sign", DType::kU8, {experts * ((linear.out + 7) / 8)}}};
+  if (tensor.has_row_scale) out.push_back({linear.name + ".row_scale", DType::kF16, {experts * linear.out}});
   if (tensor.bits() > 2) out.push_back({linear.name + ".residual", tensor.bits() == 3 ? DType::kU8 : DType::kU16, {vectors}});
   return out;
 }

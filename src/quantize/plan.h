@@ -15,8 +15,9 @@ struct TensorPlan {
   Linear linear;
   Rates rates;  // of the grid; other methods have the same one everywhere
   Method method = Method::kTurboquant;
-  int64_t group = 0;       // of scalar codes: columns that share a scale, divides linear.in
-  bool has_order = false;  // scalar codes in an order of columns of their own
+  int64_t group = 0;           // of scalar codes: columns that share a scale, divides linear.in
+  bool has_order = false;      // scalar codes in an order of columns of their own
+  bool has_row_scale = false;  // E8P whose output signs become real numbers, which calibration and tuning move
 
   int bits() const { return rates.at(0); }
 };

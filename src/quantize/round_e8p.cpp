@@ -1,7 +1,9 @@
 #include "quantize/round_e8p.h"
 
 #include <cmath>
+#include <span>
 
+#include "base/float16.h"
 #include "codec/e8p/e8p_rounder.h"
 
 namespace tq {
@@ -22,6 +24,12 @@ float root_mean_square(const Buffer<float>& values) {
   return static_cast<float>(std::sqrt(sum / static_cast<double>(values.size())));
 }
 
+RoundedPart ones(int64_t rows) {
+  const std::vector<uint16_t> halves(static_cast<size_t>(rows), float_to_f16(1.0f));
+  const auto bytes = std::as_bytes(std::span<const uint16_t>(halves));
+  return {"row_scale", DType::kF16, {bytes.begin(), bytes.end()}};
+}
+
 }  // namespace
 
 Objective e8p_objective(Buffer<float> hessian, int64_t columns, const uint8_t* sign, double damping) {
@@ -40,6 +48,7 @@ Rounded round_to_e8p(const E8pRequest& request) {
   Rounded out;
   out.loss = round_columns(matrix, rounder, {.objective = request.objective});
   out.parts = rounder.finish();
+  if (request.has_row_scale) out.parts.push_back(ones(request.rows));
   return out;
 }
 

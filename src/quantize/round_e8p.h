@@ -15,6 +15,7 @@ struct E8pRequest {
   int bits = 2;
   const uint8_t* sign = nullptr;  // of the tap point
   std::vector<uint8_t> row_sign;  // of the output
+  bool has_row_scale = false;     // ones, to be tuned
   const Objective* objective = nullptr;
 };
 Rounded round_to_e8p(const E8pRequest& request);

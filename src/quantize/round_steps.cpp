@@ -339,6 +339,7 @@ class StepRounder {
                          .bits = tensor.bits(),
                          .sign = input.sign->data(),
                          .row_sign = sign_of(name, tensor.linear.out, plan_.options.seed),
+                         .has_row_scale = tensor.has_row_scale,
                          .objective = &input.objective});
   }
 

@@ -1,5 +1,8 @@
 #include "quantize/rounded_layer.h"
 
+#include "artifact/format.h"
+#include "codec/e8p/e8p.h"
+
 namespace tq {
 namespace {
 
@@ -13,22 +16,43 @@ Result<TensorView> find(const StepArrays& arrays, const std::string& name) {
   return found->second;
 }
 
+// The arrays of a tensor that its plan has and a step's file names after it.
+std::vector<const char*> own_parts(const TensorPlan& plan) {
+  if (plan.method == Method::kTurboquant) return {"bits", "row_scale", "rates"};
+  TQ_CHECK(plan.method == Method::kQuip);
+  std::vector<const char*> parts = {"vectors", "stage", "row_sign"};
+  if (plan.bits() > 2) parts.push_back("residual");
+  if (plan.has_row_scale) parts.push_back("row_scale");
+  return parts;
+}
+
+void add_taps(const grid::TapsByRate& taps, PackedTensor& tensor) {
+  for (size_t rate = 0; rate < taps.size(); ++rate)
+    if (!taps[rate].empty())
+      tensor.parts.push_back({taps_name(static_cast<int>(rate), static_cast<int>(taps[rate].size())),
+                              view_of(DType::kF32, taps[rate].data(), taps[rate].size() * sizeof(float))});
+}
+
+void add_e8p_tables(PackedTensor& tensor) {
+  static const e8p::Table absolute = e8p::absolute_table(), residual = e8p::residual_table();
+  tensor.parts.push_back({"e8p.absolute", view_of(DType::kF32, absolute.data(), absolute.size() * sizeof(float))});
+  tensor.parts.push_back({"e8p.residual", view_of(DType::kF32, residual.data(), residual.size() * sizeof(float))});
+}
+
 Result<PackedTensor> packed(const TensorPlan& plan, const grid::TapsByRate& taps, const StepArrays& arrays) {
   const Linear& linear = plan.linear;
   PackedTensor tensor;
-  tensor.codec = CodecId::kGrid;
+  tensor.codec = plan.method == Method::kQuip ? CodecId::kE8p : CodecId::kGrid;
   tensor.shape = {linear.out, linear.in};
   if (linear.experts > 0) tensor.shape = {linear.experts, linear.out, linear.in};
-  for (const char* part : {"bits", "row_scale", "rates"}) {
+  for (const char* part : own_parts(plan)) {
     TQ_ASSIGN(const TensorView view, find(arrays, linear.name + "." + part));
     tensor.parts.push_back({part, view});
   }
   TQ_ASSIGN(const TensorView sign, find(arrays, linear.tap + ".sign"));
   tensor.parts.push_back({"sign", sign});
-  for (size_t rate = 0; rate < taps.size(); ++rate)
-    if (!taps[rate].empty())
-      tensor.parts.push_back({grid::taps_name(static_cast<int>(rate), static_cast<int>(taps[rate].size())),
-                              view_of(DType::kF32, taps[rate].data(), taps[rate].size() * sizeof(float))});
+  if (plan.method == Method::kQuip) add_e8p_tables(tensor);
+  else add_taps(taps, tensor);
   return tensor;
 }
 
@@ -64,7 +88,7 @@ Result<Model> with_rounded(const Model& model, const std::vector<TensorPlan>& te
   for (const TensorPlan& tensor : tensors) {
     TQ_ASSIGN(PackedTensor rounded, packed(tensor, taps, arrays));
     rounded.owner = owner;
-    TQ_TRY(codec_of(CodecId::kGrid).validate(rounded, tensor.linear.name));
+    TQ_TRY(codec_of(rounded.codec).validate(rounded, tensor.linear.name));
     out.tensors.at(tensor.linear.name + ".weight") = std::move(rounded);
   }
   return out;

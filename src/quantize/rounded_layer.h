@@ -15,8 +15,8 @@ using StepArrays = std::map<std::string, TensorView>;
 StepArrays arrays_of(const std::vector<TensorPlan>& tensors, const RoundedStep& rounded);
 StepArrays arrays_of(const safetensors::Archive& step);
 
-// The model with the linears `tensors` as the arrays have them, in the grid's code, and with the plain vectors that are among the arrays.
-// owner keeps the arrays; the taps must outlive the result. Errors: kBadInput for an array that is missing or has another size.
+// The model with the linears `tensors` as the arrays have them, in the code of their methods, and with the plain vectors that are among the
+// arrays. owner keeps the arrays; the taps must outlive the result. Errors: kBadInput for an array that is missing or has another size.
 Result<Model> with_rounded(const Model& model, const std::vector<TensorPlan>& tensors, const grid::TapsByRate& taps,
                            const StepArrays& arrays, std::shared_ptr<const void> owner);
 

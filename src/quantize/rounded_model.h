@@ -5,8 +5,8 @@
 
 namespace tq {
 
-// The source with every planned tensor in its rounded form, and with the plain tensors that the steps changed. Method turboquant alone.
-// Errors: kBadInput when an array is missing.
+// The source with every planned tensor in its rounded form, and with the plain tensors that the steps changed. Methods turboquant and quip.
+// Errors: those of with_rounded.
 using StepArchives = std::vector<std::shared_ptr<const safetensors::Archive>>;
 Result<Model> rounded_model(const Model& source, const QuantizePlan& plan, const StepArchives& archives);
 

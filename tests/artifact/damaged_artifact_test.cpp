@@ -171,7 +171,7 @@ TEST_F(DamagedArtifact, WithAConfigurationOfAnotherModel) {
 }
 
 TEST_F(DamagedArtifact, OfAnUnknownFormat) {
-  for (const Json& version : {Json(2), Json(0), Json(-1), Json("1"), Json(1.5), Json(nullptr), Json(uint64_t{1} << 63)}) {
+  for (const Json& version : {Json(3), Json(0), Json(-1), Json("1"), Json(1.5), Json(nullptr), Json(uint64_t{1} << 63)}) {
     artifact.config["quantization_config"]["format"] = version;
     expect_refused({"config.json", "format"});
   }

@@ -18,17 +18,19 @@ uint32_t crc32(std::span<const std::byte> bytes) {
   return ~crc;
 }
 
+// "format-1/NAME", of all formats.
 std::vector<std::string> goldens() {
   std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(golden_folder()))
-    if (entry.is_directory()) names.push_back(entry.path().filename().string());
+  for (const char* format : {"format-1", "format-2"})
+    for (const auto& entry : std::filesystem::directory_iterator(std::string(TQ_TEST_DATA "/artifact/") + format))
+      if (entry.is_directory()) names.push_back(format + ("/" + entry.path().filename().string()));
   std::sort(names.begin(), names.end());
   return names;
 }
 
 class Golden : public ::testing::TestWithParam<std::string> {
  protected:
-  std::string folder() const { return golden_folder() + "/" + GetParam(); }
+  std::string folder() const { return TQ_TEST_DATA "/artifact/" + GetParam(); }
 };
 
 TEST_P(Golden, DecodesAsTheReferenceDoes) {
@@ -67,7 +69,7 @@ TEST_P(Golden, GivesSingleRowsAsItGivesAll) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Format1, Golden, ::testing::ValuesIn(goldens()), [](const auto& instance) {
+INSTANTIATE_TEST_SUITE_P(Formats, Golden, ::testing::ValuesIn(goldens()), [](const auto& instance) {
   std::string name = instance.param;
   std::replace_if(
       name.begin(), name.end(), [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <set>
 
+#include "base/float16.h"
 #include "base/rng.h"
 #include "codec/e8p/e8p_rounder.h"
 
@@ -128,6 +129,16 @@ TEST(E8p, DecodesWhatTheRounderStored) {
       std::erase_if(damaged.parts, [&](const PackedTensor::Part& part) { return part.name == name; });
       EXPECT_THAT(codec_of(CodecId::kE8p).validate(damaged, "w").error().message, testing::HasSubstr(name));
     }
+    std::vector<uint16_t> scales;
+    for (int64_t r = 0; r < kRows; ++r) scales.push_back(float_to_f16(0.5f + 0.125f * static_cast<float>(r)));
+    PackedTensor scaled = tensor;
+    scaled.parts.push_back({"row_scale", {DType::kF16, {kRows}, reinterpret_cast<const std::byte*>(scales.data())}});
+    ASSERT_TRUE(codec_of(CodecId::kE8p).validate(scaled, "w"));
+    const Buffer<float> moved = tq::decode(scaled);
+    for (size_t i = 0; i < expected.size(); ++i) ASSERT_NEAR(moved[i], f16_to_float(scales[i / kColumns]) * decoded[i], 1e-5f) << bits;
+    scales[3] = 0x7c00;  // infinity
+    EXPECT_THAT(codec_of(CodecId::kE8p).validate(scaled, "w").error().message, testing::HasSubstr("row_scale"));
+
     PackedTensor cut = tensor;
     --cut.parts[0].view.shape[0];
     EXPECT_FALSE(codec_of(CodecId::kE8p).validate(cut, "w").has_value());

@@ -81,6 +81,28 @@ inline Fixture load_fixture(const std::string& name) {
   return out;
 }
 
+// The same with so many rows of gate and up, and columns of down, as E8P needs a multiple of 8.
+inline Fixture narrowed(Fixture fixture, int64_t width) {
+  for (Weight& weight : fixture.weights) {
+    const bool is_down = weight.name.ends_with("down_proj.weight");
+    if (!is_down && weight.name.find(".mlp.gate_proj.") == std::string::npos && weight.name.find(".mlp.up_proj.") == std::string::npos)
+      continue;
+    Shape& shape = weight.shape;
+    const int64_t stored = shape.size() > 1 ? shape[1] : 1;
+    const int64_t rows = is_down ? shape[0] : width, columns = is_down ? width : stored;
+    std::vector<float> values;
+    for (int64_t r = 0; r < rows; ++r) {
+      const auto row = weight.values.begin() + r * stored;
+      values.insert(values.end(), row, row + columns);
+    }
+    weight.values = std::move(values);
+    shape[0] = rows;
+    if (shape.size() > 1) shape[1] = columns;
+  }
+  fixture.json["config"]["intermediate_size"] = width;
+  return fixture;
+}
+
 // A fresh directory, removed at the end.
 class TemporaryDirectory {
  public:

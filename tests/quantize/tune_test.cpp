@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include "codec/e8p/e8p.h"
 #include "codec/grid/taps.h"
 #include "codec/grid_matrix.h"
 #include "convert/family_fixture.h"
@@ -28,14 +29,42 @@ PackedTensor random_grid(const Linear& linear, uint64_t seed) {
   return tensor;
 }
 
+// A linear of random E8P vectors at 2 bits with row scales near 1.
+PackedTensor random_e8p(const Linear& linear, uint64_t seed) {
+  struct Stored {
+    std::vector<uint16_t> vectors, scales;
+    std::vector<uint8_t> row_sign, sign;
+    std::vector<float> stage;
+    e8p::Table absolute = e8p::absolute_table();
+  };
+  const auto stored = std::make_shared<Stored>();
+  Rng rng(seed);
+  for (int64_t i = 0; i < linear.out * linear.in / e8p::kWidth; ++i) stored->vectors.push_back(static_cast<uint16_t>(rng.bits()));
+  for (int64_t r = 0; r < linear.out; ++r) stored->scales.push_back(float_to_f16(static_cast<float>(0.8 + 0.4 * rng.uniform())));
+  for (int64_t i = 0; i < (linear.out + 7) / 8; ++i) stored->row_sign.push_back(static_cast<uint8_t>(rng.bits()));
+  for (int64_t i = 0; i < (linear.in + 7) / 8; ++i) stored->sign.push_back(static_cast<uint8_t>(rng.bits()));
+  stored->stage = {1.0f / std::sqrt(static_cast<float>(linear.in)), 0.0f};
+  PackedTensor tensor{.codec = CodecId::kE8p, .shape = {linear.out, linear.in}};
+  const auto add = [&](const char* name, DType dtype, const auto& values) {
+    tensor.parts.push_back({name, {dtype, {static_cast<int64_t>(values.size())}, reinterpret_cast<const std::byte*>(values.data())}});
+  };
+  add("vectors", DType::kU16, stored->vectors), add("row_scale", DType::kF16, stored->scales),
+      add("row_sign", DType::kU8, stored->row_sign);
+  add("sign", DType::kU8, stored->sign), add("stage", DType::kF32, stored->stage), add("e8p.absolute", DType::kF32, stored->absolute);
+  tensor.owner = stored;
+  TQ_CHECK(codec_of(CodecId::kE8p).validate(tensor, linear.name).has_value());
+  return tensor;
+}
+
 // A tiny model whose linears are on the grid, and random sequences of two domains.
 struct TinyModel {
-  explicit TinyModel(const std::string& name) : fixture(load_fixture(name)) {
+  explicit TinyModel(const std::string& name, PackedTensor (*random_linear)(const Linear&, uint64_t) = random_grid)
+      : fixture(random_linear == random_grid ? load_fixture(name) : narrowed(load_fixture(name), 168)) {
     write_hf(fixture.weights, fixture.json["config"], DType::kF32, 1 << 30, directory / "model");
     rounded = *load_model(directory / "model");
     uint64_t seed = 1;
     for (const Linear* linear : linears(rounded.spec))
-      if (linear->role != Role::kRouter) rounded.tensors.at(linear->name + ".weight") = random_grid(*linear, ++seed);
+      if (linear->role != Role::kRouter) rounded.tensors.at(linear->name + ".weight") = random_linear(*linear, ++seed);
     if (name == "gemma3") flatten();
     Rng rng(7);
     const auto sequence = [&] {
@@ -116,8 +145,12 @@ TEST(Tuning, BringsDisturbedScalesNormsAndBiasesBack) {
   }
 }
 
-TEST(Tuning, FindsTheRowScalesThatWereDisturbed) {
-  const TinyModel tiny("llama2");
+class TuningOf : public testing::TestWithParam<PackedTensor (*)(const Linear&, uint64_t)> {};
+INSTANTIATE_TEST_SUITE_P(All, TuningOf, testing::Values(random_grid, random_e8p),
+                         [](const auto& instance) { return std::string(instance.index == 0 ? "grid" : "e8p"); });
+
+TEST_P(TuningOf, FindsTheRowScalesThatWereDisturbed) {
+  const TinyModel tiny("llama2", GetParam());
   const Tunables tunables(tiny.rounded);
   const TunableVector& vector = *tunables.find(TunableKind::kRowScale, "model.layers.1.mlp.down_proj");
   std::vector<float> wanted(static_cast<size_t>(tunables.count()));

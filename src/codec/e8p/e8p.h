@@ -66,10 +66,11 @@ class Transform {
 //   "residual"  U8 or U16 [R C / 8], 3 and 4 bits: entries of "e8p.residual", or codes like those of "vectors"
 //   "stage"     F32 [2]           w' = stage[0] * (vector + stage[1] * residual)
 //   "row_sign"  U8 [ceil(R / 8)]  of the output's transform
+//   "row_scale" F16 [R]           what its signs have been tuned to, relative to them; missing: ones
 //   "sign"      U8 [ceil(C / 8)]  of the input's, shared by the linears of a tap point
 //   "e8p.absolute", "e8p.residual" F32 [2048]   the tables, shared by the file
-// W = diag(row_sign) H_R^T W' H_C diag(sign). A stack of experts has the parts of one after another, "row_sign" padded to bytes for each.
-// Rows cannot be decoded alone: decode_rows decodes the whole matrix each time.
+// W = diag(row_scale row_sign) H_R^T W' H_C diag(sign). A stack of experts has the parts of one after another, "row_sign" padded to bytes
+// for each. Rows cannot be decoded alone: decode_rows decodes the whole matrix each time.
 struct Matrix {
   int64_t rows = 0, columns = 0;
   const uint16_t* vectors = nullptr;
@@ -77,6 +78,7 @@ struct Matrix {
   int64_t first_vector = 0;  // in the residual's array
   const float* stage = nullptr;
   const uint8_t* row_sign = nullptr;
+  const uint16_t* row_scale = nullptr;  // halves; null: ones
   const uint8_t* sign = nullptr;
   const float* absolute = nullptr;
   const float* residual_entries = nullptr;

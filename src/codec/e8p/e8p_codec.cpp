@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "base/float16.h"
 #include "codec/e8p/e8p.h"
 
 namespace tq {
@@ -17,6 +18,7 @@ Matrix open(const PackedTensor& tensor, int64_t expert) {
   m.residual = tensor.part("residual");
   m.stage = tensor.part("stage")->as<float>() + 2 * expert;
   m.row_sign = tensor.part("row_sign")->as<uint8_t>() + expert * ((m.rows + 7) / 8);
+  if (const TensorView* scales = tensor.part("row_scale")) m.row_scale = scales->as<uint16_t>() + expert * m.rows;
   m.sign = tensor.part("sign")->as<uint8_t>();
   m.absolute = tensor.part("e8p.absolute")->as<float>();
   if (const TensorView* table = tensor.part("e8p.residual")) m.residual_entries = table->as<float>();
@@ -72,6 +74,7 @@ class E8pCodec final : public Codec {
     const int64_t vectors = experts * rows * (columns / e8p::kWidth), table = e8p::kEntries * e8p::kWidth;
     TQ_TRY(find_part(tensor, where, "vectors", DType::kU16, vectors));
     TQ_TRY(find_part(tensor, where, "row_sign", DType::kU8, experts * ((rows + 7) / 8)));
+    if (tensor.part("row_scale")) TQ_TRY(check_scales(tensor, where, experts * rows));
     TQ_TRY(find_part(tensor, where, "sign", DType::kU8, (columns + 7) / 8));
     TQ_ASSIGN(const TensorView* stage, find_part(tensor, where, "stage", DType::kF32, 2 * experts));
     TQ_TRY(check_finite(*stage, where, "stage"));
@@ -94,6 +97,13 @@ class E8pCodec final : public Codec {
   }
 
  private:
+  static Status check_scales(const PackedTensor& tensor, const std::string& where, int64_t count) {
+    TQ_ASSIGN(const TensorView* scales, find_part(tensor, where, "row_scale", DType::kF16, count));
+    const uint16_t* values = scales->as<uint16_t>();
+    if (std::all_of(values, values + count, [](uint16_t half) { return std::isfinite(f16_to_float(half)); })) return {};
+    return bad_input("{}: row_scale holds a value that is not finite; the file is damaged", where);
+  }
+
   static Status check_table(const PackedTensor& tensor, const std::string& where, std::string_view name, int64_t count) {
     TQ_ASSIGN(const TensorView* table, find_part(tensor, where, name, DType::kF32, count));
     TQ_TRY(check_finite(*table, where, name));
@@ -112,6 +122,8 @@ class E8pCodec final : public Codec {
     for (int64_t k = 0; k < m.columns; ++k) {
       for (int64_t r = 0; r < m.rows; ++r) column[static_cast<size_t>(r)] = out[static_cast<size_t>(r * m.columns + k)];
       of_column.undo(column.data(), m.row_sign);
+      if (m.row_scale)
+        for (int64_t r = 0; r < m.rows; ++r) column[static_cast<size_t>(r)] *= f16_to_float(m.row_scale[r]);
       for (int64_t r = 0; r < m.rows; ++r) out[static_cast<size_t>(r * m.columns + k)] = column[static_cast<size_t>(r)];
     }
     return out;
