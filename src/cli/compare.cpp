@@ -1,16 +1,23 @@
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 
 #include <CLI/CLI.hpp>
 
+#include "base/hash.h"
+#include "base/mapped_file.h"
 #include "base/output_file.h"
 #include "cli/artifact_page.h"
 #include "cli/build_id.h"
 #include "cli/command.h"
+#include "cli/comparison_tables.h"
 #include "cli/measure.h"
+#include "cli/variants.h"
 #include "convert/import.h"
 #include "eval/summary.h"
+#include "quantize/estimate.h"
 #include "quantize/job.h"
+#include "quantize/job_folder.h"
 #include "quantize/stage_budgets.h"
 
 namespace tq::cli {
@@ -20,19 +27,29 @@ namespace fs = std::filesystem;
 
 struct Flags {
   std::string model, output, bits = "2,3,4", methods = "all", effort = "normal", embedding = "original", head = "original";
+  std::string allocate, calibrate, tune;
   std::vector<std::string> calibration;
-  int64_t calibration_tokens = 0;
+  int64_t calibration_tokens = 0, calibrate_steps = 0, tune_steps = 0;
+  uint64_t quantize_seed = 0;
   MeasureFlags measure;
-  bool json = false;
+  bool json = false, dry_run = false;
   ComputeFlags compute;
 };
 
-constexpr const char* kAllMethods[] = {"turboquant", "rtn", "gptq", "awq", "quip"};
-
 // An artifact of the comparison: made if it is not there.
 struct Candidate {
-  std::string method, bits_text, directory;
+  Variant variant;
   QuantizeOptions options;
+  std::string name, directory, label;
+  bool is_there = false;
+
+  std::string title() const { return fmt::format("{}, {:g} bits", label, options.bits); }
+};
+
+// A method and rate that is not compared.
+struct LeftOut {
+  std::string method, why;
+  double bits = 0;
 };
 
 Result<std::vector<double>> bits_of(const std::string& list) {
@@ -56,19 +73,8 @@ Result<int> table_bits(const std::string& text, const char* flag) {
   return bad_usage("{} {}: give 2 to 8, or 'original'", flag, text);
 }
 
-Result<std::vector<std::string>> methods_of(const std::string& list) {
-  std::vector<std::string> out;
-  if (list == "all") return std::vector<std::string>(std::begin(kAllMethods), std::end(kAllMethods));
-  for (size_t at = 0; at <= list.size();) {
-    const size_t end = std::min(list.find(',', at), list.size());
-    out.push_back(list.substr(at, end - at));
-    if (!method_from_name(out.back())) return bad_usage("--methods {}: give all, or some of turboquant, gptq, awq, quip, rtn", list);
-    at = end + 1;
-  }
-  return out;
-}
-
-Result<std::vector<Candidate>> candidates_of(const Flags& flags) {
+// What all methods have alike.
+Result<QuantizeOptions> common_options(const Flags& flags) {
   QuantizeOptions options;
   const std::optional<Effort> effort = effort_from_name(flags.effort);
   if (!effort) return bad_usage("--effort {}: give fast, normal or best", flags.effort);
@@ -76,124 +82,260 @@ Result<std::vector<Candidate>> candidates_of(const Flags& flags) {
   options.report = true;
   options.calibration = flags.calibration;
   options.calibration_tokens = flags.calibration_tokens;
+  options.calibration_tokens = calibration_tokens(options);  // none may choose its own
+  options.seed = flags.quantize_seed;
+  options.calibrate_steps = flags.calibrate_steps, options.tune_steps = flags.tune_steps;
   TQ_ASSIGN(options.embedding_bits, table_bits(flags.embedding, "--embedding"));
   TQ_ASSIGN(options.head_bits, table_bits(flags.head, "--head"));
+  return options;
+}
+
+QuantizeOptions options_of(QuantizeOptions options, const Variant& variant, const Flags& flags, bool is_device) {
+  options.method = variant.method;
+  if (!variant.has_groups) options.group = 0;
+  if (variant.method == Method::kTurboquant)
+    for (const auto& [flag, stage] :
+         {std::pair(&flags.allocate, &options.allocate), {&flags.calibrate, &options.calibrate}, {&flags.tune, &options.tune}})
+      if (!flag->empty()) *stage = *flag == "on";
+  if (variant.is_tuned) options.calibrate = options.tune = true;
+  return with_usual_stages(options, is_device);
+}
+
+Result<std::vector<Candidate>> candidates_of(const Flags& flags, bool is_device) {
+  TQ_ASSIGN(const QuantizeOptions common, common_options(flags));
   TQ_ASSIGN(const std::vector<double> rates, bits_of(flags.bits));
-  TQ_ASSIGN(const std::vector<std::string> methods, methods_of(flags.methods));
+  TQ_ASSIGN(const std::vector<Variant> chosen, variants_of(flags.methods));
   std::vector<Candidate> out;
-  for (const std::string& method : methods) {
-    options.method = *method_from_name(method);
+  for (const Variant& variant : chosen)
     for (const double bits : rates) {
+      QuantizeOptions options = common;
       options.bits = bits;
-      std::string name = fmt::format("{}-{}bit-{}", method, bits, flags.effort);
+      options = options_of(options, variant, flags, is_device);
+      std::string name = fmt::format("{}-{}bit-{}", variant.name, bits, flags.effort);
       if (options.head_bits > 0) name += "-head" + flags.head;
       if (options.embedding_bits > 0) name += "-embedding" + flags.embedding;
-      out.push_back({method, fmt::format("{}", bits), flags.output + "/" + name, options});
+      out.push_back({variant, options, name, flags.output + "/" + name, std::string(variant.label), false});
     }
-  }
   return out;
 }
 
-// Makes the artifacts that are not there; an interrupted one is continued. Candidates that a method cannot make, a rate that it does not
-// have or a shape that it cannot take, are named and left out.
-Status make_missing(const Model& model, std::vector<Candidate>& candidates, Session& session) {
-  const Context context = session.context();
-  std::vector<Candidate> there;
-  const bool is_device = !session.training_backend().is_host();
-  for (Candidate& candidate : candidates) {
-    std::error_code ignored;
-    if (!fs::exists(candidate.directory, ignored)) {
-      const QuantizeOptions options = with_usual_stages(candidate.options, is_device);
-      const auto plan = make_plan(model, with_stage_budgets(model.spec, options, is_device));
+// Seconds that the artifact took to make, over interruptions; 0: not known.
+std::string seconds_path(const Flags& flags, const Candidate& candidate) {
+  return flags.output + "/results/" + candidate.name + "/quantizing.json";
+}
+
+double known_seconds(const Flags& flags, const Candidate& candidate) {
+  const auto json = read_json_file(seconds_path(flags, candidate));
+  if (!json || !json->is_object()) return 0;
+  const auto found = json->find("seconds");
+  return found != json->end() && found->is_number() ? found->get<double>() : 0;
+}
+
+Status add_seconds(const Flags& flags, const Candidate& candidate, double seconds) {
+  const std::string path = seconds_path(flags, candidate);
+  std::error_code error;
+  fs::create_directories(fs::path(path).parent_path(), error);
+  if (error) return fail(ErrorCode::kFailed, "{}: cannot be created: {}", path, error.message());
+  return write_file(path, Json{{"seconds", known_seconds(flags, candidate) + seconds}}.dump() + "\n");
+}
+
+class Comparison {
+ public:
+  Comparison(const Flags& flags, const Measurements& wanted, std::vector<Candidate> candidates, Session& session)
+      : flags_(flags),
+        wanted_(wanted),
+        candidates_(std::move(candidates)),
+        session_(session),
+        is_device_(!session.training_backend().is_host()) {}
+
+  Status run() {
+    TQ_ASSIGN(original_, open(flags_.model));
+    TQ_TRY(check_texts(wanted_, *original_->model.tokenizer));
+    TQ_TRY(sort_out());
+    if (flags_.dry_run) return print_plan();
+    std::error_code error;
+    fs::create_directories(flags_.output, error);
+    if (error) return fail(ErrorCode::kFailed, "{}: cannot be created: {}", flags_.output, error.message());
+    for (const Candidate& candidate : candidates_)
+      if (!candidate.is_there) TQ_TRY(make(candidate));
+    TQ_TRY(measure_all());
+    return write();
+  }
+
+ private:
+  Result<QuantizePlan> plan_of(const Candidate& candidate) const {
+    return make_plan(original_->model, with_stage_budgets(original_->model.spec, candidate.options, is_device_));
+  }
+
+  // Candidates that a method cannot make, a rate that it does not have or a shape that it cannot take, are named and left out. What is
+  // there already must be what would be made.
+  Status sort_out() {
+    std::vector<Candidate> possible;
+    for (Candidate& candidate : candidates_) {
+      const auto plan = plan_of(candidate);
       if (!plan && plan.error().code != ErrorCode::kUsage && plan.error().code != ErrorCode::kBadInput) return Unexpected(plan.error());
       if (!plan) {
-        context.listener.warn(fmt::format("{} at {} bits is left out: {}", candidate.method, candidate.bits_text, plan.error().message));
+        left_out_.push_back({std::string(candidate.variant.name), plan.error().message, candidate.options.bits});
+        session_.context().listener.warn(fmt::format("left out: {}: {}", candidate.title(), plan.error().message));
         continue;
       }
-      context.listener.note("quantizing " + candidate.directory);
-      const auto made = quantize(model, *plan, candidate.directory, true,
-                                 {.main = session.backend(), .training = session.training_backend(), .build = "tq " + build_id()}, context,
-                                 artifact_page(model, plan->options.bits));
-      if (!made) return Unexpected(made.error());
+      candidate.label = label_of(candidate.variant, *plan);
+      std::error_code ignored;
+      candidate.is_there = fs::exists(candidate.directory, ignored);
+      if (candidate.is_there) {
+        TQ_ASSIGN(const Json record, read_json_file(candidate.directory + "/turboquant.json"));
+        if (const std::string other = other_options(record, original_->model, *plan); !other.empty())
+          return bad_usage("{}: made with other options ({}); remove it, or give another -o", candidate.directory, other);
+      }
+      possible.push_back(std::move(candidate));
     }
-    there.push_back(std::move(candidate));
+    candidates_ = std::move(possible);
+    return candidates_.empty() ? bad_usage("none of the methods can make these rates") : Status();
   }
-  if (there.empty()) return bad_usage("none of the methods can make these rates");
-  candidates = std::move(there);
-  return {};
-}
 
-Json comparison_json(const Flags& flags, const Measurements& wanted, const std::vector<Candidate>& candidates,
-                     const report::Report& report) {
-  Json out = {{"original", flags.model},
-              {"original_bits_linears", report.original->bits_linears},
-              {"protocol", protocol_name(wanted.options.protocol)},
-              {"effort", flags.effort},
-              {"head", flags.head},
-              {"embedding", flags.embedding},
-              {"artifacts", Json::array()}};
-  for (size_t i = 0; i < candidates.size(); ++i) {
-    const report::Subject& subject = report.subjects[i];
-    Json entry = {{"model", candidates[i].directory},
-                  {"method", candidates[i].method},
-                  {"bits", candidates[i].options.bits},
+  Status print_plan() const {
+    const Context context = session_.context();
+    double seconds = 0;
+    uint64_t bytes = 0;
+    fmt::print("{} -> {}: {} tokens of calibration, effort {}\n\n{:<24} {:>5} {:>8} {:>10} {:>8}\n", describe(original_->model),
+               flags_.output, candidates_[0].options.calibration_tokens, flags_.effort, "method", "bits", "stored", "bytes", "seconds");
+    for (const Candidate& candidate : candidates_) {
+      TQ_ASSIGN(const QuantizePlan plan, plan_of(candidate));
+      const uint64_t size = planned_bytes(original_->model, plan);
+      const double time =
+          (is_device_ ? card_time(original_->model, plan) : estimate_time(original_->model, plan, session_.backend(), context)).all();
+      fmt::print("{:<24} {:>5g} {:>8.4f} {:>10} {:>8}\n", candidate.label, candidate.options.bits, mean_bits(plan).stored,
+                 bytes_text(static_cast<double>(size)), candidate.is_there ? "there" : fmt::format("{:.0f}", time));
+      if (!candidate.is_there) bytes += size, seconds += time;
+    }
+    fmt::print("\nto be made: {} in about {:.0f} s{}\n", bytes_text(static_cast<double>(bytes)), seconds,
+               is_device_ ? ", by what a card like an H200 took" : "");
+    for (const LeftOut& each : left_out_) fmt::print("left out: {}, {:g} bits: {}\n", each.method, each.bits, each.why);
+    return {};
+  }
+
+  // An interrupted one is continued.
+  Status make(const Candidate& candidate) {
+    TQ_ASSIGN(const QuantizePlan plan, plan_of(candidate));
+    std::error_code ignored;
+    if (!fs::exists(candidate.directory + ".partial", ignored)) fs::remove(seconds_path(flags_, candidate), ignored);
+    session_.context().listener.note("quantizing " + candidate.directory);
+    const auto start = std::chrono::steady_clock::now();
+    const auto made = quantize(original_->model, plan, candidate.directory, true,
+                               {.main = session_.backend(), .training = session_.training_backend(), .build = "tq " + build_id()},
+                               session_.context(), artifact_page(original_->model, plan.options.bits));
+    TQ_TRY(add_seconds(flags_, candidate, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()));
+    return made ? Status() : Unexpected(made.error());
+  }
+
+  Status measure_all() {
+    report_.title = "Methods on " + fs::path(flags_.model).filename().string();
+    report_.original = report::gather_facts(original_->model);
+    if (!wanted_.texts.empty()) report_.protocol = protocol_text(wanted_.options.protocol);
+    add_notes();
+    std::vector<std::unique_ptr<Loaded>> models;
+    const KeptResults results(flags_.output + "/results", "tq " + build_id() + " on " + session_.backend().kind());
+    Kept kept{results, {}, {}, source_facts(flags_.model)};
+    for (const Candidate& candidate : candidates_) {
+      TQ_ASSIGN(std::unique_ptr<Loaded> loaded, open(candidate.directory));
+      TQ_ASSIGN(const auto record, MappedFile::open(candidate.directory + "/turboquant.json"));
+      kept.names.push_back(candidate.name);
+      kept.identities.push_back(hex64(hash64(record->bytes())));
+      report_.subjects.push_back({.model = report::gather_facts(loaded->model), .texts = {}, .tasks = {}, .method = candidate.label});
+      report_.subjects.back().model.name = candidate.title();
+      models.push_back(std::move(loaded));
+    }
+    TQ_ASSIGN(const std::vector<CalibrationText> calibration, read_calibration(candidates_[0].options));
+    return measure({models, original_.get(), wanted_, calibration, false, &kept}, session_, report_);
+  }
+
+  void add_notes() {
+    const QuantizeOptions& options = candidates_[0].options;
+    report_.notes.push_back(fmt::format("All calibrated on the same {} tokens of {}; effort {}; head: {}, embedding: {}.",
+                                        options.calibration_tokens,
+                                        options.calibration.empty() ? "the built-in text" : "the files that --calibration names",
+                                        flags_.effort, flags_.head, flags_.embedding));
+    for (const LeftOut& each : left_out_)
+      report_.notes.push_back(fmt::format("Left out: {} at {:g} bits: {}.", each.method, each.bits, each.why));
+  }
+
+  Json artifact_json(size_t i) const {
+    const report::Subject& subject = report_.subjects[i];
+    const Candidate& candidate = candidates_[i];
+    Json entry = {{"model", candidate.directory},
+                  {"method", candidate.variant.name},
+                  {"label", candidate.label},
+                  {"bits", candidate.options.bits},
                   {"bits_linears_stored", subject.model.bits_linears},
                   {"bits_all", subject.model.bits_all},
-                  {"file_bytes", subject.model.file_bytes},
-                  {"texts", Json::array()}};
+                  {"file_bytes", subject.model.file_bytes}};
+    if (const double seconds = known_seconds(flags_, candidate); seconds > 0) entry["seconds_quantizing"] = seconds;
+    entry["stages"] = {{"allocate", uses_allocation(candidate.options)},
+                       {"calibrate", uses_calibration(candidate.options)},
+                       {"tune", uses_tuning(candidate.options)}};
+    entry["texts"] = Json::array();
     for (const TextResult& text : subject.texts) entry["texts"].push_back(text_json(text));
     if (!subject.tasks.empty()) entry["tasks"] = Json::array();
-    for (size_t t = 0; t < subject.tasks.size(); ++t) entry["tasks"].push_back(task_json(subject.tasks[t], &report.original_tasks[t]));
-    out["artifacts"].push_back(std::move(entry));
+    for (size_t t = 0; t < subject.tasks.size(); ++t) entry["tasks"].push_back(task_json(subject.tasks[t], &report_.original_tasks[t]));
+    return entry;
   }
-  return out;
-}
 
-void print_table(const report::Report& report) {
-  fmt::print("\n{:<12} {:>8} {:>10}", "method", "bits", "bytes");
-  for (const TextResult& text : report.subjects[0].texts) fmt::print("  {:>28}", "KL " + text.name.substr(0, 24));
-  fmt::print("\n");
-  for (const report::Subject& subject : report.subjects) {
-    fmt::print("{:<12} {:>8.4f} {:>10}", subject.method, subject.model.bits_linears,
-               bytes_text(static_cast<double>(subject.model.file_bytes)));
-    for (const TextResult& text : subject.texts)
-      fmt::print("  {:>28}", fmt::format("{:.5f} ± {:.5f}", text.kl.mean, text.kl.standard_error));
-    fmt::print("\n");
+  Json json() const {
+    const QuantizeOptions& options = candidates_[0].options;
+    Json out = {{"original", flags_.model},
+                {"original_bits_linears", report_.original->bits_linears},
+                {"protocol", protocol_name(wanted_.options.protocol)},
+                {"effort", flags_.effort},
+                {"head", flags_.head},
+                {"embedding", flags_.embedding},
+                {"calibration", options.calibration.empty() ? std::vector{std::string(kBuiltInCalibration)} : options.calibration},
+                {"calibration_tokens", options.calibration_tokens},
+                {"build", build_id()},
+                {"backend", session_.backend().name()},
+                {"processor", processor_name()},
+                {"artifacts", Json::array()},
+                {"left_out", Json::array()}};
+    for (size_t i = 0; i < candidates_.size(); ++i) out["artifacts"].push_back(artifact_json(i));
+    for (const LeftOut& each : left_out_) out["left_out"].push_back({{"method", each.method}, {"bits", each.bits}, {"why", each.why}});
+    return out;
   }
-}
+
+  Status write() const {
+    const Json all = json();
+    TQ_TRY(write_file(flags_.output + "/report.html", report::page(report_)));
+    TQ_TRY(write_file(flags_.output + "/compare.json", all.dump(2) + "\n"));
+    if (flags_.json) {
+      fmt::print("{}\n", all.dump(2));
+      return {};
+    }
+    std::vector<ComparedModel> rows;
+    for (size_t i = 0; i < candidates_.size(); ++i)
+      rows.push_back({&report_.subjects[i], candidates_[i].label, candidates_[i].options.bits, known_seconds(flags_, candidates_[i])});
+    fmt::print("{}{}", text_table(rows, report_), task_table(rows, report_));
+    for (const std::string& note : report_.notes) fmt::print("{}\n", note);
+    fmt::print("report: {0}/report.html, figures: {0}/compare.json\n", flags_.output);
+    return {};
+  }
+
+  const Flags& flags_;
+  const Measurements& wanted_;
+  std::vector<Candidate> candidates_;
+  std::vector<LeftOut> left_out_;
+  Session& session_;
+  bool is_device_;
+  std::unique_ptr<Loaded> original_;
+  report::Report report_;
+};
 
 Status act(const Flags& flags) {
   TQ_ASSIGN(const Measurements wanted, measurements_of(flags.measure, true));
   if (flags.compute.gpus > 1) return bad_usage("--gpus {}: comparing uses one card", flags.compute.gpus);
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
-  TQ_ASSIGN(std::vector<Candidate> candidates, candidates_of(flags));
-  TQ_ASSIGN(const std::unique_ptr<Loaded> original, load(flags.model, *session));
-  std::error_code error;
-  fs::create_directories(flags.output, error);
-  if (error) return fail(ErrorCode::kFailed, "{}: cannot be created: {}", flags.output, error.message());
-  TQ_TRY(make_missing(original->model, candidates, *session));
-  report::Report report{.title = "Methods on " + fs::path(flags.model).filename().string(),
-                        .original = report::gather_facts(original->model),
-                        .protocol = wanted.texts.empty() ? "" : protocol_text(wanted.options.protocol)};
-  std::vector<std::unique_ptr<Loaded>> models;
-  for (const Candidate& candidate : candidates) {
-    TQ_ASSIGN(std::unique_ptr<Loaded> loaded, load(candidate.directory, *session));
-    report.subjects.push_back({.model = report::gather_facts(loaded->model), .texts = {}, .tasks = {}, .method = candidate.method});
-    report.subjects.back().model.name = candidate.method + " " + candidate.bits_text;
-    models.push_back(std::move(loaded));
-  }
-  TQ_ASSIGN(const std::vector<CalibrationText> calibration, read_calibration(candidates[0].options));
-  TQ_TRY(measure({models, original.get(), wanted, calibration, !flags.json}, *session, report));
-  const Json json = comparison_json(flags, wanted, candidates, report);
-  TQ_TRY(write_file(flags.output + "/report.html", report::page(report)));
-  TQ_TRY(write_file(flags.output + "/compare.json", json.dump(2) + "\n"));
-  if (flags.json) {
-    fmt::print("{}\n", json.dump(2));
-  } else {
-    print_table(report);
-    fmt::print("report: {0}/report.html, figures: {0}/compare.json\n", flags.output);
-  }
-  return {};
+  TQ_ASSIGN(std::vector<Candidate> candidates, candidates_of(flags, !session->training_backend().is_host()));
+  const Status done = Comparison(flags, wanted, std::move(candidates), *session).run();
+  if (!done && done.error().code == ErrorCode::kInterrupted)
+    return fail(ErrorCode::kInterrupted, "stopped; what is done is kept in {}, the same command goes on", flags.output);
+  return done;
 }
 
 }  // namespace
@@ -202,17 +344,30 @@ Command add_compare(CLI::App& root) {
   CLI::App* app = root.add_subcommand("compare", "Quantize by several methods at several rates and measure all against the original");
   auto flags = std::make_shared<Flags>();
   app->add_option("model", flags->model, "Hugging Face directory or GGUF file")->required();
-  app->add_option("-o,--output", flags->output, "Folder for the artifacts, report.html and compare.json; what is there is not made again")
+  app->add_option("-o,--output", flags->output,
+                  "Folder for the artifacts, report.html and compare.json; what is there is not made or measured again")
       ->required();
   app->add_option("-b,--bits", flags->bits, "Rates, 2 to 8")->capture_default_str();
-  app->add_option("--methods", flags->methods, "all, or some of turboquant, gptq, awq, quip, rtn")->capture_default_str();
-  app->add_option("--effort", flags->effort, "fast, normal or best")->capture_default_str();
+  app->add_option("--methods", flags->methods, "all, or some of " + variant_names())->capture_default_str();
+  app->add_option("--effort", flags->effort, "fast, normal or best: of turboquant the time, of all the calibration tokens")
+      ->capture_default_str();
+  for (const auto& [name, value, what] : {std::tuple("--allocate", &flags->allocate, "bits by what they cost"),
+                                          {"--calibrate", &flags->calibrate, "blocks tuned while they are rounded"},
+                                          {"--tune", &flags->tune, "the rounded model tuned as a whole"}})
+    app->add_option(name, *value, fmt::format("Of turboquant: {}, on or off; by default as tq quantize has it", what))
+        ->check(CLI::IsMember({"on", "off"}));
+  app->add_option("--calibrate-steps", flags->calibrate_steps,
+                  "Of turboquant and quip-tuned, after each stage of a block; 0 follows the effort")
+      ->check(CLI::NonNegativeNumber);
+  app->add_option("--tune-steps", flags->tune_steps, "Of turboquant and quip-tuned; 0 follows the effort")->check(CLI::NonNegativeNumber);
   app->add_option("--embedding", flags->embedding, "Bits of the embedding, or 'original'")->capture_default_str();
   app->add_option("--head", flags->head, "Bits of the head, or 'original'")->capture_default_str();
-  app->add_option("--calibration", flags->calibration, "Text files to measure on instead of the built-in text");
-  app->add_option("--calibration-tokens", flags->calibration_tokens, "Tokens to measure on; 0 follows the effort")
+  app->add_option("--calibration", flags->calibration, "Text files to calibrate on instead of the built-in text");
+  app->add_option("--calibration-tokens", flags->calibration_tokens, "Tokens to calibrate on, the same for all; 0 follows the effort")
       ->check(CLI::NonNegativeNumber);
+  app->add_option("--quantize-seed", flags->quantize_seed, "Of the signs that turboquant and quip turn matrices by");
   add_measure_flags(*app, flags->measure);
+  app->add_flag("--dry-run", flags->dry_run, "Only tell what would be made, its size and time, and what is left out");
   app->add_flag("--json", flags->json, "Print facts as JSON");
   add_compute_flags(*app, flags->compute);
   return {app, [flags] { return act(*flags); }};

@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "base/hash.h"
 #include "base/mapped_file.h"
 #include "convert/import.h"
 #include "eval/summary.h"
@@ -44,9 +45,103 @@ std::string task_names() {
   return out + ", or files NAME.jsonl";
 }
 
-void print_name(const Loaded& each, size_t count) {
-  if (count > 1) fmt::print("\n{}\n", each.model.source);
-}
+// The texts, then the tasks, of one request.
+class Measuring {
+ public:
+  Measuring(const MeasureRequest& request, Session& session, report::Report& report)
+      : request_(request), session_(session), report_(report), count_(request.models.size()) {}
+
+  Status run() {
+    for (const std::string& path : request_.wanted.texts) TQ_TRY(measure_text(path));
+    for (const Task& task : request_.wanted.tasks) TQ_TRY(measure_task(task));
+    return {};
+  }
+
+ private:
+  Status measure_text(const std::string& path) {
+    TQ_ASSIGN(const EvalText text, read_text(path, request_, session_));
+    if (request_.print && path == request_.wanted.texts.front()) fmt::print("{}\n", report_.protocol);
+    std::vector<std::optional<TextResult>> results(count_);
+    std::vector<size_t> missing;
+    for (size_t i = 0; i < count_; ++i) {
+      if (request_.kept) results[i] = request_.kept->results.text(text_key(i, text));
+      if (!results[i]) missing.push_back(i);
+    }
+    if (!missing.empty()) TQ_TRY(evaluate_missing(text, missing, results));
+    for (size_t i = 0; i < count_; ++i) {
+      if (request_.print) print_name(i), fmt::print("{}", text_lines(*results[i]));
+      report_.subjects[i].texts.push_back(std::move(*results[i]));
+    }
+    return {};
+  }
+
+  Status evaluate_missing(const EvalText& text, const std::vector<size_t>& missing, std::vector<std::optional<TextResult>>& results) {
+    std::vector<Network*> networks;
+    for (const size_t i : missing) {
+      TQ_TRY(prepare(*request_.models[i], session_));
+      networks.push_back(&*request_.models[i]->network);
+    }
+    if (request_.original) TQ_TRY(prepare(*request_.original, session_));
+    Network* const reference = request_.original ? &*request_.original->network : nullptr;
+    TQ_ASSIGN(std::vector<TextResult> made, evaluate(networks, reference, text, request_.wanted.options, session_.context()));
+    for (size_t k = 0; k < missing.size(); ++k) {
+      if (request_.kept) TQ_TRY(request_.kept->results.keep(text_key(missing[k], text), made[k]));
+      results[missing[k]] = std::move(made[k]);
+    }
+    return {};
+  }
+
+  Status measure_task(const Task& task) {
+    const TaskResult* reference = nullptr;
+    if (request_.original) {
+      const std::string identity = request_.kept ? request_.kept->original : "";
+      TQ_ASSIGN(TaskResult result, task_result(*request_.original, task, {"original", task.name, identity}));
+      report_.original_tasks.push_back(std::move(result));
+      reference = &report_.original_tasks.back();
+    }
+    for (size_t i = 0; i < count_; ++i) {
+      const Kept* kept = request_.kept;
+      const KeptResults::Key key = kept ? KeptResults::Key{kept->names[i], task.name, kept->identities[i]} : KeptResults::Key{};
+      TQ_ASSIGN(TaskResult result, task_result(*request_.models[i], task, key));
+      if (request_.print) print_name(i), fmt::print("{}", task_lines(result, reference));
+      report_.subjects[i].tasks.push_back(std::move(result));
+    }
+    return {};
+  }
+
+  Result<TaskResult> task_result(Loaded& model, const Task& task, KeptResults::Key key) {
+    const TaskOptions& options = request_.wanted.task;
+    std::string items;
+    for (const Item& item : task.items) items += item.id + "\n" + item.context + "\n";
+    key.identity += fmt::format("\n{} {} {} {} {}", hash_of(items), options.limit, options.samples, options.temperature, options.seed);
+    if (request_.kept)
+      if (std::optional<TaskResult> found = request_.kept->results.task(key)) return std::move(*found);
+    TQ_TRY(prepare(model, session_));
+    TQ_ASSIGN(TaskResult result, run_task(*model.network, task, options, session_.context()));
+    if (request_.kept) TQ_TRY(request_.kept->results.keep(key, result));
+    return result;
+  }
+
+  KeptResults::Key text_key(size_t model, const EvalText& text) const {
+    const EvalOptions& options = request_.wanted.options;
+    const Kept& kept = *request_.kept;
+    return {kept.names[model], text.name,
+            fmt::format("{}\n{}\n{:016x} {} {} {} {} {}", kept.identities[model], kept.original,
+                        hash64(std::as_bytes(std::span<const TokenId>(text.tokens))), options.window, options.windows,
+                        protocol_name(options.protocol), options.rows, options.with_float)};
+  }
+
+  static std::string hash_of(std::string_view text) { return hex64(hash64(std::as_bytes(std::span<const char>(text)))); }
+
+  void print_name(size_t model) const {
+    if (count_ > 1) fmt::print("\n{}\n", request_.models[model]->model.source);
+  }
+
+  const MeasureRequest& request_;
+  Session& session_;
+  report::Report& report_;
+  size_t count_;
+};
 
 }  // namespace
 
@@ -100,12 +195,34 @@ std::string protocol_text(Protocol protocol) {
                                     : fmt::format("protocol llama.cpp: the second half of every window is scored; {}", kFirst);
 }
 
-Result<std::unique_ptr<Loaded>> load(const std::string& path, Session& session) {
+Result<std::unique_ptr<Loaded>> open(const std::string& path) {
   auto loaded = std::make_unique<Loaded>();
   TQ_ASSIGN(loaded->model, load_model(path));
   if (!loaded->model.tokenizer) return bad_input("{}: it has no tokenizer, so that no text can be run through it", path);
-  TQ_ASSIGN(loaded->network, Network::create(loaded->model, session.backend()));
   return loaded;
+}
+
+Status prepare(Loaded& loaded, Session& session) {
+  if (loaded.network) return {};
+  TQ_ASSIGN(loaded.network, Network::create(loaded.model, session.backend()));
+  return {};
+}
+
+Result<std::unique_ptr<Loaded>> load(const std::string& path, Session& session) {
+  TQ_ASSIGN(std::unique_ptr<Loaded> loaded, open(path));
+  TQ_TRY(prepare(*loaded, session));
+  return loaded;
+}
+
+Status check_texts(const Measurements& wanted, const Tokenizer& tokenizer) {
+  for (const std::string& path : wanted.texts) {
+    TQ_ASSIGN(const std::string text, read_text_file(path));
+    const size_t tokens = tokenizer.encode(text, false, wanted.options.protocol == Protocol::kSecondHalf).size();
+    if (static_cast<int64_t>(tokens) < wanted.options.window)
+      return bad_input("{}: it has {} tokens, less than one window of {}; give more text or a smaller --window", path, tokens,
+                       wanted.options.window);
+  }
+  return {};
 }
 
 std::vector<CalibrationText> known_calibration(const std::vector<std::unique_ptr<Loaded>>& models) {
@@ -119,32 +236,7 @@ std::vector<CalibrationText> known_calibration(const std::vector<std::unique_ptr
 }
 
 Status measure(const MeasureRequest& request, Session& session, report::Report& report) {
-  const auto& [models, original, wanted, calibration, print] = request;
-  Network* const reference = original ? &*original->network : nullptr;
-  std::vector<Network*> networks;
-  for (const auto& each : models) networks.push_back(&*each->network);
-  for (const std::string& path : wanted.texts) {
-    TQ_ASSIGN(const EvalText text, read_text(path, request, session));
-    TQ_ASSIGN(std::vector<TextResult> results, evaluate(networks, reference, text, wanted.options, session.context()));
-    if (print && &path == &wanted.texts.front()) fmt::print("{}\n", report.protocol);
-    for (size_t i = 0; i < models.size(); ++i) {
-      if (print) print_name(*models[i], models.size()), fmt::print("{}", text_lines(results[i]));
-      report.subjects[i].texts.push_back(std::move(results[i]));
-    }
-  }
-  for (const Task& task : wanted.tasks) {
-    if (reference) {
-      TQ_ASSIGN(TaskResult result, run_task(*reference, task, wanted.task, session.context()));
-      report.original_tasks.push_back(std::move(result));
-    }
-    for (size_t i = 0; i < models.size(); ++i) {
-      TQ_ASSIGN(TaskResult result, run_task(*networks[i], task, wanted.task, session.context()));
-      if (print)
-        print_name(*models[i], models.size()), fmt::print("{}", task_lines(result, reference ? &report.original_tasks.back() : nullptr));
-      report.subjects[i].tasks.push_back(std::move(result));
-    }
-  }
-  return {};
+  return Measuring(request, session, report).run();
 }
 
 }  // namespace tq::cli

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/kept_results.h"
 #include "eval/divergence.h"
 #include "eval/report/report.h"
 #include "eval/tasks/run.h"
@@ -35,24 +36,38 @@ struct Measurements {
 Result<Measurements> measurements_of(const MeasureFlags& flags, bool with_original);
 std::string protocol_text(Protocol protocol);
 
-// A model ready to run; neither moves.
+// A model, and ready to run once it is prepared; neither moves.
 struct Loaded {
   Model model;
   std::optional<Network> network;
 };
-Result<std::unique_ptr<Loaded>> load(const std::string& path, Session& session);
+Result<std::unique_ptr<Loaded>> open(const std::string& path);
+Status prepare(Loaded& loaded, Session& session);                                 // if it is not yet
+Result<std::unique_ptr<Loaded>> load(const std::string& path, Session& session);  // both
+
+// Errors: kBadInput for a text that cannot be read or has less than one window.
+Status check_texts(const Measurements& wanted, const Tokenizer& tokenizer);
 
 // The text that artifacts among the models were calibrated on, as far as it can be had: the built-in one.
 std::vector<CalibrationText> known_calibration(const std::vector<std::unique_ptr<Loaded>>& models);
 
+// Results that need not be measured again, and what tells the models apart: identities of the models in order and of the original.
+struct Kept {
+  const KeptResults& results;
+  std::vector<std::string> names, identities;
+  std::string original;
+};
+
 // Fills the texts and tasks of report.subjects (one for each model) and report.original_tasks. With print, figures are printed as they
-// come. Texts that overlap the calibration are warned about.
+// come. Texts that overlap the calibration are warned about. kept: null, or where results are taken from and added to; models are prepared
+// only if something is missing.
 struct MeasureRequest {
   const std::vector<std::unique_ptr<Loaded>>& models;
   Loaded* original = nullptr;
   const Measurements& wanted;
   std::span<const CalibrationText> calibration;
   bool print = false;
+  const Kept* kept = nullptr;
 };
 Status measure(const MeasureRequest& request, Session& session, report::Report& report);
 

@@ -168,6 +168,8 @@ double quantile(std::vector<double> values, double q) {
   return values[static_cast<size_t>(at)];
 }
 
+}  // namespace
+
 void summarize(TextResult& result) {
   const Positions& p = result.positions;
   result.tokens = static_cast<int64_t>(p.loss.size());
@@ -183,8 +185,6 @@ void summarize(TextResult& result) {
   result.kl_median = quantile(p.kl, 0.5);
   result.kl_99 = quantile(p.kl, 0.99);
 }
-
-}  // namespace
 
 std::string_view protocol_name(Protocol protocol) { return protocol == Protocol::kAll ? "huggingface" : "llama.cpp"; }
 

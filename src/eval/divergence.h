@@ -53,6 +53,9 @@ struct TextResult {
   Positions positions;
 };
 
+// Fills the figures by the positions, which are windows as a whole.
+void summarize(TextResult& result);
+
 // Every network on the same windows, each window against one pass of the original; a result for each network, in order.
 // original may be null: then only the losses are measured.
 // Errors: kBadInput when the text is shorter than one window or the vocabularies differ; kInterrupted.

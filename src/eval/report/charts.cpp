@@ -39,7 +39,7 @@ std::string shortened(const std::string& label, size_t most) {
 
 }  // namespace
 
-std::string series_style(size_t index) { return fmt::format("s{}", index % 8); }
+std::string series_style(size_t index) { return fmt::format("s{}", index % 9); }
 
 std::string bar_chart(const std::vector<Bar>& bars, const std::string& description) {
   constexpr double kLeft = 200, kRight = kWidth - 190, kRow = 30;

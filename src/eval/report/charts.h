@@ -1,4 +1,4 @@
-// The kinds of pictures of a report. Values are finite; styles are classes "s0" … "s7" of the page.
+// The kinds of pictures of a report. Values are finite; styles are classes "s0" … "s8" of the page.
 #pragma once
 
 #include <string>

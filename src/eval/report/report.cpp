@@ -242,7 +242,14 @@ std::string subtitle(const Report& report) {
           fmt::format(" That original is itself a quantized file, of {:.2f} bits a weight of its linears: its losses are not counted here.",
                       original.bits_linears);
   }
-  return fmt::format("<p class=\"sub\">{}</p>\n", escaped(text));
+  std::string out = fmt::format("<p class=\"sub\">{}</p>\n", escaped(text));
+  for (const std::string& note : report.notes) out += fmt::format("<p class=\"note\">{}</p>\n", escaped(note));
+  return out;
+}
+
+std::string folded(const std::string& content, const std::string& summary, bool folds) {
+  if (content.empty() || !folds) return content;
+  return fmt::format("<details><summary>{}</summary>\n{}</details>\n", escaped(summary), content);
 }
 
 }  // namespace
@@ -283,17 +290,16 @@ std::string page(const Report& report) {
       escaped(title_of(report)), kStyle, escaped(title_of(report)));
   out += subtitle(report) + (report.subjects[0].method.empty() ? tiles(report) : "") + sizes(report);
   if (any_divergence(report) && !report.subjects[0].method.empty()) out += divergence_by_bits(report);
-  if (any_divergence(report)) out += divergence_by_text(report) + divergence_by_position(report);
+  // Of a comparison lines over bits say it; a bar and a curve for each artifact fold away.
+  if (any_divergence(report))
+    out += folded(divergence_by_text(report) + divergence_by_position(report), "Each artifact by text and by position",
+                  !report.subjects[0].method.empty());
   if (!report.subjects[0].texts.empty()) out += text_table(report);
   out += task_table(report);
   // Of many models the tensors fold away.
   const bool folds = report.subjects.size() > 2;
-  for (const Subject& subject : report.subjects) {
-    const std::string pictures = error_by_tensor(subject.model) + rates_by_layer(subject.model);
-    if (pictures.empty()) continue;
-    out +=
-        folds ? fmt::format("<details><summary>Tensors of {}</summary>\n{}</details>\n", escaped(subject.model.name), pictures) : pictures;
-  }
+  for (const Subject& subject : report.subjects)
+    out += folded(error_by_tensor(subject.model) + rates_by_layer(subject.model), "Tensors of " + subject.model.name, folds);
   return out + "</main></body>\n</html>\n";
 }
 

@@ -21,6 +21,7 @@ struct Report {
   std::optional<ModelFacts> original;
   std::vector<Subject> subjects;           // at least one; all measured on the same texts
   std::vector<TaskResult> original_tasks;  // in the order of the subjects' tasks, on the same items; empty without an original
+  std::vector<std::string> notes;          // sentences below the title
   std::string protocol;                    // in words; empty when no text was measured
 };
 
