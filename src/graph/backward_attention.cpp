@@ -67,7 +67,7 @@ void forward_block(BackwardStep& step, const Attention& op, const BlockWeights& 
   float* mixed = trace.values.floats(trace_slot::kMixed, step.tokens * width);
   std::vector<LinearJob> jobs;
   for (size_t i = 0; i < op.qkv.size(); ++i) jobs.push_back(weights.linears[i].job(projected + places.of_linear(i)));
-  step.backend.linear({.input = normed, .tokens = step.tokens, .jobs = jobs, .precision = Precision::kTraining});
+  step.backend.linear({.input = normed, .tokens = step.tokens, .jobs = jobs, .precision = training_precision(step.spec)});
   step.backend.copy(rotated, projected, static_cast<uint64_t>(places.floats) * sizeof(float));
   if (op.query_norm) norm_heads(step, {*op.query_norm, weights.query_norm, op.heads, places.query_stride}, rotated);
   if (op.key_norm) norm_heads(step, {*op.key_norm, weights.key_norm, op.kv_heads, places.key_stride}, rotated + places.key);
@@ -88,7 +88,7 @@ void forward_block(BackwardStep& step, const Attention& op, const BlockWeights& 
                        .scale = op.score_scale,
                        .softcap = op.softcap});
   const LinearJob job = weights.linears.back().job(result);
-  step.backend.linear({.input = mixed, .tokens = step.tokens, .jobs = {&job, 1}, .precision = Precision::kTraining});
+  step.backend.linear({.input = mixed, .tokens = step.tokens, .jobs = {&job, 1}, .precision = training_precision(step.spec)});
 }
 
 void backward_block(BackwardStep& step, const Attention& op, const BlockBack& args) {

@@ -45,7 +45,7 @@ void forward_expert(BackwardStep& step, const Moe& op, const std::vector<LinearW
   const float* weight = upload(step.backend, expert, trace_slot::kExpertWeights, routes.weight);
   step.backend.gather({.input = normed, .row = row, .output = input, .count = tokens, .width = hidden});
   const LinearJob in[] = {weights[0].job(gate), weights[1].job(gate + tokens * width)};
-  step.backend.linear({.input = input, .tokens = tokens, .jobs = in, .precision = Precision::kTraining});
+  step.backend.linear({.input = input, .tokens = tokens, .jobs = in, .precision = training_precision(step.spec)});
   step.backend.gated({.kind = static_cast<GateKind>(op.activation),
                       .gate = gate,
                       .up = gate + tokens * width,
@@ -54,7 +54,7 @@ void forward_expert(BackwardStep& step, const Moe& op, const std::vector<LinearW
                       .width = width,
                       .stride = width});
   const LinearJob out = weights[2].job(own);
-  step.backend.linear({.input = activated, .tokens = tokens, .jobs = {&out, 1}, .precision = Precision::kTraining});
+  step.backend.linear({.input = activated, .tokens = tokens, .jobs = {&out, 1}, .precision = training_precision(step.spec)});
   step.backend.scatter_add({.input = own, .row = row, .weight = weight, .output = result, .count = tokens, .width = hidden});
 }
 
@@ -156,7 +156,7 @@ void forward_block(BackwardStep& step, const Moe& op, const BlockWeights& weight
   const int64_t hidden = op.down.out, experts = op.router.out, count = step.tokens * experts;
   float* scores = trace.values.floats(trace_slot::kScores, count);
   const LinearJob job = weights.linears[0].job(scores);
-  step.backend.linear({.input = normed, .tokens = step.tokens, .jobs = {&job, 1}, .precision = Precision::kTraining});
+  step.backend.linear({.input = normed, .tokens = step.tokens, .jobs = {&job, 1}, .precision = training_precision(step.spec)});
   trace.routes = route(op, download(step.backend, scores, count), step.tokens);
   while (trace.experts.size() < static_cast<size_t>(experts)) trace.experts.emplace_back(step.backend);
   step.backend.zero(result, step.tokens * hidden);

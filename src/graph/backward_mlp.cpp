@@ -11,7 +11,7 @@ void forward_block(BackwardStep& step, const Mlp& op, const BlockWeights& weight
   float* activated = trace.values.floats(trace_slot::kActivated, step.tokens * width);
   std::vector<LinearJob> jobs = {weights.linears[0].job(gate)};
   if (!fused) jobs.push_back(weights.linears[1].job(up));
-  step.backend.linear({.input = normed, .tokens = step.tokens, .jobs = jobs, .precision = Precision::kTraining});
+  step.backend.linear({.input = normed, .tokens = step.tokens, .jobs = jobs, .precision = training_precision(step.spec)});
   step.backend.gated({.kind = static_cast<GateKind>(op.activation),
                       .gate = gate,
                       .up = up,
@@ -20,7 +20,7 @@ void forward_block(BackwardStep& step, const Mlp& op, const BlockWeights& weight
                       .width = width,
                       .stride = fused ? 2 * width : width});
   const LinearJob job = weights.linears.back().job(result);
-  step.backend.linear({.input = activated, .tokens = step.tokens, .jobs = {&job, 1}, .precision = Precision::kTraining});
+  step.backend.linear({.input = activated, .tokens = step.tokens, .jobs = {&job, 1}, .precision = training_precision(step.spec)});
 }
 
 void backward_block(BackwardStep& step, const Mlp& op, const BlockBack& args) {

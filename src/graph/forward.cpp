@@ -228,6 +228,13 @@ std::vector<int64_t> forward_floats(const ModelSpec& spec, int64_t rows, int64_t
   return floats;
 }
 
+Precision training_precision(const ModelSpec& spec) {
+  for (const auto& layer : spec.layers)
+    for (const Block& block : layer)
+      if (std::holds_alternative<Moe>(block.op)) return Precision::kFloat;
+  return Precision::kTraining;
+}
+
 void forward_layer(const ModelSpec& spec, int64_t layer, const LayerWeights& weights, Backend& backend, const ForwardArgs& args,
                    Workspace& workspace) {
   Step step{spec, backend, args, workspace};

@@ -37,6 +37,9 @@ struct ForwardArgs {
   const TapSink* taps = nullptr;
   std::string_view last_tap;  // with taps: nothing behind this tap point is computed, and hidden is undefined afterwards; empty: everything
 };
+// Of the layers, where gradients are taken or compared with their like: kTraining, but kFloat for mixtures, where rounding would send
+// tokens near the border to other experts.
+Precision training_precision(const ModelSpec& spec);
 void forward_layer(const ModelSpec& spec, int64_t layer, const LayerWeights& weights, Backend& backend, const ForwardArgs& args,
                    Workspace& workspace);
 

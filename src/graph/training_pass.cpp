@@ -58,7 +58,8 @@ struct Wave {
     const Stretch whole{.tokens = length};
     return each(layer, [&](int64_t i, const LayerWeights& weights, const KvView& kv) -> Status {
       forward_layer(model.spec, layer, weights, backend,
-                    {.hidden = hidden + i * floats(), .stretches = {&whole, 1}, .kv = kv, .precision = Precision::kTraining}, workspace);
+                    {.hidden = hidden + i * floats(), .stretches = {&whole, 1}, .kv = kv, .precision = training_precision(model.spec)},
+                    workspace);
       return {};
     });
   }

@@ -69,10 +69,14 @@ Status CalibrationPasses::begin(int64_t layer) {
 Status CalibrationPasses::forward(const LayerWeights& weights, float* hidden, const Forward& how) {
   if (context_->stopped()) return stopped();
   const Stretch front{.tokens = first_tokens(how.tokens), .sequence_length = length_};
-  forward_layer(
-      spec(), layer_, weights, *backend_,
-      {.hidden = hidden, .stretches = {&front, 1}, .kv = kv(), .precision = Precision::kTraining, .taps = how.taps, .last_tap = how.last},
-      workspace_);
+  forward_layer(spec(), layer_, weights, *backend_,
+                {.hidden = hidden,
+                 .stretches = {&front, 1},
+                 .kv = kv(),
+                 .precision = training_precision(spec()),
+                 .taps = how.taps,
+                 .last_tap = how.last},
+                workspace_);
   return {};
 }
 

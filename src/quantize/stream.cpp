@@ -37,7 +37,7 @@ Status Stream::advance(Statistics* statistics) {
                   {.hidden = hidden_of(i),
                    .stretches = {&whole, 1},
                    .kv = cache.layer(layer_),
-                   .precision = Precision::kTraining,
+                   .precision = training_precision(model_.spec),
                    .taps = statistics ? &sink : nullptr},
                   workspace_);
   }

@@ -61,7 +61,7 @@ Status Trials::advance(const Model& model, int64_t layer, float* hidden) {
                   {.hidden = hidden + i * length_ * model.spec.hidden,
                    .stretches = {&whole, 1},
                    .kv = cache.layer(layer),
-                   .precision = Precision::kTraining},
+                   .precision = training_precision(model.spec)},
                   workspace_);
   }
   return {};
