@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/blas.h"
+#include "codec/decode_matrix.h"
 
 namespace tq {
 namespace {
@@ -26,23 +27,21 @@ struct Parts {
 class FloatMatrix final : public Matrix {
  public:
   FloatMatrix(const PackedTensor& tensor, int64_t rows, int64_t expert)
-      : Matrix(rows, tensor.columns()), tensor_(tensor), first_row_(expert * rows) {}
+      : Matrix(rows, tensor.columns()), tensor_(tensor), expert_(expert) {}
   std::string kernel(int64_t) const override { return "sgemm"; }
   uint64_t bytes() const override { return static_cast<uint64_t>(rows() * columns()) * sizeof(float); }
   // Decodes at the first call: a head whose input alone is measured never is.
   void decode(ThreadPool& threads) const {
     if (!values_.empty()) return;
     values_ = Buffer<float>::uninitialized(static_cast<size_t>(rows() * columns()));
-    threads.run(rows(), 32, [&](int64_t begin, int64_t end, int) {
-      decode_rows(tensor_, first_row_ + begin, end - begin, values_.data() + begin * columns());
-    });
+    decode_matrix(tensor_, expert_, values_.data(), threads);
   }
   float* row(int64_t r) const { return values_.data() + r * columns(); }
   bool is_trainable = false;
 
  private:
   PackedTensor tensor_;
-  int64_t first_row_;
+  int64_t expert_;
   mutable Buffer<float> values_;  // [R, C]
 };
 

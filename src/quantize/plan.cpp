@@ -82,7 +82,9 @@ bool is_plain(const PackedTensor& tensor) {
 }
 
 Status write_converted(const PackedTensor& tensor, DType dtype, const std::function<Status(std::span<const std::byte>)>& sink) {
-  const int64_t columns = tensor.columns(), band = std::max<int64_t>(1, (1 << 18) / std::max<int64_t>(1, columns));
+  const int64_t columns = tensor.columns();
+  const bool is_whole = codec_of(tensor.codec).info().is_whole;
+  const int64_t band = is_whole ? tensor.rows() : std::max<int64_t>(1, (1 << 18) / std::max<int64_t>(1, columns));
   std::vector<float> values(static_cast<size_t>(band * columns));
   std::vector<uint16_t> halves(values.size());
   for (int64_t row = 0; row < tensor.rows(); row += band) {

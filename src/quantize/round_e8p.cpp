@@ -42,11 +42,13 @@ Rounded round_to_e8p(const E8pRequest& request) {
   const RowChange change = [&](float* rows, int64_t count) {
     for (int64_t i = 0; i < count; ++i) of_row.apply(rows + i * request.columns, request.sign);
   };
-  ColumnMatrix matrix = read_columns(request.weight, request.rows, request.columns, change, nullptr);
-  for (int64_t k = 0; k < request.columns; ++k) of_column.apply(matrix.weight.data() + k * request.rows, request.row_sign.data());
-  e8p::E8pRounder rounder(request.rows, request.columns, request.bits, root_mean_square(matrix.weight), request.row_sign);
+  ColumnMatrix matrix = read_columns(request.weight, request.rows, request.columns, change, request.threads);
+  run_on(request.threads, request.columns, 8, [&](int64_t begin, int64_t end, int) {
+    for (int64_t k = begin; k < end; ++k) of_column.apply(matrix.weight.data() + k * request.rows, request.row_sign.data());
+  });
+  e8p::E8pRounder rounder(request.rows, request.columns, request.bits, root_mean_square(matrix.weight), request.row_sign, request.threads);
   Rounded out;
-  out.loss = round_columns(matrix, rounder, {.objective = request.objective});
+  out.loss = round_columns(matrix, rounder, {.objective = request.objective, .threads = request.threads});
   out.parts = rounder.finish();
   if (request.has_row_scale) out.parts.push_back(ones(request.rows));
   return out;

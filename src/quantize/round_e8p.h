@@ -17,7 +17,9 @@ struct E8pRequest {
   std::vector<uint8_t> row_sign;  // of the output
   bool has_row_scale = false;     // ones, to be tuned
   const Objective* objective = nullptr;
+  ThreadPool* threads = nullptr;
 };
+// The same for any number of threads.
 Rounded round_to_e8p(const E8pRequest& request);
 
 }  // namespace tq

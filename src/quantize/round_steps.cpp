@@ -43,6 +43,7 @@ class StepRounder {
     make_objectives();
     const StageTimer timer(context_.times, "rounding");
     if (backend_.quantizer()) TQ_TRY(run_on_device());
+    share_threads();
     std::stable_sort(work_.begin(), work_.end(), [](const Work& a, const Work& b) { return a.cost > b.cost; });
     parallel(work_.size(), [&](size_t i) { run_work(work_[i]); });
     for (const Work& work : tall_)
@@ -259,6 +260,17 @@ class StepRounder {
     return shared_.at(input.tap).mean();
   }
 
+  // E8P's few matrices of a stage of calibration get all threads one after another where there are fewer of them than threads.
+  void share_threads() {
+    if (work_.empty() || work_.size() >= static_cast<size_t>(context_.threads.size())) return;
+    std::erase_if(work_, [&](const Work& work) {
+      const Input& input = inputs_[work.input];
+      if (input.expert >= 0 || tensors(input.step)[work.tensors[0]].method != Method::kQuip) return false;
+      tall_.push_back(work);
+      return true;
+    });
+  }
+
   void run_work(const Work& work) {
     Input& input = inputs_[work.input];
     if (input.expert >= 0) make_objective_of(input, nullptr);
@@ -295,7 +307,7 @@ class StepRounder {
       const int64_t expert = std::max<int64_t>(0, input.expert);
       Rounded& matrix = matrices_[input.step][i][static_cast<size_t>(expert)];
       matrix = tensor.method == Method::kTurboquant ? round_to_grid(grid_request(tensor, input, threads))
-               : tensor.method == Method::kQuip     ? to_e8p(tensor, input)
+               : tensor.method == Method::kQuip     ? to_e8p(tensor, input, threads)
                                                     : to_scalar(tensor, input);
       if (input.expert < 0) continue;
       Loss& loss = matrix.loss;
@@ -331,7 +343,7 @@ class StepRounder {
             .threads = threads};
   }
 
-  Rounded to_e8p(const TensorPlan& tensor, const Input& input) const {
+  Rounded to_e8p(const TensorPlan& tensor, const Input& input, ThreadPool* threads) const {
     const std::string name = fmt::format("{} {} rows", tensor.linear.name, std::max<int64_t>(0, input.expert));
     return round_to_e8p({.weight = rows_of(tensor, input),
                          .rows = tensor.linear.out,
@@ -340,7 +352,8 @@ class StepRounder {
                          .sign = input.sign->data(),
                          .row_sign = sign_of(name, tensor.linear.out, plan_.options.seed),
                          .has_row_scale = tensor.has_row_scale,
-                         .objective = &input.objective});
+                         .objective = &input.objective,
+                         .threads = threads});
   }
 
   Rounded to_scalar(const TensorPlan& tensor, const Input& input) const {

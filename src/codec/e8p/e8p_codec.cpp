@@ -115,16 +115,21 @@ class E8pCodec final : public Codec {
   }
 
   static std::vector<float> decode_matrix(const e8p::Matrix& m) {
-    std::vector<float> out(static_cast<size_t>(m.rows * m.columns)), column(static_cast<size_t>(m.rows));
+    constexpr int64_t kBand = 16;  // columns whose parts of a row are read at once
+    std::vector<float> out(static_cast<size_t>(m.rows * m.columns)), band(static_cast<size_t>(kBand * m.rows));
     e8p::decode_transformed(m, out.data());
     const e8p::Transform of_row(m.columns), of_column(m.rows);
     for (int64_t r = 0; r < m.rows; ++r) of_row.undo(out.data() + r * m.columns, m.sign);
-    for (int64_t k = 0; k < m.columns; ++k) {
-      for (int64_t r = 0; r < m.rows; ++r) column[static_cast<size_t>(r)] = out[static_cast<size_t>(r * m.columns + k)];
-      of_column.undo(column.data(), m.row_sign);
-      if (m.row_scale)
-        for (int64_t r = 0; r < m.rows; ++r) column[static_cast<size_t>(r)] *= f16_to_float(m.row_scale[r]);
-      for (int64_t r = 0; r < m.rows; ++r) out[static_cast<size_t>(r * m.columns + k)] = column[static_cast<size_t>(r)];
+    for (int64_t first = 0; first < m.columns; first += kBand) {
+      const int64_t count = std::min(kBand, m.columns - first);
+      for (int64_t r = 0; r < m.rows; ++r)
+        for (int64_t k = 0; k < count; ++k) band[static_cast<size_t>(k * m.rows + r)] = out[static_cast<size_t>(r * m.columns + first + k)];
+      for (int64_t k = 0; k < count; ++k) of_column.undo(band.data() + k * m.rows, m.row_sign);
+      for (int64_t r = 0; r < m.rows; ++r) {
+        const float scale = m.row_scale ? f16_to_float(m.row_scale[r]) : 1.0f;
+        for (int64_t k = 0; k < count; ++k)
+          out[static_cast<size_t>(r * m.columns + first + k)] = scale * band[static_cast<size_t>(k * m.rows + r)];
+      }
     }
     return out;
   }

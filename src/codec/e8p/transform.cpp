@@ -1,4 +1,5 @@
 // Random Hadamard transforms of sizes that are no powers of two, by Paley's constructions (Paley 1933).
+#include <algorithm>
 #include <cmath>
 #include <map>
 
@@ -80,16 +81,14 @@ Transform::Transform(int64_t size) : size_(size) {
 // y[a] = sum_i H[a, i] x[i] over the blocks, then the scale that makes everything orthonormal.
 void Transform::mix(float* values, bool is_transposed) const {
   if (order_ > 1) {
-    std::vector<float> column(static_cast<size_t>(order_));
-    for (int64_t j = 0; j < block_; ++j) {
-      for (int64_t i = 0; i < order_; ++i) column[static_cast<size_t>(i)] = values[i * block_ + j];
-      for (int64_t a = 0; a < order_; ++a) {
-        float sum = 0;
-        for (int64_t i = 0; i < order_; ++i) {
-          const int sign = factor_[static_cast<size_t>(is_transposed ? i * order_ + a : a * order_ + i)];
-          sum += static_cast<float>(sign) * column[static_cast<size_t>(i)];
-        }
-        values[a * block_ + j] = sum;
+    const std::vector<float> blocks(values, values + size_);
+    for (int64_t a = 0; a < order_; ++a) {
+      float* sum = values + a * block_;
+      std::fill_n(sum, block_, 0.0f);
+      for (int64_t i = 0; i < order_; ++i) {
+        const auto sign = static_cast<float>(factor_[static_cast<size_t>(is_transposed ? i * order_ + a : a * order_ + i)]);
+        const float* block = blocks.data() + i * block_;
+        for (int64_t j = 0; j < block_; ++j) sum[j] += sign * block[j];
       }
     }
   }

@@ -1,5 +1,6 @@
 #include "kernels/cpu/matrix.h"
 
+#include "codec/decode_matrix.h"
 #include "kernels/cpu/tile/tile_linear.h"
 #include "tensor/ggml_types.h"
 
@@ -66,9 +67,7 @@ void CpuMatrix::decode_rotated(int64_t begin, int64_t count, float* out) const {
 CpuMatrix::Floats decoded_floats(const PackedTensor& tensor, int64_t expert, ThreadPool& threads) {
   const int64_t rows = tensor.shape[tensor.shape.size() - 2], columns = tensor.columns();
   CpuMatrix::Floats out{rows, columns, Buffer<float>::uninitialized(static_cast<size_t>(rows * columns))};
-  threads.run(rows, codec_of(tensor.codec).info().is_whole ? rows : 32, [&](int64_t begin, int64_t end, int) {
-    decode_rows(tensor, expert * rows + begin, end - begin, out.values.data() + begin * columns);
-  });
+  decode_matrix(tensor, expert, out.values.data(), threads);
   return out;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/float16.h"
+#include "codec/decode_matrix.h"
 #include "codec/grid/grid.h"
 #include "kernels/cuda/training_ops.h"
 
@@ -83,7 +84,7 @@ bool is_plain(const PackedTensor& tensor, DType dtype) {
          tensor.interleaved_head_dim == 0 && tensor.offset == 0.0f;
 }
 
-// Everything else is decoded to the type of the weights.
+// Everything else is decoded to the type of the weights: in bands, if the codec can.
 Status load_dense(const PackedTensor& tensor, int64_t expert, ThreadPool& threads, Weights& weights) {
   const int64_t rows = weights.rows, columns = weights.columns;
   const bool is_float = weights.type == DenseType::kF32;
@@ -92,6 +93,11 @@ Status load_dense(const PackedTensor& tensor, int64_t expert, ThreadPool& thread
     const auto bytes = static_cast<uint64_t>(rows * columns) * size;
     TQ_ASSIGN(weights.values, DeviceMemory::of(tensor.parts[0].view.data + static_cast<uint64_t>(expert) * bytes, bytes));
     return {};
+  }
+  if (codec_of(tensor.codec).info().is_whole) {
+    auto values = Buffer<float>::uninitialized(static_cast<size_t>(rows * columns));
+    decode_matrix(tensor, expert, values.data(), threads);
+    return load_dense(plain_tensor({rows, columns}, std::move(values)), 0, threads, weights);
   }
   TQ_ASSIGN(weights.values, DeviceMemory::allocate(static_cast<uint64_t>(rows * columns) * size));
   constexpr int64_t kBand = 2048;
