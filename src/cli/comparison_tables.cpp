@@ -24,8 +24,8 @@ std::string figure_row(const std::string& name, const Metric& metric, const Metr
   const double factor = metric.counts_flips ? 100 : 1;
   const int digits = metric.counts_flips ? 1 : 4;
   const Mean mean = metric.mean();
-  std::string out = fmt::format("  {:<{}} {:>8.{}f} ± {:.{}f}{}", name, kLabel + 5, factor * mean.mean, digits, factor * mean.standard_error,
-                                digits, metric.is_near_chance() ? " †" : "  ");
+  std::string out = fmt::format("  {:<{}} {:>8.{}f} ± {:.{}f}{}", name, kLabel + 5, factor * mean.mean, digits,
+                                factor * mean.standard_error, digits, metric.is_near_chance() ? " †" : "  ");
   if (!original) return out + "\n";
   const PairedDifference paired = paired_difference(metric, *original);
   out += fmt::format("  {:>+8.{}f}, 95 %: {:+.{}f} to {:+.{}f}", factor * paired.difference.mean, digits, factor * paired.low, digits,
@@ -50,7 +50,8 @@ std::string text_table(std::vector<ComparedModel> models, const report::Report& 
   const TextResult& first = models[0].subject->texts[0];
   std::string out = fmt::format("{}\nKL to the original, windows of {}\n\n{:<{}} {:>5} {:>8} {:>10} {:>9}", report.protocol, first.window,
                                 "method", kLabel, "bits", "stored", "bytes", "seconds");
-  for (const TextResult& text : models[0].subject->texts) out += fmt::format("  {:>22}", fmt::format("{:.16} × {}", text.name, text.windows));
+  for (const TextResult& text : models[0].subject->texts)
+    out += fmt::format("  {:>22}", fmt::format("{:.16} × {}", text.name, text.windows));
   out += "\n";
   for (const ComparedModel& model : models) {
     const report::ModelFacts& facts = model.subject->model;

@@ -14,8 +14,8 @@ namespace {
 // Positions as arrays of doubles; an empty one has no array.
 template <typename P>
 auto arrays_of(P& positions) {
-  return std::array{std::pair("loss", &positions.loss), std::pair("loss_original", &positions.loss_original), std::pair("kl", &positions.kl),
-                    std::pair("kl_float", &positions.kl_float), std::pair("same_top", &positions.same_top)};
+  return std::array{std::pair("loss", &positions.loss), std::pair("loss_original", &positions.loss_original),
+                    std::pair("kl", &positions.kl), std::pair("kl_float", &positions.kl_float), std::pair("same_top", &positions.same_top)};
 }
 
 Json task_json_of(const TaskResult& result) {
@@ -29,10 +29,14 @@ Json task_json_of(const TaskResult& result) {
 }
 
 TaskResult task_of_json(const Json& json) {
-  TaskResult out{json.at("name").get<std::string>(), json.at("description").get<std::string>(),
-                 json.at("ids").get<std::vector<std::string>>(), json.at("groups").get<std::vector<std::string>>(), {}};
+  TaskResult out{json.at("name").get<std::string>(),
+                 json.at("description").get<std::string>(),
+                 json.at("ids").get<std::vector<std::string>>(),
+                 json.at("groups").get<std::vector<std::string>>(),
+                 {}};
   for (const Json& each : json.at("metrics")) {
-    Metric metric{each.at("name").get<std::string>(), each.at("values").get<std::vector<double>>(), {}, each.at("counts_flips").get<bool>()};
+    Metric metric{
+        each.at("name").get<std::string>(), each.at("values").get<std::vector<double>>(), {}, each.at("counts_flips").get<bool>()};
     if (!each.at("chance").is_null()) metric.chance = each.at("chance").get<double>();
     out.metrics.push_back(std::move(metric));
   }

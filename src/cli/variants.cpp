@@ -9,21 +9,30 @@ namespace tq::cli {
 namespace {
 
 constexpr Variant kVariants[] = {
-    {"turboquant", "TurboQuant", Method::kTurboquant},
-    {"rtn", "RTN", Method::kRtn, true},
-    {"rtn-channel", "RTN per channel", Method::kRtn},
-    {"gptq", "GPTQ", Method::kGptq, true},
-    {"gptq-channel", "GPTQ per channel", Method::kGptq},
-    {"awq", "AWQ", Method::kAwq, true},
-    {"awq-channel", "AWQ per channel", Method::kAwq},
-    {"quip", "QuIP#", Method::kQuip},
+    {"turboquant", "TurboQuant", Method::kTurboquant},         {"rtn", "RTN", Method::kRtn, true},
+    {"rtn-channel", "RTN per channel", Method::kRtn},          {"gptq", "GPTQ", Method::kGptq, true},
+    {"gptq-channel", "GPTQ per channel", Method::kGptq},       {"awq", "AWQ", Method::kAwq, true},
+    {"awq-channel", "AWQ per channel", Method::kAwq},          {"quip", "QuIP#", Method::kQuip},
     {"quip-tuned", "QuIP# tuned", Method::kQuip, false, true},
 };
 
 // Of a record: what was asked for, not what came out of it. Objects have keys of their own.
-constexpr std::string_view kAsked[] = {"source",     "method",  "bits",        "embedding_bits",     "head_bits",
-                                       "group",      "act_order", "effort",    "calibration",        "calibration_tokens",
-                                       "calibration_sequence", "gradients", "allocate", "damping", "passes", "seed"};
+constexpr std::string_view kAsked[] = {"source",
+                                       "method",
+                                       "bits",
+                                       "embedding_bits",
+                                       "head_bits",
+                                       "group",
+                                       "act_order",
+                                       "effort",
+                                       "calibration",
+                                       "calibration_tokens",
+                                       "calibration_sequence",
+                                       "gradients",
+                                       "allocate",
+                                       "damping",
+                                       "passes",
+                                       "seed"};
 constexpr std::pair<std::string_view, std::string_view> kAskedOfStages[] = {{"block_calibration", "steps"},
                                                                             {"block_calibration", "sequences"},
                                                                             {"block_calibration", "weight_rate"},

@@ -1,9 +1,12 @@
 """tq eval with tasks, and tq compare."""
 
 import json
+import signal
+import subprocess
+import time
 import unittest
 
-from tiny_model import DATA, QUANTIZE, ProgramTest
+from tiny_model import DATA, QUANTIZE, TQ, ProgramTest, write_model
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 40
 
@@ -89,21 +92,71 @@ class Evaluate(ProgramTest):
         self.assertIn("is all of the calibration text", self.succeeds(*arguments, one).stderr)
         self.assertNotIn("warning", self.succeeds(*arguments, one, "--calibration", self.text).stderr)
 
+    def compare(self, output, *flags):
+        return ["compare", self.model, "-o", output, *QUANTIZE, "--text", self.text, "--window", "64", "--windows", "3", "--tasks",
+                f"kl,{self.choices}", "--calibrate-steps", "1", "--tune-steps", "1", *flags]  # fmt: skip
+
     def test_compare_makes_what_is_missing_and_measures_all(self):
         output = self.folder / "comparison"
-        compare = ["compare", self.model, "-o", output, "--bits", "2,4", "--methods", "turboquant", *QUANTIZE, "--text", self.text, "--window",
-                   "64", "--windows", "3", "--tasks", f"kl,{self.choices}"]  # fmt: skip
+        compare = self.compare(output, "--bits", "2,4", "--methods", "turboquant")
         self.succeeds(*compare)
         first = json.loads((output / "compare.json").read_text())
         self.assertEqual([(each["method"], each["bits"]) for each in first["artifacts"]], [("turboquant", 2.0), ("turboquant", 4.0)])
         losses = [each["texts"][0]["kl"]["mean"] for each in first["artifacts"]]
         self.assertGreater(losses[0], losses[1])
         self.assertIn("KL divergence against bits", (output / "report.html").read_text())
-        made = {path: path.stat().st_mtime_ns for path in output.glob("*/model*.safetensors")}
-        self.assertEqual(len(made), 2)
+        made = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file() and path.parent != output}
+        self.assertEqual(len([path for path in made if path.name == "model.safetensors"]), 2)
+        self.assertEqual(len([path for path in made if path.name.startswith("text.txt-")]), 2)
         self.succeeds(*compare)
         self.assertEqual(json.loads((output / "compare.json").read_text()), first)
-        self.assertEqual({path: path.stat().st_mtime_ns for path in made}, made)
+        self.assertEqual({path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file() and path.parent != output}, made)
+
+    def test_compare_has_all_methods_and_says_what_is_left_out(self):
+        model = write_model(self.folder / "of-eights", 1, "eights")
+        output = self.folder / "all"
+        compare = self.compare(output, "--bits", "2.5,3", "--calibrate", "on")
+        compare[1] = model
+        dry = self.succeeds(*compare, "--dry-run").stdout
+        self.assertFalse(output.exists())
+        printed = self.succeeds(*compare).stdout
+        result = json.loads((output / "compare.json").read_text())
+        stages = {(each["method"], each["bits"]): each["stages"] for each in result["artifacts"]}
+        rivals = ["rtn", "rtn-channel", "gptq", "gptq-channel", "awq", "awq-channel", "quip", "quip-tuned"]
+        self.assertEqual(list(stages), [("turboquant", 2.5), ("turboquant", 3.0), *((rival, 3.0) for rival in rivals)])
+        self.assertEqual([(each["method"], each["bits"]) for each in result["left_out"]], [(rival, 2.5) for rival in rivals])
+        self.assertTrue(stages["turboquant", 3.0]["calibrate"] and stages["quip-tuned", 3.0]["calibrate"] and stages["quip-tuned", 3.0]["tune"])
+        self.assertFalse(stages["turboquant", 3.0]["tune"] or stages["quip", 3.0]["calibrate"] or stages["gptq", 3.0]["calibrate"])
+        labels = ["TurboQuant", "RTN g16/64", "GPTQ per channel", "QuIP# tuned"]
+        page = (output / "report.html").read_text()
+        for text in (dry, printed, page):
+            for label in labels:
+                self.assertIn(label, text)
+        self.assertIn("left out: rtn, 2.5 bits", dry)
+        self.assertIn("Left out: rtn at 2.5 bits: --bits 2.5: --method rtn takes whole bits", printed)
+        self.assertIn("left out of claims: ", printed)  # a random model's guesses
+        self.assertTrue(all(each["seconds_quantizing"] > 0 for each in result["artifacts"]))
+
+    def test_compare_goes_on_after_an_interrupt(self):
+        output = self.folder / "interrupted"
+        compare = self.compare(output, "--bits", "3", "--methods", "rtn,gptq")
+        process = subprocess.Popen([TQ, *map(str, compare)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and not list(output.glob("*.partial")):
+            time.sleep(0.002)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+        self.assertEqual(process.returncode, 5, errors)
+        self.assertIn("the same command goes on", errors.splitlines()[-1])
+        self.succeeds(*compare)
+        self.assertEqual(len(json.loads((output / "compare.json").read_text())["artifacts"]), 2)
+        self.fails(2, *("512" if flag == "1024" else flag for flag in compare), says="calibration_tokens: 1024, not 512")
+
+    def test_compare_reads_its_texts_before_it_begins(self):
+        short, output = self.folder / "shorter.txt", self.folder / "nothing"
+        short.write_text("Too short.")
+        for path in (short, self.folder / "missing.txt"):
+            self.fails(3, *self.compare(output, "--methods", "rtn", "--text", path), says=path.name)
+            self.assertFalse(output.exists())
 
 
 if __name__ == "__main__":

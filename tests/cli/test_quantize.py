@@ -300,6 +300,8 @@ class Quantize(ProgramTest):
         self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--bits", "2.5", "--method", "gptq", says="whole bits")
         self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--bits", "3", "--method", "magic", says="magic")
         self.fails(3, "quantize", self.model, "-o", self.folder / "x", "--bits", "3", "--method", "quip", says="multiple of 8")
+        for flag in ("--calibrate", "--tune", "--allocate"):
+            self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--bits", "3", "--method", "gptq", flag, "on", says=flag)
 
     def test_a_changed_byte_is_found(self):
         output = self.folder / "changed"
@@ -331,6 +333,43 @@ class Quantize(ProgramTest):
         hashes = [json.loads(self.succeeds("run", model, "Hello", "-n", "4", "--temperature", "0", "--json", "--raw").stdout)["logits_hash"]
                   for model in (self.model, output)]  # fmt: skip
         self.assertEqual(*hashes)
+
+
+class QuantizeByQuip(ProgramTest):
+    layers, kind = 2, "eights"
+
+    def test_tuning_makes_the_planned_bytes_after_kills_and_loses_less(self):
+        text = self.folder / "text.txt"
+        text.write_text("The quick brown fox jumps over the lazy dog. " * 40)
+        command = ["--bits", "2", "--method", "quip", "--head", "original", "--embedding", "original", *QUANTIZE]
+        tuned = [*command, "--calibrate", "on", "--tune", "on", "--calibrate-steps", "8", "--tune-steps", "8"]
+        plan = json.loads(self.succeeds("quantize", self.model, "-o", self.folder / "dry", *tuned, "--dry-run", "--json").stdout)
+        plain, whole, killed = (self.folder / name for name in ("plain", "whole", "killed"))
+        self.succeeds("quantize", self.model, "-o", plain, *command)
+        start = time.monotonic()
+        self.succeeds("quantize", self.model, "-o", whole, *tuned)
+        duration = time.monotonic() - start
+        self.assertEqual(plan["bytes"], sum(map(len, contents(whole).values())))
+        generator = random.Random(8)
+        for attempt in range(3):
+            process = subprocess.Popen([TQ, "quantize", str(self.model), "-o", str(killed), *tuned, "--resume"], stdout=subprocess.DEVNULL,
+                                       stderr=subprocess.DEVNULL)  # fmt: skip
+            time.sleep(generator.uniform(0.1, 0.9) * duration)
+            process.kill()
+            process.wait()
+            if killed.exists():
+                shutil.rmtree(killed)
+        self.succeeds("quantize", self.model, "-o", killed, *tuned, "--resume")
+        self.assertEqual(contents(killed), contents(whole))
+        self.assertEqual([json.loads((folder / "config.json").read_text())["quantization_config"]["format"] for folder in (plain, whole)], [1, 2])
+        record = json.loads((whole / "turboquant.json").read_text())
+        self.assertLessEqual(float(record["tuning"]["kl_after"]), float(record["tuning"]["kl_before"]))
+        for before, after in record["block_calibration"]["errors_plain_calibrated"]:
+            self.assertLess(float(after), float(before))
+        result = json.loads(self.succeeds("eval", plain, whole, "--against", self.model, "--text", text, "--window", "64", "--windows", "4",
+                                          "--json").stdout)  # fmt: skip
+        untuned, tuned = (model["texts"][0]["kl"]["mean"] for model in result["models"])
+        self.assertLess(tuned, 1.1 * untuned)  # random weights: there is little to gain on other text
 
 
 class QuantizeMixture(ProgramTest):

@@ -14,6 +14,7 @@ TQ = os.environ.get("TQ") or str(pathlib.Path(__file__).resolve().parents[2] / "
 DATA = pathlib.Path(__file__).resolve().parents[1] / "data"
 VOCABULARY, HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, HEAD_DIM, CONTEXT = 257, 64, 172, 4, 2, 24, 128
 EXPERTS, EXPERT_WIDTH = 3, 44
+EIGHTS = 168  # a width that E8P can take
 # Under sanitizers the program is some ten times slower.
 QUANTIZE = ["--effort", "fast", "--calibration-tokens", "1024"]
 
@@ -64,7 +65,7 @@ def shapes(layers, kind):
             yield name + "post_feedforward_layernorm.weight", (HIDDEN,)
         if is_mixture:
             yield name + "mlp.gate.weight", (EXPERTS, HIDDEN)
-        width = EXPERT_WIDTH if is_mixture else INTERMEDIATE
+        width = EXPERT_WIDTH if is_mixture else EIGHTS if kind == "eights" else INTERMEDIATE
         for mlp in [f"mlp.experts.{e}." for e in range(EXPERTS)] if is_mixture else ["mlp."]:
             yield name + mlp + "gate_proj.weight", (width, HIDDEN)
             yield name + mlp + "up_proj.weight", (width, HIDDEN)
@@ -98,6 +99,8 @@ def write_model(folder, layers=3, kind="llama"):
         "hidden_act": "silu", "max_position_embeddings": CONTEXT, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "vocab_size": VOCABULARY,
         "tie_word_embeddings": False, "torch_dtype": "bfloat16", "eos_token_id": 256,
     }  # fmt: skip
+    if kind == "eights":
+        config["intermediate_size"] = EIGHTS
     if kind == "gemma":
         config |= {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "num_key_value_heads": HEADS,
                    "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": HEAD_DIM, "sliding_window": 64}  # fmt: skip
