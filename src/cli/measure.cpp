@@ -60,7 +60,6 @@ class Measuring {
  private:
   Status measure_text(const std::string& path) {
     TQ_ASSIGN(const EvalText text, read_text(path, request_, session_));
-    if (request_.print && path == request_.wanted.texts.front()) fmt::print("{}\n", report_.protocol);
     std::vector<std::optional<TextResult>> results(count_);
     std::vector<size_t> missing;
     for (size_t i = 0; i < count_; ++i) {
@@ -68,6 +67,7 @@ class Measuring {
       if (!results[i]) missing.push_back(i);
     }
     if (!missing.empty()) TQ_TRY(evaluate_missing(text, missing, results));
+    if (request_.print && path == request_.wanted.texts.front()) fmt::print("{}\n", report_.protocol);
     for (size_t i = 0; i < count_; ++i) {
       if (request_.print) print_name(i), fmt::print("{}", text_lines(*results[i]));
       report_.subjects[i].texts.push_back(std::move(*results[i]));

@@ -127,7 +127,7 @@ class Evaluate(ProgramTest):
         self.assertEqual([(each["method"], each["bits"]) for each in result["left_out"]], [(rival, 2.5) for rival in rivals])
         self.assertTrue(stages["turboquant", 3.0]["calibrate"] and stages["quip-tuned", 3.0]["calibrate"] and stages["quip-tuned", 3.0]["tune"])
         self.assertFalse(stages["turboquant", 3.0]["tune"] or stages["quip", 3.0]["calibrate"] or stages["gptq", 3.0]["calibrate"])
-        labels = ["TurboQuant", "RTN g16/64", "GPTQ per channel", "QuIP# tuned"]
+        labels = ["TurboQuant", "RTN g8/32/64", "GPTQ per channel", "QuIP# tuned"]
         page = (output / "report.html").read_text()
         for text in (dry, printed, page):
             for label in labels:
