@@ -19,7 +19,8 @@ Result<CalibratedLayer> Calibration::round() {
     passes_.context().listener.note(
         fmt::format("layer {}: error at its output on held-out text {:.4g} without calibration, {:.4g} with it{}", layer_, facts.plain,
                     facts.calibrated, facts.is_kept ? "" : ", not kept"));
-  else passes_.context().listener.note(fmt::format("layer {}: a mixture of experts, rounded without calibration", layer_));
+  else if (budget_.steps > 0)
+    passes_.context().listener.note(fmt::format("layer {}: a mixture of experts, rounded without calibration", layer_));
   return made;
 }
 

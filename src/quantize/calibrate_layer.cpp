@@ -48,6 +48,7 @@ class LayerCalibration {
       TQ_TRY(fix(stage));
       TQ_TRY(tune());
     }
+    if (budget_.steps == 0) return CalibratedLayer{std::move(tuned_), {}};
     finish();
     TQ_ASSIGN(const BlockErrors plain, errors_of(plain_));
     TQ_ASSIGN(const BlockErrors calibrated, errors_of(tuned_));
@@ -102,7 +103,8 @@ class LayerCalibration {
     for (const size_t i : stage.tensors) taps.insert(tensors_[i].linear.tap);
     Model current = model_;
     std::vector<Part> parts;
-    if (Part plain = plain_part(taps, current); !plain.places.empty()) parts.push_back(std::move(plain));
+    const bool is_compared = is_first || budget_.steps > 0;
+    if (Part plain = plain_part(taps, current); is_compared && !plain.places.empty()) parts.push_back(std::move(plain));
     if (!is_first) {
       parts.push_back(tuned_part(stage, current));
       TQ_TRY(measure(&taps, parts.back().statistics));
@@ -168,6 +170,7 @@ class LayerCalibration {
 
   // Adam on what is continuous; the best state by the held-out sequences stays.
   Status tune() {
+    if (budget_.steps == 0) return {};
     const StageTimer timer(times(), "steps", settle());
     trainer_->begin();
     TQ_ASSIGN(const BlockErrors before, judged(weights_));

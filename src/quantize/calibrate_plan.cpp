@@ -62,8 +62,9 @@ CalibrationBudget calibration_budget(const QuantizeOptions& options, int64_t wei
       {16, 1, 3e-3, 1e-3, 2, 256, 256}, {64, 4, 3e-3, 1e-3, 3, 0, 512}, {160, 4, 1e-3, 1e-3, 3, 0, 0}};
   constexpr double kLowBits = 2.5, kLowBitsRate = 2e-3;  // where much is lost, more has to move
   CalibrationBudget budget = kBudgets[static_cast<size_t>(options.effort)];
+  if (!uses_calibration(options)) budget.steps = 0;
   if (options.bits < kLowBits) budget.weight_rate = std::max(budget.weight_rate, kLowBitsRate);
-  if (options.calibrate_steps > 0) budget.steps = options.calibrate_steps;
+  if (options.calibrate_steps > 0 && budget.steps > 0) budget.steps = options.calibrate_steps;
   if (options.calibrate_sequences > 0) budget.sequences = options.calibrate_sequences;
   if (options.calibrate_tokens > 0) budget.tokens = options.calibrate_tokens;
   if (options.calibrate_weight_rate >= 0) budget.weight_rate = options.calibrate_weight_rate;

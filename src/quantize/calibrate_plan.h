@@ -26,7 +26,7 @@ struct CalibrationSplit {
 CalibrationSplit split_sequences(const std::vector<int>& text);
 
 struct CalibrationBudget {
-  int64_t steps = 0;                        // of Adam after each stage
+  int64_t steps = 0;                        // of Adam after each stage; 0: the layer is rounded in sequence, and nothing is tuned
   int64_t sequences = 0;                    // a step
   double weight_rate = 0, vector_rate = 0;  // TrainingRates
   int64_t checks = 0;                       // of the held-out errors in a stage, beside that before it

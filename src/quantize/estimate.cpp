@@ -17,7 +17,8 @@
 namespace tq {
 namespace {
 
-constexpr double kLeastSeconds = 0.03;  // of a measurement
+constexpr double kLeastSeconds = 0.03;     // of a measurement
+constexpr double kPassesInSequence = 3.7;  // of all tokens through a layer, where one is enough without
 
 // Seconds of one call, the best of a few; the first warms up.
 template <typename Work>
@@ -40,12 +41,28 @@ std::vector<float> noise(int64_t count) {
   return out;
 }
 
+// Seconds of one processor of a Zen 3 for a weight of a rival's, which rounds on processors: a part for the codes, and for each column the
+// products of feedback, losses and AWQ's searches.
+double rival_seconds(const TensorPlan& tensor) {
+  struct Cost {
+    double weight, column;
+  };
+  constexpr Cost kRtn{1e-7, 1e-10}, kGptq{1e-7, 1.5e-10}, kAwq{1e-7, 1e-9}, kQuip{1.5e-7, 1.5e-10};
+  const Cost cost = tensor.method == Method::kRtn    ? kRtn
+                    : tensor.method == Method::kGptq ? kGptq
+                    : tensor.method == Method::kAwq  ? kAwq
+                                                     : kQuip;
+  const double stages = tensor.method == Method::kQuip ? tensor.bits() - 1 : 1;
+  return weights_of(tensor.linear) * (stages * cost.weight + cost.column * static_cast<double>(tensor.linear.in));
+}
+
 // Speeds of all threads together.
 struct Speeds {
   double product = 0;                               // multiply-adds a second of large matrix products
   double rotation = 0;                              // inputs rotated and rounded a second
   double decode = 0;                                // weights of the source decoded a second
   std::array<double, grid::kMaxRate + 1> encode{};  // branches a second, by rate
+  double threads = 1;
 };
 
 double product_speed(ThreadPool& threads) {
@@ -116,6 +133,7 @@ Result<double> attention_seconds(const ModelSpec& spec, int64_t tokens, Backend&
 
 Speeds measure(const Model& model, const QuantizePlan& plan, const Context& context) {
   Speeds speeds;
+  speeds.threads = context.threads.size();
   speeds.product = product_speed(context.threads);
   speeds.rotation = rotation_speed(context.threads);
   speeds.decode = decode_speed(model, plan, context.threads);
@@ -143,6 +161,10 @@ double rounding_seconds(const QuantizePlan& plan, const std::vector<TensorPlan>&
   constexpr double kSeamRows = 96;
   double seconds = 0;
   for (const TensorPlan& tensor : tensors) {
+    if (tensor.method != Method::kTurboquant) {
+      seconds += rival_seconds(tensor) / speeds.threads;
+      continue;
+    }
     const double columns = static_cast<double>(tensor.linear.in), all = weights_of(tensor.linear), rows = all / columns;
     double encoding = 0;
     for (const uint8_t rate : tensor.rates)
@@ -214,6 +236,7 @@ TimeEstimate estimate_time(const Model& model, const QuantizePlan& plan, Backend
   if (const auto measured = attention_seconds(model.spec, sequence, backend))
     attention = *measured * tokens / static_cast<double>(sequence) * static_cast<double>(plan.layers.size());
   out.statistics += attention;
+  if (rounds_in_sequence(plan.options) && !uses_calibration(plan.options)) out.statistics *= kPassesInSequence;
   if (uses_allocation(plan.options)) out.allocation = allocation_seconds(model, plan, out, attention, speeds, context.threads);
   if (uses_calibration(plan.options)) out.calibration = calibration_seconds(model, plan, out, attention, speeds);
   if (uses_gradients(plan.options)) {
@@ -233,6 +256,7 @@ TimeEstimate card_time(const Model& model, const QuantizePlan& plan) {
   // each weight, 18 s each at most, leave 29 s.
   constexpr double kStatistics = 2.5e12, kCalibration = 12e12, kTuning = 13.5e12, kAllocation = 3.5e12, kBranches = 6.5e11;
   constexpr double kCandidates = 2e7;  // weights a second
+  constexpr double kProcessors = 6;
   const StageOperations operations = stage_operations(model.spec, plan.options);
   TimeEstimate out{.gradients = operations.gradients / kTuning,
                    .calibration = operations.calibration / kCalibration,
@@ -240,6 +264,10 @@ TimeEstimate card_time(const Model& model, const QuantizePlan& plan) {
   const double tokens = static_cast<double>(calibration_tokens(plan.options));
   const auto add = [&](const TensorPlan& tensor) {
     out.statistics += tokens * weights_of(tensor.linear) / kStatistics;
+    if (tensor.method != Method::kTurboquant) {
+      out.rounding += rival_seconds(tensor) / kProcessors;
+      return;
+    }
     for (const uint8_t rate : tensor.rates)
       out.rounding += weights_of(tensor.linear) / static_cast<double>(tensor.rates.size()) *
                       std::exp2(static_cast<double>(plan.taps[rate].size())) / kBranches;
@@ -248,6 +276,10 @@ TimeEstimate card_time(const Model& model, const QuantizePlan& plan) {
     for (const auto& layer : plan.layers)
       for (const TensorPlan& tensor : layer) add(tensor);
   for (const TensorPlan& tensor : plan.tables) add(tensor);
+  if (rounds_in_sequence(plan.options) && !uses_calibration(plan.options)) out.statistics *= kPassesInSequence;
+  if (uses_calibration(plan.options) && plan.options.method == Method::kQuip)
+    for (const auto& layer : plan.layers)
+      for (const TensorPlan& tensor : layer) out.calibration += 2 * rival_seconds(tensor) / kProcessors;  // tuned and plain
   if (uses_allocation(plan.options)) {
     const auto weights = static_cast<double>(count_weights(model.spec).linears);
     const auto candidates = static_cast<double>(allocation_plan(model.spec, plan.options, 1).rates.size());

@@ -167,7 +167,7 @@ class Job {
       TQ_TRY(allocation_steps({model_, before, sequences, held_out, used}, backend, context_, folder_, plan_));
       summary_.seconds_allocation += seconds_since(start);
     }
-    if (uses_calibration(plan_.options))
+    if (rounds_in_sequence(plan_.options))
       return make_calibrated_steps({model_, plan_, sequences, text, used, is_measured}, training, needed);
     TQ_ASSIGN(Stream stream,
               Stream::create(model_, backend, context_, {.sequences = sequences, .options = plan_.options, .weights = used}));
@@ -230,7 +230,8 @@ class Job {
       if (!folder_.has_step(step)) {
         TQ_ASSIGN(const CalibratedLayer made, calibration.round());
         const StageTimer saving(context_.times, "saving");
-        TQ_TRY(save({step, &plan_.layers[static_cast<size_t>(layer)], {}, {}}, made.rounded, &made.facts));
+        TQ_TRY(save({step, &plan_.layers[static_cast<size_t>(layer)], {}, {}}, made.rounded,
+                    uses_calibration(plan_.options) ? &made.facts : nullptr));
       }
       if (layer + 1 < needed || !tables_done()) {
         TQ_ASSIGN(auto archive, folder_.open_step(step));
@@ -238,7 +239,7 @@ class Job {
       }
       context_.listener.progress("layers", layer + 1, needed + !tables_done());
     }
-    summary_.seconds_calibration = seconds_since(start);
+    (uses_calibration(plan_.options) ? summary_.seconds_calibration : summary_.seconds_rounding) = seconds_since(start);
     timer.reset();
     if (tables_done()) return {};
     Statistics statistics;
@@ -441,7 +442,7 @@ uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int thread
   const auto tokens = static_cast<uint64_t>(calibration_tokens(plan.options)), width = static_cast<uint64_t>(model.spec.hidden);
   const auto sequence = static_cast<uint64_t>(std::min(plan.options.sequence, model.spec.context));
   // With calibration both streams; weights, their best state, gradients and moments of a layer, beside it once more as it was.
-  const bool is_calibrated = uses_calibration(plan.options);
+  const bool is_calibrated = rounds_in_sequence(plan.options);
   const uint64_t hidden = tokens * width * 4 * (is_calibrated ? 2 : 1);
   const uint64_t trained = is_calibrated ? 6 * decoded_layer_bytes(plan) : 0;
   const uint64_t decoded = decoded_layer_bytes(plan);

@@ -61,6 +61,8 @@ bool uses_allocation(const QuantizeOptions& options) {
 bool uses_calibration(const QuantizeOptions& options) { return options.calibrate.value_or(false); }
 bool uses_tuning(const QuantizeOptions& options) { return options.tune.value_or(false); }
 
+bool rounds_in_sequence(const QuantizeOptions& options) { return uses_calibration(options) || options.method == Method::kGptq; }
+
 int window_of(int rate, Effort effort) { return kWindows[static_cast<size_t>(effort)][rate]; }
 
 grid::TapsByRate taps_of(Effort effort) {

@@ -71,6 +71,9 @@ bool uses_gradients(const QuantizeOptions& options);
 bool uses_allocation(const QuantizeOptions& options);
 bool uses_calibration(const QuantizeOptions& options);
 bool uses_tuning(const QuantizeOptions& options);
+// Whether each layer is measured on what the rounded ones before it make of the text, stage by stage: with calibration, and by GPTQ, whose
+// paper's program does so.
+bool rounds_in_sequence(const QuantizeOptions& options);
 // Window L of a rate.
 int window_of(int rate, Effort effort);
 // The taps for every rate that the program can use at this effort.

@@ -19,7 +19,11 @@ Result<TensorView> find(const StepArrays& arrays, const std::string& name) {
 // The arrays of a tensor that its plan has and a step's file names after it.
 std::vector<const char*> own_parts(const TensorPlan& plan) {
   if (plan.method == Method::kTurboquant) return {"bits", "row_scale", "rates"};
-  TQ_CHECK(plan.method == Method::kQuip);
+  if (plan.method != Method::kQuip) {
+    std::vector<const char*> parts = {"scalar", "codes", "scale", "zero"};
+    if (plan.has_order) parts.push_back("order");
+    return parts;
+  }
   std::vector<const char*> parts = {"vectors", "stage", "row_sign"};
   if (plan.bits() > 2) parts.push_back("residual");
   if (plan.has_row_scale) parts.push_back("row_scale");
@@ -42,13 +46,14 @@ void add_e8p_tables(PackedTensor& tensor) {
 Result<PackedTensor> packed(const TensorPlan& plan, const grid::TapsByRate& taps, const StepArrays& arrays) {
   const Linear& linear = plan.linear;
   PackedTensor tensor;
-  tensor.codec = plan.method == Method::kQuip ? CodecId::kE8p : CodecId::kGrid;
+  tensor.codec = plan.method == Method::kTurboquant ? CodecId::kGrid : plan.method == Method::kQuip ? CodecId::kE8p : CodecId::kScalar;
   tensor.shape = {linear.out, linear.in};
   if (linear.experts > 0) tensor.shape = {linear.experts, linear.out, linear.in};
   for (const char* part : own_parts(plan)) {
     TQ_ASSIGN(const TensorView view, find(arrays, linear.name + "." + part));
     tensor.parts.push_back({part, view});
   }
+  if (tensor.codec == CodecId::kScalar) return tensor;
   TQ_ASSIGN(const TensorView sign, find(arrays, linear.tap + ".sign"));
   tensor.parts.push_back({"sign", sign});
   if (plan.method == Method::kQuip) add_e8p_tables(tensor);
