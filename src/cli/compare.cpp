@@ -61,7 +61,7 @@ Result<std::vector<double>> bits_of(const std::string& list) {
     const double bits = std::strtod(text.c_str(), &rest);
     if (text.empty() || *rest != '\0' || !(bits >= 2 && bits <= 8))
       return bad_usage("--bits {}: give numbers from 2 to 8, like 2,3,4", list);
-    out.push_back(bits);
+    if (std::find(out.begin(), out.end(), bits) == out.end()) out.push_back(bits);
     at = end + 1;
   }
   return out;

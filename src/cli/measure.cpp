@@ -111,9 +111,8 @@ class Measuring {
 
   Result<TaskResult> task_result(Loaded& model, const Task& task, KeptResults::Key key) {
     const TaskOptions& options = request_.wanted.task;
-    std::string items;
-    for (const Item& item : task.items) items += item.id + "\n" + item.context + "\n";
-    key.identity += fmt::format("\n{} {} {} {} {}", hash_of(items), options.limit, options.samples, options.temperature, options.seed);
+    key.identity +=
+        fmt::format("\n{} {} {} {} {}", hash_of(text_of(task)), options.limit, options.samples, options.temperature, options.seed);
     if (request_.kept)
       if (std::optional<TaskResult> found = request_.kept->results.task(key)) return std::move(*found);
     TQ_TRY(prepare(model, session_));
@@ -131,6 +130,14 @@ class Measuring {
                         protocol_name(options.protocol), options.rows, options.with_float)};
   }
 
+  // All that its figures depend on.
+  static std::string text_of(const Task& task) {
+    Json items = Json::array();
+    for (const Item& item : task.items)
+      items.push_back({item.id, item.group, item.context, item.choices, item.contexts, item.gold, item.answer, item.name});
+    return Json{static_cast<int>(task.kind), task.by_bytes, task.metric, task.stop, task.max_tokens, items}.dump(
+        -1, ' ', false, Json::error_handler_t::replace);
+  }
   static std::string hash_of(std::string_view text) { return hex64(hash64(std::as_bytes(std::span<const char>(text)))); }
 
   void print_name(size_t model) const {

@@ -36,7 +36,8 @@ class Memory {
 
 // How activations enter the product with a quantized matrix. kFloat is the slow and exact way, for evaluation and statistics. kInvariant
 // rounds as kInt8 does for one token, and gives each row the same bits whatever rows stand beside it: prompts take longer. kTraining is
-// kFloat where a device may round the factors of its products to 11 bits (TF32): for gradients, and for what is compared with their like.
+// kFloat where a device may round the factors of its products to 11 bits (TF32): for gradients, second moments, and what is compared with
+// their like.
 enum class Precision : uint8_t { kInt8, kFloat, kInvariant, kTraining };
 constexpr bool has_float_activations(Precision precision) { return precision == Precision::kFloat || precision == Precision::kTraining; }
 

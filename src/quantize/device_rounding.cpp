@@ -95,7 +95,7 @@ class Batches {
     std::map<std::pair<const void*, const uint8_t*>, int64_t> known;  // by source and sign
     for (size_t i = begin; i < end; ++i) {
       batch.matrices.push_back(matrix_of(requests_[i], rates[i - begin]));
-      if (!requests_[i].source) continue;
+      if (!requests_[i].source || requests_[i].stored) continue;  // what is trained may have changed
       const auto [same, is_new] = known.try_emplace({requests_[i].source, requests_[i].sign}, static_cast<int64_t>(i - begin));
       if (!is_new) batch.matrices.back().same_as = same->second;
     }

@@ -41,7 +41,7 @@ std::vector<float> noise(int64_t count) {
   return out;
 }
 
-// Seconds of one processor of a Zen 3 for a weight of a rival's, which rounds on processors: a part for the codes, and for each column the
+// Seconds of one processor of a Zen 3 for a matrix of a rival's, which rounds on processors: a part for the codes, and for each column the
 // products of feedback, losses and AWQ's searches.
 double rival_seconds(const TensorPlan& tensor) {
   struct Cost {

@@ -1,6 +1,7 @@
 // How rows of outputs are shared out among thread blocks of a card; needs none.
 #include <gtest/gtest.h>
 
+#include <utility>
 #include <vector>
 
 #include "base/rng.h"
@@ -104,6 +105,42 @@ TEST(PlaneRows, WhatIsTooSmallIsNotShared) {
   const RowShape wider{16, 32, &rate, &newest, windows};
   EXPECT_TRUE(share_rows(&wider, 1, 1, 132, owners));
   EXPECT_FALSE(share_rows(&wider, 1, 2, 132, owners)) << "fewer rows than thread blocks of a cluster";
+}
+
+// 16 groups of columns, one a warp, are rounded by every thread block; twice to four times as many by two; more are not owned.
+TEST(PlaneRows, NoMoreThanTwoThreadBlocksShareColumns) {
+  const std::vector<uint8_t> rate(128, 3);
+  std::vector<int32_t> newest;
+  for (int range = 0; range < 128; ++range) newest.push_back(range * kRangeRows * 3 + 2);
+  int windows[kRates] = {};
+  windows[3] = 12;
+  const RowShape shape{4096, 4096 * 3, rate.data(), newest.data(), windows};
+  for (const auto& [groups, slices] : {std::pair(1, 1), {16, 1}, {17, 2}, {64, 2}, {65, 0}}) {
+    Owners owners;
+    EXPECT_EQ(plan_rows(&shape, 1, groups, 132, owners), slices > 0) << groups;
+    if (slices > 0) EXPECT_EQ(owners.slices, slices) << groups;
+  }
+}
+
+TEST(PlaneRows, PartsHaveTheBoundsOfTheWhole) {
+  int windows[kRates] = {};
+  windows[4] = 12;
+  for (const int rows : {4096, 28672, 128256}) {
+    const std::vector<uint8_t> rate(static_cast<size_t>(rows / kRangeRows), 4);
+    std::vector<int32_t> newest;
+    for (int range = 0; range < rows / kRangeRows; ++range) newest.push_back(range * kRangeRows * 4 + 3);
+    Owners whole;
+    const RowShape shape{rows, rows * 4, rate.data(), newest.data(), windows};
+    ASSERT_TRUE(plan_rows(&shape, 1, 32, 132, whole));
+    EXPECT_TRUE(whole.most_rows <= whole.bound_rows && whole.most_planes <= whole.bound_planes) << rows;
+    for (const int parts : {2, 4}) {
+      Owners own;
+      const RowShape part{rows / parts, rows / parts * 4 + 9, rate.data(), newest.data(), windows, rows};
+      ASSERT_TRUE(plan_rows(&part, 1, 32, 132, own));
+      EXPECT_TRUE(own.bound_rows == whole.bound_rows && own.bound_planes == whole.bound_planes) << rows << " / " << parts;
+      EXPECT_TRUE(own.most_rows <= own.bound_rows && own.most_planes <= own.bound_planes) << rows << " / " << parts;
+    }
+  }
 }
 
 }  // namespace

@@ -250,14 +250,14 @@ class CudaBackend final : public Backend {
     download(&index, number_.as<int32_t>(), sizeof index);
     return index;
   }
-  void rank(const RankArgs& args) override { ranking_.run(args, generation_, stream_); }
+  void rank(const RankArgs& args) override { ranking_.run(args, generation_, others()); }
   void score(const ScoreArgs& args) override {
     static_assert(sizeof(ScoreOut) == sizeof(TokenScore) && offsetof(ScoreOut, top) == offsetof(TokenScore, top));
     const auto tokens = static_cast<int64_t>(args.next.size());
     auto* next = next_.get<int32_t>(tokens, generation_);
     auto* out = scores_.get<ScoreOut>(tokens, generation_);
     upload(next, args.next.data(), args.next.size_bytes());
-    cuda::score({args.logits, args.reference, next, out, tokens, static_cast<int>(args.vocabulary)}, stream_);
+    cuda::score({args.logits, args.reference, next, out, tokens, static_cast<int>(args.vocabulary)}, others());
     download(args.score, out, args.next.size() * sizeof *out);
   }
 

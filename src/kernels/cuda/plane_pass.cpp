@@ -7,8 +7,9 @@
 namespace tq::cuda {
 namespace {
 
-constexpr int kMostRanges = 1 << 17;  // of the matrices of a launch: 4 million rows
-constexpr int kSmallWidth = 4096;     // of hidden states
+constexpr int kMostRanges = 1 << 17;      // of the matrices of a launch: 4 million rows
+constexpr int kReservedShared = 2 << 10;  // by the card, of two thread blocks
+constexpr int kSmallWidth = 4096;         // of hidden states
 
 const Weights& first_weights(std::span<const LinearJob> jobs) { return *static_cast<const CudaMatrix&>(*jobs[0].matrix).weights; }
 
@@ -93,7 +94,7 @@ bool PlanePass::run_rows(const QuantizeArgs& input, std::span<const LinearJob> j
   // What won in lab/cuda-planes: in small models, the next product's first weights come while this one's input is waited for.
   const int rows = first_weights(jobs).rows, whole_rows = std::max(first_weights(jobs).whole_rows, rows);
   args.launches_late = !adds || whole_rows > kSmallWidth;
-  args.parts = (whole_rows + rows - 1) / rows;
+  args.most_shared = std::min(shared_bytes_, multiprocessor_bytes_ - multiprocessor_bytes_ / 2 - kReservedShared);
   for (const LinearJob& job : jobs) {
     const Weights& weights = *static_cast<const CudaMatrix&>(*job.matrix).weights;
     PlaneJob& planes = args.job[args.jobs];

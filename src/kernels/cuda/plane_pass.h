@@ -32,7 +32,8 @@ class PlanePass {
  private:
   // Shared memory for the next launch of one token. The thread blocks of two launches in turn shall stand side by side, one of each on
   // every multiprocessor. Left to itself, a card puts two of one launch on some and none on others, which then read less than they could.
-  // So of two launches in turn the first takes half of a multiprocessor's memory, which fits no second time, and the other what is left.
+  // So of two launches in turn the first takes half of a multiprocessor's memory, which with what the card reserves fits no second time,
+  // and the other its own need. Cards of less than some 220 KB a multiprocessor have one thread block at a time anyway.
   int least_shared();
 
   // One token by thread blocks that own rows; false where that is not possible.

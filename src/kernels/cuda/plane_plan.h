@@ -79,6 +79,7 @@ struct RowShape {
   const uint8_t* rate = nullptr;    // [ranges]
   const int32_t* newest = nullptr;  // [ranges]
   const int* windows = nullptr;     // [kRates]
+  int whole_rows = 0;               // of the matrix that it is a part of; 0: it is whole
 
   int units() const { return (rows + kOwnedRows - 1) / kOwnedRows; }
   int tiles() const { return (plane_rows + kTileRows - 1) / kTileRows; }
@@ -136,10 +137,24 @@ inline bool share_rows(const RowShape* shapes, int jobs, int slices, int blocks,
   return true;
 }
 
+// From rows and the highest rate alone, since parts know no more of the whole.
+inline void bound_shares(const RowShape* shapes, int jobs, int multiprocessors, Owners& owners) {
+  int64_t rows = 0, planes = 0;
+  for (int m = 0; m < jobs; ++m) {
+    const RowShape& shape = shapes[m];
+    const int64_t whole = std::max(shape.whole_rows, shape.rows);
+    rows += whole, planes += whole * *std::max_element(shape.rate, shape.rate + (shape.rows + kRangeRows - 1) / kRangeRows);
+  }
+  constexpr int kUneven = 2 * kOwnedRows;  // units are whole, and matrices have whole thread blocks
+  owners.bound_rows = static_cast<int>(rows / multiprocessors) + kUneven;
+  owners.bound_planes = static_cast<int>(planes / multiprocessors) + kUneven * (kRates - 1) + kMaxTaps;
+}
+
 // Thread blocks that own rows, where they won (lab/cuda-planes): one, or two that share the columns, so that a warp rounds one group, at
 // most two. Clusters of more often find no place beside the launch before. False: rows are not to be owned, or cannot be.
 inline bool plan_rows(const RowShape* shapes, int jobs, int groups, int multiprocessors, Owners& owners) {
   if (groups > 2 * kMaxRoundGroups) return false;
+  bound_shares(shapes, jobs, multiprocessors, owners);
   return share_rows(shapes, jobs, groups > kProductWarps ? 2 : 1, multiprocessors, owners);
 }
 

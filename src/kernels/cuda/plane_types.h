@@ -96,8 +96,9 @@ constexpr int kMaxSlices = 8;    // thread blocks of a cluster
 // out the columns of the plane rows of all of them.
 struct Owners {
   int slices = 1;
-  int first[kMaxJobs + 1] = {};        // of each matrix, its first thread block; multiples of `slices`
-  int most_rows = 0, most_planes = 0;  // of a thread block
+  int first[kMaxJobs + 1] = {};          // of each matrix, its first thread block; multiples of `slices`
+  int most_rows = 0, most_planes = 0;    // of a thread block
+  int bound_rows = 0, bound_planes = 0;  // the same of the whole matrices that these may be parts of: no less, and equal for all parts
   // At [thread block + number of the matrix], and one more for each matrix's end:
   int32_t row[kMaxOwners + kMaxJobs] = {};    // the first one
   int32_t plane[kMaxOwners + kMaxJobs] = {};  // the first plane row of the first row's own
@@ -199,10 +200,10 @@ struct ManyArgs {
 struct PlaneRowsArgs {
   PlaneJob job[kMaxJobs];
   int jobs = 0, groups = 0;
-  int parts = 1;  // so many times its rows are those of the matrices that these are cut of
   bool adds = false;
   bool launches_late = false;  // the next kernel is launched once the input is rounded: its weights do not come before this one's input
   int least_shared = 0;        // as of PlaneArgs
+  int most_shared = 0;         // bytes that fit beside a thread block that takes half of a multiprocessor's
   QuantizeArgs input;
   Owners owners;
 };

@@ -222,13 +222,12 @@ void plane_linear(const PlaneArgs& args, const PlanePlan& plan, cudaStream_t str
 }
 
 bool plane_rows(const PlaneRowsArgs& args, cudaStream_t stream) {
-  constexpr int kMostShared = 112 << 10;  // so that it fits beside one that takes half of a multiprocessor's
   using Least = PlaneRows<4, 2>;
-  PlaneRowsArgs whole = args;  // what is cut goes the way of the whole
-  whole.owners.most_rows *= args.parts, whole.owners.most_planes *= args.parts;
-  if (whole.owners.most_planes >= Least::kMostPlanes || Least::shared_bytes(whole) > kMostShared) return false;
+  PlaneRowsArgs whole = args;  // parts go the way of the whole
+  whole.owners.most_rows = args.owners.bound_rows, whole.owners.most_planes = args.owners.bound_planes;
+  if (whole.owners.most_planes >= Least::kMostPlanes || Least::shared_bytes(whole) > args.most_shared) return false;
   const auto start = [&](auto kernel, int shared_bytes) {
-    if (shared_bytes > kMostShared) return false;
+    if (shared_bytes > args.most_shared) return false;
     launch_clusters(kernel, dim3(static_cast<unsigned>(args.owners.first[args.jobs])), dim3(static_cast<unsigned>(args.owners.slices)),
                     kProductWarps * 32, std::max(shared_bytes, args.least_shared), stream, args);
     return true;

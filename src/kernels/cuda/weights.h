@@ -26,7 +26,7 @@ struct Weights {
   DenseType type = DenseType::kF16;
   bool is_trainable = false;  // floats of its own, that may be changed
 
-  RowShape row_shape() const { return {planes.rows, planes.plane_rows, host_rate.data(), host_newest.data(), planes.windows}; }
+  RowShape row_shape() const { return {planes.rows, planes.plane_rows, host_rate.data(), host_newest.data(), planes.windows, whole_rows}; }
   uint64_t bytes() const { return is_planes ? tiles.bytes() + row_scale.bytes() : values.bytes(); }
 };
 
