@@ -47,7 +47,7 @@ Result<Charsmap> Charsmap::parse(std::string_view blob, Walk walk, const std::st
   Charsmap out;
   out.walk_ = walk;
   out.units_.resize(size / 4);
-  std::memcpy(out.units_.data(), blob.data() + sizeof size, size);
+  if (size > 0) std::memcpy(out.units_.data(), blob.data() + sizeof size, size);
   out.replacements_ = blob.substr(sizeof size + size);
   if (out.replacements_.empty() || out.replacements_.back() != '\0') out.replacements_ += '\0';
   return out;
