@@ -151,7 +151,7 @@ __device__ void merge_cluster(const float* own, int heads, int dim, int members,
 }
 
 // The warps' sums put together, and with those of the other thread blocks of the positions: of a cluster through its shared memory, of
-// others through memory, where the last to come stores. own: [heads][dim + 2], shared.
+// others through memory, where the last to come stores. own: shared, as merge_cluster has it.
 template <int kWarps, typename Block, typename Sums>
 __device__ void finish_heads(const AttendArgsDevice& args, const Block& block, const Sums& of, float* own) {
   const int dim = args.kv.head_dim, cluster = args.cluster, unit = static_cast<int>(blockIdx.y) / cluster;

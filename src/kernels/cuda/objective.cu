@@ -1,6 +1,7 @@
 #include <cuda_fp16.h>
 
 #include "kernels/cuda/expect.h"
+#include "kernels/cuda/hadamard.cuh"
 #include "kernels/cuda/objective_ops.h"
 
 namespace tq::cuda {
@@ -31,31 +32,7 @@ struct GroupValues {
     }
 #pragma unroll
     for (int i = 0; i < 8; ++i) value[i] = signs >> i & 1 ? -value[i] : value[i];
-    transform(rotation, lane);
-  }
-
- private:
-  __device__ void transform(const Rotation& rotation, int lane) {
-#pragma unroll
-    for (int step = 1; step < 8; step *= 2) {
-      if (step >= rotation.hadamard) break;
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        if (i & step) continue;
-        const float a = value[i], b = value[i + step];
-        value[i] = a + b, value[i + step] = a - b;
-      }
-    }
-#pragma unroll
-    for (int step = 1; step < 32; step *= 2) {
-      if (step * 8 >= rotation.hadamard) break;
-      const bool is_upper = lane & step;
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const float other = __shfl_xor_sync(0xffffffffu, value[i], step);
-        value[i] = is_upper ? other - value[i] : value[i] + other;
-      }
-    }
+    hadamard_sums(value, rotation.hadamard, lane);
 #pragma unroll
     for (int i = 0; i < 8; ++i) value[i] *= rotation.scale;
   }

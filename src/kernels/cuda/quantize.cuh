@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/hadamard.cuh"
 #include "kernels/cuda/plane_types.h"
 #include "kernels/cuda/prologue.cuh"
 
@@ -71,25 +72,9 @@ struct Group {
     hadamard(args.hadamard, lane);
   }
 
-  // Sylvester order, orthonormal, on blocks of `size` (a power of two up to 256).
+  // Orthonormal, on blocks of `size`.
   __device__ void hadamard(int size, int lane) {
-#pragma unroll
-    for (int step = 1; step < 8; step *= 2) {
-      if (step >= size) break;
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        if (i & step) continue;
-        const float a = value[i], b = value[i + step];
-        value[i] = a + b, value[i + step] = a - b;
-      }
-    }
-#pragma unroll
-    for (int step = 1; step < 32; step *= 2) {
-      if (step * 8 >= size) break;
-      const float sign = lane & step ? -1.0f : 1.0f;
-#pragma unroll
-      for (int i = 0; i < 8; ++i) value[i] = fmaf(sign, value[i], __shfl_xor_sync(0xffffffffu, value[i], step));
-    }
+    hadamard_sums(value, size, lane);
     const float scale = rsqrtf(static_cast<float>(size));
 #pragma unroll
     for (int i = 0; i < 8; ++i) value[i] *= scale;
