@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "base/thread_pool.h"
 #include "codec/scalar/scalar.h"
 #include "quantize/round.h"
 
@@ -24,8 +25,9 @@ struct Input {
   std::span<const double> magnitude;       // [C] mean |x|
 };
 
-// s [C]: columns are multiplied by s, inputs divided. The best of mean|x|^r / sqrt(max min) for r = 0, 1/20, … 19/20.
-std::vector<float> search_scales(const Input& input, std::span<const Reader> readers);
+// s [C]: columns are multiplied by s, inputs divided. The best of mean|x|^r / sqrt(max min) for r = 0, 1/20, … 19/20. On all threads, or
+// on the caller's (null), with the same result.
+std::vector<float> search_scales(const Input& input, std::span<const Reader> readers, ThreadPool* threads);
 
 // Ranges [R G] of the groups, each clipped to the share of its largest weight (1, 0.95, … 0.55) that loses least under H.
 std::vector<scalar::Range> search_ranges(const Input& input, const Reader& reader, bool clips);

@@ -8,6 +8,8 @@
 namespace tq {
 namespace {
 
+constexpr int64_t kBlockRows = 256;
+
 // Ranges of whole rows, which no loop over columns could find on its way.
 std::vector<scalar::Range> row_ranges(const ColumnMatrix& matrix, int bits) {
   std::vector<float> least(static_cast<size_t>(matrix.rows)), greatest(static_cast<size_t>(matrix.rows));
@@ -29,9 +31,7 @@ std::vector<scalar::Range> clipped_ranges(const ScalarRequest& request) {
   return awq::search_ranges(input, reader, true);
 }
 
-}  // namespace
-
-Rounded round_to_scalar(const ScalarRequest& request) {
+Rounded round_block(const ScalarRequest& request) {
   RowChange change;
   if (request.order) change = [&](float* rows, int64_t count) { put_in_order(rows, count, *request.order); };
   ColumnMatrix matrix = read_columns(request.weight, request.rows, request.columns, change, nullptr);
@@ -45,6 +45,34 @@ Rounded round_to_scalar(const ScalarRequest& request) {
   out.loss = round_columns(matrix, rounder, {.objective = request.objective});
   out.parts = rounder.finish();
   return out;
+}
+
+// Puts the rows of `next` behind those of `all`.
+void append(Rounded& all, const Rounded& next) {
+  all.loss.error += next.loss.error, all.loss.energy += next.loss.energy;
+  all.loss.measured_error += next.loss.measured_error;
+  for (size_t p = 0; p < all.parts.size(); ++p) {
+    auto& bytes = all.parts[p].bytes;
+    if (all.parts[p].name == "scalar" || all.parts[p].name == "order") continue;  // of the matrix, not of rows
+    bytes.insert(bytes.end(), next.parts[p].bytes.begin(), next.parts[p].bytes.end());
+  }
+}
+
+}  // namespace
+
+Rounded round_to_scalar(const ScalarRequest& request) {
+  static_assert(kBlockRows % 8 == 0);  // so that the packed zero points of a block end with a byte
+  std::vector<Rounded> blocks(static_cast<size_t>((request.rows + kBlockRows - 1) / kBlockRows));
+  run_on(request.threads, static_cast<int64_t>(blocks.size()), 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      ScalarRequest block = request;
+      block.rows = std::min(kBlockRows, request.rows - i * kBlockRows);
+      block.weight = [&, i](int64_t first, int64_t count, float* out) { request.weight(i * kBlockRows + first, count, out); };
+      blocks[static_cast<size_t>(i)] = round_block(block);
+    }
+  });
+  for (size_t i = 1; i < blocks.size(); ++i) append(blocks[0], blocks[i]);
+  return std::move(blocks[0]);
 }
 
 }  // namespace tq

@@ -13,7 +13,9 @@ struct ScalarRequest {
   const Objective* objective = nullptr;         // in the order; its feedback is used if it has one
   const std::vector<int64_t>* order = nullptr;  // columns in the order of rounding, or null
   bool searches_clip = false;                   // AWQ
+  ThreadPool* threads = nullptr;                // or the caller's alone
 };
+// Rows know nothing of each other: blocks of them are rounded side by side, the same ones on any number of threads.
 Rounded round_to_scalar(const ScalarRequest& request);
 
 }  // namespace tq

@@ -186,7 +186,7 @@ class StepRounder {
     } else if (method == Method::kQuip) {
       input.objective = e8p_objective(std::move(moment), input.columns, input.sign->data(), damping);
     } else {
-      if (method == Method::kAwq) scale_input(input, moment);
+      if (method == Method::kAwq) scale_input(input, moment, threads);
       if (method == Method::kGptq && uses_act_order(plan_.options)) order_input(input, moment);
       input.objective = factored_objective(std::move(moment), input.columns, damping, 1, backend_.quantizer());
       if (method != Method::kGptq) input.objective.feedback = {}, input.objective.diagonal.clear();
@@ -202,7 +202,7 @@ class StepRounder {
   }
 
   // AWQ: finds the scales of an input that something before it can take, and brings its second moment to x / s.
-  void scale_input(Input& input, Buffer<float>& moment) {
+  void scale_input(Input& input, Buffer<float>& moment, ThreadPool* threads) {
     const auto& folds = steps_[input.step].folds;
     if (std::none_of(folds.begin(), folds.end(), [&](const Fold& fold) { return fold.tap == input.tap; })) return;
     std::vector<awq::Reader> readers;
@@ -214,7 +214,7 @@ class StepRounder {
     }
     const std::vector<double> magnitude = steps_[input.step].statistics.at({input.tap, -1}).magnitude.mean();
     search.magnitude = magnitude;
-    input.scale = awq::search_scales(search, readers);
+    input.scale = awq::search_scales(search, readers, threads);
     for (int64_t i = 0; i < input.columns; ++i)
       for (int64_t j = 0; j < input.columns; ++j)
         moment[static_cast<size_t>(i * input.columns + j)] /= input.scale[static_cast<size_t>(i)] * input.scale[static_cast<size_t>(j)];
@@ -260,12 +260,12 @@ class StepRounder {
     return shared_.at(input.tap).mean();
   }
 
-  // E8P's few matrices of a stage of calibration get all threads one after another where there are fewer of them than threads.
+  // The rivals' matrices get all threads one after another where there are fewer of them than threads.
   void share_threads() {
     if (work_.empty() || work_.size() >= static_cast<size_t>(context_.threads.size())) return;
     std::erase_if(work_, [&](const Work& work) {
       const Input& input = inputs_[work.input];
-      if (input.expert >= 0 || tensors(input.step)[work.tensors[0]].method != Method::kQuip) return false;
+      if (input.expert >= 0 || tensors(input.step)[work.tensors[0]].method == Method::kTurboquant) return false;
       tall_.push_back(work);
       return true;
     });
@@ -308,7 +308,7 @@ class StepRounder {
       Rounded& matrix = matrices_[input.step][i][static_cast<size_t>(expert)];
       matrix = tensor.method == Method::kTurboquant ? round_to_grid(grid_request(tensor, input, threads))
                : tensor.method == Method::kQuip     ? to_e8p(tensor, input, threads)
-                                                    : to_scalar(tensor, input);
+                                                    : to_scalar(tensor, input, threads);
       if (input.expert < 0) continue;
       Loss& loss = matrix.loss;
       loss.error *= input.tokens, loss.energy *= input.tokens;
@@ -356,7 +356,7 @@ class StepRounder {
                          .threads = threads});
   }
 
-  Rounded to_scalar(const TensorPlan& tensor, const Input& input) const {
+  Rounded to_scalar(const TensorPlan& tensor, const Input& input, ThreadPool* threads) const {
     int64_t first_row = 0;
     const std::span<const float> divisor = divisors(input.step, tensor.linear.name, &first_row);
     const RowSource stored = rows_of(tensor, input);
@@ -378,7 +378,8 @@ class StepRounder {
                             .bits = tensor.bits(),
                             .objective = &input.objective,
                             .order = input.order.empty() ? nullptr : &input.order,
-                            .searches_clip = tensor.method == Method::kAwq && is_clipped});
+                            .searches_clip = tensor.method == Method::kAwq && is_clipped,
+                            .threads = threads});
   }
 
   // Experts one after another.

@@ -41,10 +41,10 @@ struct Fixture {
 };
 
 // What is stored, decoded by the codec.
-Buffer<float> decoded(const Rounded& rounded) {
+Buffer<float> decoded(const Rounded& rounded, int64_t rows = kRows) {
   PackedTensor tensor;
   tensor.codec = CodecId::kScalar;
-  tensor.shape = {kRows, kColumns};
+  tensor.shape = {rows, kColumns};
   for (const RoundedPart& part : rounded.parts)
     tensor.parts.push_back(
         {part.name, {part.dtype, {static_cast<int64_t>(part.bytes.size() / dtype_size(part.dtype))}, part.bytes.data()}});
@@ -104,7 +104,9 @@ TEST(Rivals, AwqIsThatOfThePaper) {
   std::vector<awq::Reader> readers;
   readers.push_back({Fixture::copy(f.weight), kRows});
   const awq::Input input{.columns = kColumns, .group = kGroup, .bits = kBits, .hessian = &f.hessian, .magnitude = magnitude};
-  const std::vector<float> scales = awq::search_scales(input, readers);
+  ThreadPool threads(3);
+  const std::vector<float> scales = awq::search_scales(input, readers, &threads);
+  EXPECT_EQ(scales, awq::search_scales(input, readers, nullptr));
   for (size_t k = 0; k < kColumns; ++k) EXPECT_NEAR(scales[k] / f.scales[k], 1, 1e-5) << k;
 
   Buffer<float> scaled = Fixture::copy(f.weight), moment = f.moment();
@@ -119,10 +121,33 @@ TEST(Rivals, AwqIsThatOfThePaper) {
                                                  .group = kGroup,
                                                  .bits = kBits,
                                                  .objective = &objective,
-                                                 .searches_clip = true}));
+                                                 .searches_clip = true,
+                                                 .threads = &threads}));
   for (size_t i = 0; i < found.size(); ++i) found[i] /= f.scales[i % kColumns];
   expect_same(found, f.awq);
   EXPECT_LT(loss(f, f.awq), loss(f, f.rtn));
+}
+
+// 600 rows are three blocks, the last of them short.
+TEST(Rivals, BlocksOfRowsOnAnyNumberOfThreadsAreOneMatrix) {
+  const Fixture f;
+  const Objective objective = factored_objective(f.moment(), kColumns, 0.01, 1);
+  constexpr int64_t kCopies = 25, kAll = kCopies * kRows;
+  const auto weight = [&](int64_t first, int64_t count, float* out) {
+    for (int64_t r = 0; r < count; ++r) std::copy_n(f.weight.data() + (first + r) % kRows * kColumns, kColumns, out + r * kColumns);
+  };
+  ThreadPool threads(3);
+  ScalarRequest request{.weight = weight, .rows = kRows, .columns = kColumns, .group = kGroup, .bits = kBits, .objective = &objective};
+  const Rounded one = round_to_scalar(request);
+  request.rows = kAll;
+  const Rounded alone = round_to_scalar(request);
+  request.threads = &threads;
+  const Rounded side_by_side = round_to_scalar(request);
+  for (size_t p = 0; p < alone.parts.size(); ++p) EXPECT_EQ(alone.parts[p].bytes, side_by_side.parts[p].bytes) << alone.parts[p].name;
+  EXPECT_EQ(alone.loss.error, side_by_side.loss.error);
+  EXPECT_NEAR(alone.loss.error / (kCopies * one.loss.error), 1, 1e-5);
+  const Buffer<float> expected = decoded(one), found = decoded(side_by_side, kAll);
+  for (size_t i = 0; i < found.size(); ++i) ASSERT_EQ(found[i], expected[i % expected.size()]) << i;
 }
 
 TEST(Rivals, ARangeOfWholeRowsIsFoundBeforeTheFirstColumn) {
