@@ -29,7 +29,8 @@ struct Flags {
   std::vector<std::string> calibration;
   double bits = 0, damping = 0;
   int passes = QuantizeOptions().passes;
-  int64_t batch = 1, calibration_tokens = 0, gradient_tokens = 0, calibrate_tokens = 0, group = QuantizeOptions().group;
+  int64_t batch = 1, calibration_tokens = 0, gradient_tokens = 0, allocate_tokens = 0, calibrate_tokens = 0,
+          group = QuantizeOptions().group;
   uint64_t seed = 0;
   std::string calibrate;
   int64_t calibrate_steps = 0, calibrate_sequences = 0;
@@ -89,7 +90,7 @@ Result<QuantizeOptions> options_of(const Flags& flags) {
   if (!flags.gradients.empty()) options.gradients = flags.gradients == "on";
   if (!flags.calibrate.empty()) options.calibrate = flags.calibrate == "on";
   options.calibrate_steps = flags.calibrate_steps, options.calibrate_sequences = flags.calibrate_sequences;
-  options.calibrate_tokens = flags.calibrate_tokens;
+  options.calibrate_tokens = flags.calibrate_tokens, options.allocate_tokens = flags.allocate_tokens;
   options.calibrate_weight_rate = flags.calibrate_weight_rate, options.calibrate_vector_rate = flags.calibrate_vector_rate;
   options.calibration = flags.calibration;
   options.calibration_tokens = flags.calibration_tokens, options.gradient_tokens = flags.gradient_tokens;
@@ -148,12 +149,13 @@ void print_stages(const Model& model, const QuantizePlan& plan, const TimeEstima
     line("weights", operations.gradients, time.gradients,
          fmt::format("gradients of {} of {} tokens", options.gradient_tokens > 0 ? options.gradient_tokens : tokens, tokens));
   if (uses_allocation(options)) {
-    const AllocationPlan own =
-        allocation_plan(model.spec, options, static_cast<size_t>(tokens / std::min(options.sequence, model.spec.context)));
+    const auto length = static_cast<size_t>(std::min(options.sequence, model.spec.context));
+    const AllocationPlan own = allocation_plan(model.spec, options, static_cast<size_t>(tokens) / length);
+    const size_t shown = own.length > 0 ? static_cast<size_t>(own.length) : length;
     line("bits", operations.allocation, time.allocation,
-         fmt::format("candidates of {} to {} bits, prices on {} sequences, up to {} demotions measured, prices up to {} times again in the "
-                     "moved model",
-                     own.rates.front(), own.rates.back(), own.priced, own.tried, own.repricings));
+         fmt::format("candidates of {} to {} bits from {} tokens, prices on {}, up to {} demotions measured by {}, on {} each{}",
+                     own.rates.front(), own.rates.back(), own.candidates * length, own.priced * shown, own.tried, own.together,
+                     own.trial_sequences * shown, own.repricings > 0 ? ", prices again in the moved model" : ""));
   }
   if (uses_calibration(options)) {
     const CalibrationBudget budget = calibration_budget(options, count_weights(model.spec).linears);
@@ -408,6 +410,9 @@ Command add_quantize(CLI::App& root) {
          "--calibrate", flags->calibrate,
          "on or off: round the layers one after another, tuning what is not rounded yet; not given: on for best, and for normal on a GPU")
       ->check(CLI::IsMember({"on", "off"}));
+  app->add_option("--allocate-tokens", flags->allocate_tokens,
+                  "Tokens that bits are chosen by, in short sequences; 0 follows effort and model")
+      ->check(CLI::NonNegativeNumber);
   app->add_option("--calibrate-steps", flags->calibrate_steps, "Steps after each stage of a layer; 0 follows effort and model")
       ->check(CLI::Range(0, 100000));
   app->add_option("--calibrate-sequences", flags->calibrate_sequences, "Sequences of a step; 0 follows effort and model")

@@ -13,6 +13,20 @@ constexpr size_t kPricedShare = 6;                    // prices are made on a si
 constexpr size_t kLeastPriced = 4, kMostPriced = 32;  // within these bounds
 constexpr size_t kTrialShare = 4;                     // at most a quarter of the linears are tried at a lower rate
 
+// With few tokens: short sequences, which see more text, and demotions of neighbouring layers measured together.
+constexpr int64_t kShortLength = 256, kShortStride = 2;
+constexpr size_t kTogether = 4;
+constexpr int64_t kCandidateTokens = 2;  // for each priced one
+
+void limit_to(int64_t tokens, int64_t length, size_t sequences, AllocationPlan& plan) {
+  plan.candidates = std::clamp<size_t>(static_cast<size_t>(kCandidateTokens * tokens / length), 1, sequences);
+  plan.length = std::min(kShortLength, length);
+  const auto pieces = std::max<size_t>(1, static_cast<size_t>(tokens / plan.length));
+  plan.priced = plan.held_out = pieces;
+  plan.trial_sequences = std::max<size_t>(1, pieces / 2);
+  plan.together = kTogether, plan.stride = kShortStride, plan.repricings = 0;
+}
+
 }  // namespace
 
 AllocationPlan allocation_plan(const ModelSpec& spec, const QuantizeOptions& options, size_t sequences) {
@@ -20,24 +34,27 @@ AllocationPlan allocation_plan(const ModelSpec& spec, const QuantizeOptions& opt
   plan.base = static_cast<int>(std::floor(options.bits + 1e-9));
   for (int rate = std::max(kLowestRate, plan.base - 1); rate <= std::min(plan.base + 2, grid::kMaxRate); ++rate) plan.rates.push_back(rate);
   plan.priced = std::min(sequences, std::clamp(sequences / kPricedShare, kLeastPriced, kMostPriced));
-  plan.repricings = kMostRepricings;
+  plan.candidates = sequences, plan.held_out = kAllocationHeldOut, plan.repricings = 1;
   if (plan.rates.front() < plan.base) plan.tried = std::max<size_t>(1, ties(rated_linears(spec), options.target).size() / kTrialShare);
+  if (options.allocate_tokens > 0) limit_to(options.allocate_tokens, std::min(options.sequence, spec.context), sequences, plan);
   return plan;
 }
 
 double allocation_operations(const ModelSpec& spec, const AllocationPlan& plan, double length) {
   const auto weights = static_cast<double>(count_weights(spec).linears);
   const double head = static_cast<double>(spec.head.in) * static_cast<double>(spec.head.out);
-  // Original and base forward, the base again for its gradients, these, and each linear's product by every candidate, in a moved model by
-  // the base's too. Heads: both, and back.
+  if (plan.length > 0) length = static_cast<double>(plan.length);
+  // The original forward, the base forward and back for the KL and for drawn labels, and each linear's product by every candidate, in a
+  // moved model by the base's too. Heads: of both passes, and back; the original's.
   const auto rounds = static_cast<double>(1 + plan.repricings), again = static_cast<double>(plan.repricings);
   const double passes = rounds * (4 + static_cast<double>(plan.rates.size())) + again;
-  const double prices = static_cast<double>(plan.priced) * length * (passes * weights + rounds * 3 * head);
+  const double prices = static_cast<double>(plan.priced) * length * (passes * weights + rounds * 5 * head);
   // From the changed layer on: half of the model on average.
-  const double trial = static_cast<double>(kTrialSequences) * length * (0.5 * weights + 2 * head / static_cast<double>(kTrialStride));
-  const double guard =
-      static_cast<double>(kAllocationHeldOut * kAllocationGuardRuns) * length * (weights + head / static_cast<double>(kTrialStride));
-  return prices + static_cast<double>(plan.tried) * trial + guard;
+  const double measured = 2 * head / static_cast<double>(plan.stride);
+  const double trial = static_cast<double>(plan.trial_sequences) * length * (0.5 * weights + measured);
+  // Original and base before each round; uniform, promotions, moves, ranges, and what is priced again.
+  const double guard = static_cast<double>(plan.held_out) * length * (rounds * 2 * weights + (4 + again) * (weights + measured));
+  return prices + static_cast<double>(plan.trials()) * trial + guard;
 }
 
 }  // namespace tq

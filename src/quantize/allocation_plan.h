@@ -9,25 +9,30 @@
 
 namespace tq {
 
-constexpr int kLowestRate = 2;              // that a choice may give
-constexpr size_t kTrialSequences = 2;       // of a demotion's measurement
-constexpr int64_t kTrialStride = 4;         // every so many positions of them
-constexpr size_t kAllocationHeldOut = 6;    // sequences of the guard
-constexpr size_t kAllocationGuardRuns = 9;  // original and base twice; uniform, promotions, moves, ranges, priced again
-constexpr size_t kMostRepricings = 1;       // of the moved model
-constexpr double kLargeMove = 0.1;          // bits a weight, on the mean: less is not priced again
+constexpr int kLowestRate = 2;            // that a choice may give
+constexpr int64_t kTrialStride = 4;       // every so many positions of a measurement
+constexpr size_t kAllocationHeldOut = 6;  // of the calibration's sequences, which the guard has
+constexpr double kLargeMove = 0.1;        // bits a weight, on the mean: less is not priced again
 
 struct AllocationPlan {
-  int base = 0;            // the whole part of the mean bits
-  std::vector<int> rates;  // candidates of every linear, ascending
-  size_t priced = 0;       // sequences that prices are made on
-  size_t tried = 0;        // linears, or groups that a target ties, whose demotion is measured, at most
-  size_t repricings = 0;   // at most
+  int base = 0;                   // the whole part of the mean bits
+  std::vector<int> rates;         // candidates of every linear, ascending
+  size_t candidates = 0;          // whole sequences that these are rounded by
+  int64_t length = 0;             // tokens of a sequence in what follows; 0: of the calibration's
+  size_t priced = 0;              // sequences that prices are made on
+  size_t tried = 0;               // linears, or groups that a target ties, whose demotion is measured, at most
+  size_t together = 1;            // so many of them in one measurement
+  size_t trial_sequences = 2;     // of a measurement
+  size_t held_out = 0;            // sequences of the guard
+  int64_t stride = kTrialStride;  // of both
+  size_t repricings = 0;          // of the moved model, at most
+
+  size_t trials() const { return (tried + together - 1) / together; }
 };
 // sequences: of the calibration.
 AllocationPlan allocation_plan(const ModelSpec& spec, const QuantizeOptions& options, size_t sequences);
 
-// Multiply-adds of prices, demotions and guard, for sequences of `length` tokens; the candidates' rounding is not among them.
+// Multiply-adds of prices, demotions and guard, for calibration sequences of `length` tokens; what the candidates take is not among them.
 double allocation_operations(const ModelSpec& spec, const AllocationPlan& plan, double length);
 
 }  // namespace tq

@@ -18,13 +18,23 @@ constexpr const char* kStep = "allocation";
 constexpr const char* kPrices = "prices";
 constexpr const char* kChosen = "chosen";  // metadata of the step
 constexpr const char* kTies = "ties";
+constexpr const char* kCost = "cost";  // metadata of a trial
 
-std::vector<std::vector<TokenId>> spread(std::span<const std::vector<TokenId>> all, size_t count) {
+// Sequences spread evenly, cut to `length` tokens unless that is 0: then the parts of all of them count, so that few sequences give many.
+std::vector<std::vector<TokenId>> spread(std::span<const std::vector<TokenId>> all, size_t count, int64_t length = 0) {
   std::vector<std::vector<TokenId>> out;
-  count = std::min(count, all.size());
-  for (size_t i = 0; i < count; ++i) out.push_back(all[i * all.size() / count]);
+  const size_t own = all[0].size(), piece = length > 0 ? std::min(static_cast<size_t>(length), own) : own, each = own / piece;
+  count = std::min(count, all.size() * each);
+  for (size_t i = 0; i < count; ++i) {
+    const size_t at = i * all.size() * each / count;
+    const auto begin = all[at / each].begin() + static_cast<std::ptrdiff_t>(at % each * piece);
+    out.emplace_back(begin, begin + static_cast<std::ptrdiff_t>(piece));
+  }
   return out;
 }
+
+// Demotions that are measured together have hidden states of their own meanwhile.
+constexpr uint64_t kTrialBytes = uint64_t{512} << 20;
 
 struct Chosen {
   std::vector<Rates> rates;  // of the linears
@@ -75,8 +85,10 @@ class Allocating {
  private:
   Status make_candidates() {
     const StageTimer timer(context_.times, "candidates");
+    const size_t count = request_.weights ? request_.sequences.size() : own_.candidates;  // weights are those of all sequences
+    const std::vector<std::vector<TokenId>> sequences = spread(request_.sequences, count);
     TQ_ASSIGN(candidates_,
-              candidate_steps({request_.model, request_.plan, rates_, request_.sequences, request_.weights}, backend_, context_, folder_));
+              candidate_steps({request_.model, request_.plan, rates_, sequences, request_.weights}, backend_, context_, folder_));
     return {};
   }
 
@@ -125,7 +137,7 @@ class Allocating {
     std::vector<std::pair<int, const Model*>> others;
     for (const auto& [rate, model] : candidates_)
       if (rate != base_ || has_base) others.emplace_back(rate, &model);
-    const std::vector<std::vector<TokenId>> sequences = spread(request_.sequences, own_.priced);
+    const std::vector<std::vector<TokenId>> sequences = spread(request_.sequences, own_.priced, own_.length);
     TQ_ASSIGN(const Sensitivity sensitivity, price_moves(backend_, context_,
                                                          {.original = request_.model,
                                                           .base = standing,
@@ -190,39 +202,57 @@ class Allocating {
     }
     std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
     const size_t tried = std::min(order.size(), own_.tried);
+    for (size_t i = tried; i < order.size(); ++i)
+      set_cost(costs_, lower, groups_[order[i].second], std::numeric_limits<double>::infinity());
+    std::vector<size_t> chosen;
+    for (size_t i = 0; i < tried; ++i) chosen.push_back(order[i].second);
+    if (own_.together > 1) std::sort(chosen.begin(), chosen.end());  // neighbours, so that the later layers alone are run
+    Groups measured;
+    for (size_t i = 0; i < tried; ++i) {
+      if (i % own_.together == 0) measured.emplace_back();
+      measured.back().insert(measured.back().end(), groups_[chosen[i]].begin(), groups_[chosen[i]].end());
+    }
     const StageTimer timer(context_.times, "demotions");
-    std::optional<Trials> trials;  // made when the first is needed
-    for (size_t i = 0; i < order.size(); ++i) {
-      const std::vector<Range>& group = groups_[order[i].second];
-      double cost = std::numeric_limits<double>::infinity();
-      if (i < tried) {
-        TQ_ASSIGN(cost, tried_cost(group, lower, trials));
-        context_.listener.progress("demotions", static_cast<int64_t>(i + 1), static_cast<int64_t>(tried));
-      }
+    TQ_TRY(measure_demotions(measured, lower));
+    for (const std::vector<Range>& group : measured) {
+      TQ_ASSIGN(const double cost, tried_cost(group, lower));
       set_cost(costs_, lower, group, cost);
     }
     return {};
   }
 
-  // The measured change of the KL, kept as a step of its own.
-  Result<double> tried_cost(const std::vector<Range>& group, int rate, std::optional<Trials>& trials) {
-    constexpr const char* kCost = "cost";
-    const std::string& first = linears_[group[0].linear]->name;
-    const std::string step = fmt::format("trial-{}.{}.{}", first, group[0].range, rate);
-    if (!folder_.has_step(step)) {
-      if (!trials) {
-        const std::vector<std::vector<TokenId>> sequences = spread(request_.sequences, kTrialSequences);
-        TQ_ASSIGN(trials, Trials::create(request_.model, base(), backend_, context_, sequences));
-        TQ_ASSIGN(before_, trials->divergence({}));
-      }
-      std::vector<Rates> rates = at_base();
-      for (const Range& range : group) rates[range.linear][range.place()] = static_cast<uint8_t>(rate);
-      TQ_ASSIGN(const double after, divergence(*trials, rates));
-      TQ_TRY(folder_.save_step(step, {}, {{kCost, fmt::format("{:.17g}", after - before_)}}));
+  std::string trial_step(const std::vector<Range>& group, int rate) const {
+    return fmt::format("trial-{}.{}.{}", linears_[group[0].linear]->name, group[0].range, rate);
+  }
+
+  // The measured changes of the KL that are not known yet, each a step of its own.
+  Status measure_demotions(const Groups& all, int rate) {
+    Groups groups;
+    for (const std::vector<Range>& group : all)
+      if (!folder_.has_step(trial_step(group, rate))) groups.push_back(group);
+    if (groups.empty()) return {};
+    const std::vector<std::vector<TokenId>> sequences = spread(request_.sequences, own_.trial_sequences, own_.length);
+    TQ_ASSIGN(Trials trials, Trials::create(request_.model, base(), backend_, context_, sequences, own_.stride));
+    TQ_ASSIGN(const double before, trials.divergence({}));
+    const size_t most = std::max<size_t>(1, kTrialBytes / trials.state_bytes());
+    for (size_t first = 0; first < groups.size(); first += most) {
+      const size_t count = std::min(most, groups.size() - first);
+      std::vector<std::vector<Rates>> rates(count, at_base());
+      for (size_t i = 0; i < count; ++i)
+        for (const Range& range : groups[first + i]) rates[i][range.linear][range.place()] = static_cast<uint8_t>(rate);
+      TQ_ASSIGN(const std::vector<double> after, divergences(trials, rates));
+      for (size_t i = 0; i < count; ++i)
+        TQ_TRY(folder_.save_step(trial_step(groups[first + i], rate), {}, {{kCost, fmt::format("{:.17g}", after[i] - before)}}));
+      context_.listener.progress("demotions", static_cast<int64_t>(first + count), static_cast<int64_t>(groups.size()));
     }
-    TQ_ASSIGN(const auto archive, folder_.open_step(step));
+    return {};
+  }
+
+  Result<double> tried_cost(const std::vector<Range>& group, int rate) const {
+    TQ_ASSIGN(const auto archive, folder_.open_step(trial_step(group, rate)));
     const auto found = archive->metadata().find(kCost);
-    if (found == archive->metadata().end()) return bad_input("an unfinished run lacks the cost of {}; remove it and begin again", first);
+    if (found == archive->metadata().end())
+      return bad_input("an unfinished run lacks the cost of {}; remove it and begin again", linears_[group[0].linear]->name);
     return std::strtod(found->second.c_str(), nullptr);
   }
 
@@ -245,11 +275,14 @@ class Allocating {
     return out;
   }
 
-  Result<double> divergence(Trials& trials, const std::vector<Rates>& rates) const {
-    const std::map<std::string, PackedTensor> tensors = tensors_of(rates);
-    Trials::Changes changes;
-    for (const auto& [name, tensor] : tensors) changes[name] = &tensor;
-    return trials.divergence(changes);
+  Result<std::vector<double>> divergences(Trials& trials, const std::vector<std::vector<Rates>>& rates) const {
+    std::vector<std::map<std::string, PackedTensor>> tensors;
+    std::vector<Trials::Changes> changes;
+    for (const std::vector<Rates>& each : rates) {
+      changes.emplace_back();
+      for (const auto& [name, tensor] : tensors.emplace_back(tensors_of(each))) changes.back()[name] = &tensor;
+    }
+    return trials.divergences(changes);
   }
 
   // Mean over the weights, in bits.
@@ -292,10 +325,12 @@ class Allocating {
   // Measures what is not measured yet.
   Status guard() {
     const StageTimer timer(context_.times, "guard");
-    TQ_ASSIGN(Trials trials, Trials::create(request_.model, base(), backend_, context_, request_.held_out));
+    const std::vector<std::vector<TokenId>> sequences = spread(request_.held_out, own_.held_out, own_.length);
+    TQ_ASSIGN(Trials trials, Trials::create(request_.model, base(), backend_, context_, sequences, own_.stride));
     for (const auto& [kind, rates] : proposals_) {
       if (measured(kind) > 0) continue;
-      TQ_ASSIGN(out_.facts.kl[static_cast<size_t>(kind)], divergence(trials, rates));
+      TQ_ASSIGN(const std::vector<double> found, divergences(trials, {rates}));
+      out_.facts.kl[static_cast<size_t>(kind)] = found[0];
     }
     return {};
   }
@@ -323,8 +358,7 @@ class Allocating {
   double weights_ = 0;
   Groups parts_, groups_, alike_;  // of linears; what moves as one, these or what a target ties; ranges of rows that do
   Candidates candidates_;
-  double before_ = 0;  // KL of the base model in the trials
-  RangeCosts costs_;   // in the base model
+  RangeCosts costs_;  // in the base model
   std::map<AllocationKind, std::vector<Rates>> proposals_;
   Chosen out_;
 };

@@ -26,6 +26,7 @@ QuantizePlan candidate_plan(const CandidateRequest& request) {
   QuantizePlan plan;
   plan.options = request.plan.options;
   plan.options.passes = 0;
+  plan.options.calibration_tokens = static_cast<int64_t>(request.sequences.size() * request.sequences[0].size());
   plan.taps = taps_of(kEffort);
   for (const auto& layer : request.plan.layers) {
     plan.layers.emplace_back();

@@ -18,14 +18,16 @@ namespace tq {
 namespace {
 
 constexpr double kLeastSeconds = 0.03;     // of a measurement
+constexpr double kProductSeconds = 0.25;   // of that of products, which most of an estimate rests on
 constexpr double kPassesInSequence = 3.7;  // of all tokens through a layer, where one is enough without
 
-// Seconds of one call, the best of a few; the first warms up.
+// Seconds of one call, the best of at least two and of as many as fit; the first warms up. Calls of a few milliseconds find a moment in
+// which nothing else runs.
 template <typename Work>
-double seconds_of(const Work& work) {
+double seconds_of(const Work& work, double least = kLeastSeconds) {
   double best = 1e9, total = 0;
   work();
-  for (int i = 0; i < 20 && (i < 2 || total < kLeastSeconds); ++i) {
+  for (int i = 0; i < 2 || total < least; ++i) {
     const auto start = std::chrono::steady_clock::now();
     work();
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -66,10 +68,10 @@ struct Speeds {
 };
 
 double product_speed(ThreadPool& threads) {
-  constexpr int64_t kColumns = 1536, kTokens = 256;
+  constexpr int64_t kColumns = 1152, kTokens = 256;
   const std::vector<float> input = noise(kTokens * kColumns);
   SecondMoment moment(kColumns);
-  const double seconds = seconds_of([&] { moment.add(input.data(), kTokens, threads); });
+  const double seconds = seconds_of([&] { moment.add(input.data(), kTokens, threads); }, kProductSeconds);
   return 0.5 * static_cast<double>(kColumns * kColumns * kTokens) / seconds;
 }
 
@@ -187,7 +189,8 @@ double calibration_seconds(const Model& model, const QuantizePlan& plan, const T
   return std::max(0.0, operations - pass) / speeds.product + attention * (operations / pass - 1) + 0.5 * plain.statistics + plain.rounding;
 }
 
-// Every linear at each candidate rate with short windows, after a pass for their statistics; then prices, demotions and guard.
+// Every linear at each candidate rate with short windows, after a pass for their statistics; then prices, demotions and guard. attention:
+// seconds of a pass over all tokens; of shorter sequences it takes less a token.
 double allocation_seconds(const Model& model, const QuantizePlan& plan, const TimeEstimate& plain, double attention, const Speeds& speeds,
                           ThreadPool& threads) {
   const double tokens = static_cast<double>(calibration_tokens(plan.options));
@@ -195,7 +198,9 @@ double allocation_seconds(const Model& model, const QuantizePlan& plan, const Ti
   candidates.options.passes = 0, candidates.taps = taps_of(Effort::kFast);
   Speeds short_speeds = speeds;
   double rounding = 0;
-  for (const int rate : allocation_plan(model.spec, plan.options, 1).rates) {
+  const auto length = static_cast<double>(std::min(plan.options.sequence, model.spec.context));
+  const AllocationPlan own = allocation_plan(model.spec, plan.options, static_cast<size_t>(tokens / length));
+  for (const int rate : own.rates) {
     short_speeds.encode[static_cast<size_t>(rate)] = encode_speed(rate, candidates.taps, threads);
     for (const auto& layer : plan.layers) {
       std::vector<TensorPlan> tensors = layer;
@@ -205,7 +210,9 @@ double allocation_seconds(const Model& model, const QuantizePlan& plan, const Ti
   }
   const double operations = stage_operations(model.spec, plan.options).allocation;
   const double pass = tokens * static_cast<double>(count_weights(model.spec).linears);
-  return plain.statistics + rounding + operations / speeds.product + attention * operations / pass;
+  if (own.length > 0) attention *= static_cast<double>(own.length) / length;
+  const double measured = static_cast<double>(own.candidates) * length / tokens;
+  return measured * plain.statistics + rounding + operations / speeds.product + attention * operations / pass;
 }
 
 // attention: seconds a token.

@@ -34,6 +34,7 @@ std::string job_identity(const Model& model, const QuantizePlan& plan) {
   if (uses_calibration(options))
     text += fmt::format("calibrated {} {} {} {} {}\n", options.calibrate_steps, options.calibrate_sequences, options.calibrate_tokens,
                         options.calibrate_weight_rate, options.calibrate_vector_rate);
+  if (uses_allocation(options) && options.allocate_tokens > 0) text += fmt::format("allocated {}\n", options.allocate_tokens);
   if (uses_tuning(options)) text += fmt::format("tuned {} {} {}\n", options.tune_steps, options.tune_measures, options.tune_rate);
   for (const auto& [name, bits] : options.rates) text += fmt::format("{} {}\n", name, bits);
   for (const std::string& file : options.calibration) {

@@ -66,23 +66,24 @@ class Pricer {
  private:
   // Matrices of the linear at hand; the sequences of a wave come one after another, so they are prepared once a wave and layer.
   struct Prepared {
-    std::unique_ptr<Matrix> base;
+    std::unique_ptr<Matrix> base;  // of a device
     std::vector<std::unique_ptr<Matrix>> candidates;
   };
 
   Status try_add(int64_t sequence, const LinearGradient& gradient) {
     TQ_ASSIGN(const Prepared* prepared, prepare(gradient.linear, gradient.expert));
     const int64_t count = gradient.tokens * gradient.linear.out;
-    float* base = memory_.floats(kBase, count);
+    // On a device the forward pass of training multiplies in another way than this does, and only like products may be compared.
+    const float* base = backend_.is_host() ? gradient.output : memory_.floats(kBase, count);
     float* moved = memory_.floats(kMoved, count);
     upload_weights(sequence, gradient);
-    multiply(*prepared->base, gradient, base);
+    if (!backend_.is_host()) multiply(*prepared->base, gradient, memory_.floats(kBase, count));
     for (size_t c = 0; c < prepared->candidates.size(); ++c) {
       multiply(*prepared->candidates[c], gradient, moved);
       std::vector<MovePrice>& price = prices_[gradient.linear.name][request_.candidates[c].first];
       const int64_t ranges = ranges_of(gradient.linear.out);
       price.resize(static_cast<size_t>(std::max<int64_t>(1, gradient.linear.experts) * ranges));
-      add_prices(gradient, price.data() + gradient.expert * ranges);
+      add_prices(gradient, base, price.data() + gradient.expert * ranges);
     }
     return {};
   }
@@ -92,7 +93,9 @@ class Pricer {
     if (layer != layer_) prepared_.clear(), layer_ = layer;
     const auto [found, is_new] = prepared_.try_emplace({linear.name, expert});
     if (!is_new) return &found->second;
-    TQ_ASSIGN(found->second.base, backend_.prepare(*request_.base.find(linear.name + ".weight"), expert));
+    if (!backend_.is_host()) {
+      TQ_ASSIGN(found->second.base, backend_.prepare(*request_.base.find(linear.name + ".weight"), expert));
+    }
     for (const auto& [rate, model] : request_.candidates) {
       TQ_ASSIGN(auto matrix, backend_.prepare(*model->find(linear.name + ".weight"), expert));
       found->second.candidates.push_back(std::move(matrix));
@@ -101,7 +104,7 @@ class Pricer {
   }
 
   void multiply(const Matrix& matrix, const LinearGradient& gradient, float* output) {
-    const LinearJob job{&matrix, nullptr, output};
+    const LinearJob job{&matrix, gradient.bias, output};
     backend_.linear({.input = gradient.input, .tokens = gradient.tokens, .jobs = {&job, 1}, .precision = Precision::kTraining});
   }
 
@@ -118,18 +121,13 @@ class Pricer {
   }
 
   // Sums over the tokens, range by range, of g d and of s f d^2 / 2; d = moved - base. kMoved becomes d, then sqrt(s) d.
-  void add_prices(const LinearGradient& gradient, MovePrice* price) {
+  void add_prices(const LinearGradient& gradient, const float* base, MovePrice* price) {
     Training& training = *backend_.training();
     const int64_t rows = gradient.linear.out, tokens = gradient.tokens;
     float* change = memory_.floats(kMoved, tokens * rows);
     float* sums = memory_.floats(kSums, 2 * rows);  // of g d, of s d^2
     backend_.zero(sums, 2 * rows);
-    training.squared_error({.output = change,
-                            .target = memory_.floats(kBase, tokens * rows),
-                            .gradient = change,
-                            .tokens = tokens,
-                            .width = rows,
-                            .scale = 0.5f});
+    training.squared_error({.output = change, .target = base, .gradient = change, .tokens = tokens, .width = rows, .scale = 0.5f});
     training.row_scale_gradient({.output = change, .gradient = gradient.gradient, .sum = sums, .tokens = tokens, .rows = rows});
     training.scale_rows({.values = change, .factor = memory_.floats(kRoots, tokens), .rows = tokens, .columns = rows});
     training.squares({.gradient = change, .row = sums + rows, .tokens = tokens, .rows = rows});

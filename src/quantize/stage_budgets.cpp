@@ -16,6 +16,7 @@ constexpr int64_t kLeastSteps = 4;      // of a calibration's stage
 constexpr int64_t kFewSteps = 8;        // below which a step's sequences are shortened
 constexpr int64_t kShortest = 256;      // tokens of a step's sequences
 constexpr int64_t kLeastTuneSteps = 8;
+constexpr int64_t kMostPriced = 8192, kLeastPriced = 1024, kPricedStep = 256;  // tokens that bits are chosen by
 constexpr double kPassesShare = 0.5;  // of the calibration's operations, at most, unless its tokens are the fewest
 
 double head_weights(const ModelSpec& spec) { return static_cast<double>(spec.head.in) * static_cast<double>(spec.head.out); }
@@ -32,6 +33,12 @@ double tuning_operations(const ModelSpec& spec, const TuneSettings& settings) {
   const double measured = static_cast<double>((settings.measures + 1) * kUsualHeldOut) * length;
   // A step: the original and the rounded model forward, and the inputs' gradients. A measurement: both forward.
   return (3 * learned + 2 * measured) * (linear_weights(spec) + head_weights(spec));
+}
+
+double allocation_operations(const ModelSpec& spec, const QuantizeOptions& options) {
+  const int64_t length = sequence_length(spec, options);
+  const AllocationPlan plan = allocation_plan(spec, options, static_cast<size_t>(calibration_tokens(options) / length));
+  return allocation_operations(spec, plan, static_cast<double>(length));
 }
 
 CalibrationOperations calibration_operations(const ModelSpec& spec, const QuantizeOptions& options) {
@@ -73,6 +80,14 @@ void limit_calibration(const ModelSpec& spec, double operations, QuantizeOptions
   limit_steps(own, std::max(0.0, operations - all.passes) / all.steps, length, options);
 }
 
+// As many tokens as have a place in the operations, unless the effort's own sequences have.
+void limit_allocation(const ModelSpec& spec, double operations, QuantizeOptions& options) {
+  if (options.allocate_tokens > 0 || allocation_operations(spec, options) <= operations) return;
+  options.allocate_tokens = kMostPriced;
+  while (options.allocate_tokens > kLeastPriced && allocation_operations(spec, options) > operations)
+    options.allocate_tokens -= kPricedStep;
+}
+
 void limit_tuning(const ModelSpec& spec, double operations, QuantizeOptions& options) {
   if (options.tune_steps > 0) return;
   constexpr int64_t kStepsBetween = 8;  // a measurement takes as long as a few steps
@@ -89,11 +104,11 @@ void limit_tuning(const ModelSpec& spec, double operations, QuantizeOptions& opt
 }  // namespace
 
 StageBudgets stage_budgets(Effort effort, bool is_device) {
-  constexpr StageBudgets kHost[2] = {{6e3, 36e3, 16e3}, {24e3, 144e3, 64e3}};
+  constexpr StageBudgets kHost[2] = {{6e3, 18e3, 36e3, 16e3}, {24e3, 36e3, 200e3, 96e3}};
   constexpr double kDevice = 16;  // times as many
   if (effort == Effort::kBest) return {};
   StageBudgets out = kHost[static_cast<size_t>(effort)];
-  if (is_device) out.gradients *= kDevice, out.calibration *= kDevice, out.tuning *= kDevice;
+  if (is_device) out.gradients *= kDevice, out.allocation *= kDevice, out.calibration *= kDevice, out.tuning *= kDevice;
   return out;
 }
 
@@ -103,10 +118,7 @@ StageOperations stage_operations(const ModelSpec& spec, const QuantizeOptions& o
   if (uses_gradients(options))
     out.gradients =
         gradient_operations(spec, options.gradient_tokens > 0 ? std::min(tokens, static_cast<double>(options.gradient_tokens)) : tokens);
-  if (uses_allocation(options)) {
-    const double length = static_cast<double>(sequence_length(spec, options));
-    out.allocation = allocation_operations(spec, allocation_plan(spec, options, static_cast<size_t>(tokens / length)), length);
-  }
+  if (uses_allocation(options)) out.allocation = allocation_operations(spec, options);
   if (uses_calibration(options)) out.calibration = calibration_operations(spec, options).all();
   if (uses_tuning(options)) out.tuning = tuning_operations(spec, tune_settings(options, spec.context));
   return out;
@@ -129,6 +141,7 @@ QuantizeOptions with_stage_budgets(const ModelSpec& spec, QuantizeOptions option
     const auto tokens = static_cast<int64_t>(budgets.gradients * weights / gradient_operations(spec, 1)) / length * length;
     options.gradient_tokens = std::min(all, std::max(tokens, kLeastGradients * length));
   }
+  if (uses_allocation(options) && budgets.allocation > 0) limit_allocation(spec, budgets.allocation * weights, options);
   if (uses_tuning(options) && budgets.tuning > 0) limit_tuning(spec, budgets.tuning * weights, options);
   return options;
 }

@@ -8,7 +8,7 @@ namespace tq {
 
 // Multiply-adds a weight of the linears and the head. 0: as many as the effort's own tokens and steps take.
 struct StageBudgets {
-  double gradients = 0, calibration = 0, tuning = 0;
+  double gradients = 0, allocation = 0, calibration = 0, tuning = 0;
 };
 StageBudgets stage_budgets(Effort effort, bool is_device);
 

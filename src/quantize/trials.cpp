@@ -1,6 +1,7 @@
 #include "quantize/trials.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "graph/backward.h"
 
@@ -42,43 +43,78 @@ Result<Trials> Trials::create(const Model& original, const Model& base, Backend&
   return trials;
 }
 
-int64_t Trials::first_layer(const Changes& changes) const {
+std::set<int64_t> Trials::changed_layers(const Changes& changes) const {
   const ModelSpec& spec = variant_.spec;
+  std::set<int64_t> out;
   for (int64_t layer = 0; layer < spec.layers_count(); ++layer)
     for (const Block& block : spec.layers[static_cast<size_t>(layer)])
       for (const Linear* linear : linears(block))
-        if (changes.contains(linear->name + ".weight")) return layer;
-  return spec.layers_count();
+        if (changes.contains(linear->name + ".weight")) out.insert(layer);
+  return out;
 }
 
 Status Trials::advance(const Model& model, int64_t layer, float* hidden) {
   TQ_ASSIGN(const LayerWeights weights, prepare_layer(model, layer, *backend_));
-  TQ_ASSIGN(const KvCache cache, KvCache::create(*backend_, model.spec, KvType::kF32, length_, layer, layer + 1));
+  return advance(weights, layer, hidden);
+}
+
+Status Trials::advance(const LayerWeights& weights, int64_t layer, float* hidden) {
+  const ModelSpec& spec = variant_.spec;
+  TQ_ASSIGN(const KvCache cache, KvCache::create(*backend_, spec, KvType::kF32, length_, layer, layer + 1));
   const Stretch whole{.tokens = length_};
   for (int64_t i = 0; i < sequences_; ++i) {
     if (context_->stopped()) return fail(ErrorCode::kInterrupted, "stopped");
-    forward_layer(model.spec, layer, weights, *backend_,
-                  {.hidden = hidden + i * length_ * model.spec.hidden,
+    forward_layer(spec, layer, weights, *backend_,
+                  {.hidden = hidden + i * length_ * spec.hidden,
                    .stretches = {&whole, 1},
                    .kv = cache.layer(layer),
-                   .precision = training_precision(model.spec)},
+                   .precision = training_precision(spec)},
                   workspace_);
   }
   return {};
 }
 
-Result<double> Trials::divergence(const Changes& changes) {
+Status Trials::advance_changed(const Changes& changes, int64_t layer, float* hidden) {
   std::map<std::string, PackedTensor> kept;
   for (const auto& [name, tensor] : changes) kept[name] = std::exchange(variant_.tensors.at(name), *tensor);
-  const int64_t first = first_layer(changes);
-  auto hidden = copy_of(states_[static_cast<size_t>(first)], *backend_);
-  Status status;
-  if (!hidden) status = Unexpected(hidden.error());
-  for (int64_t layer = first; layer < variant_.spec.layers_count() && status; ++layer)
-    status = advance(variant_, layer, hidden->as<float>());
+  Status status = advance(variant_, layer, hidden);
   for (auto& [name, tensor] : kept) variant_.tensors.at(name) = std::move(tensor);
-  TQ_TRY(std::move(status));
-  return measure(hidden->as<float>());
+  return status;
+}
+
+Result<double> Trials::divergence(const Changes& changes) {
+  TQ_ASSIGN(const std::vector<double> all, divergences({&changes, 1}));
+  return all[0];
+}
+
+Result<std::vector<double>> Trials::divergences(std::span<const Changes> changes) {
+  const int64_t layers = variant_.spec.layers_count();
+  std::vector<std::set<int64_t>> changed;
+  for (const Changes& each : changes) changed.push_back(changed_layers(each));
+  std::vector<Memory> hidden(changes.size());
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    std::optional<LayerWeights> unchanged;  // prepared when the first needs it
+    for (size_t i = 0; i < changes.size(); ++i) {
+      if (changed[i].empty() || layer < *changed[i].begin()) continue;
+      if (hidden[i].empty()) {
+        TQ_ASSIGN(hidden[i], copy_of(states_[static_cast<size_t>(layer)], *backend_));
+      }
+      if (changed[i].contains(layer)) {
+        TQ_TRY(advance_changed(changes[i], layer, hidden[i].as<float>()));
+        continue;
+      }
+      if (!unchanged) {
+        TQ_ASSIGN(unchanged, prepare_layer(variant_, layer, *backend_));
+      }
+      TQ_TRY(advance(*unchanged, layer, hidden[i].as<float>()));
+    }
+  }
+  std::vector<double> out;
+  for (const Memory& each : hidden) {
+    TQ_ASSIGN(const double found, measure((each.empty() ? states_.back() : each).as<float>()));
+    out.push_back(found);
+  }
+  return out;
 }
 
 // Every stride-th of the rows from `first` on, [count, H].

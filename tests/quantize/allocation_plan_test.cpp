@@ -56,6 +56,26 @@ TEST(AllocationPlan, AtMostAQuarterOfWhatMovesTogetherIsTried) {
   EXPECT_EQ(plan_of(spec, 3, 48, Target::kVllm).tried, 4u);  // of 16 groups
 }
 
+TEST(AllocationPlan, FewTokensDecideTextsLengthsAndMeasurements) {
+  ModelSpec spec = spec_of(8);
+  spec.context = 4096;
+  QuantizeOptions options;
+  options.bits = 3, options.allocate_tokens = 2048;
+  const AllocationPlan plan = allocation_plan(spec, options, 48);
+  EXPECT_EQ(plan.candidates, 4u);  // of 1024 tokens, twice as many as are priced
+  EXPECT_EQ(plan.length, 256);
+  EXPECT_EQ(plan.priced, 8u);
+  EXPECT_EQ(plan.held_out, 8u);
+  EXPECT_EQ(plan.trial_sequences, 4u);
+  EXPECT_EQ(plan.repricings, 0u);
+  EXPECT_EQ(plan.tried, 6u);
+  EXPECT_EQ(plan.trials(), 2u);                                 // four and two together
+  EXPECT_EQ(allocation_plan(spec, options, 2).candidates, 2u);  // all that there are
+  EXPECT_LT(allocation_operations(spec, plan, 1024), 0.2 * allocation_operations(spec, plan_of(spec, 3, 48), 1024));
+  options.allocate_tokens = 1024;
+  EXPECT_DOUBLE_EQ(2 * allocation_operations(spec, allocation_plan(spec, options, 48), 1024), allocation_operations(spec, plan, 1024));
+}
+
 TEST(AllocationPlan, PricesOfTheMovedModelAreCounted) {
   const ModelSpec spec = spec_of(4);
   AllocationPlan plan = plan_of(spec, 3, 48);

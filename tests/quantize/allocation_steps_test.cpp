@@ -69,6 +69,25 @@ TEST(AllocationSteps, KeepTheBestOfWhatTheGuardMeasuresWithinTheBits) {
   }
 }
 
+TEST(AllocationSteps, FewTokensAreCutIntoShortSequencesAndDemotionsMeasuredTogether) {
+  QuantizeOptions options;
+  options.bits = 3, options.allocate_tokens = 64, options.sequence = 32;
+  TinyJob job(options);
+  const AllocationPlan own = allocation_plan(job.model.spec, job.plan.options, 4);
+  EXPECT_EQ(own.length, 32);
+  EXPECT_EQ(own.priced, 2u);
+  const QuantizePlan plan = job.allocated();
+  size_t trials = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(job.folder->path() + "/steps"))
+    trials += entry.path().filename().string().starts_with("trial-");
+  EXPECT_EQ(trials, own.trials());
+  EXPECT_LT(trials, own.tried);
+  const AllocationFacts& facts = plan.allocation;
+  EXPECT_LE(facts.kl[static_cast<size_t>(facts.chosen)], facts.kl[static_cast<size_t>(AllocationKind::kUniform)]);
+  EXPECT_EQ(facts.kl[static_cast<size_t>(AllocationKind::kRepriced)], 0) << "not measured";
+  EXPECT_LE(mean_bits(plan).code, 3 * (1 + 1e-9));
+}
+
 TEST(AllocationSteps, WhatIsFinishedIsTakenOverAndGivesTheSameRates) {
   TinyJob job({});
   const QuantizePlan first = job.allocated();

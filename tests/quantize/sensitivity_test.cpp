@@ -129,6 +129,20 @@ TEST(Sensitivity, OnTheDeviceIsThatOfTheProcessor) {
   }
 }
 
+TEST(Trials, SeveralTakenTogetherAreWhatTheyAreAlone) {
+  TinyModel tiny("qwen3");
+  auto trials = Trials::create(tiny.original, disturbed(tiny.original, 0.05, 7), *tiny.backend, tiny.context, tiny.sequences, 2);
+  ASSERT_TRUE(trials.has_value());
+  const Model other = disturbed(tiny.original, 0.1, 1);
+  const std::string early = "model.layers.0.mlp.down_proj.weight", late = "model.layers.1.self_attn.v_proj.weight";
+  const PackedTensor *first = other.find(early), *last = other.find(late);
+  const std::vector<Trials::Changes> all = {{{late, last}}, {{early, first}}, {}, {{early, first}, {late, last}}};
+  const auto together = trials->divergences(all);
+  ASSERT_TRUE(together.has_value());
+  for (size_t i = 0; i < all.size(); ++i) EXPECT_EQ((*together)[i], *trials->divergence(all[i])) << i;
+  EXPECT_NE((*together)[0], (*together)[3]);
+}
+
 TEST(Trials, EqualModelsDoNotDivergeAndChangesAreUndone) {
   TinyModel tiny("qwen3");
   auto trials = Trials::create(tiny.original, tiny.original, *tiny.backend, tiny.context, tiny.sequences, 4);

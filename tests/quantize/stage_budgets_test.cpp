@@ -36,7 +36,7 @@ ModelSpec spec_of(const Shapes& shapes) {
 QuantizeOptions everything(Effort effort) {
   QuantizeOptions options;
   options.effort = effort;
-  options.gradients = options.calibrate = options.tune = true;
+  options.gradients = options.allocate = options.calibrate = options.tune = true;
   return options;
 }
 
@@ -58,7 +58,9 @@ TEST(StageBudgets, AreRespectedByModelsOfEverySize) {
         EXPECT_LE(operations.gradients, slack * budgets.gradients * weights_of(spec));
         EXPECT_LE(operations.calibration, slack * budgets.calibration * weights_of(spec));
         EXPECT_LE(operations.tuning, slack * budgets.tuning * weights_of(spec));
+        EXPECT_LE(operations.allocation, slack * budgets.allocation * weights_of(spec));
         EXPECT_GT(operations.gradients, 0);
+        EXPECT_GT(operations.allocation, 0);
         EXPECT_GT(operations.calibration, 0);
         EXPECT_GT(operations.tuning, 0);
       }
@@ -69,7 +71,7 @@ TEST(StageBudgets, MoreEffortAndADeviceGetNoLess) {
   const ModelSpec spec = spec_of(kShapes[1]);
   const auto all = [&](Effort effort, bool is_device) {
     const StageOperations of = stage_operations(spec, with_stage_budgets(spec, everything(effort), is_device));
-    return of.gradients + of.calibration + of.tuning;
+    return of.gradients + of.allocation + of.calibration + of.tuning;
   };
   EXPECT_LT(all(Effort::kFast, false), 0.5 * all(Effort::kNormal, false));
   EXPECT_LT(all(Effort::kNormal, false), all(Effort::kNormal, true));
@@ -81,6 +83,7 @@ TEST(StageBudgets, LeaveTheHighestEffortAlone) {
   const QuantizeOptions options = with_stage_budgets(spec, everything(Effort::kBest), false);
   EXPECT_EQ(options.calibration_tokens, 0);
   EXPECT_EQ(options.gradient_tokens, 0);
+  EXPECT_EQ(options.allocate_tokens, 0);
   EXPECT_EQ(options.calibrate_steps, 0);
   EXPECT_EQ(options.tune_steps, 0);
 }
@@ -89,13 +92,14 @@ TEST(StageBudgets, WhatIsGivenStays) {
   const ModelSpec spec = spec_of(kShapes[0]);
   QuantizeOptions options = everything(Effort::kFast);
   options.calibration_tokens = 100'000, options.gradient_tokens = 90'000;
-  options.calibrate_steps = 100, options.calibrate_sequences = 7, options.tune_steps = 1000;
+  options.calibrate_steps = 100, options.calibrate_sequences = 7, options.tune_steps = 1000, options.allocate_tokens = 12'345;
   const QuantizeOptions limited = with_stage_budgets(spec, options, false);
   EXPECT_EQ(limited.calibration_tokens, 100'000);
   EXPECT_EQ(limited.gradient_tokens, 90'000);
   EXPECT_EQ(limited.calibrate_steps, 100);
   EXPECT_EQ(limited.calibrate_sequences, 7);
   EXPECT_EQ(limited.tune_steps, 1000);
+  EXPECT_EQ(limited.allocate_tokens, 12'345);
 }
 
 TEST(StageBudgets, StagesThatAreOffChangeNothing) {
