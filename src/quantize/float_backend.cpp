@@ -48,7 +48,7 @@ class FloatMatrix final : public Matrix {
 // The training operations of another backend, on matrices that are decoded.
 class FloatTraining final : public Training {
  public:
-  FloatTraining(Training& other, ThreadPool& threads) : other_(other), threads_(threads) {}
+  FloatTraining(Training& other, ThreadPool& threads, FloatProducts& products) : other_(other), threads_(threads), products_(products) {}
 
   Result<std::unique_ptr<Matrix>> prepare_trainable(const PackedTensor& tensor, int64_t expert) override {
     TQ_CHECK(tensor.shape.size() >= 2);
@@ -67,17 +67,43 @@ class FloatTraining final : public Training {
     matrix.decode(threads_);
     const int64_t columns = matrix.columns(), rows = matrix.rows();
     const Parts down(args.tokens, kTileTokens), across(columns, kTileWidth);
-    threads_.run(across.count * down.count, 1, [&](int64_t begin, int64_t end, int) {
+    threads_.run(across.count * down.count, 1, [&](int64_t begin, int64_t end, int thread) {
       for (int64_t tile = begin; tile < end; ++tile) {
         const int64_t y = tile / across.count, x = tile % across.count, t = down.first(y), k = across.first(x);
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, static_cast<int>(down.length(y)), static_cast<int>(across.length(x)),
-                    static_cast<int>(rows), 1.0f, args.gradient + t * rows, static_cast<int>(rows), matrix.row(0) + k,
-                    static_cast<int>(columns), args.accumulate ? 1.0f : 0.0f, args.input_gradient + t * columns + k,
-                    static_cast<int>(columns));
+        products_.of_training({.rows = down.length(y),
+                               .columns = across.length(x),
+                               .depth = rows,
+                               .left = args.gradient + t * rows,
+                               .left_stride = rows,
+                               .right = matrix.row(0) + k,
+                               .right_stride = columns,
+                               .output = args.input_gradient + t * columns + k,
+                               .output_stride = columns,
+                               .accumulate = args.accumulate},
+                              thread);
       }
     });
   }
-  void weight(const WeightGradientArgs& args) override { other_.weight(args); }
+  void weight(const WeightGradientArgs& args) override {
+    const Parts down(args.rows, kTileTokens), across(args.columns, kTileWidth);
+    threads_.run(across.count * down.count, 1, [&](int64_t begin, int64_t end, int thread) {
+      for (int64_t tile = begin; tile < end; ++tile) {
+        const int64_t y = tile / across.count, x = tile % across.count, r = down.first(y), k = across.first(x);
+        products_.of_training({.rows = down.length(y),
+                               .columns = across.length(x),
+                               .depth = args.tokens,
+                               .left = args.gradient + args.first_row + r,
+                               .left_stride = args.all_rows,
+                               .is_left_transposed = true,
+                               .right = args.input + k,
+                               .right_stride = args.columns,
+                               .output = args.weight_gradient + r * args.columns + k,
+                               .output_stride = args.columns,
+                               .accumulate = true},
+                              thread);
+      }
+    });
+  }
   void norm(const NormBackwardArgs& args) override { other_.norm(args); }
   void rotary(const RotaryArgs& args) override { other_.rotary(args); }
   void attend(const AttendBackwardArgs& args) override { other_.attend(args); }
@@ -97,13 +123,38 @@ class FloatTraining final : public Training {
  private:
   Training& other_;
   ThreadPool& threads_;
+  FloatProducts& products_;
 };
 
 }  // namespace
 
-FloatBackend::FloatBackend(Backend& other, ThreadPool& threads) : other_(other), threads_(threads) {
+void FloatProducts::exact(const Args& args) const {
+  cblas_sgemm(CblasRowMajor, args.is_left_transposed ? CblasTrans : CblasNoTrans, args.is_right_transposed ? CblasTrans : CblasNoTrans,
+              static_cast<int>(args.rows), static_cast<int>(args.columns), static_cast<int>(args.depth), 1.0f, args.left,
+              static_cast<int>(args.left_stride), args.right, static_cast<int>(args.right_stride), args.accumulate ? 1.0f : 0.0f,
+              args.output, static_cast<int>(args.output_stride));
+}
+
+void FloatProducts::of_training(const Args& args, int thread) {
+  if (!bf16_) return exact(args);
+  const auto operand = [](const float* values, int64_t stride, bool is_along) {
+    return is_along ? cpu::Bf16Operand{values, stride, 1} : cpu::Bf16Operand{values, 1, stride};
+  };
+  cpu::bf16_product({.left = operand(args.left, args.left_stride, !args.is_left_transposed),
+                     .right = operand(args.right, args.right_stride, args.is_right_transposed),
+                     .output = args.output,
+                     .output_stride = args.output_stride,
+                     .rows = args.rows,
+                     .columns = args.columns,
+                     .depth = args.depth,
+                     .accumulate = args.accumulate},
+                    bf16_, workspaces_[static_cast<size_t>(thread)]);
+}
+
+FloatBackend::FloatBackend(Backend& other, ThreadPool& threads, cpu::Bf16Kernel bf16)
+    : other_(other), threads_(threads), products_(bf16, threads.size()) {
   use_one_blas_thread();
-  if (other.training()) training_ = std::make_unique<FloatTraining>(*other.training(), threads);
+  if (other.training()) training_ = std::make_unique<FloatTraining>(*other.training(), threads, products_);
 }
 
 Result<std::unique_ptr<Matrix>> FloatBackend::prepare(const PackedTensor& tensor, int64_t expert) {
@@ -125,7 +176,7 @@ void FloatBackend::linear(const LinearArgs& args) {
     for (int64_t y = 0; y < down.count; ++y)
       for (int64_t x = 0; x < across.count; ++x) tiles.push_back({&job, down.first(y), down.length(y), across.first(x), across.length(x)});
   }
-  threads_.run(static_cast<int64_t>(tiles.size()), 1, [&](int64_t begin, int64_t end, int) {
+  threads_.run(static_cast<int64_t>(tiles.size()), 1, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t i = begin; i < end; ++i) {
       const Tile& tile = tiles[static_cast<size_t>(i)];
       const auto& matrix = static_cast<const FloatMatrix&>(*tile.job->matrix);
@@ -134,9 +185,19 @@ void FloatBackend::linear(const LinearArgs& args) {
       const float* bias = tile.job->bias;
       if (bias)
         for (int64_t t = 0; t < tile.tokens; ++t) std::copy_n(bias + tile.row, tile.rows, output + t * rows);
-      cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, static_cast<int>(tile.tokens), static_cast<int>(tile.rows),
-                  static_cast<int>(columns), 1.0f, args.input + tile.token * columns, static_cast<int>(columns), matrix.row(tile.row),
-                  static_cast<int>(columns), bias ? 1.0f : 0.0f, output, static_cast<int>(rows));
+      const FloatProducts::Args product{.rows = tile.tokens,
+                                        .columns = tile.rows,
+                                        .depth = columns,
+                                        .left = args.input + tile.token * columns,
+                                        .left_stride = columns,
+                                        .right = matrix.row(tile.row),
+                                        .right_stride = columns,
+                                        .is_right_transposed = true,
+                                        .output = output,
+                                        .output_stride = rows,
+                                        .accumulate = bias != nullptr};
+      if (args.precision == Precision::kTraining) products_.of_training(product, thread);
+      else products_.exact(product);
     }
   });
 }

@@ -1,6 +1,7 @@
 #include "quantize/trials.h"
 
 #include <algorithm>
+#include <numeric>
 #include <optional>
 
 #include "graph/backward.h"
@@ -8,7 +9,8 @@
 namespace tq {
 namespace {
 
-constexpr int64_t kChunk = 256;  // positions whose logits exist at a time
+constexpr int64_t kChunk = 256;            // positions whose logits exist at a time
+constexpr int64_t kTogetherTokens = 2048;  // that take a layer together
 
 Result<Memory> copy_of(const Memory& from, Backend& backend) {
   TQ_ASSIGN(Memory to, backend.allocate(from.bytes()));
@@ -60,13 +62,20 @@ Status Trials::advance(const Model& model, int64_t layer, float* hidden) {
 
 Status Trials::advance(const LayerWeights& weights, int64_t layer, float* hidden) {
   const ModelSpec& spec = variant_.spec;
-  TQ_ASSIGN(const KvCache cache, KvCache::create(*backend_, spec, KvType::kF32, length_, layer, layer + 1));
-  const Stretch whole{.tokens = length_};
-  for (int64_t i = 0; i < sequences_; ++i) {
+  // Short sequences go together where pages can be named on the host.
+  const int64_t most = backend_->is_host() ? std::clamp<int64_t>(kTogetherTokens / length_, 1, sequences_) : 1;
+  const int64_t pages = (length_ + kPageTokens - 1) / kPageTokens;
+  TQ_ASSIGN(const KvCache cache,
+            KvCache::create(*backend_, spec, {.type = KvType::kF32, .pages = most * pages, .capacity = length_}, layer, layer + 1));
+  std::vector<int32_t> page(static_cast<size_t>(most * pages));
+  std::iota(page.begin(), page.end(), 0);
+  std::vector<Stretch> stretches;
+  for (int64_t i = 0; i < most; ++i) stretches.push_back({.tokens = length_, .pages = most > 1 ? page.data() + i * pages : nullptr});
+  for (int64_t i = 0; i < sequences_; i += most) {
     if (context_->stopped()) return fail(ErrorCode::kInterrupted, "stopped");
     forward_layer(spec, layer, weights, *backend_,
                   {.hidden = hidden + i * length_ * spec.hidden,
-                   .stretches = {&whole, 1},
+                   .stretches = std::span<const Stretch>(stretches).first(static_cast<size_t>(std::min(most, sequences_ - i))),
                    .kv = cache.layer(layer),
                    .precision = training_precision(spec)},
                   workspace_);
