@@ -3,7 +3,7 @@
 
 #include "base/thread_pool.h"
 #include "graph/backward.h"
-#include "kernels/cpu/bf16/bf16_product.h"
+#include "kernels/bf16_product.h"
 
 namespace tq {
 

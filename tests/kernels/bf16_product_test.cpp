@@ -1,4 +1,4 @@
-#include "kernels/cpu/bf16/bf16_product.h"
+#include "kernels/bf16_product.h"
 
 #include <gtest/gtest.h>
 

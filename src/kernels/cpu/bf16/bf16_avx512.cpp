@@ -2,7 +2,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-#include "kernels/cpu/bf16/bf16_product.h"
+#include "kernels/bf16_product.h"
 
 namespace tq::cpu {
 namespace {
