@@ -118,9 +118,9 @@ class CpuTraining final : public Training {
     });
   }
 
-  void cross_entropy(const CrossEntropyArgs& args) override { cpu::cross_entropy(args, threads_); }
-  void divergence(const DivergenceArgs& args) override { cpu::divergence(args, threads_); }
-  void sample(const SampleArgs& args) override { cpu::sample(args, threads_); }
+  void cross_entropy(const CrossEntropyArgs& args) override { cpu::cross_entropy(args, kernels_, threads_); }
+  void divergence(const DivergenceArgs& args) override { cpu::divergence(args, kernels_, threads_); }
+  void sample(const SampleArgs& args) override { cpu::sample(args, kernels_, threads_); }
   void squared_error(const SquaredErrorArgs& args) override { cpu::squared_error(args, threads_); }
   void softcap(const SoftcapBackwardArgs& args) override { softcap_backward(args, threads_); }
   void scale_rows(const ScaleRowsArgs& args) override { cpu::scale_rows(args, threads_); }

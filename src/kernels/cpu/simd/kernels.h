@@ -45,6 +45,8 @@ struct FloatKernels {
   void (*gated)(GateKind kind, const float* gate, const float* up, float* output, int64_t count);
   // scores[count] -> their softmax, after score * scale and the softcap (0: none)
   void (*softmax)(float* scores, int64_t count, float scale, float softcap);
+  // out[i] = exp(values[i] - shift), shift the largest of them; their sum, in double by parts. out may be values.
+  double (*exponentials)(const float* values, float shift, int64_t count, float* out);
   void (*load_kv)(KvType type, const std::byte* row, int64_t head_dim, float* out);
   void (*store_kv)(KvType type, const float* values, int64_t head_dim, std::byte* row);
 };

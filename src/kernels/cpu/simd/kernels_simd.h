@@ -209,6 +209,24 @@ void gated(GateKind kind, const float* gate, const float* up, float* output, int
   }
 }
 
+double exponentials(const float* values, float shift, int64_t count, float* out) {
+  constexpr int64_t kPart = 64 * kWidth;  // terms in (0, 1] that floats may sum
+  double sum = 0;
+  int64_t i = 0;
+  const int64_t whole = count / kWidth * kWidth;
+  while (i < whole) {
+    Vector sums = {};
+    for (const int64_t end = std::min(whole, i + kPart); i < end; i += kWidth) {
+      const Vector e = exp_of(load(values + i) - shift);
+      store(out + i, e);
+      sums += e;
+    }
+    sum += static_cast<double>(sum_lanes(sums));
+  }
+  for (; i < count; ++i) sum += static_cast<double>(out[i] = std::exp(values[i] - shift));
+  return sum;
+}
+
 void softmax(float* scores, int64_t count, float scale, float softcap) {
   const int64_t whole = count / kWidth * kWidth;
   Vector largest = splat(-INFINITY);
@@ -255,8 +273,8 @@ void load_kv(KvType type, const std::byte* row, int64_t head_dim, float* out) {
 
 void store_kv(KvType type, const float* values, int64_t head_dim, std::byte* row) { store_kv_row(type, values, head_dim, row); }
 
-constexpr FloatKernels kTable = {kTokens,    kPanelRows, multiply_panel, pack_panel, gemm_band, pack_band, dot,
-                                 add_scaled, norm,       gated,          softmax,    load_kv,   store_kv};
+constexpr FloatKernels kTable = {kTokens,    kPanelRows, multiply_panel, pack_panel, gemm_band,    pack_band, dot,
+                                 add_scaled, norm,       gated,          softmax,    exponentials, load_kv,   store_kv};
 
 }  // namespace
 }  // namespace tq::cpu
