@@ -17,7 +17,7 @@
 namespace tq {
 namespace {
 
-constexpr double kLeastSeconds = 0.03;     // of a measurement
+constexpr double kLeastSeconds = 0.1;      // of a measurement
 constexpr double kProductSeconds = 0.25;   // of that of products, which most of an estimate rests on
 constexpr double kPassesInSequence = 3.7;  // of all tokens through a layer, where one is enough without
 
