@@ -32,6 +32,16 @@ TEST(PlaneMany, FormsAreTheSmallestThatHoldTheTokens) {
   }
 }
 
+TEST(PlaneMany, WindowsReachNoFurtherThanTheTileBefore) {
+  const auto fit = [](int rate, int window) {
+    int windows[kRates] = {};
+    windows[rate] = window;
+    return many_windows(windows);
+  };
+  EXPECT_TRUE(fit(2, 17) && fit(3, 12) && fit(8, 16));
+  EXPECT_FALSE(fit(2, 18) || fit(8, 18) || fit(1, 4));
+}
+
 // Every group has a slice that its activations fit, every row of tiles a worker, and no worker more rounds than are kept.
 TEST(PlaneMany, EverythingIsSharedOut) {
   Rng rng(1);

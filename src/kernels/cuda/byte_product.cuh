@@ -28,8 +28,26 @@ __device__ __forceinline__ void bits_as_bytes(const uint4& tile, int step, uint3
 // product_end().
 #ifdef TQ_WARPGROUP_PRODUCTS
 
-// What is known to the generic proxy (stores to shared memory) is known to the tensor cores.
-__device__ __forceinline__ void product_visible() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+// Copies that arrive by themselves: each of `count` arrivals in shared memory is one copy of `bytes` that all threads may wait for. What
+// arrived is known to the tensor cores. One thread opens them and then all meet.
+constexpr bool kHasArrivals = true;
+__device__ __forceinline__ void arrivals_open(uint64_t* arrivals, int count) {
+  for (int i = 0; i < count; ++i)
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(arrivals + i)) : "memory");
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+__device__ __forceinline__ void copy_arriving(void* shared, const void* global, int bytes, uint64_t* arrival) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(arrival)), "r"(bytes) : "memory");
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_address(shared)),
+               "l"(global), "r"(bytes), "r"(shared_address(arrival))
+               : "memory");
+}
+__device__ __forceinline__ void arrival_wait(uint64_t* arrival) {
+  asm volatile(
+      "{.reg .pred p; WAIT: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], 0; @p bra DONE; bra WAIT; DONE:}" ::"r"(
+          shared_address(arrival))
+      : "memory");
+}
 // Operands are computed here and not between products, each of which would then wait for the one before.
 __device__ __forceinline__ void product_ready(uint32_t (&a)[4]) { asm volatile("" : "+r"(a[0]), "+r"(a[1]), "+r"(a[2]), "+r"(a[3])); }
 // Registers of the products to come are as they should be.
@@ -86,7 +104,10 @@ TQ_PRODUCT("64", 32, TQ_THIRTY_TWO,
 
 #else
 
-__device__ __forceinline__ void product_visible() {}
+constexpr bool kHasArrivals = false;
+__device__ __forceinline__ void arrivals_open(uint64_t*, int) {}
+__device__ __forceinline__ void copy_arriving(void*, const void*, int, uint64_t*) {}
+__device__ __forceinline__ void arrival_wait(uint64_t*) {}
 __device__ __forceinline__ void product_ready(uint32_t (&)[4]) {}
 __device__ __forceinline__ void product_begin() {}
 __device__ __forceinline__ void product_end() {}

@@ -39,6 +39,12 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&d)[4], uint3
                : "r"(shared)
                : "memory");
 }
+// A matrix of 8 x 8 halves, of which a lane has row lane / 4, columns 2 (lane % 4) + {0, 1}, transposed.
+__device__ __forceinline__ uint32_t transpose_matrix(uint32_t a) {
+  uint32_t d;
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(d) : "r"(a));
+  return d;
+}
 // 2^x, within 2^-22; numbers below the normal ones are zero.
 __device__ __forceinline__ float exp2_approximate(float x) {
   float power;

@@ -34,9 +34,7 @@ int plane_many_shared(const ManyPlan& plan) { return visit(plan, nullptr, nullpt
 void plane_many(const ManyArgs& args, const ManyPlan& plan, cudaStream_t stream) {
   visit(plan, &args, stream);
   if (plan.split.slices == 1) return;
-  launch(&join_slices_kernel<kJoinWarps>,
-         dim3(static_cast<unsigned>((plan.split.ranges + kJoinWarps - 1) / kJoinWarps), static_cast<unsigned>(args.tokens)),
-         kJoinWarps * 32, 0, stream, args);
+  launch(&join_slices_kernel, dim3(static_cast<unsigned>(plan.split.ranges)), kJoinThreads, 0, stream, args);
 }
 
 }  // namespace tq::cuda

@@ -4,6 +4,7 @@
 #include <cuda_fp16.h>
 
 #include "kernels/cuda/byte_product.cuh"
+#include "kernels/cuda/half_terms.cuh"
 #include "kernels/cuda/plane_types.h"
 
 namespace tq::cuda {
@@ -11,37 +12,34 @@ namespace tq::cuda {
 constexpr int kManyThreads = kManyWorkers * kManyTiles * 32;
 // Of a warp's ring, as shared memory has room for.
 constexpr int many_stages(int tokens, int bits) {
-  if (bits == 16) return tokens == 8 ? 7 : tokens == 16 ? 6 : 3;
-  return tokens == 16 ? 6 : tokens == 32 ? 3 : 4;
+  if (bits == 16) return tokens == 8 ? 7 : tokens == 16 ? 6 : 5;
+  return tokens == 16 ? 6 : tokens == 32 ? 5 : 4;
 }
 
 // What a worker multiplies at a time: four tiles in turn along the plane rows of a matrix.
 struct ManyRound {
   int tile;  // the first one, counted in the matrix; negative: the ring's last
   int row;   // the first of those whose newest plane row is among these tiles and no halo
-  uint8_t job, rows, tiles;
+  uint8_t job, tiles;
+  uint8_t first[kManyTiles + 1];  // of each tile, the first such row, counted from `row`; the last: of the next round
+  uint8_t left;                   // rows of the run behind this round's, kReachRows at most
+  bool is_first;                  // of the run
 };
 
-// Plane rows [begin, end) of a matrix that fall to a worker: the rows of outputs whose newest bits they are, and in front of them a halo of
-// tiles, whose plane rows their windows reach.
+// Rows of tiles [begin, end) of a matrix that fall to a worker: the rows of outputs whose newest bits they are, and in front of them a halo
+// of tiles, whose plane rows their windows reach (many_windows()).
 struct ManyRun {
   const PlaneJob& job;
   int begin, end;
-  int halo = 0;  // tiles
+  int halo;  // tiles; before the first one of the matrix, the ring's last
 
-  __device__ ManyRun(const PlaneJob& job_, int begin_, int end_) : job(job_), begin(begin_), end(end_) {
-    const int row = row_at(begin), range = row / kRangeRows;
-    const int from = min(window_begin(range, row % kRangeRows), window_begin(range + 1, 0));  // those behind begin later
-    if (from < 0) halo = begin + (past_end(job) - from + kTileRows - 1) / kTileRows;
-    else if (from < begin * kTileRows) halo = (begin * kTileRows - from + kTileRows - 1) / kTileRows;
-  }
+  __device__ ManyRun(const PlaneJob& job_, int first, int last)
+      : job(job_),
+        begin(max(first - job.first_tile, 0)),
+        end(min(last - job.first_tile, job.tile_count())),
+        halo(begin > 0 ? 1 : job.tile_count() - job.closing_tile) {}
   // Plane rows of the last tile that there are none of.
   static __device__ int past_end(const PlaneJob& job) { return job.tile_count() * kTileRows - job.plane_rows; }
-  __device__ int window_begin(int range, int row) const {
-    if (range >= job.range_count()) return begin * kTileRows;
-    const int rate = __ldg(job.rate + range);
-    return __ldg(job.newest + range) + row * rate + 1 - job.windows[rate];
-  }
   // Rows whose newest plane row lies before a tile.
   __device__ int row_at(int tile) const {
     if (tile >= job.tile_count()) return job.rows;
@@ -49,21 +47,30 @@ struct ManyRun {
     const int planes = tile * kTileRows - __ldg(job.newest + range);
     return min(range * kRangeRows + (planes > 0 ? (planes + rate - 1) / rate : 0), job.rows);
   }
-  __device__ int rounds() const { return (halo + end - begin + kManyTiles - 1) / kManyTiles; }
-  __device__ ManyRound round(int index, int i) const {
-    const int tile = begin - halo + i * kManyTiles;
-    const int row = row_at(max(tile, begin));
-    const int behind = row_at(max(min(tile + kManyTiles, end), begin));
-    return {tile, row, static_cast<uint8_t>(index), static_cast<uint8_t>(max(0, behind - row)),
-            static_cast<uint8_t>(min(kManyTiles, end - tile))};
+  __device__ int rounds() const { return begin < end ? (halo + end - begin + kManyTiles - 1) / kManyTiles : 0; }
+  __device__ void find_tiles(int index, int i, ManyRound& round) const {
+    round.tile = begin - halo + i * kManyTiles, round.tiles = static_cast<uint8_t>(min(kManyTiles, end - round.tile));
+    round.job = static_cast<uint8_t>(index), round.is_first = i == 0;
+  }
+  __device__ void find_rows(ManyRound& round) const {
+    int row[kManyTiles + 1];
+#pragma unroll
+    for (int part = 0; part <= kManyTiles; ++part) row[part] = row_at(max(min(round.tile + part, end), begin));
+    round.row = row[0];
+#pragma unroll
+    for (int part = 0; part <= kManyTiles; ++part) round.first[part] = static_cast<uint8_t>(row[part] - row[0]);
+    round.left = static_cast<uint8_t>(min(kReachRows, row_at(end) - row[kManyTiles]));
   }
 };
 
-// What a thread's row of a round needs to be filtered.
-struct ManyRow {
-  int newest, rate;  // newest: its slot of sums
+// What a row that takes from a warp's tile needs to be filtered.
+struct alignas(16) ManyRow {
+  int newest, rate;  // newest: its plane row, counted from the tile's first; far below: no row
   float scale, bias;
 };
+constexpr int kNoRow = -1000;
+
+__device__ __forceinline__ float inverse_power(float power) { return __uint_as_float((254u << 23) - __float_as_uint(power)); }
 
 // A token's sum of rounded values, of all groups; a warp's.
 __device__ __forceinline__ float many_total(const ManyArgs& args, int token, int lane) {
@@ -80,37 +87,37 @@ struct PlaneMany {
   static constexpr int kValues = kTokens / 2;                          // sums of a lane
   static constexpr int kCounts = kValues * kBytes;                     // the same of every byte
   static constexpr int kBatch = kTokens * kBytes >= 64 ? 4 : 8;        // steps whose operands are held in registers
-  static constexpr int kPiece = kTokens == 64 ? 16 : kTokens;          // tokens that are filtered at a time
-  static constexpr int kCarry = 24, kPlanes = kManyTiles * kTileRows;  // plane rows of the round before, and of a round
-  static constexpr int kStride = 92;                                   // floats of a token's plane rows
+  static constexpr int kStride = kTokens == 8 ? 8 : kTokens + 8;       // floats of a row of carried sums: four rows are in different banks
   static constexpr int kGroupBytes = kTokens * kBytes * kGroupColumns, kStepBytes = kGroupBytes / 8;
   static constexpr int kRingBytes = kManyThreads * 16 * kStages;
-  static constexpr int kSumBytes = kManyWorkers * kPiece * kStride * 4, kCarryBytes = kManyWorkers * kTokens * kCarry * 4;
-  static constexpr int kTapBytes = kMaxJobs * kRates * kMaxTaps * 4;
-  static_assert(kMaxTaps <= kCarry);
+  static constexpr int kSlotFloats = kCarriedRows * kStride;
+  static constexpr int kSlots = kManyTiles - 1 + 2;  // of a worker: of three tiles, and of the last of a round and of the round before
+  static constexpr int kCarryBytes = kManyWorkers * kSlots * kSlotFloats * 4;
+  static constexpr int kTapBytes = kMaxJobs * kRates * (kMaxTaps + 1) * 4;
+  static constexpr int kRowBytes = kManyThreads / 32 * kReachRows * static_cast<int>(sizeof(ManyRow));
 
   static int shared_bytes(const ManySplit& split) {
-    return kRingBytes + split.most_groups() * (kGroupBytes + kTokens * 4) + kSumBytes + kCarryBytes + kTokens * 4 + kTapBytes +
-           kManyThreads * static_cast<int>(sizeof(ManyRow)) + kManyWorkers * split.rounds * static_cast<int>(sizeof(ManyRound));
+    return kRingBytes + split.most_groups() * (kGroupBytes + kTokens * 4 + 8) + kCarryBytes + 2 * kTokens * 4 + kTapBytes + kRowBytes +
+           kManyWorkers * split.rounds * static_cast<int>(sizeof(ManyRound));
   }
   // What all lanes have, known to the compiler to be so: products of a warpgroup may not stand in what looks like a divergent path.
   static __device__ int uniform(int value) { return __shfl_sync(0xffffffffu, value, 0); }
-  // Slot of a plane row, counted from the first of the carry: rows that lie K plane rows apart fall into different banks.
-  static __device__ int slot(int plane) { return plane + plane / 32; }
 
   const ManyArgs& args;
   const int warp, lane, worker, part;  // worker: of the thread block; part: warp of the worker
   const int slice;
   const Range groups;
-  const uint32_t operand;  // of the first step of the first group
+  uint32_t operand;        // of the first step of the first group
   uint4* words;            // [groups of the slice][8 steps][2][bytes][tokens]
   uint4* ring;             // [warps][stages][lanes]
-  ManyRow* row;            // the thread's
+  ManyRow* row;            // of the warp: [kReachRows] those of its next tile
+  uint64_t* arrivals;      // [groups of the slice] of activations
   float* taps;             // [jobs][kRates][kMaxTaps]
+  float* tap_sums;         // [jobs][kRates]
   float* scales;           // [groups of the slice][tokens]
   float* totals;           // [tokens]
-  float* sums;             // of the worker: [tokens of a piece][kStride]
-  float* carry;            // of the worker: [tokens][kCarry]
+  float* powers;           // [tokens] of two, by which sums of plane rows are halves
+  float* carry;            // of the worker: [kSlots][kCarriedRows][kStride]
   ManyRound* round;        // of the worker
   int rounds = 0;
 
@@ -124,16 +131,19 @@ struct PlaneMany {
         groups(args_.split.groups_of(slice)),
         operand(product_operand<kTokens * kBytes>(shared)),
         words(shared) {
+    asm volatile("" : "+r"(operand));  // kept, not computed for every group anew
     const int most = args.split.most_groups();
     ring = words + most * (kGroupBytes / 16);
-    row = reinterpret_cast<ManyRow*>(ring + kRingBytes / 16) + threadIdx.x;
-    taps = reinterpret_cast<float*>(row + kManyThreads - threadIdx.x);
-    scales = taps + kTapBytes / 4;
-    totals = scales + most * kTokens;
-    sums = totals + kTokens;
-    carry = sums + kSumBytes / 4;
-    round = reinterpret_cast<ManyRound*>(carry + kCarryBytes / 4) + worker * args.split.rounds;
-    sums += worker * kPiece * kStride, carry += worker * kTokens * kCarry;
+    row = reinterpret_cast<ManyRow*>(ring + kRingBytes / 16) + warp * kReachRows;
+    arrivals = reinterpret_cast<uint64_t*>(ring + (kRingBytes + kRowBytes) / 16);
+    carry = reinterpret_cast<float*>(arrivals + most);
+    powers = carry + kCarryBytes / 4;
+    totals = powers + kTokens;
+    scales = totals + kTokens;
+    taps = scales + most * kTokens;
+    tap_sums = taps + kMaxJobs * kRates * kMaxTaps;
+    round = reinterpret_cast<ManyRound*>(tap_sums + kMaxJobs * kRates) + worker * args.split.rounds;
+    carry += worker * kSlots * kSlotFloats;
   }
 
   // A warp's tiles on their way into its ring by asynchronous copies: every lane copies what it alone will read. Of a round's tile the
@@ -171,59 +181,107 @@ struct PlaneMany {
   };
 
   __device__ void run() {
-    plan_rounds();
+    // The last warp does so before all else: where the kernel before has ended, nothing is left to be done meanwhile, and elsewhere its
+    // worker's ring fills while activations come.
+    if (kHasArrivals && warp == kManyThreads / 32 - 1) load_words();
+    plan_rounds<false>();
     barrier(1 + worker, kWorkerThreads);
     Stream stream(*this);
 #pragma unroll 1
     for (int i = 0; i < kStages; ++i) stream.fill();
     launch_dependents();
-    *row = read_row(0);
+    plan_rounds<true>();
+    load_taps();
+    barrier(1 + worker, kWorkerThreads);
+    write_row(read_row(0));
+    __syncthreads();
     dependency_wait();
     load_input();
     __syncthreads();
+    find_powers();
 #pragma unroll 1
     for (int i = 0; i < rounds; ++i) {
       float value[kValues] = {};
 #pragma unroll 1
-      for (int group = 0; group < groups.count; ++group) multiply(stream, group, value);
+      for (int group = 0; group < groups.count; ++group) {
+        if (i == 0) arrival_wait(arrivals + group);
+        multiply(stream, group, value);
+      }
       finish(i, value);
     }
   }
 
-  // Depends on weights alone.
+  // Of every round: its tiles, from the arguments alone; then its rows, from the tables of weights.
+  template <bool kRows>
   __device__ void plan_rounds() {
     const ManySplit& split = args.split;
     const int number = static_cast<int>(blockIdx.x) % (split.workers / kManyWorkers) * kManyWorkers + worker;
     const int first = split.first_tile(number), last = split.first_tile(number + 1),
               thread = static_cast<int>(threadIdx.x) % kWorkerThreads;
+    int count = 0;
     for (int index = 0; index < args.jobs; ++index) {
-      const PlaneJob& job = args.job[index];
-      const int begin = max(first - job.first_tile, 0), end = min(last - job.first_tile, job.tile_count());
-      if (begin >= end) continue;
-      const ManyRun run(job, begin, end);
-      for (int i = thread; i < run.rounds(); i += kWorkerThreads) round[rounds + i] = run.round(index, i);
-      rounds += run.rounds();
+      const ManyRun run(args.job[index], first, last);
+      for (int i = thread; i < run.rounds(); i += kWorkerThreads) {
+        if constexpr (kRows) run.find_rows(round[count + i]);
+        else run.find_tiles(index, i, round[count + i]);
+      }
+      count += run.rounds();
     }
-    rounds = uniform(rounds);
+    rounds = uniform(count);
+  }
+
+  __device__ void load_taps() const {
     for (int i = static_cast<int>(threadIdx.x); i < args.jobs * kRates * kMaxTaps; i += kManyThreads)
       taps[i] = __ldg(args.job[i / (kRates * kMaxTaps)].taps + i % (kRates * kMaxTaps));
+    for (int i = static_cast<int>(threadIdx.x); i < args.jobs * kRates; i += kManyThreads) {
+      const float* from = args.job[i / kRates].taps + i % kRates * kMaxTaps;
+      float sum = 0.0f;
+#pragma unroll 8
+      for (int j = 0; j < kMaxTaps; ++j) sum += __ldg(from + j);
+      tap_sums[i] = sum;
+    }
+  }
+
+  __device__ void load_words() const {
+    const auto* from = reinterpret_cast<const uint4*>(args.activations.words) + groups.first * (kGroupBytes / 16);
+    if (lane == 0) arrivals_open(arrivals, groups.count);
+    __syncwarp();
+    dependency_wait();
+    for (int group = lane; group < groups.count; group += 32)
+      copy_arriving(words + group * (kGroupBytes / 16), from + group * (kGroupBytes / 16), kGroupBytes, arrivals + group);
+    __syncwarp();
   }
 
   __device__ void load_input() const {
-    const int count = groups.count * (kGroupBytes / 16), thread = static_cast<int>(threadIdx.x);
-    const auto* from = reinterpret_cast<const uint4*>(args.activations.words) + groups.first * (kGroupBytes / 16);
+    const int thread = static_cast<int>(threadIdx.x);
+    if constexpr (!kHasArrivals) {
+      const auto* from = reinterpret_cast<const uint4*>(args.activations.words) + groups.first * (kGroupBytes / 16);
 #pragma unroll 4
-    for (int i = thread; i < count; i += kManyThreads) copy_async(shared_address(words + i), from + i);
-    copy_commit();
+      for (int i = thread; i < groups.count * (kGroupBytes / 16); i += kManyThreads) copy_async(shared_address(words + i), from + i);
+      copy_commit();
+    }
     const float* scale_from = args.activations.scales + groups.first * kTokens;
     for (int i = thread; i < groups.count * kTokens; i += kManyThreads) scales[i] = __ldcg(scale_from + i);
-    if (args.split.slices == 1)
+    const bool is_first = args.split.slices > 1 && blockIdx.x == 0;
+    if (args.split.slices == 1 || is_first)
       for (int token = warp; token < kTokens; token += kManyThreads / 32) {
         const float total = many_total(args, token, lane);
-        if (lane == 0) totals[token] = total;
+        if (lane > 0) continue;
+        if (is_first) args.partial[args.split.partial_sums(kTokens) + token] = total;
+        else totals[token] = total;
       }
-    copy_wait<0>();
-    product_visible();
+    if constexpr (!kHasArrivals) copy_wait<0>();
+  }
+
+  // For every token the power of two that makes halves of all possible sums of a plane row. Every worker writes the same.
+  __device__ void find_powers() const {
+    const int token = static_cast<int>(threadIdx.x) % kWorkerThreads;
+    if (token >= kTokens) return;
+    float sum = 0.0f;
+    for (int group = 0; group < groups.count; ++group) sum += scales[group * kTokens + token];
+    sum *= static_cast<float>(kGroupColumns) * (kBytes == 2 ? 32768.0f : 128.0f);
+    const int exponent = static_cast<int>(__float_as_uint(sum) >> 23 & 255u);            // sum < 2^(exponent - 126)
+    powers[token] = __uint_as_float(static_cast<uint32_t>(min(max(268 - exponent, 1), 253)) << 23);  // sums < 2^15
   }
 
   // A tile of one group.
@@ -261,107 +319,135 @@ struct PlaneMany {
     }
   }
 
-  __device__ void finish(int number, const float (&value)[kValues]) const {
-    const ManyRound& now = round[number];
-    const PlaneJob& job = args.job[now.job];
-    const int thread = static_cast<int>(threadIdx.x) % kWorkerThreads;
-    const ManyRow next = read_row(number + 1);  // on its way while these are filtered
-#pragma unroll
-    for (int piece = 0; piece < kTokens / kPiece; ++piece) {
-      float* before = carry + piece * kPiece * kCarry;
-      keep<false>(before, thread);
-      store(now, job, value, piece);
-      barrier(1 + worker, kWorkerThreads);
-      filter(now, job, piece, thread);
-      keep<true>(before, thread);
-      barrier(1 + worker, kWorkerThreads);
-    }
-    *row = next;
-  }
+  // Plane row of a tile's first, in the matrix's ring: negative before its first.
+  static __device__ int first_plane(const PlaneJob& job, int tile) { return tile * kTileRows + (tile < 0 ? ManyRun::past_end(job) : 0); }
 
-  // The last plane rows of a piece's sums to where they are kept, or those kept before the new ones.
-  template <bool kOut>
-  __device__ void keep(float* kept, int thread) const {
-    static_assert(kCarry <= 32 && kPlanes % 32 == 0);
-    constexpr int kPairs = kCarry / 2, kFrom = kPlanes + kPlanes / 32;
-    for (int i = thread; i < kPiece * kPairs; i += kWorkerThreads) {
-      auto* outer = reinterpret_cast<float2*>(kept) + i;
-      auto* inner = reinterpret_cast<float2*>(sums + i / kPairs * kStride + (kOut ? kFrom : 0)) + i % kPairs;
-      if constexpr (kOut) *outer = *inner;
-      else *inner = *outer;
-    }
-  }
-
-  // Threads side by side along a round's rows; the others have the same rows and other tokens.
-  static __device__ int side_of(int rows) { return rows <= 8 ? 8 : rows <= 16 ? 16 : rows <= 32 ? 32 : 64; }
-  // The thread's row of a round.
+  // A row that takes from the warp's tile of a round: lane i < kReachRows has the i-th.
   __device__ ManyRow read_row(int number) const {
-    if (number >= rounds) return {};
+    ManyRow row{kNoRow, 0, 0.0f, 0.0f};
+    if (number >= rounds || lane >= kReachRows) return row;
     const ManyRound& now = round[number];
-    const int own = static_cast<int>(threadIdx.x) % side_of(now.rows), at = now.row + own;
-    if (own >= now.rows) return {};
+    const int own = now.first[part] + lane, at = now.row + own;
+    if (own >= now.first[kManyTiles] + now.left) return row;
     const PlaneJob& job = args.job[now.job];
-    const int rate = __ldg(job.rate + at / kRangeRows);
-    ManyRow row{__ldg(job.newest + at / kRangeRows) + at % kRangeRows * rate - now.tile * kTileRows + kCarry, rate, 0.0f, 0.0f};
+    row.rate = __ldg(job.rate + at / kRangeRows);
+    row.newest = __ldg(job.newest + at / kRangeRows) + at % kRangeRows * row.rate - first_plane(job, now.tile + part);
     if (args.split.slices > 1) return row;
     row.scale = __half2float(__ushort_as_half(__ldg(job.row_scale + at)));
     if (job.bias) row.bias = __ldg(job.bias + at);
     return row;
   }
+  __device__ void write_row(const ManyRow& from) const {
+    __syncwarp();
+    if (lane < kReachRows) row[lane] = from;
+    __syncwarp();
+  }
 
-  // The warp's own plane rows.
-  __device__ void store(const ManyRound& now, const PlaneJob& job, const float (&value)[kValues], int piece) const {
-    const int tile = now.tile + part, shift = tile < 0 ? ManyRun::past_end(job) : 0;
-    if (part >= now.tiles) return;
+  // The warp's band, operand A of m16n8k16: taps of kReachRows rows for the tile's plane rows, as the sum of two halves.
+  __device__ void read_band(const ManyRound& now, const PlaneJob& job, uint32_t (&high)[4], uint32_t (&low)[4]) const {
+    const int tile = now.tile + part, planes = tile < 0 ? -first_plane(job, tile) : kTileRows;  // those behind belong to none
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const int plane = part * kTileRows + lane / 4 + 8 * r + shift;  // counted from the round's first
-      if (tile < 0 && now.tile * kTileRows + plane >= 0) continue;    // behind the ring's end
-      float* to = sums + lane % 4 * 2 * kStride + slot(kCarry + plane);
+      const ManyRow& of = row[lane / 4 + 8 * r];
+      const float* own_taps = taps + (now.job * kRates + of.rate) * kMaxTaps;
 #pragma unroll
-      for (int i = 0; i < kPiece / 8; ++i)
+      for (int k = 0; k < 2; ++k) {
+        float value[2];
 #pragma unroll
-        for (int c = 0; c < 2; ++c) to[(8 * i + c) * kStride] = value[(piece * (kPiece / 8) + i) * 4 + 2 * r + c];
+        for (int c = 0; c < 2; ++c) {
+          const int plane = 8 * k + lane % 4 * 2 + c, tap = of.newest - plane;
+          value[c] = static_cast<unsigned>(tap) < kMaxTaps && plane < planes ? own_taps[tap] : 0.0f;
+        }
+        high[r + 2 * k] = halves(value[0], value[1]), low[r + 2 * k] = rest_of_halves(value[0], value[1]);
+      }
     }
   }
 
-  // A thread one row of some tokens.
-  __device__ void filter(const ManyRound& now, const PlaneJob& job, int piece, int thread) const {
-    constexpr int kTogether = kPiece >= 32 ? 4 : 2;
-    const int side = side_of(now.rows), step = kWorkerThreads / side;
-    if (thread % side >= now.rows) return;
-    const ManyRow own = *row;
-    const int row = now.row + thread % side, window = job.windows[own.rate], tokens = min(kPiece, args.tokens - piece * kPiece);
-    const float* own_taps = taps + (now.job * kRates + own.rate) * kMaxTaps;
-    for (int first = thread / side; first < tokens; first += kTogether * step) {
-      float y[kTogether] = {}, before[kTogether] = {}, tap_sum = 0.0f;
-      const int64_t token = piece * kPiece + first;
-      if (args.split.slices == 1 && args.adds)
+  // Filters the sums of a round's plane rows: every warp makes of its tile's what they add to the rows that take from them (a product with
+  // the band). The first of these end in the tile and take from the tile before at most (two of them where the ring closes); what the next
+  // ones get is carried to the next tile.
+  __device__ void finish(int number, const float (&value)[kValues]) const {
+    const ManyRound& now = round[number];
+    const PlaneJob& job = args.job[now.job];
+    const ManyRow next = read_row(number + 1);  // on its way while these are filtered
+    const bool is_active = part < now.tiles;
+    const int g = lane / 4, column = lane % 4 * 2, own = now.first[part + 1] - now.first[part];
+    float sum[kTokens / 8][2];
+    barrier(1 + worker, kWorkerThreads);  // what the last round carried within it has been read
+    if (is_active) {
+      uint32_t high[4], low[4];
+      read_band(now, job, high, low);
+      float* to = carry + (part < kManyTiles - 1 ? part : kManyTiles - 1 + number % 2) * kSlotFloats +
+                  (g < own ? g + kCarriedRows - own : g - own) * kStride + column;
 #pragma unroll
-        for (int k = 0; k < kTogether; ++k)
-          if (first + k * step < tokens) before[k] = __ldcg(job.output + (token + k * step) * job.rows + row);
-#pragma unroll 4
-      for (int j = 0; j < window; ++j) {
-        const float tap = own_taps[j];
-        const float* from = sums + first * kStride + slot(own.newest - j);
-        tap_sum += tap;
+      for (int i = 0; i < kTokens / 8; ++i) {
+        const float2 power = *reinterpret_cast<const float2*>(powers + 8 * i + column);
+        uint32_t b_high[2], b_low[2];
 #pragma unroll
-        for (int k = 0; k < kTogether; ++k)
-          if (first + k * step < tokens) y[k] = fmaf(tap, from[k * step * kStride], y[k]);
+        for (int r = 0; r < 2; ++r) {
+          const float first = value[4 * i + 2 * r] * power.x, second = value[4 * i + 2 * r + 1] * power.y;
+          b_high[r] = transpose_matrix(halves(first, second)), b_low[r] = transpose_matrix(rest_of_halves(first, second));
+        }
+        float d[4] = {};
+        mma_halves(d, low, b_high[0], b_high[1]);
+        mma_halves(d, high, b_low[0], b_low[1]);
+        mma_halves(d, high, b_high[0], b_high[1]);
+        *reinterpret_cast<float2*>(to + 8 * i) = g < own ? make_float2(d[2], d[3]) : make_float2(d[0], d[1]);
+        sum[i][0] = d[0], sum[i][1] = d[1];
       }
-      if (args.split.slices > 1) {
-        float* to = args.partial + (static_cast<int64_t>(slice) * kTokens + token) * args.split.rows() + job.first_range * kRangeRows + row;
-#pragma unroll
-        for (int k = 0; k < kTogether; ++k)
-          if (first + k * step < tokens) to[static_cast<int64_t>(k * step) * args.split.rows()] = y[k];
-        continue;
-      }
-#pragma unroll
-      for (int k = 0; k < kTogether; ++k)
-        if (first + k * step < tokens)
-          job.output[(token + k * step) * job.rows + row] =
-              before[k] + (own.scale * (2.0f * y[k] - totals[token + k * step] * tap_sum) + own.bias);
     }
+    barrier(1 + worker, kWorkerThreads);
+    if (is_active && g < own) {
+      if (part > 0) add_carried(part - 1, g, sum);
+      else if (!now.is_first) add_carried(kManyTiles - 1 + (number + 1) % 2, g, sum);
+      if (now.tile == -2 && part == 2 && g + now.first[2] - now.first[1] < kCarriedRows)
+        add_carried(0, g + now.first[2] - now.first[1], sum);
+      output(now, job, now.row + now.first[part] + g, sum);
+    }
+    write_row(next);
+  }
+
+  __device__ void add_carried(int slot, int row, float (&sum)[kTokens / 8][2]) const {
+    const float* from = carry + slot * kSlotFloats + row * kStride + lane % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < kTokens / 8; ++i) {
+      const float2 more = *reinterpret_cast<const float2*>(from + 8 * i);
+      sum[i][0] += more.x, sum[i][1] += more.y;
+    }
+  }
+
+  // A lane's row: of every eight tokens two.
+  __device__ void output(const ManyRound& now, const PlaneJob& job, int row_number, const float (&sum)[kTokens / 8][2]) const {
+    const int column = lane % 4 * 2;
+    if (args.split.slices > 1) {
+      float* to = args.partial +
+                  (static_cast<int64_t>(slice) * args.split.rows() + job.first_range * kRangeRows + row_number) * kTokens + column;
+#pragma unroll
+      for (int i = 0; i < kTokens / 8; ++i) {
+        const float2 power = *reinterpret_cast<const float2*>(powers + 8 * i + column);
+        *reinterpret_cast<float2*>(to + 8 * i) = make_float2(sum[i][0] * inverse_power(power.x), sum[i][1] * inverse_power(power.y));
+      }
+      return;
+    }
+    const ManyRow& own = row[lane / 4];
+    const float tap_sum = tap_sums[now.job * kRates + own.rate];
+    float* to = job.output + row_number;
+    float before[kTokens / 8][2] = {};
+    if (args.adds)
+#pragma unroll
+      for (int i = 0; i < kTokens / 8; ++i)
+#pragma unroll
+        for (int c = 0; c < 2; ++c)
+          if (8 * i + column + c < args.tokens) before[i][c] = __ldcg(to + static_cast<int64_t>(8 * i + column + c) * job.rows);
+#pragma unroll
+    for (int i = 0; i < kTokens / 8; ++i)
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        const int token = 8 * i + column + c;
+        if (token < args.tokens)
+          to[static_cast<int64_t>(token) * job.rows] =
+              before[i][c] + (own.scale * (2.0f * (sum[i][c] * inverse_power(powers[token])) - totals[token] * tap_sum) + own.bias);
+      }
   }
 };
 
@@ -371,19 +457,18 @@ __global__ void __launch_bounds__(kManyThreads, 1) plane_many_kernel(const __gri
   PlaneMany<kTokens, kBits, kStages>(args, shared).run();
 }
 
-constexpr int kJoinWarps = 8;
+constexpr int kJoinThreads = 256;
 
-// Outputs of several slices' filtered sums; a warp a range of rows of a token: grid (ranges / kWarps, tokens).
-template <int kWarps>
-__global__ void __launch_bounds__(kWarps * 32) join_slices_kernel(const __grid_constant__ ManyArgs args) {
-  const int lane = static_cast<int>(threadIdx.x) % 32, token = static_cast<int>(blockIdx.y);
-  const int number = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / 32;
+// Outputs of several slices' filtered sums: a thread block a range of rows.
+__global__ void __launch_bounds__(kJoinThreads) join_slices_kernel(const __grid_constant__ ManyArgs args) {
+  __shared__ float sums[kManyTokens][kRangeRows + 1];
+  const int number = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x), lane = thread % 32, tokens = args.form.tokens;
   launch_dependents();
   int index = 0;
   while (index + 1 < args.jobs && number >= args.job[index + 1].first_range) ++index;
   const PlaneJob& job = args.job[index];
   const int range = number - job.first_range, row = range * kRangeRows + lane;
-  const bool has_row = number < args.split.ranges && row < job.rows;
+  const bool has_row = row < job.rows;
   float tap_sum = 0.0f, scale = 0.0f, bias = 0.0f;
   if (has_row) {
     const int rate = job.rate[range];
@@ -391,16 +476,26 @@ __global__ void __launch_bounds__(kWarps * 32) join_slices_kernel(const __grid_c
     scale = __half2float(__ushort_as_half(job.row_scale[row])), bias = job.bias ? job.bias[row] : 0.0f;
   }
   dependency_wait();
-  const float total = many_total(args, token, lane);
-  if (!has_row) return;
-  float* output = job.output + static_cast<int64_t>(token) * job.rows + row;
-  const float before = args.adds ? __ldcg(output) : 0.0f;
-  const int64_t stride = static_cast<int64_t>(args.form.tokens) * args.split.rows();
-  const float* from = args.partial + static_cast<int64_t>(token) * args.split.rows() + number * kRangeRows + lane;
-  float sum = 0.0f;
+  const int64_t stride = static_cast<int64_t>(args.split.rows()) * tokens / 4;
+  for (int i = thread; i < kRangeRows * tokens / 4; i += kJoinThreads) {
+    const auto* from = reinterpret_cast<const float4*>(args.partial) + static_cast<int64_t>(number) * kRangeRows * tokens / 4 + i;
+    float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll 8
-  for (int slice = 0; slice < args.split.slices; ++slice) sum += __ldcg(from + slice * stride);
-  *output = before + (scale * (2.0f * sum - total * tap_sum) + bias);
+    for (int slice = 0; slice < args.split.slices; ++slice) {
+      const float4 more = __ldcg(from + slice * stride);
+      sum.x += more.x, sum.y += more.y, sum.z += more.z, sum.w += more.w;
+    }
+    const int token = i * 4 % tokens, at = i * 4 / tokens;
+    sums[token][at] = sum.x, sums[token + 1][at] = sum.y, sums[token + 2][at] = sum.z, sums[token + 3][at] = sum.w;
+  }
+  __syncthreads();
+  if (!has_row) return;
+  const float* totals = args.partial + args.split.partial_sums(tokens);
+  for (int token = thread / 32; token < args.tokens; token += kJoinThreads / 32) {
+    float* output = job.output + static_cast<int64_t>(token) * job.rows + row;
+    const float before = args.adds ? __ldcg(output) : 0.0f;
+    *output = before + (scale * (2.0f * sums[token][lane] - __ldcg(totals + token) * tap_sum) + bias);
+  }
 }
 
 }  // namespace tq::cuda

@@ -64,7 +64,7 @@ std::optional<ManyPlan> PlanePass::plan_many(std::span<const LinearJob> jobs, in
   int tiles = 0, ranges = 0, whole_rows = 0;
   for (const LinearJob& job : jobs) {
     const Weights& weights = *static_cast<const CudaMatrix&>(*job.matrix).weights;
-    if (weights.planes.plane_rows < kManyLeastPlanes) return std::nullopt;
+    if (weights.planes.plane_rows < kManyLeastPlanes || !many_windows(weights.planes.windows)) return std::nullopt;
     tiles += weights.planes.tile_count(), ranges += weights.planes.range_count();
     whole_rows += std::max(weights.whole_rows, weights.rows);
   }

@@ -41,8 +41,18 @@ struct ManyPlan {
 
   int blocks() const { return split.slices * split.workers / kManyWorkers; }
   int64_t words() const { return static_cast<int64_t>(split.groups) * many_group_words(form); }
-  int64_t partial_floats() const { return split.slices == 1 ? 0 : static_cast<int64_t>(split.slices) * form.tokens * split.rows(); }
+  int64_t partial_floats() const { return split.slices == 1 ? 0 : split.partial_sums(form.tokens) + form.tokens; }
 };
+
+// Whether windows are as the kernel for many tokens has them: no more than kReachRows rows take from a tile, kCarriedRows of them or less
+// end in it and as many behind it, and these take from no tile before. 0: a rate without taps.
+inline bool many_windows(const int (&windows)[kRates]) {
+  int least = kRates, longest = 0;
+  for (int rate = 1; rate < kRates; ++rate)
+    if (windows[rate] > 0) least = std::min(least, rate), longest = std::max(longest, windows[rate]);
+  return least >= kTileRows / kCarriedRows && longest <= kTileRows + 1 && (kTileRows + longest - 2) / least < kReachRows &&
+         (longest - 2) / least < kCarriedRows;
+}
 
 // What a launch with so many slices costs, about, in the time that a worker takes for a group of its four tiles; `rows` of 4 bits. More
 // than one slice costs a launch and memory for their sums.

@@ -115,6 +115,8 @@ constexpr int kManyWorkers = 4;       // of a thread block: warpgroups, each wit
 constexpr int kManyTiles = 4;         // that a worker multiplies at a time, a warp each
 constexpr int kManyWords = 32 << 10;  // of a slice's activations at most, in shared memory
 constexpr int kManyLeastPlanes = 40;  // of a matrix: the ring may not close upon itself within a window
+constexpr int kReachRows = 16;        // of outputs that take from a tile at most
+constexpr int kCarriedRows = 8;       // of these, those that end in it at most, and those that end behind it
 inline Form many_form(int tokens, bool has_pairs) {
   Form form{has_pairs ? 8 : 16, has_pairs ? 16 : 8};
   while (form.tokens < tokens) form.tokens *= 2;
@@ -141,7 +143,8 @@ struct ManySplit {
   }
   TQ_HOST_DEVICE int most_groups() const { return (groups + slices - 1) / slices; }
   TQ_HOST_DEVICE int first_tile(int worker) const { return static_cast<int>(static_cast<int64_t>(tiles) * worker / workers); }
-  TQ_HOST_DEVICE int rows() const { return ranges * kRangeRows; }  // of a slice's sums
+  TQ_HOST_DEVICE int rows() const { return ranges * kRangeRows; }                                                   // of a slice's sums
+  TQ_HOST_DEVICE int64_t partial_sums(int tokens) const { return static_cast<int64_t>(slices) * rows() * tokens; }  // of a form's tokens
 };
 
 struct QuantizeArgs {
@@ -193,7 +196,7 @@ struct ManyArgs {
   ManySplit split;
   bool adds = false;
   Activations activations;
-  float* partial = nullptr;  // [slices][tokens of the form][rows()] filtered sums, with several slices
+  float* partial = nullptr;  // with several slices: [slices][rows()][tokens of the form] filtered sums, then each token's total
 };
 
 // The same for one token where thread blocks own rows.
