@@ -8,6 +8,7 @@
 #include "base/mapped_file.h"
 #include "base/output_file.h"
 #include "cli/artifact_page.h"
+#include "cli/at_least_zero.h"
 #include "cli/build_id.h"
 #include "cli/command.h"
 #include "cli/comparison_tables.h"
@@ -358,13 +359,13 @@ Command add_compare(CLI::App& root) {
         ->check(CLI::IsMember({"on", "off"}));
   app->add_option("--calibrate-steps", flags->calibrate_steps,
                   "Of turboquant and quip-tuned, after each stage of a block; 0 follows the effort")
-      ->check(CLI::NonNegativeNumber);
-  app->add_option("--tune-steps", flags->tune_steps, "Of turboquant and quip-tuned; 0 follows the effort")->check(CLI::NonNegativeNumber);
+      ->check(at_least_zero());
+  app->add_option("--tune-steps", flags->tune_steps, "Of turboquant and quip-tuned; 0 follows the effort")->check(at_least_zero());
   app->add_option("--embedding", flags->embedding, "Bits of the embedding, or 'original'")->capture_default_str();
   app->add_option("--head", flags->head, "Bits of the head, or 'original'")->capture_default_str();
   app->add_option("--calibration", flags->calibration, "Text files to calibrate on instead of the built-in text");
   app->add_option("--calibration-tokens", flags->calibration_tokens, "Tokens to calibrate on, the same for all; 0 follows the effort")
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least_zero());
   app->add_option("--quantize-seed", flags->quantize_seed, "Of the signs that turboquant and quip turn matrices by");
   add_measure_flags(*app, flags->measure);
   app->add_flag("--dry-run", flags->dry_run, "Only tell what would be made, its size and time, and what is left out");

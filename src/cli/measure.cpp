@@ -6,6 +6,7 @@
 
 #include "base/hash.h"
 #include "base/mapped_file.h"
+#include "cli/at_least_zero.h"
 #include "convert/import.h"
 #include "eval/summary.h"
 #include "quantize/text_overlap.h"
@@ -162,10 +163,10 @@ void add_measure_flags(CLI::App& app, MeasureFlags& flags) {
   app.add_option("--protocol", flags.protocol, "huggingface or llama.cpp")->capture_default_str();
   app.add_option("--rows", flags.rows,
                  "Tokens of a window that are computed at once: 1 as decoding does, up to 64 as batches do; 0: all, as prompts are")
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least_zero());
   app.add_flag("--skip-float", flags.skip_float, "Leave out the divergence with float activations");
   app.add_option("--task-data", flags.task_data, "Folder with the files of the tasks");
-  app.add_option("--limit", flags.task.limit, "Items of a task at most, drawn by --seed; 0: all")->check(CLI::NonNegativeNumber);
+  app.add_option("--limit", flags.task.limit, "Items of a task at most, drawn by --seed; 0: all")->check(at_least_zero());
   app.add_option("--samples", flags.task.samples, "Answers an item, where answers are generated")->check(CLI::Range(1, 1000));
   app.add_option("--temperature", flags.task.temperature, "Of generated answers; 0: greedy")->check(CLI::Range(0.0, 10.0));
   app.add_option("--seed", flags.task.seed, "Of drawn items and answers");

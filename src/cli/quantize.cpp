@@ -10,6 +10,7 @@
 
 #include "base/mapped_file.h"
 #include "cli/artifact_page.h"
+#include "cli/at_least_zero.h"
 #include "cli/build_id.h"
 #include "cli/command.h"
 #include "cli/units.h"
@@ -400,25 +401,25 @@ Command add_quantize(CLI::App& root) {
   app->add_option("--head", flags->head, "Bits of the head, or 'original'")->capture_default_str();
   app->add_option("--calibration", flags->calibration, "Text files to measure on instead of the built-in text");
   app->add_option("--calibration-tokens", flags->calibration_tokens, "Tokens to measure on; 0 follows effort and model")
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least_zero());
   app->add_option("--gradients", flags->gradients, "on or off: weight the tokens by what the loss feels at each linear; not given: off")
       ->check(CLI::IsMember({"on", "off"}));
   app->add_option("--gradient-tokens", flags->gradient_tokens,
                   "Of the tokens to measure on, those that gradients weight; 0 follows effort and model")
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least_zero());
   app->add_option(
          "--calibrate", flags->calibrate,
          "on or off: round the layers one after another, tuning what is not rounded yet; not given: on for best, and for normal on a GPU")
       ->check(CLI::IsMember({"on", "off"}));
   app->add_option("--allocate-tokens", flags->allocate_tokens,
                   "Tokens that bits are chosen by, in short sequences; 0 follows effort and model")
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least_zero());
   app->add_option("--calibrate-steps", flags->calibrate_steps, "Steps after each stage of a layer; 0 follows effort and model")
       ->check(CLI::Range(0, 100000));
   app->add_option("--calibrate-sequences", flags->calibrate_sequences, "Sequences of a step; 0 follows effort and model")
       ->check(CLI::Range(0, 100000));
   app->add_option("--calibrate-tokens", flags->calibrate_tokens, "Tokens of a sequence in a step, from its front; 0 follows the effort")
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least_zero());
   app->add_option("--calibrate-weight-rate", flags->calibrate_weight_rate,
                   "Learning rate of weights not rounded yet, relative to their size; 0: left alone; negative: by effort");
   app->add_option("--calibrate-vector-rate", flags->calibrate_vector_rate,

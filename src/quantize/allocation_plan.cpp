@@ -19,7 +19,7 @@ constexpr size_t kTogether = 4;
 constexpr int64_t kCandidateTokens = 2;  // for each priced one
 
 void limit_to(int64_t tokens, int64_t length, size_t sequences, AllocationPlan& plan) {
-  plan.candidates = std::clamp<size_t>(static_cast<size_t>(kCandidateTokens * tokens / length), 1, sequences);
+  plan.candidates = std::max<size_t>(1, std::min(static_cast<size_t>(kCandidateTokens * tokens / length), sequences));
   plan.length = std::min(kShortLength, length);
   const auto pieces = std::max<size_t>(1, static_cast<size_t>(tokens / plan.length));
   plan.priced = plan.held_out = pieces;

@@ -88,14 +88,14 @@ double scaled_loss(const Input& input, const Rows& rows, const std::vector<float
 }
 
 // The best ranges of group g -> best [R].
-void search_group(const Input& input, const Reader& reader, int64_t g, int steps, std::vector<scalar::Range>& best) {
+void search_group(const Input& input, const Reader& reader, int64_t g, std::vector<scalar::Range>& best) {
   const int64_t group = input.group;
   auto difference = Buffer<float>::uninitialized(static_cast<size_t>(reader.rows * group));
   auto product = Buffer<float>::uninitialized(difference.size());
   std::vector<double> least(static_cast<size_t>(reader.rows), HUGE_VAL);
   std::vector<scalar::Range> ranges(least.size());
   best.resize(least.size());
-  for (int step = 0; step < steps; ++step) {
+  for (int step = 0; step < kSteps / 2; ++step) {
     for (int64_t r = 0; r < reader.rows; ++r) {
       const float* weight = reader.weight.data() + r * input.columns + g * group;
       float largest = 0;
@@ -135,13 +135,13 @@ std::vector<float> search_scales(const Input& input, std::span<const Reader> rea
   return std::move(scales[best]);
 }
 
-std::vector<scalar::Range> search_ranges(const Input& input, const Reader& reader, bool clips) {
+std::vector<scalar::Range> search_ranges(const Input& input, const Reader& reader) {
   use_one_blas_thread();
   const int64_t group = input.group, groups = input.columns / group;
   std::vector<scalar::Range> found(static_cast<size_t>(reader.rows * groups));
   std::vector<scalar::Range> best;
   for (int64_t g = 0; g < groups; ++g) {
-    search_group(input, reader, g, clips ? kSteps / 2 : 1, best);
+    search_group(input, reader, g, best);
     for (int64_t r = 0; r < reader.rows; ++r) found[static_cast<size_t>(r * groups + g)] = best[static_cast<size_t>(r)];
   }
   return found;

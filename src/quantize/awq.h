@@ -30,6 +30,6 @@ struct Input {
 std::vector<float> search_scales(const Input& input, std::span<const Reader> readers, ThreadPool* threads);
 
 // Ranges [R G] of the groups, each clipped to the share of its largest weight (1, 0.95, … 0.55) that loses least under H.
-std::vector<scalar::Range> search_ranges(const Input& input, const Reader& reader, bool clips);
+std::vector<scalar::Range> search_ranges(const Input& input, const Reader& reader);
 
 }  // namespace tq::awq

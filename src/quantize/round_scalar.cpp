@@ -28,7 +28,7 @@ std::vector<scalar::Range> clipped_ranges(const ScalarRequest& request) {
   awq::Reader reader{Buffer<float>::uninitialized(static_cast<size_t>(request.rows * request.columns)), request.rows};
   request.weight(0, request.rows, reader.weight.data());
   const awq::Input input{.columns = request.columns, .group = request.group, .bits = request.bits, .hessian = &request.objective->hessian};
-  return awq::search_ranges(input, reader, true);
+  return awq::search_ranges(input, reader);
 }
 
 Rounded round_block(const ScalarRequest& request) {
