@@ -19,6 +19,7 @@ import zlib
 import numpy as np
 
 FORMAT = 2
+ROW_SCALE_FORMAT = 2  # from which on E8P vectors may have row scales
 LINE_ROWS, LINE_COLUMNS, LINE_BYTES = 128, 4, 64
 RATE_ROWS = 32
 MIN_RATE, MAX_RATE, MAX_WINDOW = 2, 8, 24
@@ -254,6 +255,7 @@ class Config:
             fail(self.where, "quantization_config 'format' should be a whole number from 1")
         if version > FORMAT:
             fail(self.where, f"it has format {version}, this decoder reads up to {FORMAT}")
+        self.format = version
         if settings.get("hadamard_block") != HADAMARD_BLOCK:
             fail(self.where, f"quantization_config 'hadamard_block' should be {HADAMARD_BLOCK}")
 
@@ -535,6 +537,8 @@ class Artifact:
                     fail(self.directory, f"tensor {name}: the configuration has no such linear")
                 if sum(f"{linear}.{each}" in self.tensors for each in ("bits", "codes", "vectors", "weight")) > 1:
                     fail(self.directory, f"tensor {linear} is there twice, as .{kind} and as another")
+                if kind == "vectors" and self.config.format < ROW_SCALE_FORMAT and linear + ".row_scale" in self.tensors:
+                    fail(self.directory, f"tensor {linear}.row_scale: vectors have row scales from format {ROW_SCALE_FORMAT} on")
         needed = ["model.embed_tokens"] + ([] if self.config.tied else ["lm_head"])
         for layer in range(self.config.layers):
             needed += [f"model.layers.{layer}.self_attn.o_proj"]

@@ -18,15 +18,17 @@ using safetensors::Archive;
 
 // The largest block of the input rotation, which the format fixes.
 constexpr int64_t kHadamardBlock = 256;
-constexpr int kMinFileRate = 2;  // the codec knows 1 too; files have no such rows
+constexpr int kMinFileRate = 2;         // the codec knows 1 too; files have no such rows
+constexpr int64_t kRowScaleFormat = 2;  // from which on E8P vectors may have row scales
 
-Status check_settings(const Json& config, const std::string& where) {
+// The version of the format.
+Result<int64_t> check_settings(const Json& config, const std::string& where) {
   const JsonReader settings(config["quantization_config"], where + " quantization_config");
   TQ_ASSIGN(const int64_t version, settings.integer("format", 1, 1 << 20));
   if (version > kFormatVersion)
     return bad_input("{}: it has format {}, this program reads up to {}; get a newer tq", where, version, kFormatVersion);
   TQ_TRY(settings.integer("hadamard_block", kHadamardBlock, kHadamardBlock));
-  return {};
+  return version;
 }
 
 // A part of a grid tensor: one dimension, and an address that suits its type.
@@ -122,9 +124,12 @@ Result<PackedTensor> scalar_tensor(const Archive& archive, const Linear& linear,
 }
 
 // The e8p tensor whose vectors are `name`.vectors.
-Result<PackedTensor> e8p_tensor(const Archive& archive, const Linear& linear, const std::string& where) {
+Result<PackedTensor> e8p_tensor(const Archive& archive, const Linear& linear, int64_t version, const std::string& where) {
   PackedTensor tensor;
   tensor.codec = CodecId::kE8p;
+  if (version < kRowScaleFormat && archive.find(linear.name + ".row_scale"))
+    return bad_input("{}: tensor {}.row_scale: vectors have row scales from format {} on, config.json says {}", where, linear.name,
+                     kRowScaleFormat, version);
   for (const char* name : {"vectors", "stage", "row_sign"}) {
     TQ_ASSIGN(PackedTensor::Part part, grid_part(archive, linear.name, name, where));
     tensor.parts.push_back(std::move(part));
@@ -145,7 +150,7 @@ Result<PackedTensor> e8p_tensor(const Archive& archive, const Linear& linear, co
 }
 
 // Every ".bits", ".codes" and ".vectors" with what belongs to it.
-Status add_coded(const std::shared_ptr<const Archive>& archive, Model& model) {
+Status add_coded(const std::shared_ptr<const Archive>& archive, int64_t version, Model& model) {
   const std::map<std::string, Linear> possible = possible_linears(model.spec);
   TQ_ASSIGN(const std::vector<PackedTensor::Part> taps, read_taps(*archive, model.source));
   for (const auto& each : archive->tensors()) {
@@ -156,7 +161,7 @@ Status add_coded(const std::shared_ptr<const Archive>& archive, Model& model) {
     if (linear == possible.end()) return bad_input("{}: tensor {}: the model of config.json has no such linear", model.source, each.name);
     TQ_ASSIGN(PackedTensor tensor, kind == "bits"    ? grid_tensor(*archive, linear->second, taps, model.source)
                                    : kind == "codes" ? scalar_tensor(*archive, linear->second, model.source)
-                                                     : e8p_tensor(*archive, linear->second, model.source));
+                                                     : e8p_tensor(*archive, linear->second, version, model.source));
     tensor.shape = {linear->second.out, linear->second.in};
     if (linear->second.experts > 0) tensor.shape.insert(tensor.shape.begin(), linear->second.experts);
     tensor.owner = archive;
@@ -185,11 +190,11 @@ Result<Model> artifact_model(Json config, const std::shared_ptr<const safetensor
   model.config = std::move(config);
   const std::string where = source + "/config.json";
   if (!is_artifact(model.config)) return bad_input("{}: not a TurboQuant artifact", source);
-  TQ_TRY(check_settings(model.config, where));
+  TQ_ASSIGN(const int64_t version, check_settings(model.config, where));
   TQ_ASSIGN(model.spec, parse_config(model.config, where));
   model.file_bytes = archive->file_bytes();
   TQ_TRY(add_plain(archive, model));
-  TQ_TRY(add_coded(archive, model));
+  TQ_TRY(add_coded(archive, version, model));
   TQ_TRY(check_model(model));
   return model;
 }

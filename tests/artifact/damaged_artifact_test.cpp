@@ -177,6 +177,14 @@ TEST_F(DamagedArtifact, OfAnUnknownFormat) {
   }
 }
 
+TEST_F(DamagedArtifact, OfAFormatThatDoesNotHaveWhatIsInIt) {
+  artifact = EditableArtifact("llama-quip-tuned-2", 2);
+  artifact.save(folder.path());
+  EXPECT_TRUE(read_artifact(folder.path()).has_value());
+  artifact.config["quantization_config"]["format"] = 1;
+  expect_refused({"row_scale", "format 2"});
+}
+
 TEST_F(DamagedArtifact, WithAHostileQuantizationConfig) {
   const Json kept = artifact.config["quantization_config"];
   for (const Json& value : {Json(128), Json("256"), Json(nullptr), Json::array({256})}) {

@@ -133,6 +133,18 @@ class Damaged(unittest.TestCase):
         self.refuse("hadamard_block", settings={"hadamard_block": 128})
         self.refuse("not a TurboQuant artifact", settings={"quant_method": "gptq"})
 
+    def test_row_scales_of_vectors_are_of_format_2(self):
+        golden = "format-2/llama-quip-tuned-2"
+        with tempfile.TemporaryDirectory() as folder:
+            copy = pathlib.Path(folder) / "copy"
+            shutil.copytree(FOLDER.parent / golden, copy)
+            decode.Artifact(str(copy))
+            config = json.loads((copy / "config.json").read_text())
+            config["quantization_config"]["format"] = 1
+            (copy / "config.json").write_text(json.dumps(config))
+            with self.assertRaisesRegex(decode.FormatError, "row_scale.*format 2"):
+                decode.Artifact(str(copy))
+
     def test_precision_of_the_input(self):
         name = QUERY + ".activation_bits"
         for array in (["U8", [1], b"\x09"], ["U8", [2], b"\x08\x08"], ["F16", [1], b"\x00\x00"]):

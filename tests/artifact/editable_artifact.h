@@ -13,7 +13,7 @@
 
 namespace tq {
 
-inline std::string golden_folder() { return TQ_TEST_DATA "/artifact/format-1"; }
+inline std::string golden_folder(int format = 1) { return fmt::format("{}/artifact/format-{}", TQ_TEST_DATA, format); }
 
 class TemporaryFolder {
  public:
@@ -53,8 +53,8 @@ struct EditableArtifact {
   Json config;
   std::vector<Array> arrays;
 
-  explicit EditableArtifact(const std::string& golden) {
-    const std::string folder = golden_folder() + "/" + golden;
+  explicit EditableArtifact(const std::string& golden, int format = 1) {
+    const std::string folder = golden_folder(format) + "/" + golden;
     config = read_json_file(folder + "/config.json").value();
     const auto archive = safetensors::Archive::open_directory(folder).value();
     for (const auto& tensor : archive->tensors()) {
