@@ -45,7 +45,6 @@ std::string read_standard_input() {
 
 // The prompt of the command line, a file or standard input; nothing on a terminal: a conversation.
 Result<std::optional<std::string>> find_prompt(const Flags& flags) {
-  if (!flags.file.empty() && flags.prompt) return bad_usage("give a prompt or -f FILE, not both");
   if (flags.prompt) return flags.prompt;
   if (flags.file.empty() && isatty(STDIN_FILENO)) return std::nullopt;
   if (flags.file.empty() || flags.file == "-") return read_standard_input();
@@ -112,10 +111,11 @@ Status check_sampler(const SamplerFlags& flags) {
 
 Status act(const Flags& flags) {
   TQ_TRY(check_sampler(flags.sampler));
+  if (!flags.file.empty() && flags.prompt) return bad_usage("give a prompt or -f FILE, not both");
+  TQ_ASSIGN(const Model model, load_model(flags.model));  // first: what is wrong with it is said before a prompt is waited for
   TQ_ASSIGN(const std::optional<std::string> prompt, find_prompt(flags));
   if (!prompt && flags.json) return bad_usage("--json needs a prompt");
   if (prompt && prompt->empty()) return bad_usage("the prompt is empty");
-  TQ_ASSIGN(const Model model, load_model(flags.model));
   if (!model.tokenizer) return bad_input("{}: it has no tokenizer", flags.model);
   if (flags.context > model.spec.context) return bad_usage("--ctx {}: the model was made for {} tokens", flags.context, model.spec.context);
   TQ_ASSIGN(const std::optional<ChatFormat> format, find_format(flags, model));

@@ -90,6 +90,7 @@ class Run(ProgramTest):
         piped = subprocess.run([TQ, "run", self.chat, "-n", "2", "--json", *GREEDY], input="hi\n", capture_output=True, text=True)
         self.assertEqual(json.loads(piped.stdout)["logits_hash"], wanted)
         self.fails(2, "run", self.chat, "hi", "-f", path, says="not both")
+        self.fails(3, "run", self.folder / "nothing", says="nothing: no such file")
         self.fails(2, "run", self.chat, says="empty")
 
     def test_a_prompt_may_come_through_a_named_pipe(self):
