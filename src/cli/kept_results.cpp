@@ -58,6 +58,32 @@ TextResult text_of_archive(const safetensors::Archive& archive) {
 
 }  // namespace
 
+namespace {
+
+KeptResults::Key unfinished(KeptResults::Key key) {
+  key.identity += "\nunfinished";
+  return key;
+}
+
+}  // namespace
+
+Positions KeptResults::first_windows(const Key& key) const {
+  std::optional<TextResult> found = text(unfinished(key));
+  return found ? std::move(found->positions) : Positions();
+}
+
+Status KeptResults::keep_first(const Key& key, const Positions& positions) const {
+  if (positions.loss.empty()) return {};
+  TextResult result{.name = key.name, .positions = positions};
+  result.windows = static_cast<int64_t>(positions.loss.size()) / positions.per_window;
+  return keep(unfinished(key), result);
+}
+
+void KeptResults::forget_first(const Key& key) const {
+  std::error_code ignored;
+  std::filesystem::remove(path(unfinished(key), ".safetensors"), ignored);
+}
+
 std::string KeptResults::path(const Key& key, const char* end) const {
   std::string text = key.identity + "\n" + setting_, name = key.name;
   for (char& letter : name)

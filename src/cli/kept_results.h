@@ -23,6 +23,10 @@ class KeptResults {
   std::optional<TaskResult> task(const Key& key) const;
   Status keep(const Key& key, const TextResult& result) const;
   Status keep(const Key& key, const TaskResult& result) const;
+  // The first windows of a text whose measurement was interrupted; none: no positions.
+  Positions first_windows(const Key& key) const;
+  Status keep_first(const Key& key, const Positions& positions) const;
+  void forget_first(const Key& key) const;
 
  private:
   std::string path(const Key& key, const char* end) const;

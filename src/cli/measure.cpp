@@ -84,11 +84,22 @@ class Measuring {
     }
     if (request_.original) TQ_TRY(prepare(*request_.original, session_));
     Network* const reference = request_.original ? &*request_.original->network : nullptr;
-    TQ_ASSIGN(std::vector<TextResult> made, evaluate(networks, reference, text, request_.wanted.options, session_.context()));
+    std::vector<Positions> done(missing.size());
+    for (size_t k = 0; request_.kept && k < missing.size(); ++k) done[k] = request_.kept->results.first_windows(text_key(missing[k], text));
+    auto made = evaluate(networks, reference, text, request_.wanted.options, session_.context(), request_.kept ? &done : nullptr);
+    if (!made && made.error().code == ErrorCode::kInterrupted && request_.kept)
+      for (size_t k = 0; k < missing.size(); ++k) TQ_TRY(request_.kept->results.keep_first(text_key(missing[k], text), done[k]));
+    if (!made) return Unexpected(made.error());
     for (size_t k = 0; k < missing.size(); ++k) {
-      if (request_.kept) TQ_TRY(request_.kept->results.keep(text_key(missing[k], text), made[k]));
-      results[missing[k]] = std::move(made[k]);
+      if (request_.kept) TQ_TRY(keep(text_key(missing[k], text), (*made)[k]));
+      results[missing[k]] = std::move((*made)[k]);
     }
+    return {};
+  }
+
+  Status keep(const KeptResults::Key& key, const TextResult& result) const {
+    TQ_TRY(request_.kept->results.keep(key, result));
+    request_.kept->results.forget_first(key);
     return {};
   }
 

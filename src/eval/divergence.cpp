@@ -13,12 +13,14 @@ struct Window {
   int64_t first_scored;  // position whose logits predict the first scored token
 };
 
+int64_t first_scored(const EvalOptions& options) { return options.protocol == Protocol::kSecondHalf ? options.window / 2 : 0; }
+
 Window cut_window(const EvalText& text, const EvalOptions& options, int64_t index, TokenId bos) {
   Window window;
   const auto begin = text.tokens.begin() + index * options.window;
   window.tokens.assign(begin, begin + options.window);
   if (bos >= 0) window.tokens[0] = bos;
-  window.first_scored = options.protocol == Protocol::kSecondHalf ? options.window / 2 : 0;
+  window.first_scored = first_scored(options);
   return window;
 }
 
@@ -115,6 +117,8 @@ class Evaluation {
   }
 
   Positions take(size_t subject) { return std::move(subjects_[subject].positions); }
+  // Goes on behind the first windows, whose positions are there.
+  void put(size_t subject, Positions positions) { subjects_[subject].positions = std::move(positions); }
 
  private:
   // Of positions [first, first + count) of the window, whose logits by the original are there.
@@ -161,6 +165,20 @@ Mean over_windows(const std::vector<double>& values, int64_t per_window) {
   return mean_of(means);
 }
 
+// How many windows all of them have, at most `windows`; what some have beyond is cut off.
+int64_t common_windows(std::vector<Positions>& all, int64_t per_window, int64_t windows) {
+  for (const Positions& each : all) {
+    const bool is_other = each.per_window != per_window;
+    windows = is_other ? 0 : std::min(windows, static_cast<int64_t>(each.loss.size()) / per_window);
+  }
+  for (Positions& each : all) {
+    each.per_window = per_window;
+    for (std::vector<double>* values : {&each.loss, &each.loss_original, &each.kl, &each.kl_float, &each.same_top})
+      values->resize(std::min(values->size(), static_cast<size_t>(windows * per_window)));
+  }
+  return windows;
+}
+
 double quantile(std::vector<double> values, double q) {
   if (values.empty()) return 0;
   const auto at = static_cast<std::ptrdiff_t>(q * static_cast<double>(values.size() - 1));
@@ -195,8 +213,8 @@ std::optional<Protocol> protocol_from_name(std::string_view name) {
 }
 
 Result<std::vector<TextResult>> evaluate(std::span<Network* const> networks, Network* original, const EvalText& text,
-                                         const EvalOptions& options, const Context& context) {
-  TQ_CHECK(!networks.empty());
+                                         const EvalOptions& options, const Context& context, std::vector<Positions>* done) {
+  TQ_CHECK(!networks.empty() && (!done || done->size() == networks.size()));
   const Model& first = networks[0]->model();
   const Network* others[] = {original};
   for (const auto& list : {std::span<const Network* const>(networks), std::span<const Network* const>(others)})
@@ -211,8 +229,16 @@ Result<std::vector<TextResult>> evaluate(std::span<Network* const> networks, Net
   const bool has_bos = first.tokenizer && !first.tokenizer->encode("", false, true).empty();
   Evaluation evaluation(options);
   TQ_TRY(evaluation.prepare(networks, original));
-  for (int64_t i = 0; i < windows; ++i) {
-    if (context.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
+  int64_t begin = 0;
+  if (done) {
+    begin = common_windows(*done, options.window - 1 - first_scored(options), windows);
+    for (size_t i = 0; i < networks.size(); ++i) evaluation.put(i, std::move((*done)[i]));
+  }
+  for (int64_t i = begin; i < windows; ++i) {
+    if (context.stopped()) {
+      for (size_t k = 0; done && k < networks.size(); ++k) (*done)[k] = evaluation.take(k);
+      return fail(ErrorCode::kInterrupted, "stopped");
+    }
     evaluation.run(cut_window(text, options, i, has_bos ? first.tokenizer->bos() : -1));
     context.listener.progress(text.name, i + 1, windows);
   }

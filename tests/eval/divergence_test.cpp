@@ -92,6 +92,36 @@ TEST_F(Divergence, JsonHasTheFieldsOfItsShape) {
   EXPECT_TRUE(alone.contains("ppl"));
 }
 
+TEST_F(Divergence, GoesOnBehindTheWindowsThatAnInterruptedCallMeasured) {
+  const std::vector<TextResult> whole = run({&a_.network, &b_.network}, &b_.network, options_);
+  struct Stopping : Listener {
+    void progress(std::string_view, int64_t done, int64_t) override { stop = done == 2, ++calls; }
+    std::atomic<bool> stop = false;
+    int calls = 0;
+  } stopping;
+  const std::vector<Network*> both{&a_.network, &b_.network};
+  std::vector<Positions> done(2);
+  const Context context{.threads = threads_, .listener = stopping, .stop = &stopping.stop};
+  const auto stopped = evaluate(both, &b_.network, text(), options_, context, &done);
+  ASSERT_FALSE(stopped.has_value());
+  EXPECT_EQ(stopped.error().code, ErrorCode::kInterrupted);
+  ASSERT_EQ(done[0].loss.size(), 2 * 31U);
+  done[1].loss.resize(31), done[1].kl.resize(31);  // one that has less
+  stopping.stop = false, stopping.calls = 0;
+  const auto rest = evaluate(both, &b_.network, text(), options_, context, &done);
+  ASSERT_TRUE(rest.has_value() || stopping.stop);
+  EXPECT_EQ(stopping.calls, 1) << "stopped again behind the second of three windows";
+  stopping.stop = false, stopping.calls = 0;
+  const auto last = evaluate(both, &b_.network, text(), options_, context, &done);
+  ASSERT_TRUE(last.has_value());
+  EXPECT_EQ(stopping.calls, 1);
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ((*last)[i].positions.kl, whole[i].positions.kl);
+    EXPECT_EQ((*last)[i].positions.kl_float, whole[i].positions.kl_float);
+    EXPECT_EQ((*last)[i].loss.standard_error, whole[i].loss.standard_error);
+  }
+}
+
 TEST_F(Divergence, ATextShorterThanAWindowIsRefused) {
   Network* networks[] = {&a_.network};
   const auto result = evaluate(networks, nullptr, text(31), options_, {.threads = threads_, .listener = listener_});
