@@ -5,6 +5,7 @@
 
 #include "base/rng.h"
 #include "eval/tasks/likelihood.h"
+#include "eval/tasks/sandbox.h"
 #include "run/engine.h"
 
 namespace tq {
@@ -106,7 +107,18 @@ class TaskRun {
     return sum / static_cast<double>(items_.size());
   }
 
+  Status warn_of_network() const {
+    TQ_ASSIGN(const SandboxResult nothing, run_python("pass", {}));
+    if (!nothing.isolated)
+      context_.listener.warn(
+          fmt::format("{}: the system allows no name spaces here, so that programs which the model writes have a network; their time, "
+                      "memory and files are limited",
+                      task_.name));
+    return {};
+  }
+
   Status generate() {
+    if (task_.runs_programs) TQ_TRY(warn_of_network());
     const ModelSpec& spec = network_.model().spec;
     std::vector<std::vector<TokenId>> prompts;
     int64_t longest = 1;

@@ -119,7 +119,8 @@ const std::vector<LineShape>& line_shapes() {
         .metric = "pass@1",
         .stop = {"\nclass", "\ndef", "\n#", "\nif", "\nprint"},
         .max_tokens = 1024,
-        .check = check_program}},
+        .check = check_program,
+        .runs_programs = true}},
   };
   return kShapes;
 }

@@ -47,6 +47,7 @@ struct Task {
   std::vector<std::string> stop;  // kGeneration
   int64_t max_tokens = 256;
   Checker check;
+  bool runs_programs = false;  // that the model wrote
 };
 
 // Where the files of the known tasks are.

@@ -7,6 +7,7 @@
 
 #include "artifact/reader.h"
 #include "eval/tasks/likelihood.h"
+#include "eval/tasks/sandbox.h"
 #include "kernels/cpu/cpu_backend.h"
 
 namespace tq {
@@ -132,6 +133,21 @@ TEST(RunTask, GeneratedTextGoesToTheCheckerAsOftenAsSamplesAreWanted) {
   EXPECT_THAT(result->metrics[0].values, ElementsAre(0.5));
   EXPECT_EQ(result->metrics[0].chance, std::nullopt);
   EXPECT_EQ(run_task(machine.network, task, {.samples = 2}, machine.context()).error().code, ErrorCode::kUsage);
+}
+
+TEST(RunTask, SaysWhereProgramsHaveANetwork) {
+  struct Warned : Listener {
+    void warn(std::string_view text) override { message = text; }
+    std::string message;
+  } warned;
+  Machine machine;
+  Task task{.name = "programs", .kind = TaskKind::kGeneration, .metric = "pass@1", .max_tokens = 1, .runs_programs = true};
+  task.items = {{.id = "1", .context = "Hello"}};
+  task.check = [](const Item&, const std::string&) -> Result<double> { return 0.0; };
+  ASSERT_TRUE(run_task(machine.network, task, {}, {.threads = machine.threads, .listener = warned}).has_value());
+  const bool is_isolated = run_python("pass", {}).value().isolated;
+  EXPECT_EQ(warned.message.empty(), is_isolated);
+  if (!is_isolated) EXPECT_THAT(warned.message, testing::HasSubstr("network"));
 }
 
 TEST(ChosenItems, AreASeededSubsetInOrder) {
