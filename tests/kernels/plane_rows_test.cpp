@@ -143,5 +143,20 @@ TEST(PlaneRows, PartsHaveTheBoundsOfTheWhole) {
   }
 }
 
+TEST(PlaneLinear, SlicesAreNoWiderThanSharedMemoryAllows) {
+  for (const int columns : {576, 4096, 8192, 28672})
+    for (const int tokens : {1, 2, 4, 8})
+      for (const int most : {4, 8, 16, 32}) {
+        const PlanePlan plan = plan_planes(columns, 400, tokens, 128, 0, most);
+        int groups = 0;
+        for (int slice = 0; slice < plan.split.slices; ++slice) {
+          EXPECT_LE(plan.split.groups_of(slice).count, most) << columns << " " << tokens;
+          groups += plan.split.groups_of(slice).count;
+        }
+        EXPECT_EQ(groups, (columns + kGroupColumns - 1) / kGroupColumns);
+        EXPECT_LE(plan.split.parts * plan.split.phases, kProductWarps);
+      }
+}
+
 }  // namespace
 }  // namespace tq::cuda

@@ -78,6 +78,8 @@ void widen_bf16(const void* values, float* output, int64_t count, cudaStream_t s
 
 // Planes.
 void quantize(const QuantizeArgs& args, cudaStream_t stream);
+// plane_linear_shared: bytes of shared memory that a thread block of it needs at least.
+int plane_linear_shared(const PlanePlan& plan);
 void plane_linear(const PlaneArgs& args, const PlanePlan& plan, cudaStream_t stream);
 // One token, by thread blocks that own rows. False where they cannot hold what they need.
 bool plane_rows(const PlaneRowsArgs& args, cudaStream_t stream);

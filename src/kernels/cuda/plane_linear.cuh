@@ -173,13 +173,20 @@ struct PlaneLinear {
   static constexpr int kPad = kTokens > 1 ? 32 / kTokens : 0;  // floats behind a token's sums of a chunk, against bank conflicts
   static constexpr int kRingBytes = kProductWarps * Stream::kBytes;
   static constexpr int kSumBytes = kProductWarps * kTokens * (kChunkPairs * 2 * kTileRows + kPad) * 4;
-  static_assert(Stream::kBytes >= static_cast<int>(sizeof(typename Filter<kTokens>::Sums)));
+  // Of a warp, when it filters: nothing else of the ring and the sums is needed then.
+  static constexpr int kFilterBytes = Stream::kBytes > static_cast<int>(sizeof(typename Filter<kTokens>::Sums))
+                                          ? Stream::kBytes
+                                          : (static_cast<int>(sizeof(typename Filter<kTokens>::Sums)) + 15) / 16 * 16;
+  static_assert(kProductWarps * kFilterBytes <= kRingBytes + kSumBytes);
 
   static int shared_bytes(const Split& split) {
     int groups = 0;
     for (int i = 0; i < split.slices; ++i) groups = split.groups_of(i).count > groups ? split.groups_of(i).count : groups;
-    return kRingBytes + kSumBytes + whole(groups) * (kProducts * 256 + kTokens * 4 + 8) +
-           kProductWarps * static_cast<int>(sizeof(RangeAhead)) + kTokens * 4;
+    return with_groups(whole(groups));
+  }
+  static constexpr int with_groups(int groups) {
+    return kRingBytes + kSumBytes + groups * (kProducts * 256 + kTokens * 4 + 8) + kProductWarps * static_cast<int>(sizeof(RangeAhead)) +
+           kTokens * 4;
   }
 
   // The groups of whole warps: what is behind the last one counts nothing.
@@ -213,7 +220,7 @@ struct PlaneLinear {
     uint4* own = ring + warp * (Stream::kBytes / 16);
     Stream stream(args, share, own, lane);
     const Filter<kTokens> filter(args, share.first_tile, share.tiles, warp, lane, ahead + warp,
-                                 reinterpret_cast<typename Filter<kTokens>::Sums*>(own), extra);
+                                 reinterpret_cast<typename Filter<kTokens>::Sums*>(ring + warp * (kFilterBytes / 16)), extra);
     // What depends on weights alone is under way before the activations are waited for.
     stream.fill_all();
     if (!rounds()) launch_dependents();

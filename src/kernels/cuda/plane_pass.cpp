@@ -112,7 +112,11 @@ bool PlanePass::run_rows(const QuantizeArgs& input, std::span<const LinearJob> j
 
 PlanePlan PlanePass::plan(const PlaneArgs& args, int columns, int tokens, bool is_invariant) const {
   const PlaneJob& last = args.job[args.jobs - 1];
-  return plan_planes(columns, last.first_tile + last.tile_count(), is_invariant ? kInvariantTokens : tokens, multiprocessors_);
+  const int tiles = last.first_tile + last.tile_count();
+  for (int most_groups = kMaxRoundGroups;; most_groups /= 2) {
+    const PlanePlan plan = plan_planes(columns, tiles, is_invariant ? kInvariantTokens : tokens, multiprocessors_, 0, most_groups);
+    if (most_groups == kWarpGroups || plane_linear_shared(plan) <= shared_bytes_) return plan;
+  }
 }
 
 Status PlanePass::reserve(const PlanePlan& plan, uint64_t& generation) {
@@ -149,6 +153,7 @@ void PlanePass::run(const InputArgs& input, std::span<const LinearJob> jobs, int
   args.tokens = tokens, args.split = plan.split, args.adds = adds;
   args.partial = partial_.as<float>(), args.totals = totals_.as<float>();
   args.arrived = arrived_.as<uint32_t>();
+  args.most_shared = shared_bytes_;
   if (plan.rounds) args.least_shared = least_shared();
   else interrupt();
   rounding.form = plan.form;

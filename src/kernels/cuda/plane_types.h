@@ -181,6 +181,7 @@ struct PlaneArgs {
   Split split;
   bool adds = false;            // output += instead of =
   int least_shared = 0;         // bytes of shared memory to be taken at least (PlanePass::least_shared)
+  int most_shared = 1 << 20;    // that a thread block may have
   QuantizeArgs input;           // where thread blocks round for themselves (one token): output unused
   Activations activations;      // otherwise
   float* partial = nullptr;     // [slices][tokens of the form][tiles * 16]

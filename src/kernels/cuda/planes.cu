@@ -14,10 +14,20 @@
 namespace tq::cuda {
 namespace {
 
+constexpr int kFewStages = 3;           // where shared memory is small
+constexpr int kLeastShared = 99 << 10;  // that a thread block may have: of compute capability 8.6 and 8.9
+static_assert(PlaneLinear<1, 16, kFewStages>::with_groups(kMaxRoundGroups) <= kLeastShared);
+static_assert(PlaneLinear<2, 16, kFewStages>::with_groups(kMaxRoundGroups / 2) <= kLeastShared);
+static_assert(PlaneLinear<4, 16, kFewStages>::with_groups(kWarpGroups) <= kLeastShared);
+static_assert(PlaneLinear<8, kFewBits, kFewStages>::with_groups(kWarpGroups) <= kLeastShared);
+
 // kStages: what won in lab/cuda-planes.
 template <int kTokens, int kBits, int kStages>
 void launch_linear(const PlaneArgs& args, const PlanePlan& plan, cudaStream_t stream) {
-  const int shared_bytes = std::max(PlaneLinear<kTokens, kBits, kStages>::shared_bytes(plan.split), args.least_shared);
+  const int own_bytes = PlaneLinear<kTokens, kBits, kStages>::shared_bytes(plan.split);
+  if constexpr (kStages > kFewStages)
+    if (own_bytes > args.most_shared) return launch_linear<kTokens, kBits, kFewStages>(args, plan, stream);
+  const int shared_bytes = std::max(own_bytes, args.least_shared);
   launch(&plane_linear_kernel<kTokens, kBits, kStages>, dim3(static_cast<unsigned>(plan.blocks())), kProductWarps * 32, shared_bytes,
          stream, args);
 }
@@ -210,6 +220,15 @@ dim3 group_grid(int columns, int tokens, int warps = kQuantizeWarps) {
 void quantize(const QuantizeArgs& args, cudaStream_t stream) {
   launch(args.is_many ? &quantize_kernel<true> : &quantize_kernel<false>, group_grid(args.columns, args.tokens, kRoundWarps),
          kRoundWarps * 32, 0, stream, args);
+}
+
+int plane_linear_shared(const PlanePlan& plan) {
+  switch (plan.form.tokens) {
+    case 1: return PlaneLinear<1, 16, kFewStages>::shared_bytes(plan.split);
+    case 2: return PlaneLinear<2, 16, kFewStages>::shared_bytes(plan.split);
+    case 4: return PlaneLinear<4, 16, kFewStages>::shared_bytes(plan.split);
+    default: return PlaneLinear<8, kFewBits, kFewStages>::shared_bytes(plan.split);
+  }
 }
 
 void plane_linear(const PlaneArgs& args, const PlanePlan& plan, cudaStream_t stream) {
