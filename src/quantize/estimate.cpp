@@ -9,6 +9,7 @@
 #include "graph/kv_cache.h"
 #include "quantize/allocation_plan.h"
 #include "quantize/calibrate_plan.h"
+#include "quantize/float_backend.h"
 #include "quantize/rates.h"
 #include "quantize/stage_budgets.h"
 #include "quantize/statistics.h"
@@ -20,6 +21,9 @@ namespace {
 constexpr double kLeastSeconds = 0.1;      // of a measurement
 constexpr double kProductSeconds = 0.25;   // of that of products, which most of an estimate rests on
 constexpr double kPassesInSequence = 3.7;  // of all tokens through a layer, where one is enough without
+constexpr double kBesideProducts = 1.1;    // norms, gates, sums and copies of a layer, with its products
+constexpr double kAttentionAndBack = 3.5;  // products of attention forward and back, where forward has two
+constexpr double kStagedRounding = 1.7;    // few matrices at a time leave threads idle, and each stage has factors of its own
 
 // Seconds of one call, the best of at least two and of as many as fit; the first warms up. Calls of a few milliseconds find a moment in
 // which nothing else runs.
@@ -61,6 +65,7 @@ double rival_seconds(const TensorPlan& tensor) {
 // Speeds of all threads together.
 struct Speeds {
   double product = 0;                               // multiply-adds a second of large matrix products
+  double layer = 0;                                 // the same of the model's own layers, as training has them, with what is beside them
   double rotation = 0;                              // inputs rotated and rounded a second
   double decode = 0;                                // weights of the source decoded a second
   std::array<double, grid::kMaxRate + 1> encode{};  // branches a second, by rate
@@ -73,6 +78,34 @@ double product_speed(ThreadPool& threads) {
   SecondMoment moment(kColumns);
   const double seconds = seconds_of([&] { moment.add(input.data(), kTokens, threads); }, kProductSeconds);
   return 0.5 * static_cast<double>(kColumns * kColumns * kTokens) / seconds;
+}
+
+// The products of a layer with some tokens, by the backend of training: narrow matrices take longer than their multiply-adds say.
+double layer_speed(const QuantizePlan& plan, Backend& backend, ThreadPool& threads) {
+  constexpr int64_t kTokens = 512, kWidest = 2048;
+  FloatBackend by_blas(backend, threads);
+  const std::vector<float> input = noise(kTokens * kWidest);
+  std::vector<float> output(input.size());
+  std::vector<std::unique_ptr<Matrix>> matrices;
+  double weights = 0;
+  for (const TensorPlan& tensor : plan.layers.at(0)) {
+    const int64_t rows = std::min(tensor.linear.out, kWidest), columns = std::min(tensor.linear.in, kWidest);
+    auto values = std::make_shared<std::vector<float>>(noise(rows * columns));
+    auto matrix =
+        by_blas.prepare(plain_tensor({DType::kF32, {rows, columns}, reinterpret_cast<const std::byte*>(values->data())}, values), 0);
+    if (!matrix) continue;
+    weights += static_cast<double>(rows * columns);
+    matrices.push_back(std::move(*matrix));
+  }
+  const double seconds = seconds_of(
+      [&] {
+        for (const auto& matrix : matrices) {
+          const LinearJob job{.matrix = matrix.get(), .bias = nullptr, .output = output.data()};
+          by_blas.linear({.input = input.data(), .tokens = kTokens, .jobs = {&job, 1}, .precision = Precision::kTraining});
+        }
+      },
+      kProductSeconds);
+  return weights * static_cast<double>(kTokens) / (kBesideProducts * seconds);
 }
 
 double rotation_speed(ThreadPool& threads) {
@@ -133,10 +166,11 @@ Result<double> attention_seconds(const ModelSpec& spec, int64_t tokens, Backend&
   });
 }
 
-Speeds measure(const Model& model, const QuantizePlan& plan, const Context& context) {
+Speeds measure(const Model& model, const QuantizePlan& plan, Backend& backend, const Context& context) {
   Speeds speeds;
   speeds.threads = context.threads.size();
   speeds.product = product_speed(context.threads);
+  speeds.layer = layer_speed(plan, backend, context.threads);
   speeds.rotation = rotation_speed(context.threads);
   speeds.decode = decode_speed(model, plan, context.threads);
   for (const TensorPlan* tensor : plan.tensors())
@@ -153,7 +187,7 @@ double statistics_seconds(const QuantizePlan& plan, const std::vector<TensorPlan
     const double share = tensor.linear.experts > 0 ? 2.0 / static_cast<double>(tensor.linear.experts) : 1.0;  // tokens that reach it
     taps[tensor.linear.tap] = static_cast<double>(tensor.linear.in);
     if (&tensors == &plan.tables) continue;  // measured, not multiplied
-    seconds += tokens * share * weights_of(tensor.linear) / speeds.product + weights_of(tensor.linear) / speeds.decode;
+    seconds += tokens * share * weights_of(tensor.linear) / speeds.layer + weights_of(tensor.linear) / speeds.decode;
   }
   for (const auto& [name, columns] : taps) seconds += tokens * (0.5 * columns * columns / speeds.product + columns / speeds.rotation);
   return seconds;
@@ -180,13 +214,20 @@ double rounding_seconds(const QuantizePlan& plan, const std::vector<TensorPlan>&
 }
 
 // Beyond what a plan without it takes: more passes, all statistics and roundings but the first stage's twice, the steps. attention: seconds
-// of a pass over all tokens.
-double calibration_seconds(const Model& model, const QuantizePlan& plan, const TimeEstimate& plain, double attention,
-                           const Speeds& speeds) {
-  const double operations = stage_operations(model.spec, plan.options).calibration;
+// of a pass over all tokens; rounding: of all layers once.
+double calibration_seconds(const Model& model, const QuantizePlan& plan, double rounding, double attention, const Speeds& speeds) {
   const double tokens = static_cast<double>(calibration_tokens(plan.options));
   const double pass = tokens * static_cast<double>(count_weights(model.spec).linears);  // one is in the plain statistics
-  return std::max(0.0, operations - pass) / speeds.product + attention * (operations / pass - 1) + 0.5 * plain.statistics + plain.rounding;
+  const CalibrationOperations operations = stage_operations(model.spec, plan.options).of_calibration;
+  double moments = 0;
+  for (const auto& layer : plan.layers) {
+    std::map<std::string, double> taps;
+    for (const TensorPlan& tensor : layer) taps[tensor.linear.tap] = static_cast<double>(tensor.linear.in);
+    for (const auto& [name, columns] : taps) moments += tokens * (0.5 * columns * columns / speeds.product + columns / speeds.rotation);
+  }
+  // Of a step's operations two fifths are the way forward.
+  const double attentions = (operations.passes / pass - 1) + kAttentionAndBack * operations.steps / (2.5 * pass);
+  return std::max(0.0, operations.all() - pass) / speeds.layer + attention * attentions + moments + (2 * kStagedRounding - 1) * rounding;
 }
 
 // Every linear at each candidate rate with short windows, after a pass for their statistics; then prices, demotions and guard. attention:
@@ -212,7 +253,7 @@ double allocation_seconds(const Model& model, const QuantizePlan& plan, const Ti
   const double pass = tokens * static_cast<double>(count_weights(model.spec).linears);
   if (own.length > 0) attention *= static_cast<double>(own.length) / length;
   const double measured = static_cast<double>(own.candidates) * length / tokens;
-  return measured * plain.statistics + rounding + operations / speeds.product + attention * operations / pass;
+  return measured * plain.statistics + rounding + operations / speeds.layer + attention * operations / pass;
 }
 
 // attention: seconds a token.
@@ -223,13 +264,13 @@ double tuning_seconds(const ModelSpec& spec, const QuantizeOptions& options, con
   const double linears = static_cast<double>(count_weights(spec).linears);
   const double operations = stage_operations(spec, options).tuning;
   const auto decodings = static_cast<double>((stays_decoded(spec, is_host) ? 0 : 2 * settings.steps) + 2 * settings.measures);
-  return operations / speeds.product + operations / (linears + head) * attention + decodings * linears / speeds.decode;
+  return operations / speeds.layer + operations / (linears + head) * attention + decodings * linears / speeds.decode;
 }
 
 }  // namespace
 
 TimeEstimate estimate_time(const Model& model, const QuantizePlan& plan, Backend& backend, const Context& context) {
-  const Speeds speeds = measure(model, plan, context);
+  const Speeds speeds = measure(model, plan, backend, context);
   const int64_t sequence = std::min(plan.options.sequence, model.spec.context);
   const double tokens = static_cast<double>(calibration_tokens(plan.options));
   TimeEstimate out;
@@ -237,6 +278,7 @@ TimeEstimate estimate_time(const Model& model, const QuantizePlan& plan, Backend
     out.statistics += statistics_seconds(plan, layer, tokens, speeds);
     out.rounding += rounding_seconds(plan, layer, speeds);
   }
+  const double of_layers = out.rounding;
   out.statistics += statistics_seconds(plan, plan.tables, tokens, speeds);
   out.rounding += rounding_seconds(plan, plan.tables, speeds);
   double attention = 0;
@@ -245,13 +287,13 @@ TimeEstimate estimate_time(const Model& model, const QuantizePlan& plan, Backend
   out.statistics += attention;
   if (rounds_in_sequence(plan.options) && !uses_calibration(plan.options)) out.statistics *= kPassesInSequence;
   if (uses_allocation(plan.options)) out.allocation = allocation_seconds(model, plan, out, attention, speeds, context.threads);
-  if (uses_calibration(plan.options)) out.calibration = calibration_seconds(model, plan, out, attention, speeds);
+  if (uses_calibration(plan.options)) out.calibration = calibration_seconds(model, plan, of_layers, attention, speeds);
   if (uses_gradients(plan.options)) {
     const double operations = stage_operations(model.spec, plan.options).gradients;
     const double head = static_cast<double>(model.spec.head.in) * static_cast<double>(model.spec.head.out);
     const double weights = static_cast<double>(count_weights(model.spec).linears) + head;
     constexpr double kAttention = 1.3;  // of a gradient, beside products: five of them where a pass has two
-    out.gradients = operations / speeds.product + kAttention * operations / weights * attention / tokens;
+    out.gradients = operations / speeds.layer + kAttention * operations / weights * attention / tokens;
   }
   out.tuning = tuning_seconds(model.spec, plan.options, speeds, attention / tokens, backend.is_host());
   return out;

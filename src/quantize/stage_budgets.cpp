@@ -119,7 +119,10 @@ StageOperations stage_operations(const ModelSpec& spec, const QuantizeOptions& o
     out.gradients =
         gradient_operations(spec, options.gradient_tokens > 0 ? std::min(tokens, static_cast<double>(options.gradient_tokens)) : tokens);
   if (uses_allocation(options)) out.allocation = allocation_operations(spec, options);
-  if (uses_calibration(options)) out.calibration = calibration_operations(spec, options).all();
+  if (uses_calibration(options)) {
+    out.of_calibration = calibration_operations(spec, options);
+    out.calibration = out.of_calibration.all();
+  }
   if (uses_tuning(options)) out.tuning = tuning_operations(spec, tune_settings(options, spec.context));
   return out;
 }

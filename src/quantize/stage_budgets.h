@@ -2,6 +2,7 @@
 #pragma once
 
 #include "model/spec.h"
+#include "quantize/calibrate_plan.h"
 #include "quantize/options.h"
 
 namespace tq {
@@ -15,6 +16,7 @@ StageBudgets stage_budgets(Effort effort, bool is_device);
 // Multiply-adds of a stage at these options; 0 for a stage that they don't have. Attention and rounding are not counted.
 struct StageOperations {
   double gradients = 0, allocation = 0, calibration = 0, tuning = 0;
+  CalibrationOperations of_calibration;  // what `calibration` is made of
 };
 StageOperations stage_operations(const ModelSpec& spec, const QuantizeOptions& options);
 

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include "kernels/cpu/cpu_backend.h"
 #include "quantize/budget.h"
+#include "quantize/stage_budgets.h"
 
 namespace tq {
 namespace {
@@ -45,6 +47,24 @@ TEST(CardTime, NeedsShapesAlone) {
   config["num_hidden_layers"] = 2;
   const Model model = *shapes_of(config, "config.json");
   EXPECT_GT(card_time(model, *make_plan(model, {})).all(), 0);
+}
+
+TEST(EstimateTime, NeedsShapesAloneAndEveryStageTakesItsPart) {
+  Json config = qwen_half_billion();
+  config["num_hidden_layers"] = 2;
+  const Model model = *shapes_of(config, "config.json");
+  ThreadPool threads(2);
+  Listener listener;
+  const Context context{.threads = threads, .listener = listener};
+  const std::unique_ptr<Backend> backend = make_cpu_backend(threads, best_isa());
+  QuantizeOptions options;
+  options.allocate = options.calibrate = options.tune = true;
+  options = with_stage_budgets(model.spec, options, false);
+  const TimeEstimate all = estimate_time(model, *make_plan(model, options), *backend, context);
+  for (const double stage : {all.statistics, all.rounding, all.allocation, all.calibration, all.tuning}) EXPECT_GT(stage, 0);
+  EXPECT_GT(all.calibration, all.statistics);
+  const StageOperations operations = stage_operations(model.spec, options);
+  EXPECT_DOUBLE_EQ(operations.of_calibration.all(), operations.calibration);
 }
 
 }  // namespace
