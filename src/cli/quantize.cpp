@@ -225,10 +225,27 @@ std::string experts_text(const std::string& letters) {
   return text;
 }
 
+// What is unusual about an input; empty: nothing.
+std::string input_text(const InputFacts& input) {
+  std::string text = input.under == 'r'   ? "all tokens have one direction: errors of weights count alike"
+                     : input.under == 'i' ? "no tokens, or zeros alone: errors of weights count alike"
+                                          : "";
+  if (input.dead > 0 && input.under != 'i') text += fmt::format("{}{} inputs are always zero", text.empty() ? "" : "; ", input.dead);
+  return text;
+}
+
 Json calibration_json(const QuantizeSummary& summary) {
   Json blocks = Json::array();
   for (const auto& [step, facts] : summary.calibration) blocks.push_back({{"plain", facts.plain}, {"calibrated", facts.calibrated}});
   return blocks;
+}
+
+// Those that are not as usual.
+Json inputs_json(const QuantizeSummary& summary) {
+  Json inputs = Json::object();
+  for (const auto& [tap, input] : summary.inputs)
+    if (!input.is_usual()) inputs[tap] = {{"under", std::string(1, input.under)}, {"dead", input.dead}};
+  return inputs;
 }
 
 // How many blocks kept it, and the geometric mean of what it left of their errors.
@@ -304,6 +321,7 @@ void print_summary(const QuantizeSummary& summary, const Flags& flags) {
                             {"seconds", summary.seconds},
                             {"calibration", calibration_json(summary)},
                             {"relative_error", errors},
+                            {"inputs", inputs_json(summary)},
                             {"experts", summary.experts}}
                            .dump(2));
     return;
@@ -311,6 +329,8 @@ void print_summary(const QuantizeSummary& summary, const Flags& flags) {
   for (const auto& [tap, letters] : summary.experts)
     if (const auto few = std::count(letters.begin(), letters.end(), 's') + std::count(letters.begin(), letters.end(), 'i'); few > 0)
       fmt::print("{}: {} experts without tokens of their own, or too few: {}\n", tap, few, experts_text(letters));
+  for (const auto& [tap, input] : summary.inputs)
+    if (!input.is_usual()) fmt::print("{}: {}\n", tap, input_text(input));
   std::string times;
   for (const auto& [stage, seconds] : {std::pair{"gradients", summary.seconds_gradients},
                                        {"allocation", summary.seconds_allocation},

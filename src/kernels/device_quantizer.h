@@ -85,8 +85,10 @@ struct ObjectiveArgs {
   double damping = 0;             // relative to the mean of the diagonal, raised tenfold until the factorisation exists
 };
 struct DeviceObjective {
-  bool is_zero = false;          // the moment is: nothing else is set
+  bool is_zero = false;          // the moment is: but for `zeros`, nothing else is set
   double damping = 0;            // what was added to the diagonal
+  double trace = 0;              // before that
+  int64_t zeros = 0;             // on the moment's diagonal before it was turned
   std::vector<double> diagonal;  // [C] U[k, k]^2
 };
 

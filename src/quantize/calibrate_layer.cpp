@@ -115,11 +115,11 @@ class LayerCalibration {
           {.name = {}, .tensors = &part.tensors, .statistics = std::move(part.statistics), .folds = {}, .stored = std::move(part.stored)});
     TQ_ASSIGN(std::vector<RoundedStep> rounded, round_steps(current, plan_, steps, rounding_, passes_.context()));
     for (size_t p = 0; p < parts.size(); ++p) {
-      parts[p].to->signs.merge(rounded[p].signs);
+      parts[p].to->signs.merge(rounded[p].signs), parts[p].to->inputs.merge(rounded[p].inputs);
       for (size_t i = 0; i < parts[p].places.size(); ++i) parts[p].to->tensors[parts[p].places[i]] = std::move(rounded[p].tensors[i]);
     }
     if (!is_first) return {};
-    tuned_.signs = plain_.signs;
+    tuned_.signs = plain_.signs, tuned_.inputs = plain_.inputs;
     for (const size_t i : stage.tensors) tuned_.tensors[i] = plain_.tensors[i];
     return {};
   }

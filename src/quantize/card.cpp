@@ -114,16 +114,21 @@ std::string record_text(const Model& model, const QuantizePlan& plan, const Reco
                  {"damping", damping_of(options)},
                  {"passes", options.passes},
                  {"seed", options.seed}};
-  Json tensors = Json::object(), experts = Json::object();
+  Json tensors = Json::object(), experts = Json::object(), inputs = Json::object();
   for (const TensorPlan* tensor : plan.tensors()) {
     const auto error = facts.errors.find(tensor->linear.name);
     tensors[tensor->linear.name] = fixed(error == facts.errors.end() ? 0.0 : error->second);
-    if (tensor->linear.experts == 0) continue;
+    if (tensor->linear.experts == 0) {
+      const auto input = facts.inputs.find(tensor->linear.tap);
+      inputs[tensor->linear.tap] = (input == facts.inputs.end() ? InputFacts() : input->second).text();
+      continue;
+    }
     const auto letters = facts.experts.find(tensor->linear.tap);
     experts[tensor->linear.tap] =
         letters == facts.experts.end() ? std::string(static_cast<size_t>(tensor->linear.experts), 'o') : letters->second;
   }
   record["relative_error"] = tensors;
+  record["inputs"] = inputs;
   if (!experts.empty()) record["experts"] = experts;
   Json rates = Json::object();
   for (const TensorPlan* tensor : plan.tensors()) rates[tensor->linear.name] = fmt::format("{:.4f}", mean_rate(*tensor));

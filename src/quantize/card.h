@@ -6,6 +6,7 @@
 
 #include "artifact/model.h"
 #include "quantize/calibrate_plan.h"
+#include "quantize/round_steps.h"
 
 namespace tq {
 
@@ -17,6 +18,7 @@ struct RecordFacts {
   std::map<std::string, std::string> hashes;            // of the weight files, by name
   std::map<std::string, double> errors;                 // tr(E H E^T) / tr(W H W^T) of every quantized tensor
   std::map<std::string, std::string> experts;           // RoundedStep::experts
+  std::map<std::string, InputFacts> inputs;             // RoundedStep::inputs
   std::map<std::string, CalibrationFacts> calibration;  // of the blocks, by step
   double untuned = 0, tuned = 0;                        // KL on held-out text before and after the tuning
 };

@@ -32,8 +32,9 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 std::string layer_step(int64_t layer) { return fmt::format("layer-{:05}", layer); }
 constexpr const char* kTablesStep = "tables";
-// Metadata of a step: the relative error of a tensor, what the experts of a tap point were rounded under, the errors of a calibration.
-const std::string kErrorKey = "error ", kExpertsKey = "experts ", kCalibrationKey = "calibration ";
+// Metadata of a step: the relative error of a tensor, what the experts of a tap point or all its readers were rounded under, the errors of
+// a calibration.
+const std::string kErrorKey = "error ", kExpertsKey = "experts ", kInputKey = "input ", kCalibrationKey = "calibration ";
 
 // Layers up to this size are decoded to float as a whole when the stream runs through them.
 constexpr uint64_t kLargestDecodedLayer = uint64_t{1} << 30;
@@ -339,6 +340,7 @@ class Job {
       metadata[kErrorKey + name] = fmt::format("{:.17g}", loss.energy > 0 ? loss.error / loss.energy : 0.0);
     }
     for (const auto& [tap, letters] : rounded.experts) metadata[kExpertsKey + tap] = letters;
+    for (const auto& [tap, input] : rounded.inputs) metadata[kInputKey + tap] = input.text();
     if (facts) metadata[kCalibrationKey + step.name] = fmt::format("{:.17g} {:.17g} {:d}", facts->plain, facts->calibrated, facts->is_kept);
     for (const auto& [name, values] : rounded.changed)
       arrays.push_back({{name, DType::kF32, {static_cast<int64_t>(values.size())}}, std::as_bytes(std::span<const float>(values))});
@@ -367,6 +369,7 @@ class Job {
       for (const auto& [key, value] : archive->metadata()) {
         if (key.starts_with(kErrorKey)) summary_.errors[key.substr(kErrorKey.size())] = std::strtod(value.c_str(), nullptr);
         if (key.starts_with(kExpertsKey)) summary_.experts[key.substr(kExpertsKey.size())] = value;
+        if (key.starts_with(kInputKey)) summary_.inputs[key.substr(kInputKey.size())] = input_facts(value);
         if (key.starts_with(kCalibrationKey)) summary_.calibration[key.substr(kCalibrationKey.size())] = facts_of(value);
       }
     }
@@ -388,8 +391,13 @@ class Job {
     const ShardPlan shards = plan_shards(artifact_arrays(model_, plan_, look_up), plan_.options.shard_bytes);
     TQ_ASSIGN(const auto hashes, write_shards(folder_.path(), shards));
     for (const auto& [name, text] : plan_.texts) TQ_TRY(write_file(folder_.path() + "/" + name, text));
-    const RecordFacts facts{
-        hashes, summary_.errors, summary_.experts, summary_.calibration, summary_.tuning.before(), summary_.tuning.after()};
+    const RecordFacts facts{hashes,
+                            summary_.errors,
+                            summary_.experts,
+                            summary_.inputs,
+                            summary_.calibration,
+                            summary_.tuning.before(),
+                            summary_.tuning.after()};
     TQ_TRY(write_file(folder_.path() + "/turboquant.json", record_text(model_, plan_, facts)));
     if (report_) TQ_TRY(write_report());
     return folder_.remove_steps();
@@ -434,7 +442,7 @@ uint64_t planned_bytes(const Model& model, const QuantizePlan& plan) {
   if (shards.size() > 1) hashes["model.safetensors.index.json"] = std::string(16, '0');
   for (const auto& [name, text] : plan.texts) total += text.size();
   if (plan.options.report) total += report_bytes(plan);
-  return total + record_text(model, plan, {.hashes = hashes, .errors = {}, .experts = {}, .calibration = {}}).size();
+  return total + record_text(model, plan, {.hashes = hashes, .errors = {}, .experts = {}, .inputs = {}, .calibration = {}}).size();
 }
 
 uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int threads) {

@@ -8,6 +8,7 @@
 #include "kernels/backend.h"
 #include "quantize/calibrate_plan.h"
 #include "quantize/plan.h"
+#include "quantize/round_steps.h"
 #include "quantize/tune_steps.h"
 
 namespace tq {
@@ -25,6 +26,7 @@ struct QuantizeSummary {
   std::map<std::string, CalibrationFacts> calibration;  // of the blocks, by step
   std::map<std::string, double> errors;                 // tr(E H E^T) / tr(W H W^T) by tensor
   std::map<std::string, std::string> experts;           // RoundedStep::experts
+  std::map<std::string, InputFacts> inputs;             // RoundedStep::inputs
 };
 
 // What the finished directory will hold, in bytes; exact.

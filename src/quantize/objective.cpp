@@ -1,6 +1,7 @@
 #include "quantize/objective.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "base/blas.h"
@@ -94,7 +95,7 @@ Objective factored_objective(Buffer<float> hessian, int64_t columns, double damp
   for (int64_t i = 0; i < columns; ++i) trace += static_cast<double>(hessian[static_cast<size_t>(i * columns + i)]);
   if (!(trace > 0)) return identity_objective(columns);
   Objective objective;
-  objective.columns = columns;
+  objective.columns = columns, objective.trace = trace;
   objective.hessian = std::move(hessian);
   objective.feedback = Buffer<float>::uninitialized(static_cast<size_t>(columns * columns));
   const double mean = trace / static_cast<double>(columns);
@@ -124,10 +125,25 @@ std::optional<Objective> objective_on_device(Memory& sum, double weight, int64_t
                                                                made);
   if (!error.empty()) return std::nullopt;
   Objective objective = identity_objective(columns);
+  objective.dead = made.zeros;
   if (made.is_zero) return objective;
-  objective.damping = made.damping, objective.diagonal = std::move(made.diagonal);
+  objective.trace = made.trace, objective.damping = made.damping, objective.diagonal = std::move(made.diagonal);
   objective.device_hessian = std::move(sum), objective.device_feedback = std::move(*feedback);
   return objective;
+}
+
+int64_t dead_inputs(const Buffer<float>& hessian, int64_t columns) {
+  int64_t count = 0;
+  for (int64_t k = 0; k < columns; ++k) count += hessian[static_cast<size_t>(k * (columns + 1))] == 0.0f;
+  return count;
+}
+
+bool is_rank_one(const Objective& objective) {
+  constexpr double kOthers = 0.02;  // of all other eigenvalues, in units of the damping; floats leave some thousandths
+  if (objective.diagonal.empty() || objective.columns < 2) return false;
+  double excess = -std::log1p(objective.trace / objective.damping);
+  for (const double each : objective.diagonal) excess += std::log(each / objective.damping);
+  return excess < kOthers;
 }
 
 void rotate_hessian(Buffer<float>& hessian, int64_t columns, const uint8_t* sign, ThreadPool* threads) {

@@ -17,6 +17,8 @@ struct Objective {
   int64_t columns = 0;
   Buffer<float> hessian;  // [C, C] in the rotated basis, damped
   double damping = 0;     // what was added to its diagonal
+  double trace = 0;       // before that
+  int64_t dead = 0;       // inputs that are always zero, as far as they were counted (dead_inputs)
   // [C, C], above the diagonal: with H = U U^T (U upper triangular), feedback[j, k] = U[j, k] / U[k, k]. Rounding columns in order,
   // column k's target is w_k + sum_{j < k} (w_j - q_j) feedback[j, k]: LDLQ (Chee et al. 2023, section 4), the same as GPTQ's update.
   Buffer<float> feedback;
@@ -46,5 +48,11 @@ Buffer<float> permuted(const Buffer<float>& hessian, const std::vector<int64_t>&
 std::vector<int64_t> falling_diagonal(const Buffer<float>& hessian, int64_t columns);
 // H = I: no feedback.
 Objective identity_objective(int64_t columns);
+
+// Inputs whose second moment is zero; hessian in the original basis.
+int64_t dead_inputs(const Buffer<float>& hessian, int64_t columns);
+// Whether the inputs have but one direction, as far as the damping lets others be seen: det(H + d I) is then d^(C-1) (d + tr H), and larger
+// by a factor of about 1 + l / d for each other eigenvalue l. False for an identity.
+bool is_rank_one(const Objective& objective);
 
 }  // namespace tq

@@ -83,6 +83,7 @@ class StepRounder {
   void collect(size_t step, const std::string& tap, const std::vector<size_t>& indices) {
     const Linear& linear = tensors(step)[indices[0]].linear;
     const std::vector<uint8_t>& sign = out_[step].signs[tap] = sign_of(tap, linear.in, plan_.options.seed);
+    if (linear.experts == 0) out_[step].inputs[tap] = {};
     if (linear.experts > 0) {
       if (const auto found = steps_[step].statistics.find({tap, -1}); found != steps_[step].statistics.end()) found->second.moment.settle();
       std::string& letters = out_[step].experts[tap];
@@ -124,7 +125,7 @@ class StepRounder {
     const StageTimer timer(context_.times, "factors");
     ThreadPool* threads = backend_.quantizer() ? &context_.threads : nullptr;
     const auto make = [&](size_t i) {
-      if (inputs_[i].expert < 0) make_objective_of(inputs_[i], threads);
+      if (inputs_[i].expert < 0) make_objective_of(inputs_[i], threads), judge(inputs_[i]);
     };
     if (!threads) return parallel(inputs_.size(), make);
     for (size_t i = 0; i < inputs_.size(); ++i)
@@ -170,6 +171,16 @@ class StepRounder {
     else set_objective(input, shared_moment(input), 's', threads);
   }
 
+  // Of inputs that are none of an expert's: what there is to say of them, and nothing but weights counts where they say too little.
+  void judge(Input& input) {
+    InputFacts& facts = out_[input.step].inputs.at(input.tap);
+    facts.dead = input.objective.dead;
+    if (input.objective.diagonal.empty() && input.objective.hessian.empty()) facts.under = 'i';
+    if (method_of(input) != Method::kTurboquant || !is_rank_one(input.objective)) return;
+    facts.under = 'r';
+    input.objective = identity_objective(input.columns);
+  }
+
   Method method_of(const Input& input) const {
     for (const TensorPlan& tensor : tensors(input.step))
       if (tensor.linear.tap == input.tap) return tensor.method;
@@ -179,6 +190,7 @@ class StepRounder {
   void set_objective(Input& input, Buffer<float> moment, char letter, ThreadPool* threads) {
     const double damping = damping_of(plan_.options);
     const Method method = method_of(input);
+    const int64_t dead = dead_inputs(moment, input.columns);
     if (method == Method::kTurboquant) {
       rotate_hessian(moment, input.columns, input.sign->data(), threads);
       if (uses_act_order(plan_.options)) order_input(input, moment);
@@ -191,6 +203,7 @@ class StepRounder {
       input.objective = factored_objective(std::move(moment), input.columns, damping, 1, backend_.quantizer());
       if (method != Method::kGptq) input.objective.feedback = {}, input.objective.diagonal.clear();
     }
+    input.objective.dead = dead;
     if (input.expert < 0) return;
     const bool is_identity = input.objective.hessian.empty();
     out_[input.step].experts.at(input.tap)[static_cast<size_t>(input.expert)] = is_identity ? 'i' : letter;
@@ -426,6 +439,10 @@ class StepRounder {
 };
 
 }  // namespace
+
+InputFacts input_facts(const std::string& text) {
+  return {text.empty() ? 'o' : text[0], text.empty() ? 0 : std::strtoll(text.c_str() + 1, nullptr, 10)};
+}
 
 bool is_rounded_on_device(const QuantizePlan& plan, const TensorPlan& tensor, Backend& backend) {
   return backend.quantizer() && tensor.method == Method::kTurboquant && tensor.linear.experts == 0 && !uses_act_order(plan.options) &&

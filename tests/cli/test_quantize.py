@@ -400,6 +400,24 @@ class QuantizeMixture(ProgramTest):
         self.assertTrue(0 < result["texts"][0]["kl"]["mean"] < 1)
 
 
+class QuantizePoorInputs(ProgramTest):
+    layers, kind = 2, "poor"
+
+    def test_inputs_that_say_too_little_are_counted_and_named(self):
+        query = "model.layers.1.self_attn.input"
+        for flags in (["--calibrate", "off"], ["--calibrate", "on", "--calibrate-steps", "2"]):
+            output = self.folder / f"poor-{flags[1]}"
+            command = ["quantize", self.model, "-o", output, "--bits", "3", *QUANTIZE, *flags]
+            plan = json.loads(self.succeeds(*command, "--dry-run", "--json").stdout)
+            summary = self.succeeds(*command)
+            self.assertEqual(plan["bytes"], sum(map(len, contents(output).values())))
+            self.assertIn(f"{query}: all tokens have one direction: errors of weights count alike; 2 inputs are always zero", summary.stdout)
+            record = json.loads((output / "turboquant.json").read_text())
+            self.assertEqual(record["inputs"][query], "r       2")
+            self.assertEqual(record["inputs"]["model.layers.1.mlp.input"], "r       0")
+            self.assertIn(f"{query}: all tokens have one direction, 2 columns are always zero", (output / "report.html").read_text())
+
+
 class QuantizeGemma(ProgramTest):
     layers, kind = 2, "gemma"
 

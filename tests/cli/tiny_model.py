@@ -80,6 +80,10 @@ def write_weights(folder, layers, kind):
     for name, shape in shapes(layers, kind):
         count = shape[0] * (shape[1] if len(shape) == 2 else 1)
         values = [generator.gauss(0, shape[1] ** -0.5) if len(shape) == 2 else norm for _ in range(count)]
+        if kind == "poor" and name == "model.embed_tokens.weight":  # all tokens are the same
+            values = values[:HIDDEN] * VOCABULARY
+        if kind == "poor" and name.endswith("input_layernorm.weight"):
+            values[5] = values[40] = 0.0
         if name.endswith("mlp.gate.weight"):  # v, -v and 0: one of the first two always wins, the third expert never sees a token
             values = values[:HIDDEN] + [-value for value in values[:HIDDEN]] + [0.0] * HIDDEN
         halves = b"".join(struct.pack("<f", value)[2:] for value in values)  # BF16, rounded towards zero

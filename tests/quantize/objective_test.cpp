@@ -40,6 +40,31 @@ TEST(Objective, FeedbackAndDiagonalAreAFactorOfTheHessian) {
     }
 }
 
+TEST(Objective, OneDirectionIsToldFromTwo) {
+  constexpr int64_t kColumns = 64;
+  for (const double damping : {0.01, 0.5}) {
+    EXPECT_FALSE(is_rank_one(factored_objective(gram(kColumns), kColumns, damping, 1)));
+    for (const bool has_second : {false, true}) {
+      Buffer<float> hessian(static_cast<size_t>(kColumns * kColumns));
+      for (int64_t i = 0; i < kColumns; ++i)
+        for (int64_t j = 0; j < kColumns; ++j) {
+          const auto x = [](int64_t k) { return 0.1 * static_cast<double>(k % 7) - 0.2; };
+          const double second = i == j && i == 9 ? 0.01 : 0.0;  // a thirtieth of the mean
+          hessian[static_cast<size_t>(i * kColumns + j)] = static_cast<float>(x(i) * x(j) + (has_second ? second : 0.0));
+        }
+      EXPECT_EQ(is_rank_one(factored_objective(std::move(hessian), kColumns, damping, 1)), !has_second) << damping;
+    }
+  }
+  EXPECT_FALSE(is_rank_one(identity_objective(kColumns)));
+}
+
+TEST(Objective, InputsThatAreAlwaysZeroAreCounted) {
+  Buffer<float> hessian = gram(50);
+  EXPECT_EQ(dead_inputs(hessian, 50), 0);
+  for (int64_t k = 0; k < 50; ++k) hessian[static_cast<size_t>(7 * 50 + k)] = hessian[static_cast<size_t>(k * 50 + 7)] = 0;
+  EXPECT_EQ(dead_inputs(hessian, 50), 1);
+}
+
 TEST(Objective, FactorOfTheDeviceIsTheHosts) {
   ThreadPool threads(2);
   auto cuda = make_cuda_backend(threads);

@@ -1,5 +1,6 @@
 #include "eval/report/facts.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
@@ -64,6 +65,39 @@ std::string choice_text(const Json& allocation) {
                               : fmt::format(" Tied for {}, which costs about {:.4f} of KL (an estimate).", target, ties));
 }
 
+// What turboquant.json says of an input: a letter, and how many of its columns were always zero.
+std::string input_text(const std::string& facts) {
+  const long long dead = facts.size() > 1 ? std::strtoll(facts.c_str() + 1, nullptr, 10) : 0;
+  if (facts.starts_with('i')) return "no tokens, or zeros alone";
+  std::string text = facts.starts_with('r') ? "all tokens have one direction" : "";
+  if (dead > 0) text += fmt::format("{}{} columns are always zero", text.empty() ? "" : ", ", dead);
+  return text;
+}
+
+// Of a mixture's letters.
+std::string experts_text(const std::string& letters) {
+  const auto few = std::count(letters.begin(), letters.end(), 's') + std::count(letters.begin(), letters.end(), 'i');
+  return few > 0 ? fmt::format("{} of {} experts had too few tokens of their own, or none", few, letters.size()) : "";
+}
+
+// The first of them by name, and how many there are.
+std::string unusual_inputs(const Model& model) {
+  constexpr int kNamed = 12;
+  std::string text;
+  int count = 0;
+  for (const auto& [key, describe] : {std::pair{"inputs", &input_text}, {"experts", &experts_text}}) {
+    const Json inputs = record_of(model, key);
+    for (const auto& [tap, facts] : inputs.items()) {
+      const std::string what = facts.is_string() ? describe(facts.get<std::string>()) : "";
+      if (what.empty()) continue;
+      if (++count <= kNamed) text += fmt::format("{}{}: {}", text.empty() ? "" : "; ", tap, what);
+    }
+  }
+  if (count == 0) return {};
+  return fmt::format("Inputs that said too little in the calibration, {}: {}{}. What is not known of them counts by the weights alone.",
+                     count, text, count > kNamed ? "; …" : "");
+}
+
 TensorFacts tensor_facts(const Model& model, const Linear& linear, int64_t layer, const Json& errors) {
   TensorFacts facts{.name = linear.name, .kind = kind_name(linear.role), .layer = layer};
   if (const PackedTensor* tensor = model.find(linear.name + ".weight")) facts.bits = mean_rate(*tensor);
@@ -93,6 +127,7 @@ ModelFacts gather_facts(const Model& model) {
   facts.bits_linears = 8.0 * static_cast<double>(bytes.linears) / static_cast<double>(counts.linears);
   facts.bits_all = 8.0 * static_cast<double>(bytes.all) / static_cast<double>(counts.all);
   facts.rates_choice = choice_text(record_of(model, "allocation"));
+  facts.unusual_inputs = unusual_inputs(model);
   const Json errors = record_of(model, "relative_error");
   for (size_t i = 0; i < model.spec.layers.size(); ++i)
     for (const Block& block : model.spec.layers[i])

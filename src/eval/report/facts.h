@@ -22,6 +22,7 @@ struct ModelFacts {
   double bits_linears = 0, bits_all = 0;  // stored, a weight
   std::vector<TensorFacts> tensors;       // linears in order, then head and embedding
   std::string rates_choice;               // how the rates were chosen, a sentence; empty: not known
+  std::string unusual_inputs;             // those that said too little to round under, by name; empty: none, or not known
 };
 
 ModelFacts gather_facts(const Model& model);

@@ -179,7 +179,7 @@ std::string error_by_tensor(const ModelFacts& model) {
          heading("Error by tensor: " + model.name,
                  "Energy of the error of each linear's output over that of the output, under the statistics of "
                  "the calibration text." +
-                     head) +
+                     head + (model.unusual_inputs.empty() ? "" : " " + model.unusual_inputs)) +
          legend(names) + dot_chart(dots, model.layers, "layer", "error, %", "Error of every linear by layer") + "</section>\n";
 }
 

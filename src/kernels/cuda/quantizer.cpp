@@ -129,13 +129,16 @@ std::string CudaQuantizer::make_objective(const ObjectiveArgs& args, DeviceObjec
   // Q H Q^T: rows of H, then what were its columns.
   const Rotation rotation = Rotation::of(sign->as<uint8_t>(), n);
   symmetrise(args.hessian, n, args.weight > 0 ? static_cast<float>(1.0 / args.weight) : 0.0f, stream_);
+  copy_diagonal(args.hessian, n, diagonal->as<float>(), stream_);
+  download_diagonal();
+  const auto zeros = static_cast<int64_t>(std::count(host.begin(), host.end(), 0.0f));
   rotate_to_columns(rotation, args.hessian, n, mirrored->as<float>(), n, stream_);
   rotate_rows(rotation, mirrored->as<float>(), n, args.hessian, stream_);
   copy_diagonal(args.hessian, n, diagonal->as<float>(), stream_);
   download_diagonal();
   double trace = 0;
   for (const float each : host) trace += static_cast<double>(each);
-  out = {.is_zero = !(trace > 0), .damping = 0, .diagonal = {}};
+  out = {.is_zero = !(trace > 0), .damping = 0, .trace = trace, .zeros = zeros, .diagonal = {}};
   const double mean = trace / static_cast<double>(n);
   double added = 0;
   for (double damping = args.damping; !out.is_zero && out.diagonal.empty(); damping *= 10) {
