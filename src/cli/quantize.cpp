@@ -205,8 +205,9 @@ void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags
     return;
   }
   fmt::print("{} -> {}\n", describe(model), flags.output);
-  fmt::print("  size     {} bytes ({}); with the folder's entry, as du -b counts: {}\n", bytes, bytes_text(static_cast<double>(bytes)),
-             bytes + entry);
+  const std::string size =
+      bytes < 1'000'000'000 ? bytes_text(static_cast<double>(bytes)) : fmt::format("{:.3f} GB", 1e-9 * static_cast<double>(bytes));
+  fmt::print("  size     {} bytes ({}); with the folder's entry, as du -b counts: {}\n", bytes, size, bytes + entry);
   fmt::print("  bits     {:.4f} a weight of the linears, {:.4f} stored, {:.3f} of all weights\n", bits.code, bits.stored,
              8.0 * static_cast<double>(bytes) / static_cast<double>(counts.all));
   fmt::print("  rates    {}{}\n", rates_text(plan.layers),

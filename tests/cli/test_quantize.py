@@ -60,7 +60,9 @@ class Quantize(ProgramTest):
             self.assertLessEqual(int(re.search(r"size +(\d+) bytes", text)[1]), int(flags[1][:2]) * 10**9)
         for bits, gigabytes in (("4", 35.83), ("3", 27.27)):
             text = self.succeeds("quantize", config, "-o", self.folder / "dry", "--dry-run", "--bits", bits).stdout
-            self.assertAlmostEqual(int(re.search(r"size +(\d+) bytes", text)[1]) / 1e9, gigabytes, delta=0.012)
+            size = re.search(r"size +(\d+) bytes \((\d+\.\d{3}) GB\)", text)
+            self.assertAlmostEqual(int(size[1]) / 1e9, gigabytes, delta=0.012)
+            self.assertAlmostEqual(float(size[2]), int(size[1]) / 1e9, delta=0.00051)
         fit = self.succeeds("quantize", config, "-o", self.folder / "dry", "--dry-run", "--fit", "48GB", "--context", "32k", "--batch", "2")
         cache = 2 * 2 * 2 * 80 * 8 * 128 * 32768
         self.assertLess(int(re.search(r"size +(\d+) bytes", fit.stdout)[1]), 48 * 10**9 - cache)
