@@ -41,16 +41,18 @@ void PlaneMatrix::product(const PlaneInput& input, int64_t begin, int64_t end, P
   const int64_t lines = layout.padded_columns / grid::kLineColumns;
   const int per_token = input.streams_per_token();
   const int64_t total = input.tokens() * per_token;
-  for (int64_t block = begin; block < end; ++block) {
-    ProductArgs args{.bits = matrix_.bits + block * lines * grid::kLineBytes, .lines = lines};
+  for (int64_t block = begin; block < end; block += kProductBlocks) {
+    const int64_t first_plane_row = block * grid::kLineRows;
+    ProductArgs args{
+        .bits = matrix_.bits + block * lines * grid::kLineBytes, .lines = lines, .blocks = std::min(kProductBlocks, end - block)};
     for (int64_t t = 0; t < input.tokens(); ++t)
-      std::fill_n(z + t * layout.padded_plane_rows + block * grid::kLineRows, grid::kLineRows, 0.0f);
+      std::fill_n(z + t * layout.padded_plane_rows + first_plane_row, args.blocks * grid::kLineRows, 0.0f);
     for (int64_t first = 0; first < total; first += args.streams) {
       args.streams = static_cast<int>(std::min<int64_t>(kMaxStreams, total - first));
       for (int s = 0; s < args.streams; ++s) {
         const int64_t token = (first + s) / per_token;
         args.stream[s] = input.stream(token, static_cast<int>((first + s) % per_token));
-        args.z[s] = z + token * layout.padded_plane_rows + block * grid::kLineRows;
+        args.z[s] = z + token * layout.padded_plane_rows + first_plane_row;
       }
       kernel(args);
     }
@@ -126,7 +128,7 @@ struct Task {
 void plane_linear(std::span<const PlaneJob> jobs, const PlaneInput& input, Isa isa, ThreadPool& threads, PlaneWorkspace& workspace) {
   int64_t blocks = 0;
   for (const PlaneJob& job : jobs) blocks += job.matrix->blocks();
-  const int64_t grain = std::max<int64_t>(2, blocks / (kChunksPerThread * threads.size()));
+  const int64_t grain = std::max<int64_t>(1, blocks / (kChunksPerThread * threads.size() * kProductBlocks)) * kProductBlocks;
   std::vector<Place> places;
   int64_t chunks = 0, z_count = 0;
   for (const PlaneJob& job : jobs) {

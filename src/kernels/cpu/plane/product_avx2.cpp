@@ -18,9 +18,10 @@ constexpr int64_t kNarrowLines = 16;  // whose sums fit 16 bits
 // Where one pass over half a group of lines begins.
 struct Pass {
   const ProductArgs& args;
+  int64_t block;
   int stream, half;
   int64_t first, lines, group;
-  const uint8_t* bits() const { return args.bits + first * grid::kLineBytes + half * 32; }
+  const uint8_t* bits() const { return args.bits + (block * args.lines + first) * grid::kLineBytes + half * 32; }
   const int8_t* values(int s) const { return args.stream[stream + s].values + first * 4; }
 };
 
@@ -77,23 +78,27 @@ void add_half(const Pass& pass) {
   for (int s = 0; s < kStreams; ++s) {
     const __m256 scale = _mm256_set1_ps(pass.args.stream[pass.stream + s].scale[pass.group]);
     for (int j = 0; j < 8; ++j) {
-      float* z = pass.args.z[pass.stream + s] + 16 * j + 8 * pass.half;
+      float* z = pass.args.z[pass.stream + s] + pass.block * grid::kLineRows + 16 * j + 8 * pass.half;
       const __m256 exact = _mm256_cvtepi32_ps(_mm256_srai_epi32(wide[s][j], j % 4));
       _mm256_storeu_ps(z, _mm256_fmadd_ps(exact, scale, _mm256_loadu_ps(z)));
     }
   }
 }
 
-}  // namespace
-
-void product_avx2(const ProductArgs& args) {
+void add_block(const ProductArgs& args, int64_t block) {
   for (int64_t first = 0, group = 0; first < args.lines; first += kLinesPerGroup, ++group)
     for (int half = 0; half < 2; ++half) {
       const int64_t lines = std::min(kLinesPerGroup, args.lines - first);
       int s = 0;
-      for (; s + 2 <= args.streams; s += 2) add_half<2>({args, s, half, first, lines, group});
-      if (s < args.streams) add_half<1>({args, s, half, first, lines, group});
+      for (; s + 2 <= args.streams; s += 2) add_half<2>({args, block, s, half, first, lines, group});
+      if (s < args.streams) add_half<1>({args, block, s, half, first, lines, group});
     }
+}
+
+}  // namespace
+
+void product_avx2(const ProductArgs& args) {
+  for (int64_t block = 0; block < args.blocks; ++block) add_block(args, block);
 }
 
 }  // namespace tq::cpu

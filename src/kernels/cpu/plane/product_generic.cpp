@@ -21,17 +21,22 @@ void add_group(const uint8_t* bits, const int8_t* values, int64_t lines, int32_t
   }
 }
 
-}  // namespace
-
-void product_generic(const ProductArgs& args) {
+void add_block(const ProductArgs& args, int64_t block) {
   for (int s = 0; s < args.streams; ++s) {
+    float* z = args.z[s] + block * grid::kLineRows;
     for (int64_t first = 0, group = 0; first < args.lines; first += kLinesPerGroup, ++group) {
       int32_t sum[grid::kLineRows] = {};
       const int64_t lines = args.lines - first < kLinesPerGroup ? args.lines - first : kLinesPerGroup;
-      add_group(args.bits + first * grid::kLineBytes, args.stream[s].values + first * 4, lines, sum);
-      for (int64_t p = 0; p < grid::kLineRows; ++p) args.z[s][p] += args.stream[s].scale[group] * static_cast<float>(sum[p]);
+      add_group(args.bits + (block * args.lines + first) * grid::kLineBytes, args.stream[s].values + first * 4, lines, sum);
+      for (int64_t p = 0; p < grid::kLineRows; ++p) z[p] += args.stream[s].scale[group] * static_cast<float>(sum[p]);
     }
   }
+}
+
+}  // namespace
+
+void product_generic(const ProductArgs& args) {
+  for (int64_t block = 0; block < args.blocks; ++block) add_block(args, block);
 }
 
 #if defined(__x86_64__)
