@@ -6,7 +6,7 @@ namespace tq::cpu {
 namespace {
 
 constexpr double kHighPrecisionRate = 4.75;
-constexpr int64_t kChunksPerThread = 12;
+constexpr int64_t kChunksPerThread = 32;
 
 }  // namespace
 
@@ -123,33 +123,81 @@ struct Task {
   }
 };
 
+// The chunks of all jobs of a call.
+class Chunks {
+ public:
+  Chunks(std::span<const PlaneJob> jobs, const PlaneInput& input, Isa isa, int threads, PlaneWorkspace& workspace)
+      : jobs_(jobs), input_(input), product_(product_kernel(isa)), kernels_(plane_kernels(isa)), workspace_(workspace) {
+    int64_t blocks = 0, z_count = 0;
+    for (const PlaneJob& job : jobs) blocks += job.matrix->blocks();
+    const int64_t grain = std::max<int64_t>(1, blocks / (kChunksPerThread * threads * kProductBlocks)) * kProductBlocks;
+    for (const PlaneJob& job : jobs) {
+      places_.push_back(place_of(*job.matrix, grain, count_, z_count));
+      count_ += places_.back().chunks;
+      z_count += input.tokens() * job.matrix->matrix().layout.padded_plane_rows;
+    }
+    if (workspace.z.size() < static_cast<size_t>(z_count)) workspace.z = Buffer<float>::uninitialized(static_cast<size_t>(z_count));
+    if (workspace.seams.size() < static_cast<size_t>(count_))
+      workspace.seams = std::vector<std::atomic<uint8_t>>(static_cast<size_t>(count_));
+    for (int64_t i = 0; i < count_; ++i) workspace.seams[static_cast<size_t>(i)].store(0, std::memory_order_relaxed);
+  }
+
+  int64_t count() const { return count_; }
+  void run(int64_t chunk) const {
+    const size_t i = job_of(chunk);
+    const Place& place = places_[i];
+    std::atomic<uint8_t>* seams = workspace_.seams.data() + place.first_chunk;
+    const Task task{jobs_[i], place, input_, workspace_.z.data() + place.z, product_, kernels_, seams};
+    task.run(chunk - place.first_chunk);
+  }
+
+ private:
+  size_t job_of(int64_t chunk) const {
+    size_t i = places_.size() - 1;
+    while (places_[i].first_chunk > chunk) --i;
+    return i;
+  }
+
+  std::span<const PlaneJob> jobs_;
+  const PlaneInput& input_;
+  ProductKernel product_;
+  const PlaneKernels& kernels_;
+  PlaneWorkspace& workspace_;
+  std::vector<Place> places_;
+  int64_t count_ = 0;
+};
+
+// Chunks cut into a stretch for each thread: one run of memory, so that what is fetched ahead of a chunk's end is needed next. Who has done
+// its own helps the others.
+class Stretches {
+ public:
+  Stretches(int64_t chunks, int threads, std::vector<PlaneWorkspace::Next>& next) : chunks_(chunks), count_(threads), next_(next) {
+    if (next.size() < static_cast<size_t>(count_)) next = std::vector<PlaneWorkspace::Next>(static_cast<size_t>(count_));
+    for (int64_t i = 0; i < count_; ++i) next[static_cast<size_t>(i)].chunk.store(begin(i), std::memory_order_relaxed);
+  }
+
+  int64_t count() const { return count_; }
+  int64_t begin(int64_t stretch) const { return chunks_ * stretch / count_; }
+  template <typename Work>
+  void run(int64_t own, const Work& work) const {
+    for (int64_t i = own; i < own + count_; ++i) {
+      std::atomic<int64_t>& next = next_[static_cast<size_t>(i % count_)].chunk;
+      for (int64_t chunk; (chunk = next.fetch_add(1, std::memory_order_relaxed)) < begin(i % count_ + 1);) work(chunk);
+    }
+  }
+
+ private:
+  int64_t chunks_, count_;
+  std::vector<PlaneWorkspace::Next>& next_;
+};
+
 }  // namespace
 
 void plane_linear(std::span<const PlaneJob> jobs, const PlaneInput& input, Isa isa, ThreadPool& threads, PlaneWorkspace& workspace) {
-  int64_t blocks = 0;
-  for (const PlaneJob& job : jobs) blocks += job.matrix->blocks();
-  const int64_t grain = std::max<int64_t>(1, blocks / (kChunksPerThread * threads.size() * kProductBlocks)) * kProductBlocks;
-  std::vector<Place> places;
-  int64_t chunks = 0, z_count = 0;
-  for (const PlaneJob& job : jobs) {
-    places.push_back(place_of(*job.matrix, grain, chunks, z_count));
-    chunks += places.back().chunks;
-    z_count += input.tokens() * job.matrix->matrix().layout.padded_plane_rows;
-  }
-  if (workspace.z.size() < static_cast<size_t>(z_count)) workspace.z = Buffer<float>::uninitialized(static_cast<size_t>(z_count));
-  if (workspace.seams.size() < static_cast<size_t>(chunks))
-    workspace.seams = std::vector<std::atomic<uint8_t>>(static_cast<size_t>(chunks));
-  for (int64_t i = 0; i < chunks; ++i) workspace.seams[static_cast<size_t>(i)].store(0, std::memory_order_relaxed);
-  const ProductKernel product = product_kernel(isa);
-  const PlaneKernels& kernels = plane_kernels(isa);
-  threads.run(chunks, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t chunk = begin; chunk < end; ++chunk) {
-      size_t i = places.size() - 1;
-      while (places[i].first_chunk > chunk) --i;
-      const Task task{
-          jobs[i], places[i], input, workspace.z.data() + places[i].z, product, kernels, workspace.seams.data() + places[i].first_chunk};
-      task.run(chunk - places[i].first_chunk);
-    }
+  const Chunks chunks(jobs, input, isa, threads.size(), workspace);
+  const Stretches stretches(chunks.count(), threads.size(), workspace.next);
+  threads.run(stretches.count(), 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t own = begin; own < end; ++own) stretches.run(own, [&](int64_t chunk) { chunks.run(chunk); });
   });
 }
 

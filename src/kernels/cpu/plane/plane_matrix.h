@@ -61,6 +61,10 @@ struct PlaneJob {
 struct PlaneWorkspace {
   Buffer<float> z;
   std::vector<std::atomic<uint8_t>> seams;
+  struct alignas(64) Next {
+    std::atomic<int64_t> chunk;
+  };
+  std::vector<Next> next;  // of each stretch of chunks
 };
 
 // All jobs share the input. One dispatch of the threads, whatever the number of jobs; results do not depend on how many threads there are.
