@@ -96,20 +96,18 @@ ReadLoop::ReadLoop(ThreadPool& threads, int64_t bytes)
 }
 
 double ReadLoop::bytes_per_second() {
-  // Four streams of 256 KiB at a time, as many misses as the processor can have under way, and independent sums: the loop waits for memory
-  // alone.
-  constexpr int64_t kStreams = 4, kLanes = 8, kStreamWords = int64_t{1} << 15, kChunkWords = kStreams * kStreamWords;
+  // Four streams of 256 KiB at a time, as many misses as the processor can have under way, and of each line one word: lines come whole, and
+  // nothing but memory is waited for.
+  constexpr int64_t kStreams = 4, kLineWords = 8, kStreamWords = int64_t{1} << 15, kChunkWords = kStreams * kStreamWords;
   const auto start = std::chrono::steady_clock::now();
   threads_.run(static_cast<int64_t>(words_.size()) / kChunkWords, 1, [&](int64_t begin, int64_t end, int thread) {
-    uint64_t sums[kStreams][kLanes] = {};
+    uint64_t sums[kStreams] = {};
     for (int64_t chunk = begin; chunk < end; ++chunk) {
       const uint64_t* words = words_.data() + chunk * kChunkWords;
-      for (int64_t i = 0; i < kStreamWords; i += kLanes)
-        for (int64_t s = 0; s < kStreams; ++s)
-          for (int64_t j = 0; j < kLanes; ++j) sums[s][j] += words[s * kStreamWords + i + j];
+      for (int64_t i = 0; i < kStreamWords; i += kLineWords)
+        for (int64_t s = 0; s < kStreams; ++s) sums[s] += words[s * kStreamWords + i];
     }
-    for (const auto& stream : sums)
-      for (const uint64_t sum : stream) sums_[static_cast<size_t>(thread)] += sum;
+    for (const uint64_t sum : sums) sums_[static_cast<size_t>(thread)] += sum;
   });
   return static_cast<double>(words_.size() * sizeof(uint64_t)) / seconds_since(start);
 }
