@@ -143,6 +143,23 @@ struct SquaresArgs {
   int64_t tokens = 0, rows = 0;
 };
 
+// right[R, C] = right (matrix + ridge mean(diagonal) I)^-1: least squares by the normal equations.
+struct SolveArgs {
+  float* matrix = nullptr;  // [C, C] symmetric, what is below and on the diagonal; overwritten
+  float* right = nullptr;   // [R, C]
+  int64_t rows = 0, columns = 0;
+  double ridge = 0;
+};
+
+// output[R, C] (+)= left[R, D] right[D, C]
+struct DenseProductArgs {
+  const float* left = nullptr;
+  const float* right = nullptr;
+  float* output = nullptr;
+  int64_t rows = 0, columns = 0, depth = 0;
+  bool accumulate = false;
+};
+
 // Adam (Kingma and Ba 2015): with g = gradient_scale * gradient, first = beta1 first + (1 - beta1) g and second likewise of g^2,
 // value -= rate * first / (1 - beta1^step) / (sqrt(second / (1 - beta2^step)) + epsilon). The gradient is zeroed afterwards.
 struct AdamArgs {
@@ -180,6 +197,9 @@ class Training {
   virtual void column_sum(const ColumnSumArgs& args) = 0;
   virtual void squares(const SquaresArgs& args) = 0;
   virtual void adam(const AdamArgs& args) = 0;
+  virtual void product(const DenseProductArgs& args) = 0;
+  // False: the matrix is not positive definite, and `right` is undefined. Errors: kNoResource.
+  virtual Result<bool> solve(const SolveArgs& args) = 0;
   // a · b, to the host.
   virtual double dot(const float* a, const float* b, int64_t count) = 0;
 };

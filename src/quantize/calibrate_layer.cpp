@@ -7,6 +7,7 @@
 
 #include "base/float16.h"
 #include "base/rng.h"
+#include "quantize/compensation.h"
 #include "quantize/layer_trainer.h"
 #include "quantize/rounded_layer.h"
 
@@ -77,9 +78,9 @@ class LayerCalibration {
     return passes_.make_targets(weights_);
   }
 
-  Status measure(const std::set<std::string>* taps, Statistics& statistics) {
+  Status measure(const std::set<std::string>* taps, Statistics& statistics, MisfitMeter* misfit = nullptr) {
     const StageTimer timer(times(), "statistics", settle());
-    return passes_.measure(weights_, taps, statistics);
+    return passes_.measure(weights_, taps, statistics, misfit);
   }
 
   Result<BlockErrors> judged(const LayerWeights& weights) {
@@ -106,8 +107,10 @@ class LayerCalibration {
     const bool is_compared = is_first || budget_.steps > 0;
     if (Part plain = plain_part(taps, current); is_compared && !plain.places.empty()) parts.push_back(std::move(plain));
     if (!is_first) {
+      Statistics statistics;
+      TQ_TRY(measure_stage(stage, taps, statistics));
       parts.push_back(tuned_part(stage, current));
-      TQ_TRY(measure(&taps, parts.back().statistics));
+      parts.back().statistics = std::move(statistics);
     }
     std::vector<PendingStep> steps;
     for (Part& part : parts)
@@ -121,6 +124,39 @@ class LayerCalibration {
     if (!is_first) return {};
     tuned_.signs = plain_.signs, tuned_.inputs = plain_.inputs;
     for (const size_t i : stage.tensors) tuned_.tensors[i] = plain_.tensors[i];
+    return {};
+  }
+
+  // Statistics of the stage's linears, which then take up what they can of what was lost before them.
+  Status measure_stage(const CalibrationStage& stage, const std::set<std::string>& taps, Statistics& statistics) {
+    const Linear& first = tensors_[stage.tensors[0]].linear;
+    const bool is_output = first.role == Role::kOutput || first.role == Role::kDown;
+    const MisfitPlace place{stage.block, first.tap, is_output, is_output ? first.out : first.in, first.in};
+    if (!passes_.can_measure(place)) return measure(&taps, statistics);
+    TQ_ASSIGN(MisfitMeter misfit, MisfitMeter::create(place, passes_.length(), passes_.backend()));
+    TQ_TRY(measure(&taps, statistics, &misfit));
+    SecondMoment& moment = statistics.at({first.tap, -1}).moment;
+    if (const float* sum = moment.sum_in(passes_.backend())) TQ_TRY(compensate(stage, misfit, sum));
+    const MisfitSums& held_out = misfit.held_out();
+    moment.add_sum(held_out.moment.as<float>(), held_out.weight, held_out.tokens, passes_.backend());
+    return {};
+  }
+
+  Status compensate(const CalibrationStage& stage, const MisfitMeter& misfit, const float* moment) {
+    const StageTimer timer(times(), "least squares", settle());
+    Memory metric;
+    if (!misfit.place().is_output) {
+      TQ_ASSIGN(metric, trainer_->gram(stage.tensors));
+    }
+    TQ_ASSIGN(const std::optional<Compensation> found,
+              find_compensation({misfit, moment, metric.empty() ? nullptr : metric.as<float>()}, passes_.backend()));
+    if (!found) return {};
+    const float* change = found->change.as<float>();
+    if (misfit.place().is_output) {
+      trainer_->add(stage.tensors[0], change);
+      return {};
+    }
+    for (const size_t i : stage.tensors) TQ_TRY(trainer_->add_product(i, change));
     return {};
   }
 

@@ -47,8 +47,12 @@ CalibrationPasses::CalibrationPasses(const CalibrationRequest& request, Backend&
       length_(static_cast<int64_t>(request.sequences[0].size())),
       floats_(length_ * request.model.spec.hidden),
       texts_(static_cast<size_t>(*std::max_element(request.text.begin(), request.text.end())) + 1),
+      compensates_(calibration_budget(request.plan.options, count_weights(request.model.spec).linears).compensates),
+      is_held_out_(request.sequences.size()),
       workspace_(backend),
-      backward_(backend) {}
+      backward_(backend) {
+  for (const int64_t i : split_.held_out) is_held_out_[static_cast<size_t>(i)] = true;
+}
 
 Status CalibrationPasses::allocate() {
   const auto allocate = [&](Memory& memory, int64_t floats) -> Status {
@@ -80,8 +84,30 @@ Status CalibrationPasses::forward(const LayerWeights& weights, float* hidden, co
   return {};
 }
 
+// Room for what the original gives within a layer; layers differ in their number of blocks at most.
+Status CalibrationPasses::allocate_original() {
+  inputs_.resize(blocks().size()), hidden_.resize(blocks().size());
+  for (size_t b = 0; b < blocks().size(); ++b)
+    for (Memory* memory : {&inputs_[b], &hidden_[b]})
+      if (memory->empty() && (b > 0 || memory != &hidden_[b])) {
+        TQ_ASSIGN(*memory, backend_->allocate(static_cast<uint64_t>(count() * floats_) * sizeof(float)));
+      }
+  return {};
+}
+
 Status CalibrationPasses::make_targets(const LayerWeights& weights) {
-  for (int64_t i = 0; i < count(); ++i) TQ_TRY(forward(weights, target(i), {}));
+  if (compensates_) TQ_TRY(allocate_original());
+  const auto bytes = static_cast<uint64_t>(floats_) * sizeof(float);
+  for (int64_t i = 0; i < count(); ++i) {
+    const TapSink keep = [&](const std::string& tap, const float* input, int64_t, int64_t, int64_t) {
+      for (size_t b = 0; b < blocks().size(); ++b) {
+        if (linears(blocks()[b]).front()->tap != tap) continue;
+        backend_->copy(original_input(b, i), input, bytes);
+        if (b > 0) backend_->copy(original_hidden(b - 1, i), target(i), bytes);
+      }
+    };
+    TQ_TRY(forward(weights, target(i), {.tokens = 0, .taps = compensates_ ? &keep : nullptr, .last = {}}));
+  }
   return weigh_tokens();
 }
 
@@ -100,6 +126,10 @@ Status CalibrationPasses::weigh_tokens() {
   }
   normalise(weight);
   backend_->upload(token_weight_.as<float>(), weight.data(), weight.size() * sizeof(float));
+  tap_weights_.clear();
+  if (!compensates_) return {};
+  for (const Block& block : blocks())
+    for (const Linear* linear : linears(block)) tap_weights_[linear->tap] = weight;
   return {};
 }
 
@@ -118,17 +148,50 @@ float* CalibrationPasses::copied(int64_t sequence) {
   return scratch_.as<float>();
 }
 
-Status CalibrationPasses::measure(const LayerWeights& weights, const std::set<std::string>* taps, Statistics& statistics) {
+bool CalibrationPasses::can_measure(const MisfitPlace& place) const {
+  const bool is_judged_apart = split_.training.size() + split_.held_out.size() == static_cast<size_t>(count());
+  return compensates_ && is_judged_apart && !(place.is_output && blocks()[place.block].post);
+}
+
+Status CalibrationPasses::measure(const LayerWeights& weights, const std::set<std::string>* taps, Statistics& statistics,
+                                  MisfitMeter* misfit) {
   std::string last;
-  for (const Block& block : spec().layers[static_cast<size_t>(layer_)])
+  for (const Block& block : blocks())
     for (const Linear* linear : linears(block))
       if (!taps || taps->contains(linear->tap)) last = linear->tap;
-  TapMeter meter({*backend_, context_->threads, request_.plan.options, request_.weights, length_, taps}, statistics);
+  if (misfit && misfit->place().is_output) {
+    const size_t next = misfit->place().block + 1;
+    last = next < blocks().size() ? linears(blocks()[next]).front()->tap : std::string();
+  }
+  const TokenWeights* token_weights = compensates_ ? &tap_weights_ : request_.weights;
+  TapMeter meter({*backend_, context_->threads, request_.plan.options, token_weights, length_, taps}, statistics);
   for (int64_t i = 0; i < count(); ++i) {
     const TapSink sink = meter.sink(i);
-    TQ_TRY(forward(weights, copied(i), {.taps = &sink, .last = last}));
+    TQ_TRY(measure_one(weights, i, last, sink, misfit));
   }
   return meter.finish();
+}
+
+Status CalibrationPasses::measure_one(const LayerWeights& weights, int64_t sequence, std::string_view last, const TapSink& statistics,
+                                      MisfitMeter* misfit) {
+  float* hidden = copied(sequence);
+  if (!misfit) return forward(weights, hidden, {.tokens = 0, .taps = &statistics, .last = last});
+  const MisfitPlace& place = misfit->place();
+  const MisfitMeter::Sequence own{
+      .hidden = hidden,
+      .original = place.is_output ? original_hidden(place.block, sequence) : original_input(place.block, sequence),
+      .weight = token_weight(sequence),
+      .host_weight = {tap_weights_.at(place.tap).data() + sequence * length_, static_cast<size_t>(length_)},
+      .is_held_out = is_held_out_[static_cast<size_t>(sequence)]};
+  const TapSink sink = [&](const std::string& tap, const float* input, int64_t tokens, int64_t columns, int64_t expert) {
+    if (tap == last && tap != place.tap) return misfit->finish(own);  // the hidden state behind the place's block, before its norm
+    if (tap != place.tap) return;
+    if (!own.is_held_out) statistics(tap, input, tokens, columns, expert);
+    misfit->see(input, own);
+  };
+  TQ_TRY(forward(weights, hidden, {.tokens = 0, .taps = &sink, .last = last}));
+  if (last.empty()) misfit->finish(own);
+  return {};
 }
 
 Status CalibrationPasses::measure_head(Statistics& statistics) {

@@ -12,6 +12,7 @@
 #include "graph/backward.h"
 #include "quantize/calibrate_plan.h"
 #include "quantize/gradients.h"
+#include "quantize/misfit.h"
 #include "quantize/statistics.h"
 
 namespace tq {
@@ -45,8 +46,11 @@ class CalibrationPasses {
   Status make_targets(const LayerWeights& weights);
   // The quantized stream becomes what the layer makes of it.
   Status advance(const LayerWeights& weights);
-  // Statistics of what the taps see of the quantized stream; null: all of them.
-  Status measure(const LayerWeights& weights, const std::set<std::string>* taps, Statistics& statistics);
+  // Statistics of what the taps see of the quantized stream; null: all of them. With a misfit, whose place is the only tap: of the training
+  // sequences alone, since the misfit has the moment of the others.
+  Status measure(const LayerWeights& weights, const std::set<std::string>* taps, Statistics& statistics, MisfitMeter* misfit = nullptr);
+  // Where a misfit can be measured: sequences are held out, and the block's result is added to the hidden state as it is.
+  bool can_measure(const MisfitPlace& place) const;
   // After the last layer, of the quantized stream: what the head sees.
   Status measure_head(Statistics& statistics);
 
@@ -69,9 +73,12 @@ class CalibrationPasses {
  private:
   CalibrationPasses(const CalibrationRequest& request, Backend& backend, const Context& context);
   Status allocate();
+  Status allocate_original();
   Status weigh_tokens();
   // The weights of measured sequences, [sequences * T], take the place of those in `weight`.
   void replace_measured(const std::vector<float>& measured, std::vector<float>& weight) const;
+  // A forward pass of one sequence for statistics or a misfit.
+  Status measure_one(const LayerWeights& weights, int64_t sequence, std::string_view last, const TapSink& statistics, MisfitMeter* misfit);
   // Of the first `tokens` tokens (0: of all), up to the tap point `last` unless that is empty.
   struct Forward {
     int64_t tokens = 0;
@@ -84,6 +91,11 @@ class CalibrationPasses {
   float* copied(int64_t sequence);
   float* quantized(int64_t sequence) { return quantized_.as<float>() + sequence * floats_; }
   float* target(int64_t sequence) { return target_.as<float>() + sequence * floats_; }
+  float* original_input(size_t block, int64_t sequence) { return inputs_[block].as<float>() + sequence * floats_; }
+  float* original_hidden(size_t block, int64_t sequence) {
+    return block + 1 < hidden_.size() ? hidden_[block + 1].as<float>() + sequence * floats_ : target(sequence);
+  }
+  const std::vector<Block>& blocks() const { return spec().layers[static_cast<size_t>(layer_)]; }
   const float* token_weight(int64_t sequence) { return token_weight_.as<float>() + sequence * length_; }
   const ModelSpec& spec() const { return request_.model.spec; }
   int64_t count() const { return static_cast<int64_t>(request_.sequences.size()); }
@@ -96,7 +108,13 @@ class CalibrationPasses {
   int64_t length_, floats_;  // of a sequence: tokens, floats of hidden states
   int64_t layer_ = -1;
   size_t texts_ = 0;
+  bool compensates_;
+  std::vector<bool> is_held_out_;
   Memory quantized_, target_;  // [sequences, T, H]
+  // Of the original, if it compensates: what each block's norm gives, and the hidden state before each block but the first. [sequences, T,
+  // H]
+  std::vector<Memory> inputs_, hidden_;
+  TokenWeights tap_weights_;   // of what compensates: of the tokens at the taps of this layer
   Memory token_weight_;        // [sequences, T]
   Memory scratch_, gradient_;  // [T, H]
   std::optional<KvCache> kv_;

@@ -70,6 +70,7 @@ CalibrationBudget calibration_budget(const QuantizeOptions& options, int64_t wei
   if (options.calibrate_weight_rate >= 0) budget.weight_rate = options.calibrate_weight_rate;
   if (options.calibrate_vector_rate >= 0) budget.vector_rate = options.calibrate_vector_rate;
   if (weights >= kVectorsOnlyWeights && options.bits >= 3 && options.calibrate_weight_rate < 0) budget.weight_rate = 0;
+  budget.compensates = options.method == Method::kTurboquant && budget.steps > 0 && budget.weight_rate > 0;
   return budget;
 }
 
@@ -96,6 +97,19 @@ struct LayerWeightsBefore {
   }
 };
 
+// What is made up for in closed form: misfits of all tokens, for what adds to the hidden state its own product besides, and four solutions.
+double compensation_operations(const std::vector<const Linear*>& linears, const std::vector<CalibrationStage>& stages, double tokens) {
+  double sum = 0;
+  for (size_t i = 1; i < stages.size(); ++i) {
+    const Linear& first = *linears[stages[i].tensors[0]];
+    const bool is_output = first.role == Role::kOutput || first.role == Role::kDown;
+    const auto columns = static_cast<double>(first.in), rows = static_cast<double>(is_output ? first.out : first.in);
+    sum += tokens * rows * columns * (is_output ? 2 : 1);
+    sum += 4 * columns * columns * (columns / 6 + 2 * rows);
+  }
+  return sum;
+}
+
 }  // namespace
 
 CalibrationOperations calibration_operations(const ModelSpec& spec, const CalibrationBudget& budget, double tokens, double length) {
@@ -114,6 +128,7 @@ CalibrationOperations calibration_operations(const ModelSpec& spec, const Calibr
     for (size_t i = 1; i < stages.size(); ++i) out.passes += tokens * weights.tap.at(all[stages[i].tensors[0]]->tap);
     const auto checks = static_cast<double>(static_cast<int64_t>(stages.size()) * (1 + budget.checks) + 2);
     out.passes += checks * held_out_sequences(tokens / length) * judged * weights.all;
+    if (budget.compensates) out.passes += compensation_operations(all, stages, tokens);
     // Forward, the gradients of the inputs, and those of the weights that are left: half of them on average.
     out.steps += static_cast<double>(stages.size()) * trained * weights.all * (budget.weight_rate > 0 ? 2.5 : 2.0);
   }

@@ -32,6 +32,7 @@ struct CalibrationBudget {
   int64_t checks = 0;                       // of the held-out errors in a stage, beside that before it
   int64_t tokens = 0;                       // at the front of every sequence of a step; 0: all
   int64_t judged_tokens = 0;                // at the front of every held-out sequence; 0: all
+  bool compensates = false;                 // what was lost before a stage is made up for in closed form (quantize/compensation.h)
 };
 // weights of the model's linears from this number on, at 3 bits and more, are only rounded: their vectors alone are trained.
 constexpr int64_t kVectorsOnlyWeights = 30'000'000'000;

@@ -118,6 +118,8 @@ class FloatTraining final : public Training {
   void column_sum(const ColumnSumArgs& args) override { other_.column_sum(args); }
   void squares(const SquaresArgs& args) override { other_.squares(args); }
   void adam(const AdamArgs& args) override { other_.adam(args); }
+  void product(const DenseProductArgs& args) override { other_.product(args); }
+  Result<bool> solve(const SolveArgs& args) override { return other_.solve(args); }
   double dot(const float* a, const float* b, int64_t count) override { return other_.dot(a, b, count); }
 
  private:

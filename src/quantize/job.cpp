@@ -445,13 +445,30 @@ uint64_t planned_bytes(const Model& model, const QuantizePlan& plan) {
   return total + record_text(model, plan, {.hashes = hashes, .errors = {}, .experts = {}, .inputs = {}, .calibration = {}}).size();
 }
 
+namespace {
+
+// Sums, factors and candidates of the largest stage (quantize/compensation.h): three of [C, C] and six of [R, C].
+uint64_t compensation_bytes(const std::vector<TensorPlan>& layer) {
+  uint64_t most = 0;
+  for (const TensorPlan& tensor : layer) {
+    const auto columns = static_cast<uint64_t>(tensor.linear.in), rows = static_cast<uint64_t>(tensor.linear.out);
+    most = std::max(most, (3 * columns + 6 * std::max(rows, columns)) * columns * sizeof(float));
+  }
+  return most;
+}
+
+}  // namespace
+
 uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int threads) {
   constexpr uint64_t kProgram = 64 << 20;  // code, tokenizer, texts, trellises
   const auto tokens = static_cast<uint64_t>(calibration_tokens(plan.options)), width = static_cast<uint64_t>(model.spec.hidden);
   const auto sequence = static_cast<uint64_t>(std::min(plan.options.sequence, model.spec.context));
-  // With calibration both streams; weights, their best state, gradients and moments of a layer, beside it once more as it was.
+  // With calibration both streams, and of the original what its blocks read and give; weights, their best state, gradients and moments of a
+  // layer, beside it once more as it was.
   const bool is_calibrated = rounds_in_sequence(plan.options);
-  const uint64_t hidden = tokens * width * 4 * (is_calibrated ? 2 : 1);
+  const bool compensates = calibration_budget(plan.options, count_weights(model.spec).linears).compensates;
+  const uint64_t streams = compensates ? 5 : is_calibrated ? 2 : 1;
+  const uint64_t hidden = tokens * width * 4 * streams;
   const uint64_t trained = is_calibrated ? 6 * decoded_layer_bytes(plan) : 0;
   const uint64_t decoded = decoded_layer_bytes(plan);
   const size_t wave = layers_per_wave(plan, threads);
@@ -463,6 +480,7 @@ uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int thread
     const uint64_t stream = (decoded <= kLargestDecodedLayer ? decoded : 0) + activations + wave * memory.objectives / 2;
     largest = std::max(largest, stream);
     largest = std::max(largest, wave * memory.objectives + working_memory(memory, wave, threads));
+    if (compensates) largest = std::max(largest, stream + compensation_bytes(layer));
   }
   const StepMemory tables = step_memory(plan.tables, threads);
   const uint64_t traces =

@@ -116,6 +116,41 @@ void LayerTrainer::begin() {
   keep();
 }
 
+Result<Memory> LayerTrainer::gram(const std::vector<size_t>& linears) const {
+  const int64_t columns = linears_[linears.at(0)].linear->in;
+  TQ_ASSIGN(Memory sum, backend_->allocate(bytes_of(columns * columns)));
+  backend_->zero(sum.as<float>(), columns * columns);
+  for (const size_t i : linears)
+    backend_->training()->weight({.input = values_of(i),
+                                  .gradient = values_of(i),
+                                  .weight_gradient = sum.as<float>(),
+                                  .tokens = linears_[i].linear->out,
+                                  .columns = columns,
+                                  .all_rows = columns,
+                                  .first_row = 0,
+                                  .rows = columns});
+  return sum;
+}
+
+void LayerTrainer::add(size_t i, const float* change) {
+  const Linear& linear = *linears_[i].linear;
+  backend_->add(linears_[i].matrix.value, change, linear.out * linear.in);
+}
+
+Status LayerTrainer::add_product(size_t i, const float* change) {
+  const Linear& linear = *linears_[i].linear;
+  TQ_ASSIGN(const Memory old, backend_->allocate(bytes_of(linear.out * linear.in)));
+  backend_->copy(old.as<float>(), values_of(i), bytes_of(linear.out * linear.in));
+  backend_->training()->product({.left = old.as<float>(),
+                                 .right = change,
+                                 .output = linears_[i].matrix.value,
+                                 .rows = linear.out,
+                                 .columns = linear.in,
+                                 .depth = linear.in,
+                                 .accumulate = true});
+  return {};
+}
+
 GradientSinks LayerTrainer::sinks() {
   return {.linear = [this](const LinearGradient& gradient) { collect(gradient); },
           .norm =

@@ -31,6 +31,12 @@ class LayerTrainer {
   // Whether a linear has been.
   bool is_started() const;
 
+  // sum W^T W of linears with the same inputs, [C, C], in the backend's memory. Errors: kNoResource.
+  Result<Memory> gram(const std::vector<size_t>& linears) const;
+  // W += change, [R, C], of a linear that is not rounded; W += W change, [C, C]. Errors: kNoResource.
+  void add(size_t i, const float* change);
+  Status add_product(size_t i, const float* change);
+
   // Forgets Adam's moments and keeps the present values as the best.
   void begin();
   // Sum up gradients; valid as long as the trainer stands where it is.

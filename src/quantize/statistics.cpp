@@ -65,6 +65,20 @@ void SecondMoment::add(const SecondMoment& other) {
   for (size_t i = 0; i < lower_.size(); ++i) lower_[i] += other.lower_[i];
 }
 
+void SecondMoment::add_sum(const float* sum, double weight, int64_t tokens, Backend& backend) {
+  tokens_ += tokens, weight_ += weight;
+  const int64_t count = columns_ * columns_;
+  if (device_) return device_->add(device_sum_.as<float>(), sum, count);
+  auto host = Buffer<float>::uninitialized(static_cast<size_t>(count));
+  backend.download(host.data(), sum, static_cast<uint64_t>(count) * sizeof(float));
+  for (size_t i = 0; i < host.size(); ++i) lower_[i] += host[i];
+}
+
+const float* SecondMoment::sum_in(Backend& backend) const {
+  if (device_) return device_ == &backend ? device_sum_.as<float>() : nullptr;
+  return backend.quantizer() ? nullptr : lower_.data();
+}
+
 // sqrt(weight) x for every token: H = sum w x x^T stays a Gram matrix, whatever is rounded on the way.
 const float* SecondMoment::scaled(const float* input, int64_t tokens, const float* weight) {
   const auto count = static_cast<size_t>(tokens * columns_);

@@ -21,6 +21,10 @@ class SecondMoment {
   // input: [T, C], the device's if there is one; weight: [T], how much each token counts, or null: 1. The same sums on any number of
   // threads.
   void add(const float* input, int64_t tokens, ThreadPool& threads, const float* weight = nullptr);
+  // Adds sums over tokens of this weight, [C, C], in the memory of `backend`.
+  void add_sum(const float* sum, double weight, int64_t tokens, Backend& backend);
+  // The sum so far in the memory of `backend`, [C, C], what is below and on the diagonal; null if it is elsewhere.
+  const float* sum_in(Backend& backend) const;
   // Brings what the device has summed to the host. To be called before anything below but take_sum().
   void settle();
   // The device that the sum is still on, or null, and what it takes there.

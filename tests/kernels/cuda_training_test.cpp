@@ -33,6 +33,11 @@ TEST_F(CudaTraining, SumsLossesAndStepsAreTheOracles) {
     EXPECT_LT(difference([&](Backend& backend) { return run_sums(backend, tokens, rows); }), 1e-5) << tokens;
 }
 
+TEST_F(CudaTraining, ProductsAndSolutionsAreTheOracles) {
+  for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{1, 1}, {37, 130}, {300, 172}})
+    EXPECT_LT(difference([&](Backend& backend) { return run_least_squares(backend, rows, columns, 0.3); }), 1e-4) << rows;
+}
+
 TEST_F(CudaTraining, SquaresTellWhereAGradientIsNoFiniteNumber) {
   EXPECT_TRUE(is_found_finite(*cuda_, 1e30f));
   EXPECT_FALSE(is_found_finite(*cuda_, NAN));

@@ -45,6 +45,36 @@ inline std::vector<float> run_sums(Backend& backend, int64_t tokens, int64_t row
   return all;
 }
 
+// A product, the same added to what is there, and the solution of normal equations, [R, C]; then that of a matrix that is not definite: 1
+// or 0.
+inline std::vector<float> run_least_squares(Backend& backend, int64_t rows, int64_t columns, double ridge) {
+  Training& training = *backend.training();
+  const int64_t depth = columns + 3;
+  Floats left(backend, gaussian(rows * depth, 1)), right(backend, gaussian(depth * columns, 2)), out(backend, gaussian(rows * columns, 3));
+  std::vector<float> all;
+  for (const bool accumulate : {false, true}) {
+    training.product({left.data(), right.data(), out.data(), rows, columns, depth, accumulate});
+    const std::vector<float> own = out.values();
+    all.insert(all.end(), own.begin(), own.end());
+  }
+  const std::vector<float> x = gaussian(depth * columns, 4);
+  std::vector<float> gram(static_cast<size_t>(columns * columns), NAN);  // what is above the diagonal is not read
+  for (int64_t i = 0; i < columns; ++i)
+    for (int64_t j = 0; j <= i; ++j) {
+      double sum = i == j ? 1.0 : 0.0;
+      for (int64_t t = 0; t < depth; ++t)
+        sum += static_cast<double>(x[static_cast<size_t>(t * columns + i)]) * x[static_cast<size_t>(t * columns + j)];
+      gram[static_cast<size_t>(i * columns + j)] = static_cast<float>(sum);
+    }
+  Floats matrix(backend, gram);
+  all.push_back(*training.solve({matrix.data(), out.data(), rows, columns, ridge}));
+  const std::vector<float> own = out.values();
+  all.insert(all.end(), own.begin(), own.end());
+  Floats indefinite(backend, std::vector<float>(static_cast<size_t>(columns * columns), -1.0f));
+  all.push_back(*training.solve({indefinite.data(), out.data(), rows, columns, 0}));
+  return all;
+}
+
 // Whether squares() calls a gradient finite of which one value is replaced.
 inline bool is_found_finite(Backend& backend, float value) {
   std::vector<float> g(200, 1.0f);

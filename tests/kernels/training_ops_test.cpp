@@ -122,6 +122,16 @@ TEST(TrainingOperations, OnTheCpuAreTheOraclesOnAnyNumberOfThreads) {
   }
 }
 
+TEST(LeastSquares, OnTheCpuAreTheOraclesOnAnyNumberOfThreads) {
+  ThreadPool threads(3), one(1);
+  const auto ref = make_ref_backend(threads), cpu = make_cpu_backend(threads, best_isa()), alone = make_cpu_backend(one, best_isa());
+  for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{1, 1}, {37, 130}, {300, 172}}) {
+    const Vector got = run_least_squares(*cpu, rows, columns, 0.3);
+    EXPECT_LT(relative(got, run_least_squares(*ref, rows, columns, 0.3)), 1e-5) << rows;
+    EXPECT_EQ(run_least_squares(*alone, rows, columns, 0.3), got) << rows;
+  }
+}
+
 TEST(Squares, TellWhereAGradientIsNoFiniteNumber) {
   ThreadPool threads(2);
   const auto ref = make_ref_backend(threads), cpu = make_cpu_backend(threads, best_isa());

@@ -5,6 +5,7 @@
 
 #include "base/blas.h"
 #include "kernels/cpu/attend_backward.h"
+#include "kernels/cpu/least_squares.h"
 #include "kernels/cpu/losses.h"
 #include "kernels/cpu/matrix.h"
 #include "kernels/cpu/reductions.h"
@@ -128,6 +129,8 @@ class CpuTraining final : public Training {
   void column_sum(const ColumnSumArgs& args) override { cpu::column_sum(args, threads_); }
   void squares(const SquaresArgs& args) override { cpu::squares(args, threads_); }
   void adam(const AdamArgs& args) override { cpu::adam(args, threads_); }
+  void product(const DenseProductArgs& args) override { cpu::product(args, threads_); }
+  Result<bool> solve(const SolveArgs& args) override { return cpu::solve(args, threads_); }
   double dot(const float* a, const float* b, int64_t count) override { return cpu::dot(a, b, count, kernels_, threads_); }
 
  private:

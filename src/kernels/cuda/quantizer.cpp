@@ -63,34 +63,6 @@ void CudaQuantizer::input_error(const InputErrorArgs& args) {
                     args.sum, stream_);
 }
 
-CudaQuantizer::~CudaQuantizer() {
-  if (solver_) cusolverDnDestroy(solver_);
-}
-
-// What the solver wants for a matrix of so many columns.
-Result<DeviceMemory> CudaQuantizer::solver_memory(int64_t columns, float* matrix) {
-  if (!solver_) {
-    if (cusolverDnCreate(&solver_) != CUSOLVER_STATUS_SUCCESS)
-      return fail(ErrorCode::kNoResource, "the card has no memory left for cuSOLVER");
-    cusolverDnSetStream(solver_, stream_);
-  }
-  const auto n = static_cast<int>(columns);
-  int length = 0;
-  TQ_CHECK(cusolverDnSpotrf_bufferSize(solver_, CUBLAS_FILL_MODE_UPPER, n, matrix, n, &length) == CUSOLVER_STATUS_SUCCESS);
-  return DeviceMemory::allocate((static_cast<uint64_t>(length) + 1) * sizeof(float));
-}
-
-// The lower Cholesky factor of a matrix takes its place. Row-major below the diagonal is column-major above it. False: not definite.
-bool CudaQuantizer::factor_mirrored(float* mirrored, int64_t columns, const DeviceMemory& work) {
-  const auto n = static_cast<int>(columns), length = static_cast<int>(work.bytes() / sizeof(float)) - 1;
-  auto* status = reinterpret_cast<int*>(work.as<float>() + length);
-  TQ_CHECK(cusolverDnSpotrf(solver_, CUBLAS_FILL_MODE_UPPER, n, mirrored, n, work.as<float>(), length, status) == CUSOLVER_STATUS_SUCCESS);
-  int info = 0;
-  expect(cudaMemcpyAsync(&info, status, sizeof info, cudaMemcpyDeviceToHost, stream_), "download");
-  expect(cudaStreamSynchronize(stream_), "waiting for the card");
-  return info == 0;
-}
-
 // U is the mirror image, at the anti-diagonal, of the lower Cholesky factor of H's mirror image.
 std::string CudaQuantizer::factor(const FactorArgs& args, bool& is_definite) {
   const std::lock_guard lock(solving_);
@@ -99,11 +71,11 @@ std::string CudaQuantizer::factor(const FactorArgs& args, bool& is_definite) {
        root = DeviceMemory::allocate(static_cast<uint64_t>(args.columns) * sizeof(float));
   for (const auto* each : {&from, &mirrored, &root})
     if (!*each) return each->error().message;
-  auto work = solver_memory(args.columns, mirrored->as<float>());
+  auto work = solver_.work(args.columns, mirrored->as<float>());
   if (!work) return work.error().message;
   expect(cudaMemcpyAsync(from->as<void>(), args.hessian, bytes, cudaMemcpyHostToDevice, stream_), "upload");
   mirror(from->as<float>(), mirrored->as<float>(), args.columns, stream_);
-  is_definite = factor_mirrored(mirrored->as<float>(), args.columns, *work);
+  is_definite = solver_.factor(mirrored->as<float>(), args.columns, *work);
   normalise_mirror(mirrored->as<float>(), from->as<float>(), root->as<float>(), args.columns, stream_);
   expect(cudaMemcpyAsync(args.feedback, from->as<void>(), bytes, cudaMemcpyDeviceToHost, stream_), "download");
   expect(cudaMemcpyAsync(args.root, root->as<void>(), root->bytes(), cudaMemcpyDeviceToHost, stream_), "download");
@@ -119,7 +91,7 @@ std::string CudaQuantizer::make_objective(const ObjectiveArgs& args, DeviceObjec
        sign = DeviceMemory::of(args.sign, static_cast<uint64_t>((n + 7) / 8));
   for (const auto* each : {&mirrored, &diagonal, &sign})
     if (!*each) return each->error().message;
-  auto work = solver_memory(n, mirrored->as<float>());
+  auto work = solver_.work(n, mirrored->as<float>());
   if (!work) return work.error().message;
   std::vector<float> host(static_cast<size_t>(n));
   const auto download_diagonal = [&] {
@@ -146,7 +118,7 @@ std::string CudaQuantizer::make_objective(const ObjectiveArgs& args, DeviceObjec
     add_to_diagonal(args.hessian, n, static_cast<float>((damping - added) * mean), stream_);
     added = damping, out.damping = damping * mean;
     mirror(args.hessian, mirrored->as<float>(), n, stream_);
-    const bool is_definite = factor_mirrored(mirrored->as<float>(), n, *work);
+    const bool is_definite = solver_.factor(mirrored->as<float>(), n, *work);
     normalise_mirror(mirrored->as<float>(), args.feedback, diagonal->as<float>(), n, stream_);
     download_diagonal();
     if (!is_definite || !std::all_of(host.begin(), host.end(), [](float root) { return root > 0; })) continue;

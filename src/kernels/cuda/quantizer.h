@@ -2,13 +2,13 @@
 #pragma once
 
 #include <cublas_v2.h>
-#include <cusolverDn.h>
 
 #include <mutex>
 
 #include "base/thread_pool.h"
 #include "kernels/cuda/device_memory.h"
 #include "kernels/cuda/encode/row_staging.h"
+#include "kernels/cuda/solver.h"
 #include "kernels/device_quantizer.h"
 
 namespace tq::cuda {
@@ -16,8 +16,8 @@ namespace tq::cuda {
 class CudaQuantizer final : public DeviceQuantizer {
  public:
   // threads: read weights while they are rounded.
-  CudaQuantizer(ThreadPool& threads, cublasHandle_t blas, cudaStream_t stream) : blas_(blas), stream_(stream), staging_(threads) {}
-  ~CudaQuantizer() override;
+  CudaQuantizer(ThreadPool& threads, cublasHandle_t blas, cudaStream_t stream)
+      : blas_(blas), stream_(stream), staging_(threads), solver_(stream) {}
   CudaQuantizer(const CudaQuantizer&) = delete;
 
   void second_moment(const MomentArgs& args) override;
@@ -30,15 +30,13 @@ class CudaQuantizer final : public DeviceQuantizer {
  private:
   const float* uploaded_weights(const float* weight, int64_t tokens);
   const float* weighted(const MomentArgs& args);
-  Result<DeviceMemory> solver_memory(int64_t columns, float* matrix);
-  bool factor_mirrored(float* mirrored, int64_t columns, const DeviceMemory& work);
 
   cublasHandle_t blas_;
   cudaStream_t stream_;
   DeviceMemory scaled_, weight_, sign_;  // [T, C], [T], [ceil(C / 8)]
   RowStaging staging_;
   std::mutex solving_;
-  cusolverDnHandle_t solver_ = nullptr;  // made when it is first used
+  Solver solver_;
 };
 
 }  // namespace tq::cuda

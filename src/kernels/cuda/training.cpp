@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "kernels/cuda/expect.h"
+#include "kernels/cuda/objective_ops.h"
 #include "kernels/cuda/training_ops.h"
 
 namespace tq::cuda {
@@ -202,6 +203,32 @@ double CudaTraining::dot(const float* a, const float* b, int64_t count) {
   std::vector<double> each(kDotBlocks);
   download(each.data(), partial, kDotBlocks);
   return std::accumulate(each.begin(), each.end(), 0.0);
+}
+
+void CudaTraining::product(const DenseProductArgs& args) {
+  multiply({blas_, stream_}, {.a = {args.left, args.depth, 0},
+                              .b = {args.right, args.columns, 0},
+                              .out = args.output,
+                              .out_stride = args.columns,
+                              .m = args.rows,
+                              .n = args.columns,
+                              .k = args.depth,
+                              .accumulate = args.accumulate,
+                              .is_exact = true});
+}
+
+Result<bool> CudaTraining::solve(const SolveArgs& args) {
+  TQ_ASSIGN(const DeviceMemory work, solver_.work(args.columns, args.matrix));
+  float* diagonal = scratch<float>(roots_, args.columns);
+  copy_diagonal(args.matrix, args.columns, diagonal, stream_);
+  std::vector<float> host(static_cast<size_t>(args.columns));
+  download(host.data(), diagonal, args.columns);
+  const double trace = std::accumulate(host.begin(), host.end(), 0.0);
+  add_to_diagonal(args.matrix, args.columns, static_cast<float>(args.ridge * trace / static_cast<double>(args.columns)), stream_);
+  if (!solver_.factor(args.matrix, args.columns, work)) return false;
+  solver_.solve(args.matrix, args.columns, args.right, args.rows, work);
+  expect(cudaStreamSynchronize(stream_), "waiting for the card");  // before `work` goes
+  return true;
 }
 
 }  // namespace tq::cuda

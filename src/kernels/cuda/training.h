@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/attend_backward.h"
 #include "kernels/cuda/device_memory.h"
+#include "kernels/cuda/solver.h"
 #include "kernels/cuda/weights.h"
 #include "kernels/training.h"
 
@@ -15,7 +16,7 @@ class CudaTraining final : public Training {
  public:
   // All must outlive it; the stream is cuBLAS's too.
   CudaTraining(Backend& backend, ThreadPool& threads, cublasHandle_t blas, cudaStream_t stream)
-      : backend_(backend), threads_(threads), blas_(blas), stream_(stream) {}
+      : backend_(backend), threads_(threads), blas_(blas), stream_(stream), solver_(stream) {}
 
   Result<std::unique_ptr<Matrix>> prepare_trainable(const PackedTensor& tensor, int64_t expert) override;
   float* weights(Matrix& matrix) override;
@@ -36,6 +37,8 @@ class CudaTraining final : public Training {
   void column_sum(const ColumnSumArgs& args) override;
   void squares(const SquaresArgs& args) override;
   void adam(const AdamArgs& args) override;
+  void product(const DenseProductArgs& args) override;
+  Result<bool> solve(const SolveArgs& args) override;
   double dot(const float* a, const float* b, int64_t count) override;
 
  private:
@@ -54,6 +57,7 @@ class CudaTraining final : public Training {
   ThreadPool& threads_;
   cublasHandle_t blas_;
   cudaStream_t stream_;
+  Solver solver_;
   AttendBackwardWorkspace attend_workspace_;
   DeviceMemory roots_, doubles_, labels_, flag_, decoded_, rotated_;
 };

@@ -45,6 +45,8 @@ class RefTraining final : public Training {
   void column_sum(const ColumnSumArgs& args) override { ref::column_sum(args); }
   void squares(const SquaresArgs& args) override { ref::squares(args); }
   void adam(const AdamArgs& args) override { ref::adam(args); }
+  void product(const DenseProductArgs& args) override { ref::product(args); }
+  Result<bool> solve(const SolveArgs& args) override { return ref::solve(args); }
   double dot(const float* a, const float* b, int64_t count) override { return ref::dot(a, b, count); }
 
  private:

@@ -88,4 +88,44 @@ double dot(const float* a, const float* b, int64_t count) {
   return sum;
 }
 
+void product(const DenseProductArgs& args) {
+  for (int64_t r = 0; r < args.rows; ++r)
+    for (int64_t c = 0; c < args.columns; ++c) {
+      double sum = args.accumulate ? static_cast<double>(args.output[r * args.columns + c]) : 0.0;
+      for (int64_t d = 0; d < args.depth; ++d) sum += static_cast<double>(args.left[r * args.depth + d]) * args.right[d * args.columns + c];
+      args.output[r * args.columns + c] = static_cast<float>(sum);
+    }
+}
+
+bool solve(const SolveArgs& args) {
+  const int64_t n = args.columns;
+  std::vector<double> lower(static_cast<size_t>(n * n));
+  double mean = 0;
+  for (int64_t i = 0; i < n; ++i) mean += static_cast<double>(args.matrix[i * n + i]) / static_cast<double>(n);
+  const auto at = [&](int64_t i, int64_t j) -> double& { return lower[static_cast<size_t>(i * n + j)]; };
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j <= i; ++j) {
+      double sum = static_cast<double>(args.matrix[i * n + j]) + (i == j ? args.ridge * mean : 0.0);
+      for (int64_t k = 0; k < j; ++k) sum -= at(i, k) * at(j, k);
+      if (i == j && !(sum > 0)) return false;
+      at(i, j) = i == j ? std::sqrt(sum) : sum / at(j, j);
+    }
+  std::vector<double> x(static_cast<size_t>(n));
+  for (int64_t r = 0; r < args.rows; ++r) {
+    float* row = args.right + r * n;
+    for (int64_t i = 0; i < n; ++i) {
+      double sum = static_cast<double>(row[i]);
+      for (int64_t k = 0; k < i; ++k) sum -= at(i, k) * x[static_cast<size_t>(k)];
+      x[static_cast<size_t>(i)] = sum / at(i, i);
+    }
+    for (int64_t i = n - 1; i >= 0; --i) {
+      double sum = x[static_cast<size_t>(i)];
+      for (int64_t k = i + 1; k < n; ++k) sum -= at(k, i) * x[static_cast<size_t>(k)];
+      x[static_cast<size_t>(i)] = sum / at(i, i);
+    }
+    for (int64_t i = 0; i < n; ++i) row[i] = static_cast<float>(x[static_cast<size_t>(i)]);
+  }
+  return true;
+}
+
 }  // namespace tq::ref

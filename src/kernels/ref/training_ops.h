@@ -10,6 +10,8 @@ void softcap_backward(const SoftcapBackwardArgs& args);
 void scale_rows(const ScaleRowsArgs& args);
 void row_scale_gradient(const RowScaleGradientArgs& args);
 void column_sum(const ColumnSumArgs& args);
+void product(const DenseProductArgs& args);
+bool solve(const SolveArgs& args);  // in double
 void squares(const SquaresArgs& args);
 void adam(const AdamArgs& args);
 double dot(const float* a, const float* b, int64_t count);

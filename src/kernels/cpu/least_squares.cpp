@@ -1,0 +1,52 @@
+#include "kernels/cpu/least_squares.h"
+
+#include <algorithm>
+
+#include "base/blas.h"
+
+// LAPACK, as OpenBLAS brings it; lapacke.h would need another package for two functions.
+extern "C" void spotrf_(const char* uplo, const int* n, float* a, const int* lda, int* info);
+extern "C" void spotrs_(const char* uplo, const int* n, const int* right, const float* a, const int* lda, float* b, const int* ldb,
+                        int* info);
+
+namespace tq::cpu {
+namespace {
+
+constexpr int64_t kRows = 128;  // of a product or a right side that one thread takes at a time
+
+}  // namespace
+
+void product(const DenseProductArgs& args, ThreadPool& threads) {
+  threads.run((args.rows + kRows - 1) / kRows, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t band = begin; band < end; ++band) {
+      const int64_t first = band * kRows;
+      cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, static_cast<int>(std::min(kRows, args.rows - first)),
+                  static_cast<int>(args.columns), static_cast<int>(args.depth), 1.0f, args.left + first * args.depth,
+                  static_cast<int>(args.depth), args.right, static_cast<int>(args.columns), args.accumulate ? 1.0f : 0.0f,
+                  args.output + first * args.columns, static_cast<int>(args.columns));
+    }
+  });
+}
+
+bool solve(const SolveArgs& args, ThreadPool& threads) {
+  const int64_t n = args.columns;
+  double trace = 0;
+  for (int64_t i = 0; i < n; ++i) trace += static_cast<double>(args.matrix[i * n + i]);
+  for (int64_t i = 0; i < n; ++i) args.matrix[i * n + i] += static_cast<float>(args.ridge * trace / static_cast<double>(n));
+  // Row-major below the diagonal is column-major above it, and rows of the right side are LAPACK's columns.
+  const int size = static_cast<int>(n);
+  int info = 0;
+  spotrf_("U", &size, args.matrix, &size, &info);
+  if (info != 0) return false;
+  threads.run((args.rows + kRows - 1) / kRows, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t band = begin; band < end; ++band) {
+      const int64_t first = band * kRows;
+      const int count = static_cast<int>(std::min(kRows, args.rows - first));
+      int done = 0;
+      spotrs_("U", &size, &count, args.matrix, &size, args.right + first * n, &size, &done);
+    }
+  });
+  return true;
+}
+
+}  // namespace tq::cpu
