@@ -75,7 +75,28 @@ TEST(Compensation, ShrinksMoreWhereMoreIsNoise) {
   Lost lost;
   lost.measure(0.05f, 1);
   const auto found = lost.found();
-  if (found) EXPECT_GT(found->ridge, 0.1);
+  ASSERT_TRUE(found.has_value());
+  EXPECT_GT(found->ridge, 0.1);
+}
+
+// e is what the original's norm gives less x, and both sums are over the sequences of their kind.
+TEST(Compensation, OfInputsIsMeasuredWhereTheyAreSeen) {
+  ThreadPool threads(2);
+  const auto backend = make_ref_backend(threads);
+  auto meter = *MisfitMeter::create({.block = 0, .tap = "tap", .is_output = false, .rows = 2, .columns = 2}, 1, *backend);
+  const std::vector<float> x{1, 2}, original{4, 1}, weight{3};
+  for (const bool is_held_out : {false, true}) {
+    const MisfitMeter::Sequence sequence{nullptr, original.data(), weight.data(), weight, is_held_out};
+    meter.see(x.data(), sequence), meter.finish(sequence);
+  }
+  const std::vector<float> misfit{9, 18, -3, -6}, moment{3, 6, 6, 12};  // 3 (3, -1) x^T, 3 x x^T
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_FLOAT_EQ(meter.training().misfit.as<float>()[i], misfit[i]);
+    EXPECT_FLOAT_EQ(meter.held_out().misfit.as<float>()[i], misfit[i]);
+    EXPECT_NEAR(meter.held_out().moment.as<float>()[i], moment[i], 1e-5);
+  }
+  EXPECT_EQ(meter.held_out().weight, 3);
+  EXPECT_EQ(meter.held_out().tokens, 1);
 }
 
 TEST(Compensation, AMetricThatSeesNoRowFindsNothingToGain) {
