@@ -6,13 +6,29 @@
 #if defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
+#elif defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace tq {
 namespace {
 
-constexpr std::array<std::pair<Isa, std::string_view>, 5> kNames{
-    {{Isa::kGeneric, "generic"}, {Isa::kAvx2, "avx2"}, {Isa::kAvx512, "avx512"}, {Isa::kAvx512Bf16, "avx512bf16"}, {Isa::kNeon, "neon"}}};
+constexpr std::array<std::pair<Isa, std::string_view>, 6> kNames{
+    {{Isa::kGeneric, "generic"}, {Isa::kAvx2, "avx2"}, {Isa::kAvx512, "avx512"}, {Isa::kAvx512Bf16, "avx512bf16"}, {Isa::kAmx, "amx"}, {Isa::kNeon, "neon"}}};
+
+#if defined(__x86_64__)
+// Tiles are 8 KB more of every thread's state, which Linux keeps only for processes that ask (Documentation/arch/x86/xstate.rst).
+bool may_use_tiles() {
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, the component
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
+  constexpr unsigned kBf16 = 1u << 22, kTiles = 1u << 24, kInt8 = 1u << 25;
+  if ((edx & kBf16) == 0 || (edx & kTiles) == 0 || (edx & kInt8) == 0) return false;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
 
 }  // namespace
 
@@ -38,7 +54,9 @@ std::vector<Isa> supported_isas() {
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni")))
     return isas;
   isas.push_back(Isa::kAvx512);
-  if (__builtin_cpu_supports("avx512bf16")) isas.push_back(Isa::kAvx512Bf16);
+  if (!__builtin_cpu_supports("avx512bf16")) return isas;
+  isas.push_back(Isa::kAvx512Bf16);
+  if (may_use_tiles()) isas.push_back(Isa::kAmx);
 #elif defined(__aarch64__)
   if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) isas.push_back(Isa::kNeon);
 #endif

@@ -12,12 +12,13 @@ namespace tq {
 //   avx2     AVX2 + FMA + F16C
 //   avx512   AVX-512 F/BW/DQ/VL + VNNI
 //   avx512bf16   the same + BF16 products (Zen 4, Sapphire Rapids)
+//   amx      the same + tiles of bytes and of BF16 (Sapphire Rapids and later Xeons), which Linux has to be asked for once
 //   neon     ARMv8 with dot products (sdot)
-enum class Isa { kGeneric, kAvx2, kAvx512, kAvx512Bf16, kNeon };
+enum class Isa { kGeneric, kAvx2, kAvx512, kAvx512Bf16, kAmx, kNeon };
 
 std::string_view isa_name(Isa isa);
 std::optional<Isa> isa_from_name(std::string_view name);
-// Every set this processor can run, least first; always begins with kGeneric.
+// Every set this processor can run, least first; always begins with kGeneric. Asks for the tiles of AMX, for this process and its threads to come.
 std::vector<Isa> supported_isas();
 Isa best_isa();
 

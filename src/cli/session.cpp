@@ -88,7 +88,7 @@ void watch_interrupts() {
 
 void add_compute_flags(CLI::App& app, ComputeFlags& flags) {
   app.add_option("-t,--threads", flags.threads, "Threads; 0 uses every processor")->check(CLI::Range(0, 1024));
-  app.add_option("--isa", flags.isa, "Force an instruction set: generic, avx2, avx512, avx512bf16, neon");
+  app.add_option("--isa", flags.isa, "Force an instruction set: generic, avx2, avx512, avx512bf16, amx, neon");
   app.add_option("--backend", flags.backend, "cpu, cuda: an NVIDIA card, or ref: the slow scalar reference")
       ->check(CLI::IsMember({"cpu", "cuda", "ref"}));
   app.add_option("--gpus", flags.gpus, "With --backend cuda: cards that run the model together")->check(CLI::Range(1, 1024));

@@ -89,7 +89,7 @@ TEST(Bf16Product, IsThatOfRoundedOperandsOfAnyLayout) { expect_products(bf16_ker
 
 TEST(Bf16Product, TheProcessorsKernelDoesTheSame) {
   const Bf16Kernel kernel = bf16_kernel(best_isa());
-  if (!kernel) GTEST_SKIP() << "no avx512bf16 here";
+  if (!kernel) GTEST_SKIP() << "no BF16 products here";
   expect_products(kernel);
 }
 

@@ -22,7 +22,8 @@ const Kernel& kernel_of(Isa isa) {
 #if defined(__x86_64__)
     case Isa::kAvx2: return avx2_kernel();
     case Isa::kAvx512:
-    case Isa::kAvx512Bf16: return avx512_kernel();
+    case Isa::kAvx512Bf16:
+    case Isa::kAmx: return avx512_kernel();
 #endif
     default: return generic_kernel();
   }

@@ -33,7 +33,7 @@ void multiply(const uint32_t* left, const uint32_t* right, int64_t pairs, float*
 
 }  // namespace
 
-Bf16Kernel bf16_kernel(Isa isa) { return isa == Isa::kAvx512Bf16 ? multiply : nullptr; }
+Bf16Kernel bf16_kernel(Isa isa) { return isa == Isa::kAvx512Bf16 || isa == Isa::kAmx ? multiply : nullptr; }
 
 }  // namespace tq::cpu
 #endif

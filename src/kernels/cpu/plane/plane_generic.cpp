@@ -13,7 +13,8 @@ const PlaneKernels& plane_kernels(Isa isa) {
 #if defined(__x86_64__)
     case Isa::kAvx2: return plane_kernels_avx2();
     case Isa::kAvx512:
-    case Isa::kAvx512Bf16: return plane_kernels_avx512();
+    case Isa::kAvx512Bf16:
+    case Isa::kAmx: return plane_kernels_avx512();
 #endif
     default: return kPlaneTable;
   }

@@ -52,7 +52,8 @@ ProductKernel product_kernel(Isa isa) {
 #if defined(__x86_64__)
     case Isa::kAvx2: return product_avx2;
     case Isa::kAvx512:
-    case Isa::kAvx512Bf16: return product_avx512;
+    case Isa::kAvx512Bf16:
+    case Isa::kAmx: return product_avx512;
 #endif
 #if defined(__aarch64__)
     case Isa::kNeon: return product_neon;
@@ -65,7 +66,8 @@ const char* product_kernel_name(Isa isa) {
   switch (isa) {
     case Isa::kAvx2: return "planes avx2 maddubs";
     case Isa::kAvx512:
-    case Isa::kAvx512Bf16: return "planes avx512 vnni";
+    case Isa::kAvx512Bf16:
+    case Isa::kAmx: return "planes avx512 vnni";
     case Isa::kNeon: return "planes neon sdot";
     default: return "planes generic";
   }

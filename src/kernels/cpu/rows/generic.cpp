@@ -15,7 +15,8 @@ const RowKernels& row_kernels(Isa isa) {
 #if defined(__x86_64__)
     case Isa::kAvx2: return row_kernels_avx2();
     case Isa::kAvx512:
-    case Isa::kAvx512Bf16: return row_kernels_avx512();
+    case Isa::kAvx512Bf16:
+    case Isa::kAmx: return row_kernels_avx512();
 #endif
     default: return kRowTable;
   }

@@ -14,7 +14,8 @@ const FloatKernels& float_kernels(Isa isa) {
 #if defined(__x86_64__)
     case Isa::kAvx2: return float_kernels_avx2();
     case Isa::kAvx512:
-    case Isa::kAvx512Bf16: return float_kernels_avx512();
+    case Isa::kAvx512Bf16:
+    case Isa::kAmx: return float_kernels_avx512();
 #endif
     default: return kTable;
   }

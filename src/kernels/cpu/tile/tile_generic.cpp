@@ -106,7 +106,8 @@ const TileKernels& tile_kernels(Isa isa) {
 #if defined(__x86_64__)
     case Isa::kAvx2: return tile_kernels_avx2();
     case Isa::kAvx512:
-    case Isa::kAvx512Bf16: return tile_kernels_avx512();
+    case Isa::kAvx512Bf16:
+    case Isa::kAmx: return tile_kernels_avx512();
 #endif
 #if defined(__aarch64__)
     case Isa::kNeon: return tile_kernels_neon();
