@@ -150,10 +150,10 @@ void FloatProducts::of_training(const Args& args, int thread) {
                      .columns = args.columns,
                      .depth = args.depth,
                      .accumulate = args.accumulate},
-                    bf16_, workspaces_[static_cast<size_t>(thread)]);
+                    *bf16_, workspaces_[static_cast<size_t>(thread)]);
 }
 
-FloatBackend::FloatBackend(Backend& other, ThreadPool& threads, cpu::Bf16Kernel bf16)
+FloatBackend::FloatBackend(Backend& other, ThreadPool& threads, const cpu::Bf16Kernel* bf16)
     : other_(other), threads_(threads), products_(bf16, threads.size()) {
   use_one_blas_thread();
   if (other.training()) training_ = std::make_unique<FloatTraining>(*other.training(), threads, products_);

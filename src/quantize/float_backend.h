@@ -22,13 +22,13 @@ class FloatProducts {
     int64_t output_stride = 0;
     bool accumulate = false;
   };
-  FloatProducts(cpu::Bf16Kernel bf16, int threads) : bf16_(bf16), workspaces_(static_cast<size_t>(threads)) {}
+  FloatProducts(const cpu::Bf16Kernel* bf16, int threads) : bf16_(bf16), workspaces_(static_cast<size_t>(threads)) {}
   void exact(const Args& args) const;
   // In bfloat16 where there is a kernel.
   void of_training(const Args& args, int thread);
 
  private:
-  cpu::Bf16Kernel bf16_;
+  const cpu::Bf16Kernel* bf16_;
   std::vector<cpu::Bf16Workspace> workspaces_;  // of the threads
 };
 
@@ -36,7 +36,7 @@ class FloatProducts {
 // on any number of threads. `bf16`, unless null, has those of training, instead of BLAS: inputs and weights are rounded to bfloat16.
 class FloatBackend final : public Backend {
  public:
-  FloatBackend(Backend& other, ThreadPool& threads, cpu::Bf16Kernel bf16 = cpu::bf16_kernel(best_isa()));
+  FloatBackend(Backend& other, ThreadPool& threads, const cpu::Bf16Kernel* bf16 = cpu::bf16_kernel(best_isa()));
 
   std::string name() const override { return other_.name() + ", linears by BLAS"; }
   Result<std::unique_ptr<Matrix>> prepare(const PackedTensor& tensor, int64_t expert) override;
