@@ -15,8 +15,12 @@
 namespace tq {
 namespace {
 
-constexpr std::array<std::pair<Isa, std::string_view>, 6> kNames{
-    {{Isa::kGeneric, "generic"}, {Isa::kAvx2, "avx2"}, {Isa::kAvx512, "avx512"}, {Isa::kAvx512Bf16, "avx512bf16"}, {Isa::kAmx, "amx"}, {Isa::kNeon, "neon"}}};
+constexpr std::array<std::pair<Isa, std::string_view>, 6> kNames{{{Isa::kGeneric, "generic"},
+                                                                  {Isa::kAvx2, "avx2"},
+                                                                  {Isa::kAvx512, "avx512"},
+                                                                  {Isa::kAvx512Bf16, "avx512bf16"},
+                                                                  {Isa::kAmx, "amx"},
+                                                                  {Isa::kNeon, "neon"}}};
 
 #if defined(__x86_64__)
 // Tiles are 8 KB more of every thread's state, which Linux keeps only for processes that ask (Documentation/arch/x86/xstate.rst).

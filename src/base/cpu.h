@@ -18,7 +18,8 @@ enum class Isa { kGeneric, kAvx2, kAvx512, kAvx512Bf16, kAmx, kNeon };
 
 std::string_view isa_name(Isa isa);
 std::optional<Isa> isa_from_name(std::string_view name);
-// Every set this processor can run, least first; always begins with kGeneric. Asks for the tiles of AMX, for this process and its threads to come.
+// Every set this processor can run, least first; always begins with kGeneric. Asks for the tiles of AMX, for this process and its threads
+// to come.
 std::vector<Isa> supported_isas();
 Isa best_isa();
 

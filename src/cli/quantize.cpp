@@ -1,5 +1,6 @@
 #include "quantize/estimate.h"
 #include "quantize/job.h"
+#include "quantize/job_memory.h"
 
 #include <sys/statvfs.h>
 
@@ -218,23 +219,6 @@ void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags
   print_stages(model, plan, time);
 }
 
-// The numbers of the experts that were not rounded under their own tokens: "3, 17".
-std::string experts_text(const std::string& letters) {
-  std::string text;
-  for (size_t e = 0; e < letters.size(); ++e)
-    if (letters[e] != 'o') text += fmt::format("{}{}", text.empty() ? "" : ", ", e);
-  return text;
-}
-
-// What is unusual about an input; empty: nothing.
-std::string input_text(const InputFacts& input) {
-  std::string text = input.under == 'r'   ? "all tokens have one direction: errors of weights count alike"
-                     : input.under == 'i' ? "no tokens, or zeros alone: errors of weights count alike"
-                                          : "";
-  if (input.dead > 0 && input.under != 'i') text += fmt::format("{}{} inputs are always zero", text.empty() ? "" : "; ", input.dead);
-  return text;
-}
-
 Json calibration_json(const QuantizeSummary& summary) {
   Json blocks = Json::array();
   for (const auto& [step, facts] : summary.calibration) blocks.push_back({{"plain", facts.plain}, {"calibrated", facts.calibrated}});
@@ -328,10 +312,9 @@ void print_summary(const QuantizeSummary& summary, const Flags& flags) {
     return;
   }
   for (const auto& [tap, letters] : summary.experts)
-    if (const auto few = std::count(letters.begin(), letters.end(), 's') + std::count(letters.begin(), letters.end(), 'i'); few > 0)
-      fmt::print("{}: {} experts without tokens of their own, or too few: {}\n", tap, few, experts_text(letters));
+    if (const std::string text = described_experts(letters); !text.empty()) fmt::print("{}: {}\n", tap, text);
   for (const auto& [tap, input] : summary.inputs)
-    if (!input.is_usual()) fmt::print("{}: {}\n", tap, input_text(input));
+    if (!input.is_usual()) fmt::print("{}: {}\n", tap, input.described());
   std::string times;
   for (const auto& [stage, seconds] : {std::pair{"gradients", summary.seconds_gradients},
                                        {"allocation", summary.seconds_allocation},

@@ -31,8 +31,6 @@ struct QuantizeSummary {
 
 // What the finished directory will hold, in bytes; exact.
 uint64_t planned_bytes(const Model& model, const QuantizePlan& plan);
-// Upper estimate of the memory beyond the mapped source, in bytes.
-uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int threads);
 
 // Where the work is done: statistics and rounding on one backend, gradients on one that has training(), which may be the same.
 struct QuantizeBackends {

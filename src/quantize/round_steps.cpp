@@ -440,10 +440,6 @@ class StepRounder {
 
 }  // namespace
 
-InputFacts input_facts(const std::string& text) {
-  return {text.empty() ? 'o' : text[0], text.empty() ? 0 : std::strtoll(text.c_str() + 1, nullptr, 10)};
-}
-
 bool is_rounded_on_device(const QuantizePlan& plan, const TensorPlan& tensor, Backend& backend) {
   return backend.quantizer() && tensor.method == Method::kTurboquant && tensor.linear.experts == 0 && !uses_act_order(plan.options) &&
          plan.options.passes == 0 && device_can_round(tensor.rates, tensor.linear.out, plan.taps);

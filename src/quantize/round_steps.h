@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "artifact/inputs.h"
 #include "artifact/model.h"
 #include "base/context.h"
 #include "quantize/plan.h"
@@ -23,19 +24,6 @@ struct PendingStep {
       {};  // linears' weights [R, C] in the backend's memory, by name, instead of the model's: of those rounded there
 };
 
-// What an input's linears were rounded under.
-struct InputFacts {
-  // 'o': the second moment of its tokens; 'r': the identity, since all tokens have one direction; 'i': the identity, since there are no
-  // tokens or all of them are zero.
-  char under = 'o';
-  int64_t dead = 0;  // inputs that are always zero: errors of their weights count by the damping alone
-
-  // Nine characters, whatever they say.
-  std::string text() const { return fmt::format("{}{:>8}", under, dead); }
-  bool is_usual() const { return under == 'o' && dead == 0; }
-};
-InputFacts input_facts(const std::string& text);
-
 // A finished tensor; of a stack, all experts together.
 struct RoundedTensor {
   std::vector<RoundedPart> parts;
@@ -45,9 +33,7 @@ struct RoundedTensor {
 struct RoundedStep {
   std::vector<RoundedTensor> tensors;                 // as in the plan
   std::map<std::string, std::vector<uint8_t>> signs;  // by tap point
-  // By tap point of a mixture, a letter an expert: what it was rounded under. 'o': the second moment of its own tokens; 's': of all
-  // experts' tokens, since it has fewer than a quarter of its columns; 'i': the identity, since there are none at all.
-  std::map<std::string, std::string> experts;
+  std::map<std::string, std::string> experts;         // by tap point of a mixture, a letter an expert (artifact/inputs.h)
   std::map<std::string, InputFacts> inputs;           // by tap point, but for those of mixtures
   std::map<std::string, std::vector<float>> changed;  // plain arrays that folds changed, by name
 };

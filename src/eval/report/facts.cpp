@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "artifact/inputs.h"
+
 namespace tq::report {
 namespace {
 
@@ -65,27 +67,14 @@ std::string choice_text(const Json& allocation) {
                               : fmt::format(" Tied for {}, which costs about {:.4f} of KL (an estimate).", target, ties));
 }
 
-// What turboquant.json says of an input: a letter, and how many of its columns were always zero.
-std::string input_text(const std::string& facts) {
-  const long long dead = facts.size() > 1 ? std::strtoll(facts.c_str() + 1, nullptr, 10) : 0;
-  if (facts.starts_with('i')) return "no tokens, or zeros alone";
-  std::string text = facts.starts_with('r') ? "all tokens have one direction" : "";
-  if (dead > 0) text += fmt::format("{}{} columns are always zero", text.empty() ? "" : ", ", dead);
-  return text;
-}
-
-// Of a mixture's letters.
-std::string experts_text(const std::string& letters) {
-  const auto few = std::count(letters.begin(), letters.end(), 's') + std::count(letters.begin(), letters.end(), 'i');
-  return few > 0 ? fmt::format("{} of {} experts had too few tokens of their own, or none", few, letters.size()) : "";
-}
+std::string described_input(const std::string& facts) { return input_facts(facts).described(); }
 
 // The first of them by name, and how many there are.
 std::string unusual_inputs(const Model& model) {
   constexpr int kNamed = 12;
   std::string text;
   int count = 0;
-  for (const auto& [key, describe] : {std::pair{"inputs", &input_text}, {"experts", &experts_text}}) {
+  for (const auto& [key, describe] : {std::pair{"inputs", &described_input}, {"experts", &described_experts}}) {
     const Json inputs = record_of(model, key);
     for (const auto& [tap, facts] : inputs.items()) {
       const std::string what = facts.is_string() ? describe(facts.get<std::string>()) : "";

@@ -10,14 +10,18 @@
 
 namespace tq::cuda {
 
-// The four registers of operand A at step `step` of 8: of every byte of the tile's words one bit, as 1, or with kDoubles in odd steps as 2,
-// for fewer instructions. Byte i of register r of lane 4 g + t is of plane row g + 8 (r % 2) and column 128 (r / 2) + 32 t + 8 i + step.
+// The four registers of operand A at step `step` of 8: of every byte of the tile's words one bit, as kBitValue, or with kDoubles in odd
+// steps as twice that, for fewer instructions. Byte i of register r of lane 4 g + t is of plane row g + 8 (r % 2) and column 128 (r / 2) +
+// 32 t + 8 i + step. Bits move to the left, which is a product with a power of two: shifts to the right all take one pipe of half the
+// width.
+template <bool kDoubles>
+constexpr int kBitValue = kDoubles ? 64 : 128;
 template <bool kDoubles>
 __device__ __forceinline__ void bits_as_bytes(const uint4& tile, int step, uint32_t (&a)[4]) {
-  const int shift = kDoubles ? step & 6 : step;
-  const uint32_t mask = 0x01010101u << (step - shift);
-  a[0] = tile.x >> shift & mask, a[1] = tile.y >> shift & mask;
-  a[2] = tile.z >> shift & mask, a[3] = tile.w >> shift & mask;
+  const uint32_t power = kDoubles ? 1u << (6 - (step & 6)) : 1u << (7 - step);
+  const uint32_t mask = 0x01010101u * kBitValue<kDoubles> << (kDoubles ? step % 2 : 0);
+  a[0] = tile.x * power & mask, a[1] = tile.y * power & mask;
+  a[2] = tile.z * power & mask, a[3] = tile.w * power & mask;
 }
 
 // Operand B of a step in shared memory: [2][columns][16] bytes, a column a byte of a token; first those of the matrix's columns 32 t + 8 i
@@ -32,8 +36,7 @@ __device__ __forceinline__ void bits_as_bytes(const uint4& tile, int step, uint3
 // arrived is known to the tensor cores. One thread opens them and then all meet.
 constexpr bool kHasArrivals = true;
 __device__ __forceinline__ void arrivals_open(uint64_t* arrivals, int count) {
-  for (int i = 0; i < count; ++i)
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(arrivals + i)) : "memory");
+  for (int i = 0; i < count; ++i) asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(arrivals + i)) : "memory");
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 __device__ __forceinline__ void copy_arriving(void* shared, const void* global, int bytes, uint64_t* arrival) {
@@ -43,10 +46,9 @@ __device__ __forceinline__ void copy_arriving(void* shared, const void* global, 
                : "memory");
 }
 __device__ __forceinline__ void arrival_wait(uint64_t* arrival) {
-  asm volatile(
-      "{.reg .pred p; WAIT: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], 0; @p bra DONE; bra WAIT; DONE:}" ::"r"(
-          shared_address(arrival))
-      : "memory");
+  asm volatile("{.reg .pred p; WAIT: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], 0; @p bra DONE; bra WAIT; DONE:}" ::"r"(
+                   shared_address(arrival))
+               : "memory");
 }
 // Operands are computed here and not between products, each of which would then wait for the one before.
 __device__ __forceinline__ void product_ready(uint32_t (&a)[4]) { asm volatile("" : "+r"(a[0]), "+r"(a[1]), "+r"(a[2]), "+r"(a[3])); }

@@ -72,22 +72,17 @@ constexpr int kNoRow = -1000;
 
 __device__ __forceinline__ float inverse_power(float power) { return __uint_as_float((254u << 23) - __float_as_uint(power)); }
 
-// A token's sum of rounded values, of all groups; a warp's.
-__device__ __forceinline__ float many_total(const ManyArgs& args, int token, int lane) {
-  float sum = 0.0f;
-  for (int i = lane; i < args.split.groups; i += 32) sum += __ldcg(args.activations.sums + i * args.form.tokens + token);
-  return warp_sum(sum);
-}
+constexpr int kTotalParts = 32;  // that a token's sum of rounded values is added from, at every number of tokens
 
 // kStages: of a warp's ring, a tile of a group each.
 template <int kTokens, int kBits, int kStages>
 struct PlaneMany {
   static constexpr int kWorkerThreads = kManyTiles * 32;
   static constexpr int kBytes = kBits / 8;
-  static constexpr int kValues = kTokens / 2;                          // sums of a lane
-  static constexpr int kCounts = kValues * kBytes;                     // the same of every byte
-  static constexpr int kBatch = kTokens * kBytes >= 64 ? 4 : 8;        // steps whose operands are held in registers
-  static constexpr int kStride = kTokens == 8 ? 8 : kTokens + 8;       // floats of a row of carried sums: four rows are in different banks
+  static constexpr int kValues = kTokens / 2;                     // sums of a lane
+  static constexpr int kCounts = kValues * kBytes;                // the same of every byte
+  static constexpr int kBatch = kTokens * kBytes >= 64 ? 4 : 8;   // steps whose operands are held in registers
+  static constexpr int kStride = kTokens == 8 ? 8 : kTokens + 8;  // floats of a row of carried sums: four rows are in different banks
   static constexpr int kGroupBytes = kTokens * kBytes * kGroupColumns, kStepBytes = kGroupBytes / 8;
   static constexpr int kRingBytes = kManyThreads * 16 * kStages;
   static constexpr int kSlotFloats = kCarriedRows * kStride;
@@ -107,18 +102,18 @@ struct PlaneMany {
   const int warp, lane, worker, part;  // worker: of the thread block; part: warp of the worker
   const int slice;
   const Range groups;
-  uint32_t operand;        // of the first step of the first group
-  uint4* words;            // [groups of the slice][8 steps][2][bytes][tokens]
-  uint4* ring;             // [warps][stages][lanes]
-  ManyRow* row;            // of the warp: [kReachRows] those of its next tile
-  uint64_t* arrivals;      // [groups of the slice] of activations
-  float* taps;             // [jobs][kRates][kMaxTaps]
-  float* tap_sums;         // [jobs][kRates]
-  float* scales;           // [groups of the slice][tokens]
-  float* totals;           // [tokens]
-  float* powers;           // [tokens] of two, by which sums of plane rows are halves
-  float* carry;            // of the worker: [kSlots][kCarriedRows][kStride]
-  ManyRound* round;        // of the worker
+  uint32_t operand;    // of the first step of the first group
+  uint4* words;        // [groups of the slice][8 steps][2][bytes][tokens]
+  uint4* ring;         // [warps][stages][lanes]
+  ManyRow* row;        // of the warp: [kReachRows] those of its next tile
+  uint64_t* arrivals;  // [groups of the slice] of activations
+  float* taps;         // [jobs][kRates][kMaxTaps]
+  float* tap_sums;     // [jobs][kRates]
+  float* scales;       // [groups of the slice][tokens]
+  float* totals;       // [tokens]
+  float* powers;       // [tokens] of two, by which sums of plane rows are halves
+  float* carry;        // of the worker: [kSlots][kCarriedRows][kStride]
+  ManyRound* round;    // of the worker
   int rounds = 0;
 
   __device__ PlaneMany(const ManyArgs& args_, uint4* shared)
@@ -199,6 +194,8 @@ struct PlaneMany {
     load_input();
     __syncthreads();
     find_powers();
+    join_totals();
+    __syncthreads();  // before the parts of the totals are overwritten
 #pragma unroll 1
     for (int i = 0; i < rounds; ++i) {
       float value[kValues] = {};
@@ -261,16 +258,31 @@ struct PlaneMany {
       copy_commit();
     }
     const float* scale_from = args.activations.scales + groups.first * kTokens;
-    for (int i = thread; i < groups.count * kTokens; i += kManyThreads) scales[i] = __ldcg(scale_from + i);
-    const bool is_first = args.split.slices > 1 && blockIdx.x == 0;
-    if (args.split.slices == 1 || is_first)
-      for (int token = warp; token < kTokens; token += kManyThreads / 32) {
-        const float total = many_total(args, token, lane);
-        if (lane > 0) continue;
-        if (is_first) args.partial[args.split.partial_sums(kTokens) + token] = total;
-        else totals[token] = total;
-      }
+    constexpr float kBitScale = 1.0f / kBitValue<kBytes == 2>;
+    for (int i = thread; i < groups.count * kTokens; i += kManyThreads) scales[i] = __ldcg(scale_from + i) * kBitScale;
+    if (has_totals())
+      for (int i = thread; i < kTotalParts * kTokens; i += kManyThreads) total_parts()[i] = total_part(i / kTokens, i % kTokens);
     if constexpr (!kHasArrivals) copy_wait<0>();
+  }
+
+  // Sums of the rounded values of every token, in all groups: each thread block's own, or where there are several slices the first one's.
+  __device__ bool has_totals() const { return args.split.slices == 1 || blockIdx.x == 0; }
+  // [kTotalParts][tokens], where rows will be carried.
+  __device__ float* total_parts() const { return carry - worker * kSlots * kSlotFloats; }
+  __device__ float total_part(int part, int token) const {
+    static_assert(kTotalParts * kTokens <= kCarryBytes / 4);
+    float sum = 0.0f;
+    for (int group = part; group < args.split.groups; group += kTotalParts) sum += __ldcg(args.activations.sums + group * kTokens + token);
+    return sum;
+  }
+  __device__ void join_totals() const {
+    const int token = static_cast<int>(threadIdx.x);
+    if (!has_totals() || token >= kTokens) return;
+    float sum = 0.0f;
+#pragma unroll 8
+    for (int part = 0; part < kTotalParts; ++part) sum += total_parts()[part * kTokens + token];
+    if (args.split.slices > 1) args.partial[args.split.partial_sums(kTokens) + token] = sum;
+    else totals[token] = sum;
   }
 
   // For every token the power of two that makes halves of all possible sums of a plane row. Every worker writes the same.
@@ -279,8 +291,8 @@ struct PlaneMany {
     if (token >= kTokens) return;
     float sum = 0.0f;
     for (int group = 0; group < groups.count; ++group) sum += scales[group * kTokens + token];
-    sum *= static_cast<float>(kGroupColumns) * (kBytes == 2 ? 32768.0f : 128.0f);
-    const int exponent = static_cast<int>(__float_as_uint(sum) >> 23 & 255u);            // sum < 2^(exponent - 126)
+    sum *= static_cast<float>(kGroupColumns * kBitValue<kBytes == 2>) * (kBytes == 2 ? 32768.0f : 128.0f);
+    const int exponent = static_cast<int>(__float_as_uint(sum) >> 23 & 255u);                        // sum < 2^(exponent - 126)
     powers[token] = __uint_as_float(static_cast<uint32_t>(min(max(268 - exponent, 1), 253)) << 23);  // sums < 2^15
   }
 
@@ -420,8 +432,8 @@ struct PlaneMany {
   __device__ void output(const ManyRound& now, const PlaneJob& job, int row_number, const float (&sum)[kTokens / 8][2]) const {
     const int column = lane % 4 * 2;
     if (args.split.slices > 1) {
-      float* to = args.partial +
-                  (static_cast<int64_t>(slice) * args.split.rows() + job.first_range * kRangeRows + row_number) * kTokens + column;
+      float* to =
+          args.partial + (static_cast<int64_t>(slice) * args.split.rows() + job.first_range * kRangeRows + row_number) * kTokens + column;
 #pragma unroll
       for (int i = 0; i < kTokens / 8; ++i) {
         const float2 power = *reinterpret_cast<const float2*>(powers + 8 * i + column);

@@ -1,0 +1,23 @@
+// How much memory a quantization takes, and so how many layers are rounded together.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "quantize/plan.h"
+
+namespace tq {
+
+// Layers up to this size are decoded to float as a whole when the stream runs through them.
+constexpr uint64_t kLargestDecodedLayer = uint64_t{1} << 30;
+// Of the largest layer as floats.
+uint64_t decoded_layer_bytes(const QuantizePlan& plan);
+
+// How many layers memory allows to round together; and of these as many as all threads have work to the end for.
+size_t layers_in_memory(const QuantizePlan& plan, int threads);
+size_t layers_per_wave(const QuantizePlan& plan, int threads);
+
+// Upper estimate of the memory beyond the mapped source, in bytes.
+uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int threads);
+
+}  // namespace tq
