@@ -32,7 +32,8 @@ struct Bf16ProductArgs {
   int64_t rows = 0, columns = 0, depth = 0;
   bool accumulate = false;
   // bfloat16 numbers that a float is the sum of. With x = x_0 + x_1 + ..., each the rest rounded, products x_i y_j are taken where
-  // i + j < terms: 1, 3 or 6 of them, and what is left out is some 2^-9, 2^-17 or 2^-25 of |x||y|.
+  // i + j < 3: 1, 4 or 6 of them, and what is left out is at most 2^-8, 2^-17 or 2^-25 of |x||y|. With two terms, of the same operand on
+  // both sides, a Gram matrix is that of what is nearly the operand.
   int terms = 1;
 };
 

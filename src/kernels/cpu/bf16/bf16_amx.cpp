@@ -47,10 +47,11 @@ void multiply(const Bf16BlockArgs& args) {
   for (int64_t r = 0; r < kEdge; ++r)  // while the sums are made: the output comes from memory more often than not
     for (int64_t c = 0; c < kEdge; c += 16) __builtin_prefetch(args.output + r * args.output_stride + c, 1, 3);
   _tile_zero(0), _tile_zero(1), _tile_zero(2), _tile_zero(3);
-  for (int64_t i = 0; i < args.panel_pairs; ++i) {
-    const uint32_t* left = args.panels[i].left;
-    const uint32_t* right = args.panels[i].right;
-    for (int64_t step = 0; step < args.steps; ++step, left += kEdge * kBf16StepPairs, right += kEdge * kBf16StepPairs) {
+  // All pairs of a step: the panels of a float's terms are read once from the second-level cache.
+  for (int64_t step = 0; step < args.steps; ++step)
+    for (int64_t i = 0; i < args.panel_pairs; ++i) {
+      const uint32_t* left = args.panels[i].left + step * kEdge * kBf16StepPairs;
+      const uint32_t* right = args.panels[i].right + step * kEdge * kBf16StepPairs;
       _tile_loadd(4, left, 64);
       _tile_loadd(6, right, kEdge * 4);
       _tile_dpbf16ps(0, 4, 6);
@@ -60,7 +61,6 @@ void multiply(const Bf16BlockArgs& args) {
       _tile_dpbf16ps(2, 5, 6);
       _tile_dpbf16ps(3, 5, 7);
     }
-  }
   if (args.accumulate) add_sums(args.output, args.output_stride);
   else store_sums(args.output, args.output_stride);
 }
@@ -70,6 +70,7 @@ void multiply(const Bf16BlockArgs& args) {
 const Bf16Kernel& amx_bf16_kernel() {
   static constexpr Bf16Kernel kKernel{.rows = kEdge,
                                       .columns = kEdge,
+                                      .float_terms = 2,
                                       .pack_left = pack_left_avx512,
                                       .pack_right = pack_right_avx512,
                                       .multiply = multiply,

@@ -45,6 +45,7 @@ void multiply(const Bf16BlockArgs& args) {
 const Bf16Kernel& avx512_bf16_kernel() {
   static constexpr Bf16Kernel kKernel{.rows = kRows,
                                       .columns = kColumns,
+                                      .float_terms = 0,
                                       .pack_left = pack_left_avx512,
                                       .pack_right = pack_right_avx512,
                                       .multiply = multiply,

@@ -62,6 +62,7 @@ void multiply(const Bf16BlockArgs& args) {
 const Bf16Kernel& generic_bf16_kernel() {
   static constexpr Bf16Kernel kKernel{.rows = kRows,
                                       .columns = kColumns,
+                                      .float_terms = 0,
                                       .pack_left = pack_left,
                                       .pack_right = pack_right,
                                       .multiply = multiply,

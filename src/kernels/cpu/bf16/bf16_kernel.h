@@ -37,6 +37,7 @@ struct Bf16BlockArgs {
 
 struct Bf16Kernel {
   int64_t rows, columns;  // of a block
+  int float_terms;        // that make it as good as float and still faster than BLAS; 0: none
   void (*pack_left)(const Bf16PackArgs&);
   void (*pack_right)(const Bf16PackArgs&);
   void (*multiply)(const Bf16BlockArgs&);

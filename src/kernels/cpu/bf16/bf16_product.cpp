@@ -73,10 +73,10 @@ class Region {
 
  private:
   void multiply_block(int64_t r, int64_t c, float* to, int64_t stride, bool accumulate) const {
-    std::array<Bf16Panels, kMostBf16Terms*(kMostBf16Terms + 1) / 2> panels;
+    std::array<Bf16Panels, 6> panels;
     int64_t count = 0;
-    for (int order = left_.terms - 1; order >= 0; --order)  // the smallest first
-      for (int i = 0; i <= order; ++i)
+    for (int order = std::min(2 * (left_.terms - 1), kMostBf16Terms - 1); order >= 0; --order)  // the smallest first
+      for (int i = std::max(0, order - left_.terms + 1); i <= std::min(order, left_.terms - 1); ++i)
         panels[static_cast<size_t>(count++)] = {packed_left_ + r * left_.panel_size() + i * left_.term_size(),
                                                 packed_right_ + c * right_.panel_size() + (order - i) * right_.term_size()};
     kernel_.multiply({.panels = panels.data(),
