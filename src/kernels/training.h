@@ -53,6 +53,7 @@ struct AttendBackwardArgs {
   int64_t tokens = 0, heads = 0, kv_heads = 0, head_dim = 0, query_stride = 0, key_stride = 0;
   int64_t window = 0;
   float scale = 1.0f, softcap = 0.0f;
+  Precision precision = Precision::kFloat;  // kTraining: factors of products may be rounded, but for those of the scores
 };
 
 // Of GatedArgs: output = activation(gate) * up.

@@ -74,7 +74,11 @@ class FloatTraining final : public Training {
   }
   void norm(const NormBackwardArgs& args) override { other_.norm(args); }
   void rotary(const RotaryArgs& args) override { other_.rotary(args); }
-  void attend(const AttendBackwardArgs& args) override { other_.attend(args); }
+  void attend(const AttendBackwardArgs& args) override {
+    AttendBackwardArgs rounded = args;
+    if (products_.rounds_training()) rounded.precision = Precision::kTraining;
+    other_.attend(rounded);
+  }
   void gated(const GatedBackwardArgs& args) override { other_.gated(args); }
   void cross_entropy(const CrossEntropyArgs& args) override { other_.cross_entropy(args); }
   void divergence(const DivergenceArgs& args) override { other_.divergence(args); }

@@ -43,7 +43,8 @@ void differentiate_rows(const AttendBackwardArgs& args, const FloatKernels& kern
 struct Multiplier {
   FloatProducts& products;
   int thread;
-  void operator()(const FloatProduct& product) const { products.run_on(thread, product, ProductPrecision::kFloat); }
+  ProductPrecision precision;  // but for scores
+  void operator()(const FloatProduct& product) const { products.run_on(thread, product, precision); }
 };
 
 void run_tile(const AttendBackwardArgs& args, const FloatKernels& kernels, const Tile& tile, const Multiplier& multiply,
@@ -53,20 +54,20 @@ void run_tile(const AttendBackwardArgs& args, const FloatKernels& kernels, const
   const float* key = args.key + tile.begin * args.key_stride + kv_head * dim;
   const float* value = args.value + tile.begin * args.key_stride + kv_head * dim;
   const float* gradient = args.gradient + tile.first * width + tile.head * dim;
-  const auto scores = [&](const float* left, int64_t left_stride, const float* right, float* output) {
-    multiply({.rows = tile.count,
-              .columns = tile.width,
-              .depth = dim,
-              .left = left,
-              .left_stride = left_stride,
-              .right = right,
-              .right_stride = args.key_stride,
-              .is_right_transposed = true,
-              .output = output,
-              .output_stride = tile.width});
+  const auto across_keys = [&](const float* left, int64_t left_stride, const float* right, float* output) {
+    return FloatProduct{.rows = tile.count,
+                        .columns = tile.width,
+                        .depth = dim,
+                        .left = left,
+                        .left_stride = left_stride,
+                        .right = right,
+                        .right_stride = args.key_stride,
+                        .is_right_transposed = true,
+                        .output = output,
+                        .output_stride = tile.width};
   };
-  scores(query, args.query_stride, key, tile.weight);
-  scores(gradient, width, value, tile.slope);
+  multiply.products.run_on(multiply.thread, across_keys(query, args.query_stride, key, tile.weight), ProductPrecision::kFloat);
+  multiply(across_keys(gradient, width, value, tile.slope));
   differentiate_rows(args, kernels, tile);
   multiply({.rows = tile.count,
             .columns = dim,
@@ -114,6 +115,7 @@ void zero(Buffer<float>& memory, size_t count) {
 void attend_backward(const AttendBackwardArgs& args, const FloatKernels& kernels, FloatProducts& products,
                      AttendBackwardWorkspace& workspace) {
   ThreadPool& threads = products.threads();
+  const auto precision = args.precision == Precision::kTraining ? ProductPrecision::kTraining : ProductPrecision::kFloat;
   const auto count = static_cast<size_t>(args.heads * args.tokens * args.head_dim);
   zero(workspace.key, count), zero(workspace.value, count);
   workspace.of_thread.resize(static_cast<size_t>(threads.size()));
@@ -126,7 +128,7 @@ void attend_backward(const AttendBackwardArgs& args, const FloatKernels& kernels
         Tile tile{.head = head, .first = first, .count = std::min(kQueryBlock, args.tokens - first)};
         tile.begin = first_seen(args, first), tile.width = first + tile.count - tile.begin;
         tile.weight = memory.data(), tile.slope = memory.data() + tile_size;
-        run_tile(args, kernels, tile, {products, thread}, workspace);
+        run_tile(args, kernels, tile, {products, thread, precision}, workspace);
       }
   });
   threads.run(args.tokens, 16, [&](int64_t begin, int64_t end, int) {

@@ -2,35 +2,15 @@
 
 #include <algorithm>
 
-#include "kernels/kv_row.h"
+#include "kernels/cpu/attend_part.h"
+#include "kernels/cpu/attend_products.h"
 
 namespace tq::cpu {
 namespace {
 
-constexpr int64_t kQueryBlock = 48;          // queries whose scores exist at a time
-constexpr int64_t kFewTokens = 4;            // up to here keys are multiplied row by row
-constexpr int64_t kPackedFloats = 16 << 20;  // of keys and values packed at a time, but at least one head's
-
-float* grow(Buffer<float>& buffer, int64_t count) {
-  if (buffer.size() < static_cast<size_t>(count)) buffer = Buffer<float>::uninitialized(static_cast<size_t>(count));
-  return buffer.data();
-}
-
-// The part of the arguments that is one stretch's: query and output begin at its first row.
-struct Part : AttendArgs {
-  Part(const AttendArgs& args, const Stretch& of, int64_t first_row)
-      : AttendArgs(args), stretch(of), tokens(of.tokens), first_position(of.first_position) {
-    query += first_row * stride;
-    output += first_row * heads * kv.head_dim;
-  }
-  int64_t row_at(int64_t head, int64_t position) const { return kv_row_at(kv, stretch, head, position); }
-
-  const Stretch& stretch;
-  int64_t tokens, first_position;
-};
-
-// The first position that a token sees.
-int64_t first_seen(const Part& args, int64_t position) { return args.window > 0 ? std::max<int64_t>(0, position + 1 - args.window) : 0; }
+constexpr int64_t kQueryBlock = 48;  // queries whose scores exist at a time
+constexpr int64_t kFewTokens = 4;    // up to here keys are multiplied row by row
+constexpr int64_t kManyTokens = 32;  // of training, from here on by float products where those are faster
 
 // One query over all it sees: a dot product a key, then the weighted sum of the values.
 void attend_one(const Part& args, const FloatKernels& kernels, int64_t token, int64_t head, float* scratch) {
@@ -168,7 +148,7 @@ void attend_heads(const Part& args, const FloatKernels& kernels, ThreadPool& thr
 
 void attend_many(const Part& args, const FloatKernels& kernels, ThreadPool& threads, AttendWorkspace& workspace) {
   const int64_t kv_heads = args.kv.kv_heads, size = PackedSize(args.kv.head_dim, args.first_position + args.tokens).total();
-  const int64_t step = std::clamp<int64_t>(kPackedFloats / size, 1, kv_heads);
+  const int64_t step = heads_at_once(size, kv_heads);
   grow(workspace.packed, step * size);
   for (int64_t first = 0; first < kv_heads; first += step)
     attend_heads(args, kernels, threads, first, std::min(step, kv_heads - first), workspace);
@@ -176,7 +156,8 @@ void attend_many(const Part& args, const FloatKernels& kernels, ThreadPool& thre
 
 }  // namespace
 
-void attend(const AttendArgs& args, const FloatKernels& kernels, ThreadPool& threads, AttendWorkspace& workspace) {
+void attend(const AttendArgs& args, const FloatKernels& kernels, FloatProducts& products, AttendWorkspace& workspace) {
+  ThreadPool& threads = products.threads();
   workspace.of_thread.resize(static_cast<size_t>(threads.size()));
   std::vector<Part> few;
   int64_t row = 0;
@@ -184,6 +165,8 @@ void attend(const AttendArgs& args, const FloatKernels& kernels, ThreadPool& thr
     const Part part(args, stretch, row);
     row += stretch.tokens;
     if (stretch.tokens <= kFewTokens || args.precision == Precision::kInvariant) few.push_back(part);
+    else if (args.precision == Precision::kTraining && stretch.tokens >= kManyTokens && products.has_faster_floats())
+      attend_by_products(part, kernels, products, workspace);
     else attend_many(part, kernels, threads, workspace);
   }
   attend_few(few, kernels, threads, workspace);

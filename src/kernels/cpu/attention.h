@@ -1,9 +1,9 @@
 // Attention on the CPU.
 #pragma once
 
-#include "base/thread_pool.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/simd/kernels.h"
+#include "kernels/float_products.h"
 
 namespace tq::cpu {
 
@@ -13,6 +13,6 @@ struct AttendWorkspace {
   Buffer<float> packed;  // keys and values of some heads, when there are many queries
 };
 
-void attend(const AttendArgs& args, const FloatKernels& kernels, ThreadPool& threads, AttendWorkspace& workspace);
+void attend(const AttendArgs& args, const FloatKernels& kernels, FloatProducts& products, AttendWorkspace& workspace);
 
 }  // namespace tq::cpu

@@ -24,7 +24,7 @@ constexpr int64_t kInvariantTokens = std::min(kPlaneTokens, kRowTokens);
 class CpuBackend final : public Backend {
  public:
   CpuBackend(ThreadPool& threads, Isa isa)
-      : threads_(threads), isa_(isa), kernels_(float_kernels(isa)), training_(make_training(threads, isa)) {}
+      : threads_(threads), isa_(isa), kernels_(float_kernels(isa)), products_(threads, isa), training_(make_training(threads, isa)) {}
 
   std::string name() const override { return fmt::format("cpu ({}, {} threads)", isa_name(isa_), threads_.size()); }
   std::string kind() const override { return fmt::format("cpu ({})", isa_name(isa_)); }
@@ -95,7 +95,7 @@ class CpuBackend final : public Backend {
     else threads_.run(tokens, 8, work);
   }
 
-  void attend(const AttendArgs& args) override { cpu::attend(args, kernels_, threads_, attend_workspace_); }
+  void attend(const AttendArgs& args) override { cpu::attend(args, kernels_, products_, attend_workspace_); }
 
   void gated(const GatedArgs& args) override {
     const auto work = [&](int64_t begin, int64_t end, int) {
@@ -198,6 +198,7 @@ class CpuBackend final : public Backend {
   ThreadPool& threads_;
   Isa isa_;
   const FloatKernels& kernels_;
+  FloatProducts products_;
   std::unique_ptr<Training> training_;
   PlaneInput plane_input_;
   PlaneWorkspace plane_workspace_;
