@@ -41,7 +41,7 @@ std::string CpuMatrix::kernel(int64_t tokens) const {
     const char* bits = planes_->wants_high_precision() ? ", 15 bits" : ", 8 bits";
     if (tokens <= kPlaneTokens) return std::string(product_kernel_name(isa_)) + bits;
     const TileKernels& tiles = tile_kernels(isa_);
-    return std::string(tiles.name[static_cast<size_t>(tile_element(planes_->wants_high_precision(), tiles))]) + bits;
+    return std::string(tiles.name[planes_->wants_high_precision() ? 1 : 0]) + bits;
   }
   if (stored_ && tokens <= kRowTokens)
     return fmt::format("rows {} {}{}", stored_->name(), isa_name(isa_), is_blocks(stored_->format) ? ", 16 bits" : "");

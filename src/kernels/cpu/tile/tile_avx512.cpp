@@ -44,11 +44,19 @@ void multiply_as(const TileProduct& product) {
 }
 
 void multiply(TileElement element, const TileProduct& product) {
-  if (element == TileElement::kInt8) multiply_as<TileElement::kInt8>(product);
-  else multiply_as<TileElement::kInt16>(product);
+  for_blocks(product, kTokens, element == TileElement::kInt8 ? multiply_as<TileElement::kInt8> : multiply_as<TileElement::kInt16>);
 }
 
-constexpr TileKernels kTable = {kTokens, 2, true, decode, multiply, {"tiles avx512 vnni i8", "tiles avx512 vnni i16"}};
+constexpr TileKernels kTable = {.tokens = kTokens,
+                                .panels = 2,
+                                .columns = 32,
+                                .element = {TileElement::kInt8, TileElement::kInt16},
+                                .decode = decode,
+                                .pack = pack_lanes<kTokens>,
+                                .multiply = multiply,
+                                .begin = nullptr,
+                                .end = nullptr,
+                                .name = {"tiles avx512 vnni i8", "tiles avx512 vnni i16"}};
 
 }  // namespace
 
