@@ -137,12 +137,13 @@ inline void store_rows(TileElement element, const __m256i (&low)[4], const __m25
   store_words(second, out + 4 * 64, 64, 8 * 64);
 }
 
-inline void decode(const TileSource& source, TileElement element, uint8_t* panels, int64_t panel_bytes) {
+// Lines [line, end) of the matrix, eight at a time.
+inline void decode_lines(const TileSource& source, const NibbleRange& range, TileElement element, int64_t line, int64_t end,
+                         uint8_t* panels, int64_t panel_bytes) {
   const TapTable& taps = *source.taps;
-  const NibbleRange range(source);
   alignas(32) uint8_t nibbles[kMostNibbles][32];
   const int64_t line_bytes = 64 * bytes_of(element);  // of a panel, for the four columns of a stored line
-  for (int64_t line = 0; line < source.lines; line += 8) {
+  for (; line < end; line += 8) {
     if (range.first >= 0) gather_nibbles(source, range, line, nibbles);
     else fill_nibbles(source, range, line, nibbles);
     for (int64_t row = 0; row < kTileRows; row += 4) {

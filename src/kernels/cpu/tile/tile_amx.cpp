@@ -1,6 +1,6 @@
 // Tiles of AMX: 16 tokens x 64 bytes times 64 bytes x 16 rows. A line of a panel is a row of the right operand, as it lies.
 #if defined(__x86_64__)
-#include "kernels/cpu/tile/decode_x86.h"
+#include "kernels/cpu/tile/decode_avx512.h"
 
 namespace tq::cpu {
 namespace {
@@ -51,6 +51,14 @@ struct Sums {
   alignas(64) int32_t whole[4 * 256];
   const float* scale = nullptr;
   float* sums = nullptr;
+  const float* output = nullptr;  // of the group's first token, to be fetched
+  int64_t output_stride = 0;
+
+  void fetch(int64_t token) const {
+    if (!output) return;
+    _mm_prefetch(output + token * output_stride, _MM_HINT_T1);
+    _mm_prefetch(output + token * output_stride + 16, _MM_HINT_T1);
+  }
 };
 
 // Bytes: whole[token][32 rows].
@@ -60,6 +68,7 @@ struct FlushBytes {
   static void flush(const Sums& sums, int64_t step) {
     for (int64_t t = step * 8; t < step * 8 + 8; ++t) {
       const __m512 scale = _mm512_set1_ps(sums.scale[t]);
+      sums.fetch(t);
       for (int64_t i = t * kTileRows; i < (t + 1) * kTileRows; i += 16)
         _mm512_storeu_ps(sums.sums + i,
                          _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums.whole + i)), scale, _mm512_loadu_ps(sums.sums + i)));
@@ -73,6 +82,7 @@ struct FlushSplit {
   static int64_t place(int left, int right) { return left * 512 + right * 16; }
   static void flush(const Sums& sums, int64_t step) {
     for (int64_t t = step * 4; t < step * 4 + 4; ++t) {
+      sums.fetch(t);
       const auto part = [&](int64_t left) {  // exact: below 2^27
         const int32_t* whole = sums.whole + place(static_cast<int>(left), 0) + t * 32;
         return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(_mm512_load_si512(whole), 5), _mm512_load_si512(whole + 16)));
@@ -87,7 +97,7 @@ struct FlushSplit {
 template <typename Flush>
 class Pipeline {
  public:
-  void run(const Group& group, const float* scale, float* sums) {
+  void run(const Group& group, const float* scale, float* sums, const float* output = nullptr, int64_t output_stride = 0) {
     _tile_zero(0), _tile_zero(1), _tile_zero(2), _tile_zero(3);
     for (int64_t step = 0; step < kSteps; ++step) {
       if (step < group.steps) multiply(group, step);
@@ -98,7 +108,7 @@ class Pipeline {
     _tile_stored(1, kept.whole + Flush::place(0, 1), Flush::kStride);
     _tile_stored(2, kept.whole + Flush::place(1, 0), Flush::kStride);
     _tile_stored(3, kept.whole + Flush::place(1, 1), Flush::kStride);
-    kept.scale = scale, kept.sums = sums;
+    kept.scale = scale, kept.sums = sums, kept.output = output, kept.output_stride = output_stride;
     now_ = 1 - now_, is_pending_ = true;
   }
 
@@ -135,7 +145,11 @@ void multiply_bytes(const TileProduct& product) {
                     .weights = {weights, weights + product.panel_bytes},
                     .stride = 64,
                     .steps = std::min(kGroupColumns, product.columns - k) / kStepColumns},
-                   product.scale + block * product.scale_stride + k / kGroupColumns * kTokens, product.sums + block * kTokens * kTileRows);
+                   product.scale + block * product.scale_stride + k / kGroupColumns * kTokens, product.sums + block * kTokens * kTileRows,
+                   k == 0 && product.output && (block + 1) * kTokens <= product.tokens
+                       ? product.output + block * kTokens * product.output_stride
+                       : nullptr,
+                   product.output_stride);
     }
   pipeline.finish();
 }
@@ -163,6 +177,17 @@ void multiply(TileElement element, const TileProduct& product) {
   else multiply_split(product);
 }
 
+void write(const TileOutput& args) {
+  if (args.rows < kTileRows) return write_rows(args);
+  const __m512 scale[2] = {_mm512_loadu_ps(args.scale), _mm512_loadu_ps(args.scale + 16)};
+  const __m512 bias[2] = {_mm512_loadu_ps(args.bias), _mm512_loadu_ps(args.bias + 16)};
+  for (int64_t t = 0; t < args.tokens; ++t)
+    for (int h = 0; h < 2; ++h) {
+      const __m512 sums = _mm512_loadu_ps(args.sums + t * kTileRows + 16 * h);
+      _mm512_storeu_ps(args.output + t * args.stride + 16 * h, _mm512_add_ps(_mm512_mul_ps(sums, scale[h]), bias[h]));
+    }
+}
+
 constexpr TileKernels kTable = {.tokens = kTokens,
                                 .panels = 2,
                                 .columns = kStepColumns,
@@ -170,6 +195,7 @@ constexpr TileKernels kTable = {.tokens = kTokens,
                                 .decode = decode,
                                 .pack = pack,
                                 .multiply = multiply,
+                                .write = write,
                                 .begin = begin,
                                 .end = end,
                                 .name = {"tiles amx i8", "tiles amx 2 x i8"}};

@@ -9,6 +9,10 @@ namespace {
 
 constexpr int kTokens = 6;
 
+void decode(const TileSource& source, TileElement element, uint8_t* panels, int64_t panel_bytes) {
+  decode_lines(source, NibbleRange(source), element, 0, source.lines, panels, panel_bytes);
+}
+
 void multiply_block(const TileProduct& product) {
   for (int64_t k = 0; k < product.columns; k += product.flush) {
     const int64_t pairs = std::min(product.flush, product.columns - k) / 2;
@@ -48,6 +52,7 @@ constexpr TileKernels kTable = {.tokens = kTokens,
                                 .decode = decode,
                                 .pack = pack_lanes<kTokens>,
                                 .multiply = multiply,
+                                .write = write_rows,
                                 .begin = nullptr,
                                 .end = nullptr,
                                 .name = {"tiles avx2 i16", "tiles avx2 i16"}};

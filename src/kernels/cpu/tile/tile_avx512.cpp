@@ -1,6 +1,6 @@
 // vpdpbusd of 8-bit weights (plus 128) and activations, vpdpwssd of 16-bit ones. Both panels of a tile at once.
 #if defined(__x86_64__)
-#include "kernels/cpu/tile/decode_x86.h"
+#include "kernels/cpu/tile/decode_avx512.h"
 
 namespace tq::cpu {
 namespace {
@@ -54,6 +54,7 @@ constexpr TileKernels kTable = {.tokens = kTokens,
                                 .decode = decode,
                                 .pack = pack_lanes<kTokens>,
                                 .multiply = multiply,
+                                .write = write_rows,
                                 .begin = nullptr,
                                 .end = nullptr,
                                 .name = {"tiles avx512 vnni i8", "tiles avx512 vnni i16"}};

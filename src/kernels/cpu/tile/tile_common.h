@@ -67,6 +67,11 @@ void pack_lanes(TileElement element, const TilePacking& packing) {
   }
 }
 
+inline void write_rows(const TileOutput& args) {
+  for (int64_t t = 0; t < args.tokens; ++t)
+    for (int64_t r = 0; r < args.rows; ++r) args.output[t * args.stride + r] = args.sums[t * kTileRows + r] * args.scale[r] + args.bias[r];
+}
+
 // Kernels that multiply one block at a time.
 template <typename Multiply>
 void for_blocks(const TileProduct& product, int64_t tokens, Multiply multiply) {

@@ -77,6 +77,7 @@ constexpr TileKernels kTable = {.tokens = kTokens,
                                 .decode = decode,
                                 .pack = pack_lanes<kTokens>,
                                 .multiply = multiply,
+                                .write = write_rows,
                                 .begin = nullptr,
                                 .end = nullptr,
                                 .name = {"tiles generic i16", "tiles generic i16"}};

@@ -69,6 +69,19 @@ struct TileProduct {
   int64_t columns = 0;       // a multiple of the kernel's, beginning at one of 256
   int64_t flush = 0;         // columns whose sum is exact in 32 bits: 256, or 32 for kInt16 with activations of 15 bits
   float* sums = nullptr;     // [blocks][tokens][32], added to; at the panel's first row
+  // Where the sums go next, rows output_stride apart, or null: worth fetching.
+  const float* output = nullptr;
+  int64_t output_stride = 0, tokens = 0;
+};
+
+// output[t][r] = sums[t][r] * scale[r] + bias[r] for the rows of a tile.
+struct TileOutput {
+  const float* sums = nullptr;  // [tokens][32]
+  int64_t tokens = 0, rows = 0;
+  const float* scale = nullptr;  // [32]
+  const float* bias = nullptr;   // [32]
+  float* output = nullptr;       // at the tile's first row
+  int64_t stride = 0;            // from one token to the next
 };
 
 struct TileKernels {
@@ -79,6 +92,7 @@ struct TileKernels {
   void (*decode)(const TileSource& source, TileElement element, uint8_t* panels, int64_t panel_bytes);
   void (*pack)(TileElement element, const TilePacking& packing);
   void (*multiply)(TileElement element, const TileProduct& product);
+  void (*write)(const TileOutput& output);
   // Around the products of a thread, where the processor has a state for them; or null.
   void (*begin)();
   void (*end)();

@@ -41,6 +41,8 @@ struct Tile {
                    element, panels, panel_bytes());
   }
 
+  float* output(int64_t token) const { return job.output + token * matrix().layout.rows + first; }
+
   // sums[t][row] of the token blocks [begin, end).
   void multiply(const uint8_t* panels, int64_t begin, int64_t end, float* sums) const {
     for (int64_t k = 0; k < input.columns(); k += kBlockColumns)
@@ -55,22 +57,27 @@ struct Tile {
                                    .scale_stride = input.scale_stride(),
                                    .columns = std::min(kBlockColumns, input.columns() - k),
                                    .flush = flush,
-                                   .sums = sums + panel * kPanelRows});
+                                   .sums = sums + panel * kPanelRows,
+                                   .output = k + kBlockColumns < input.columns() ? nullptr : output(begin * kernels.tokens),
+                                   .output_stride = matrix().layout.rows,
+                                   .tokens = tokens - begin * kernels.tokens});
   }
 
   void write(const float* sums, int64_t begin, int64_t end) const {
     const int64_t count = rows();
     const float unit = taps().unit * (is_bytes(element) ? 32.0f : 1.0f);
-    float scale[kTileRows], bias[kTileRows] = {};
+    float scale[kTileRows] = {}, bias[kTileRows] = {};
     for (int64_t r = 0; r < count; ++r) {
       scale[r] = f16_to_float(matrix().row_scale[first + r]) * unit;
       if (job.bias) bias[r] = job.bias[first + r];
     }
-    for (int64_t t = begin; t < end; ++t) {
-      float* output = job.output + t * matrix().layout.rows + first;
-      const float* sum = sums + (t - begin) * kTileRows;
-      for (int64_t r = 0; r < count; ++r) output[r] = sum[r] * scale[r] + bias[r];
-    }
+    kernels.write({.sums = sums,
+                   .tokens = end - begin,
+                   .rows = count,
+                   .scale = scale,
+                   .bias = bias,
+                   .output = output(begin),
+                   .stride = matrix().layout.rows});
   }
 
   void run(TileWorkspace::Thread& memory) const {

@@ -55,6 +55,7 @@ constexpr TileKernels kTable = {.tokens = kTokens,
                                 .decode = decode,
                                 .pack = pack_lanes<kTokens>,
                                 .multiply = multiply,
+                                .write = write_rows,
                                 .begin = nullptr,
                                 .end = nullptr,
                                 .name = {"tiles neon sdot i8", "tiles generic i16"}};
