@@ -96,7 +96,7 @@ class CpuBackend final : public Backend {
     else threads_.run(tokens, 8, work);
   }
 
-  void attend(const AttendArgs& args) override { cpu::attend(args, kernels_, threads_, attend_workspace_); }
+  void attend(const AttendArgs& args) override { cpu::attend(args, kernels_, digits_, threads_, attend_workspace_); }
 
   void gated(const GatedArgs& args) override {
     const auto work = [&](int64_t begin, int64_t end, int) {

@@ -75,7 +75,7 @@ void multiply(const DigitProduct& product) {
     for (int64_t step = 0; step < kDigitGroup / kDigitStep; ++step) {
       const int64_t at = step * kDigits * kDigitTileBytes;
       if (tile < product.tiles && step * kDigitStep < product.columns)
-        multiply_step(product.left + tile * kDigitBytes + at, product.right + at);
+        multiply_step(product.left + tile * product.left_bytes + at, product.right + at);
       if (tile > 0) flush(before, step, right_scale);
     }
     if (tile == product.tiles) return;
@@ -87,7 +87,7 @@ void multiply(const DigitProduct& product) {
 void write(const DigitOutput& args) {
   __m512i rows[16];
   for (int64_t l = 0; l < kDigitRows; ++l) {
-    const __m512 sums = _mm512_loadu_ps(args.sums + 16 * l);
+    const __m512 sums = _mm512_loadu_ps(args.sums + l * args.sums_stride);
     rows[l] = _mm512_castps_si512(args.bias && l < args.left ? _mm512_add_ps(sums, _mm512_set1_ps(args.bias[l])) : sums);
   }
   transpose_16x16(rows);

@@ -47,8 +47,8 @@ int32_t digit_product(const DigitProduct& product, int64_t tile, int64_t left_ro
   for (int64_t k = 0; k < product.columns; ++k) {
     const Place at(k);
     const int64_t step = at.step * kDigits * kDigitTileBytes;
-    const auto left =
-        static_cast<int8_t>(product.left[tile * kDigitBytes + step + left_digit * kDigitTileBytes + left_row * 64 + at.line * 4 + at.byte]);
+    const auto left = static_cast<int8_t>(
+        product.left[tile * product.left_bytes + step + left_digit * kDigitTileBytes + left_row * 64 + at.line * 4 + at.byte]);
     const auto right = static_cast<int8_t>(product.right[step + right_digit * kDigitTileBytes + at.line * 64 + right_row * 4 + at.byte]);
     sum += left * right;
   }
@@ -71,7 +71,7 @@ void multiply(const DigitProduct& product) {
 void write(const DigitOutput& args) {
   for (int64_t r = 0; r < args.right; ++r)
     for (int64_t l = 0; l < args.left; ++l)
-      args.output[r * args.stride + l] = args.sums[l * kDigitRows + r] + (args.bias ? args.bias[l] : 0.0f);
+      args.output[r * args.stride + l] = args.sums[l * args.sums_stride + r] + (args.bias ? args.bias[l] : 0.0f);
 }
 
 constexpr DigitKernels kTable = {split<true>, split<false>, multiply, write, nullptr, nullptr};

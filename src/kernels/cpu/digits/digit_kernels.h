@@ -36,7 +36,8 @@ struct DigitTarget {
 
 // sums[tile][left row][right row] += the products over up to 256 columns.
 struct DigitProduct {
-  const uint8_t* left = nullptr;      // [tiles], kDigitBytes each
+  const uint8_t* left = nullptr;      // [tiles]
+  int64_t left_bytes = kDigitBytes;   // from one to the next
   const float* left_scale = nullptr;  // [tiles][16]
   int64_t tiles = 0;
   const uint8_t* right = nullptr;
@@ -48,7 +49,8 @@ struct DigitProduct {
 // output[right row][left row] = sums[left row][right row] + bias[left row], for the first left and right ones of 16.
 struct DigitOutput {
   const float* sums = nullptr;
-  const float* bias = nullptr;  // [left] or null
+  int64_t sums_stride = kDigitRows;  // from one left row to the next
+  const float* bias = nullptr;       // [left] or null
   int64_t left = 0, right = 0;
   float* output = nullptr;
   int64_t stride = 0;  // from one right row to the next
