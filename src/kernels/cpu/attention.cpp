@@ -2,7 +2,8 @@
 
 #include <algorithm>
 
-#include "kernels/kv_row.h"
+#include "kernels/cpu/attention_digits.h"
+#include "kernels/cpu/attention_part.h"
 
 namespace tq::cpu {
 namespace {
@@ -15,22 +16,6 @@ float* grow(Buffer<float>& buffer, int64_t count) {
   if (buffer.size() < static_cast<size_t>(count)) buffer = Buffer<float>::uninitialized(static_cast<size_t>(count));
   return buffer.data();
 }
-
-// The part of the arguments that is one stretch's: query and output begin at its first row.
-struct Part : AttendArgs {
-  Part(const AttendArgs& args, const Stretch& of, int64_t first_row)
-      : AttendArgs(args), stretch(of), tokens(of.tokens), first_position(of.first_position) {
-    query += first_row * stride;
-    output += first_row * heads * kv.head_dim;
-  }
-  int64_t row_at(int64_t head, int64_t position) const { return kv_row_at(kv, stretch, head, position); }
-
-  const Stretch& stretch;
-  int64_t tokens, first_position;
-};
-
-// The first position that a token sees.
-int64_t first_seen(const Part& args, int64_t position) { return args.window > 0 ? std::max<int64_t>(0, position + 1 - args.window) : 0; }
 
 // One query over all it sees: a dot product a key, then the weighted sum of the values.
 void attend_one(const Part& args, const FloatKernels& kernels, int64_t token, int64_t head, float* scratch) {
@@ -176,7 +161,8 @@ void attend_many(const Part& args, const FloatKernels& kernels, ThreadPool& thre
 
 }  // namespace
 
-void attend(const AttendArgs& args, const FloatKernels& kernels, ThreadPool& threads, AttendWorkspace& workspace) {
+void attend(const AttendArgs& args, const FloatKernels& kernels, const DigitKernels* digits, ThreadPool& threads,
+            AttendWorkspace& workspace) {
   workspace.of_thread.resize(static_cast<size_t>(threads.size()));
   std::vector<Part> few;
   int64_t row = 0;
@@ -184,6 +170,7 @@ void attend(const AttendArgs& args, const FloatKernels& kernels, ThreadPool& thr
     const Part part(args, stretch, row);
     row += stretch.tokens;
     if (stretch.tokens <= kFewTokens || args.precision == Precision::kInvariant) few.push_back(part);
+    else if (digits) attend_digits(part, kernels, *digits, threads, workspace.digits);
     else attend_many(part, kernels, threads, workspace);
   }
   attend_few(few, kernels, threads, workspace);

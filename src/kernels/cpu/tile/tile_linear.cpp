@@ -28,8 +28,7 @@ struct Tile {
   const grid::Matrix& matrix() const { return job.matrix->matrix(); }
   const TapTable& taps() const { return job.matrix->tap_table(matrix().layout.rate[static_cast<size_t>(first)]); }
   int64_t rows() const { return std::min(kTileRows, matrix().layout.rows - first); }
-  int64_t bytes() const { return element == TileElement::kInt16 ? 2 : 1; }
-  int64_t panel_bytes() const { return input.columns() * kPanelRows * bytes(); }
+  int64_t panel_bytes() const { return input.columns() * kPanelRows * bytes_of(element); }
 
   void decode(uint8_t* panels) const {
     const grid::Layout& layout = matrix().layout;
@@ -42,39 +41,43 @@ struct Tile {
                    element, panels, panel_bytes());
   }
 
+  float* output(int64_t token) const { return job.output + token * matrix().layout.rows + first; }
+
   // sums[t][row] of the token blocks [begin, end).
   void multiply(const uint8_t* panels, int64_t begin, int64_t end, float* sums) const {
-    for (int64_t k = 0; k < input.columns(); k += kBlockColumns) {
-      for (int64_t panel = 0; panel * kPanelRows < rows(); panel += kernels.panels) {
-        TileProduct product{.panel = panels + panel * panel_bytes() + k * kPanelRows * bytes(),
-                            .panel_bytes = panel_bytes(),
-                            .columns = std::min(kBlockColumns, input.columns() - k),
-                            .flush = flush};
-        for (int64_t block = begin; block < end; ++block) {
-          const int64_t group = k / kGroupColumns * kernels.tokens;
-          product.input = input.values(block) + k * kernels.tokens * bytes();
-          product.scale = input.scale(block) + group;
-          product.offset = input.offset(block) + group;
-          product.sums = sums + (block - begin) * kernels.tokens * kTileRows + panel * kPanelRows;
-          kernels.multiply(element, product);
-        }
-      }
-    }
+    for (int64_t k = 0; k < input.columns(); k += kBlockColumns)
+      for (int64_t panel = 0; panel * kPanelRows < rows(); panel += kernels.panels)
+        kernels.multiply(element, {.panel = panels + panel * panel_bytes() + k * kPanelRows * bytes_of(element),
+                                   .panel_bytes = panel_bytes(),
+                                   .input = input.values(begin) + k * (input.block_bytes() / input.columns()),
+                                   .scale = input.scale(begin) + k / kGroupColumns * kernels.tokens,
+                                   .offset = input.offset(begin) + k / kGroupColumns * kernels.tokens,
+                                   .blocks = end - begin,
+                                   .input_bytes = input.block_bytes(),
+                                   .scale_stride = input.scale_stride(),
+                                   .columns = std::min(kBlockColumns, input.columns() - k),
+                                   .flush = flush,
+                                   .sums = sums + panel * kPanelRows,
+                                   .output = k + kBlockColumns < input.columns() ? nullptr : output(begin * kernels.tokens),
+                                   .output_stride = matrix().layout.rows,
+                                   .tokens = tokens - begin * kernels.tokens});
   }
 
   void write(const float* sums, int64_t begin, int64_t end) const {
     const int64_t count = rows();
-    const float unit = taps().unit * (element == TileElement::kInt8 ? 32.0f : 1.0f);
-    float scale[kTileRows], bias[kTileRows] = {};
+    const float unit = taps().unit * (is_bytes(element) ? 32.0f : 1.0f);
+    float scale[kTileRows] = {}, bias[kTileRows] = {};
     for (int64_t r = 0; r < count; ++r) {
       scale[r] = f16_to_float(matrix().row_scale[first + r]) * unit;
       if (job.bias) bias[r] = job.bias[first + r];
     }
-    for (int64_t t = begin; t < end; ++t) {
-      float* output = job.output + t * matrix().layout.rows + first;
-      const float* sum = sums + (t - begin) * kTileRows;
-      for (int64_t r = 0; r < count; ++r) output[r] = sum[r] * scale[r] + bias[r];
-    }
+    kernels.write({.sums = sums,
+                   .tokens = end - begin,
+                   .rows = count,
+                   .scale = scale,
+                   .bias = bias,
+                   .output = output(begin),
+                   .stride = matrix().layout.rows});
   }
 
   void run(TileWorkspace::Thread& memory) const {
@@ -93,53 +96,39 @@ struct Tile {
 
 }  // namespace
 
-TileElement tile_element(bool high_precision, const TileKernels& kernels) {
-  return kernels.has_int8 && !high_precision ? TileElement::kInt8 : TileElement::kInt16;
-}
+TileElement tile_element(bool high_precision, const TileKernels& kernels) { return kernels.element[high_precision ? 1 : 0]; }
 
-void TileInput::pack_token(const PlaneInput& input, int64_t token, int64_t place, TileElement element) {
-  const int64_t block = place / block_tokens_, lane = place % block_tokens_, q = 4 / bytes_;
-  uint8_t* values = values_.data() + block * columns_ * block_tokens_ * bytes_ + 4 * lane;
-  float* scale = scale_.data() + block * groups_ * block_tokens_ + lane;
-  int32_t* offset = offset_.data() + block * groups_ * block_tokens_ + lane;
-  if (token < 0) {  // behind the last
-    for (int64_t k = 0; k < columns_; k += q) std::memset(values + k / q * block_tokens_ * 4, 0, 4);
+void TileInput::pack_scales(const PlaneInput& input, int64_t token) {
+  const int64_t at = token / block_tokens_ * scale_stride() + token % block_tokens_;
+  float* scale = scale_.data() + at;
+  int32_t* offset = offset_.data() + at;
+  if (token >= input.tokens()) {  // behind the last
     for (int64_t g = 0; g < groups_; ++g) scale[g * block_tokens_] = 0, offset[g * block_tokens_] = 0;
     return;
   }
-  const bool is_pair = input.streams_per_token() == 2;
-  const StreamView high = input.stream(token, 0), low = input.stream(token, is_pair ? 1 : 0);
-  for (int64_t k = 0; k < columns_; k += q) {
-    uint8_t* out = values + k / q * block_tokens_ * 4;
-    if (element == TileElement::kInt8) {
-      std::memcpy(out, high.values + k, 4);
-    } else {
-      int16_t two[2];
-      for (int64_t i = 0; i < 2; ++i)
-        two[i] = static_cast<int16_t>(is_pair ? high.values[k + i] * 128 + low.values[k + i] : high.values[k + i]);
-      std::memcpy(out, two, 4);
-    }
-  }
+  const StreamView high = input.stream(token, 0), low = input.stream(token, input.streams_per_token() - 1);
   for (int64_t g = 0; g < groups_; ++g) {
     scale[g * block_tokens_] = low.scale[g];
     int32_t sum = 0;
-    for (int64_t k = g * kGroupColumns; k < std::min(columns_, (g + 1) * kGroupColumns); ++k) sum += high.values[k];
+    for (int64_t k = g * kGroupColumns; k < std::min(input.columns(), (g + 1) * kGroupColumns); ++k) sum += high.values[k];
     offset[g * block_tokens_] = -128 * sum;
   }
 }
 
-void TileInput::pack(const PlaneInput& input, TileElement element, int64_t tokens, const TileKernels& kernels, ThreadPool& threads) {
+void TileInput::pack(const PlaneInput& input, TileElement element, const TileKernels& kernels, ThreadPool& threads) {
   block_tokens_ = kernels.tokens;
-  bytes_ = element == TileElement::kInt16 ? 2 : 1;
-  blocks_ = (tokens + block_tokens_ - 1) / block_tokens_;
-  columns_ = (input.columns() + kTileColumns - 1) / kTileColumns * kTileColumns;
+  bytes_ = bytes_of(element);
+  blocks_ = (input.tokens() + block_tokens_ - 1) / block_tokens_;
+  columns_ = (input.columns() + kernels.columns - 1) / kernels.columns * kernels.columns;
   groups_ = input.groups();
-  grow(values_, blocks_ * columns_ * block_tokens_ * bytes_);
-  grow(scale_, blocks_ * groups_ * block_tokens_);
-  grow(offset_, blocks_ * groups_ * block_tokens_);
+  grow(values_, blocks_ * block_bytes());
+  grow(scale_, blocks_ * scale_stride());
+  grow(offset_, blocks_ * scale_stride());
   threads.run(blocks_, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t place = begin * block_tokens_; place < end * block_tokens_; ++place)
-      pack_token(input, place < tokens ? place : -1, place, element);
+    for (int64_t block = begin; block < end; ++block) {
+      kernels.pack(element, {&input, block * block_tokens_, columns_, values_.data() + block * block_bytes()});
+      for (int64_t lane = 0; lane < block_tokens_; ++lane) pack_scales(input, block * block_tokens_ + lane);
+    }
   });
 }
 
@@ -147,7 +136,7 @@ void tile_linear(std::span<const PlaneJob> jobs, const PlaneInput& input, Isa is
   const TileKernels& kernels = tile_kernels(isa);
   const bool high_precision = input.streams_per_token() == 2;
   const TileElement element = tile_element(high_precision, kernels);
-  workspace.input.pack(input, element, input.tokens(), kernels, threads);
+  workspace.input.pack(input, element, kernels, threads);
   workspace.of_thread.resize(static_cast<size_t>(threads.size()));
   std::vector<int64_t> first;
   int64_t tiles = 0;
@@ -156,12 +145,14 @@ void tile_linear(std::span<const PlaneJob> jobs, const PlaneInput& input, Isa is
     tiles += (job.matrix->rows() + kTileRows - 1) / kTileRows;
   }
   threads.run(tiles, 1, [&](int64_t begin, int64_t end, int thread) {
+    if (kernels.begin) kernels.begin();
     for (int64_t i = begin; i < end; ++i) {
       const size_t j = static_cast<size_t>(std::upper_bound(first.begin(), first.end(), i) - first.begin()) - 1;
       const Tile tile{
           jobs[j], workspace.input, kernels, element, input.tokens(), high_precision ? 32 : kGroupColumns, (i - first[j]) * kTileRows};
       tile.run(workspace.of_thread[static_cast<size_t>(thread)]);
     }
+    if (kernels.end) kernels.end();
   });
 }
 
