@@ -1,5 +1,5 @@
-// Matrix products of floats that are rounded to bfloat16 on the way, with float sums: what training needs, twice as fast where the
-// processor multiplies pairs of them.
+// Matrix products of floats by way of bfloat16, with float sums: what processors multiply fastest. A float is rounded to one bfloat16, or
+// is the sum of two or three, whose products are added up.
 #pragma once
 
 #include <cstdint>
@@ -9,14 +9,11 @@
 
 namespace tq::cpu {
 
-constexpr int64_t kBf16Rows = 12, kBf16Columns = 32;  // of the output that a kernel has in registers
-
-// sums[12][32] += left · right. Pairs along the depth, the earlier in the lower half: left [pairs][12], right [pairs][32].
-using Bf16Kernel = void (*)(const uint32_t* left, const uint32_t* right, int64_t pairs, float* sums);
+struct Bf16Kernel;  // kernels/cpu/bf16/bf16_kernel.h
 // Any processor's, slow: what the others are compared with.
-void bf16_kernel_generic(const uint32_t* left, const uint32_t* right, int64_t pairs, float* sums);
+const Bf16Kernel& generic_bf16_kernel();
 // Null where the instruction set has none.
-Bf16Kernel bf16_kernel(Isa isa);
+const Bf16Kernel* bf16_kernel(Isa isa);
 
 // A matrix of floats: of the left operand [rows, depth], of the right one [columns, depth].
 struct Bf16Operand {
@@ -25,6 +22,8 @@ struct Bf16Operand {
   int64_t depth_stride = 1;  // along the depth; one of the two is 1
 };
 
+constexpr int kMostBf16Terms = 3;
+
 // output[r, c] (+)= sum_k left[r, k] right[c, k]
 struct Bf16ProductArgs {
   Bf16Operand left, right;
@@ -32,13 +31,17 @@ struct Bf16ProductArgs {
   int64_t output_stride = 0;
   int64_t rows = 0, columns = 0, depth = 0;
   bool accumulate = false;
+  // bfloat16 numbers that a float is the sum of. With x = x_0 + x_1 + ..., each the rest rounded, products x_i y_j are taken where
+  // i + j < 3: 1, 4 or 6 of them, and what is left out is at most 2^-8, 2^-17 or 2^-25 of |x||y|. With two terms, of the same operand on
+  // both sides, a Gram matrix is that of what is nearly the operand.
+  int terms = 1;
 };
 
 // Memory of a thread; grows and stays.
 struct Bf16Workspace {
   Buffer<uint32_t> left, right;
 };
-// The order of every sum depends on the depth alone.
-void bf16_product(const Bf16ProductArgs& args, Bf16Kernel kernel, Bf16Workspace& workspace);
+// The order of every sum depends on depth and terms alone. Not for NaN and infinities, nor for what is less than 2^-126: that counts as 0.
+void bf16_product(const Bf16ProductArgs& args, const Bf16Kernel& kernel, Bf16Workspace& workspace);
 
 }  // namespace tq::cpu

@@ -76,7 +76,8 @@ double product_speed(ThreadPool& threads) {
   constexpr int64_t kColumns = 1152, kTokens = 256;
   const std::vector<float> input = noise(kTokens * kColumns);
   SecondMoment moment(kColumns);
-  const double seconds = seconds_of([&] { moment.add(input.data(), kTokens, threads); }, kProductSeconds);
+  FloatProducts products(threads);
+  const double seconds = seconds_of([&] { moment.add(input.data(), kTokens, products); }, kProductSeconds);
   return 0.5 * static_cast<double>(kColumns * kColumns * kTokens) / seconds;
 }
 

@@ -1,44 +1,19 @@
-// A backend for streams of many tokens: matrices are decoded to float once, and multiplied by BLAS. Everything else another backend does.
+// A backend for streams of many tokens: matrices are decoded to float once, and multiplied as floats. Everything else another backend does.
 #pragma once
 
 #include "base/thread_pool.h"
 #include "graph/backward.h"
-#include "kernels/bf16_product.h"
+#include "kernels/float_products.h"
 
 namespace tq {
-
-// C[m, n] = A[m, k] · B[k, n], each stored so or transposed, by BLAS or in bfloat16. One thread's part of a product.
-class FloatProducts {
- public:
-  struct Args {
-    int64_t rows = 0, columns = 0, depth = 0;
-    const float* left = nullptr;
-    int64_t left_stride = 0;
-    bool is_left_transposed = false;  // stored [depth, rows]
-    const float* right = nullptr;
-    int64_t right_stride = 0;
-    bool is_right_transposed = false;  // stored [columns, depth]
-    float* output = nullptr;
-    int64_t output_stride = 0;
-    bool accumulate = false;
-  };
-  FloatProducts(cpu::Bf16Kernel bf16, int threads) : bf16_(bf16), workspaces_(static_cast<size_t>(threads)) {}
-  void exact(const Args& args) const;
-  // In bfloat16 where there is a kernel.
-  void of_training(const Args& args, int thread);
-
- private:
-  cpu::Bf16Kernel bf16_;
-  std::vector<cpu::Bf16Workspace> workspaces_;  // of the threads
-};
 
 // `other`, whose memory is the host's, must outlive it. Only products with an input of any number of tokens are its own; the same results
 // on any number of threads. `bf16`, unless null, has those of training, instead of BLAS: inputs and weights are rounded to bfloat16.
 class FloatBackend final : public Backend {
  public:
-  FloatBackend(Backend& other, ThreadPool& threads, cpu::Bf16Kernel bf16 = cpu::bf16_kernel(best_isa()));
+  FloatBackend(Backend& other, ThreadPool& threads, const cpu::Bf16Kernel* bf16 = cpu::bf16_kernel(best_isa()));
 
-  std::string name() const override { return other_.name() + ", linears by BLAS"; }
+  std::string name() const override { return other_.name() + ", linears in float"; }
   Result<std::unique_ptr<Matrix>> prepare(const PackedTensor& tensor, int64_t expert) override;
   void embed(const EmbedArgs& args) override { other_.embed(args); }
   void linear(const LinearArgs& args) override;
@@ -53,7 +28,6 @@ class FloatBackend final : public Backend {
 
  private:
   Backend& other_;
-  ThreadPool& threads_;
   FloatProducts products_;
   std::unique_ptr<Training> training_;  // null if the other has none
 };

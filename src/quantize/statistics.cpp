@@ -3,13 +3,12 @@
 #include <algorithm>
 #include <cmath>
 
-#include "base/blas.h"
 #include "kernels/device_quantizer.h"
 
 namespace tq {
 namespace {
 
-constexpr int64_t kBand = 192;  // rows of H that one thread sums at a time
+constexpr int64_t kBand = 384;  // rows of H that are summed together
 
 }  // namespace
 
@@ -36,8 +35,7 @@ std::pair<Memory, double> SecondMoment::take_sum() {
   return {std::move(device_sum_), weight_};
 }
 
-void SecondMoment::add(const float* input, int64_t tokens, ThreadPool& threads, const float* weight) {
-  use_one_blas_thread();
+void SecondMoment::add(const float* input, int64_t tokens, FloatProducts& products, const float* weight) {
   tokens_ += tokens;
   if (device_) {
     for (int64_t t = 0; t < tokens; ++t) weight_ += weight ? static_cast<double>(weight[t]) : 1.0;
@@ -47,16 +45,22 @@ void SecondMoment::add(const float* input, int64_t tokens, ThreadPool& threads, 
   }
   if (weight) input = scaled(input, tokens, weight);
   else weight_ += static_cast<double>(tokens);
-  const int64_t bands = (columns_ + kBand - 1) / kBand;
-  threads.run(bands, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t band = bands - 1 - i;  // the longest first
-      const int64_t first = band * kBand, last = std::min(columns_, first + kBand);
-      cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, static_cast<int>(last - first), static_cast<int>(last), static_cast<int>(tokens),
-                  1.0f, input + first, static_cast<int>(columns_), input, static_cast<int>(columns_), 1.0f,
-                  lower_.data() + first * columns_, static_cast<int>(columns_));
-    }
-  });
+  std::vector<FloatProduct> bands;
+  for (int64_t last = columns_; last > 0; last = (last - 1) / kBand * kBand) {  // the longest first
+    const int64_t first = (last - 1) / kBand * kBand;
+    bands.push_back({.rows = last - first,
+                     .columns = last,
+                     .depth = tokens,
+                     .left = input + first,
+                     .left_stride = columns_,
+                     .is_left_transposed = true,
+                     .right = input,
+                     .right_stride = columns_,
+                     .output = lower_.data() + first * columns_,
+                     .output_stride = columns_,
+                     .accumulate = true});
+  }
+  products.run(bands, ProductPrecision::kFloat);
 }
 
 void SecondMoment::add(const SecondMoment& other) {

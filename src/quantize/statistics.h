@@ -8,6 +8,7 @@
 
 #include "base/thread_pool.h"
 #include "kernels/backend.h"
+#include "kernels/float_products.h"
 #include "quantize/activation.h"
 #include "tensor/tensor_view.h"
 
@@ -20,7 +21,7 @@ class SecondMoment {
   static Result<SecondMoment> create(int64_t columns, Backend* device);
   // input: [T, C], the device's if there is one; weight: [T], how much each token counts, or null: 1. The same sums on any number of
   // threads.
-  void add(const float* input, int64_t tokens, ThreadPool& threads, const float* weight = nullptr);
+  void add(const float* input, int64_t tokens, FloatProducts& products, const float* weight = nullptr);
   // Adds sums over tokens of this weight, [C, C], in the memory of `backend`.
   void add_sum(const float* sum, double weight, int64_t tokens, Backend& backend);
   // The sum so far in the memory of `backend`, [C, C], what is below and on the diagonal; null if it is elsewhere.

@@ -25,7 +25,7 @@ void TapMeter::add(int64_t sequence, const std::string& tap, const float* input,
   if (!found) return;
   const bool is_weighted = settings_.weights && expert < 0;
   const float* weight = is_weighted ? settings_.weights->at(tap).data() + sequence * settings_.length : nullptr;
-  found->moment.add(input, tokens, settings_.threads, weight);
+  found->moment.add(input, tokens, products_, weight);
   measure_values(*found, input, sequence, tokens, columns, weight);
 }
 

@@ -22,7 +22,7 @@ class TapMeter {
     int64_t length = 0;
     const std::set<std::string>* taps = nullptr;
   };
-  TapMeter(const Settings& settings, Statistics& statistics) : settings_(settings), statistics_(statistics) {}
+  TapMeter(const Settings& settings, Statistics& statistics) : settings_(settings), statistics_(statistics), products_(settings.threads) {}
 
   // For forward passes of sequence `sequence`, from its first token. Linears share a tap; it is called once a tap, and an expert of a
   // mixture, whose tokens count alike.
@@ -38,6 +38,7 @@ class TapMeter {
 
   Settings settings_;
   Statistics& statistics_;
+  FloatProducts products_;
   Status status_;
   std::vector<float> copy_;  // of a device's input, for what is measured on the host
 };

@@ -77,7 +77,8 @@ TEST(ActivationBits, MassiveInputsAskForTheFinePrecision) {
   const auto precision = [&] {
     SecondMoment moment(kWidth);
     ActivationError activation(sign, kWidth);
-    moment.add(input.data(), kCount, pool);
+    FloatProducts products(pool);
+    moment.add(input.data(), kCount, products);
     activation.add(input.data(), kCount, pool);
     const Objective objective = make_objective(moment.take(), kWidth, sign.data(), 0.001);
     const std::vector<double> error = activation.mean();

@@ -60,7 +60,8 @@ class CudaRounding : public testing::Test {
     auto made = SecondMoment::create(columns, is_on_card ? cuda_.get() : nullptr);
     EXPECT_TRUE(made.has_value());
     const Memory copy = on_card(input);
-    made->add(is_on_card ? copy.as<float>() : input.data(), tokens, threads_);
+    FloatProducts products(threads_);
+    made->add(is_on_card ? copy.as<float>() : input.data(), tokens, products);
     cuda_->synchronize();
     return std::move(*made);
   }

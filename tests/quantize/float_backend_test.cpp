@@ -32,7 +32,7 @@ struct Products {
   std::vector<float> exact, forward, backward, weight;
 };
 
-Products products_by(cpu::Bf16Kernel bf16) {
+Products products_by(const cpu::Bf16Kernel* bf16) {
   ThreadPool threads(2);
   const auto processor = make_cpu_backend(threads, best_isa());
   FloatBackend backend(*processor, threads, bf16);
@@ -60,7 +60,7 @@ Products products_by(cpu::Bf16Kernel bf16) {
 }
 
 TEST(FloatBackend, ProductsOfTrainingMayBeInBfloat16AndNoOthers) {
-  const Products exact = products_by(nullptr), rounded = products_by(cpu::bf16_kernel_generic);
+  const Products exact = products_by(nullptr), rounded = products_by(&cpu::generic_bf16_kernel());
   EXPECT_EQ(rounded.exact, exact.exact);
   EXPECT_EQ(exact.forward, exact.exact);
   for (const auto part : {&Products::forward, &Products::backward, &Products::weight}) {

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "base/blas.h"
-
 namespace tq::cpu {
 namespace {
 
@@ -17,32 +15,11 @@ struct Tile {
   float* slope = nullptr;   // [count, width], gradient of the scores
 };
 
-struct Strided {
-  const float* data;
-  int64_t stride;
-};
-
-// out[m, n] (+)= scale * a[m, k] b[k, n]; transposed operands are given as they are stored.
-struct Product {
-  Strided a, b;
-  bool transpose_a = false, transpose_b = false;
-  float* out = nullptr;
-  int64_t out_stride = 0, m = 0, n = 0, k = 0;
-  float scale = 1.0f;
-  bool accumulate = false;
-};
-
-void multiply(const Product& p) {
-  cblas_sgemm(CblasRowMajor, p.transpose_a ? CblasTrans : CblasNoTrans, p.transpose_b ? CblasTrans : CblasNoTrans, static_cast<int>(p.m),
-              static_cast<int>(p.n), static_cast<int>(p.k), p.scale, p.a.data, static_cast<int>(p.a.stride), p.b.data,
-              static_cast<int>(p.b.stride), p.accumulate ? 1.0f : 0.0f, p.out, static_cast<int>(p.out_stride));
-}
-
 int64_t first_seen(const AttendBackwardArgs& args, int64_t token) {
   return args.window > 0 ? std::max<int64_t>(0, token + 1 - args.window) : 0;
 }
 
-// Turns tile.weight (scores without scale) into softmax weights and tile.slope (gradients of those) into gradients of the scores.
+// Turns tile.weight (scores without scale) into softmax weights and tile.slope (gradients of those) into gradients of those scores.
 void differentiate_rows(const AttendBackwardArgs& args, const FloatKernels& kernels, const Tile& tile) {
   std::vector<float> cap(args.softcap > 0 ? static_cast<size_t>(tile.width) : 0);
   for (int64_t i = 0; i < tile.count; ++i) {
@@ -52,7 +29,7 @@ void differentiate_rows(const AttendBackwardArgs& args, const FloatKernels& kern
     for (size_t j = 0; j < cap.size(); ++j) cap[j] = std::tanh(weight[j] * args.scale / args.softcap);
     kernels.softmax(weight + from, seen, args.scale, args.softcap);
     const float mean = kernels.dot(weight + from, slope + from, seen);
-    for (int64_t j = from; j < from + seen; ++j) slope[j] = weight[j] * (slope[j] - mean);
+    for (int64_t j = from; j < from + seen; ++j) slope[j] = args.scale * weight[j] * (slope[j] - mean);
     if (!cap.empty())
       for (int64_t j = from; j < from + seen; ++j) slope[j] *= 1.0f - cap[static_cast<size_t>(j)] * cap[static_cast<size_t>(j)];
     for (float* row : {weight, slope}) {
@@ -62,58 +39,59 @@ void differentiate_rows(const AttendBackwardArgs& args, const FloatKernels& kern
   }
 }
 
-void run_tile(const AttendBackwardArgs& args, const FloatKernels& kernels, const Tile& tile, AttendBackwardWorkspace& workspace) {
+// What a thread multiplies with.
+struct Multiplier {
+  FloatProducts& products;
+  int thread;
+  void operator()(const FloatProduct& product) const { products.run_on(thread, product, ProductPrecision::kFloat); }
+};
+
+void run_tile(const AttendBackwardArgs& args, const FloatKernels& kernels, const Tile& tile, const Multiplier& multiply,
+              AttendBackwardWorkspace& workspace) {
   const int64_t dim = args.head_dim, kv_head = tile.head / (args.heads / args.kv_heads), width = args.heads * dim;
-  const Strided query{args.query + tile.first * args.query_stride + tile.head * dim, args.query_stride};
-  const Strided key{args.key + tile.begin * args.key_stride + kv_head * dim, args.key_stride};
-  const Strided value{args.value + tile.begin * args.key_stride + kv_head * dim, args.key_stride};
-  const Strided gradient{args.gradient + tile.first * width + tile.head * dim, width};
-  const Strided weight{tile.weight, tile.width}, slope{tile.slope, tile.width};
-  const int64_t at = (tile.head * args.tokens + tile.begin) * dim;
-  multiply({.a = query,
-            .b = key,
-            .transpose_b = true,
-            .out = tile.weight,
-            .out_stride = tile.width,
-            .m = tile.count,
-            .n = tile.width,
-            .k = dim});
-  multiply({.a = gradient,
-            .b = value,
-            .transpose_b = true,
-            .out = tile.slope,
-            .out_stride = tile.width,
-            .m = tile.count,
-            .n = tile.width,
-            .k = dim});
+  const float* query = args.query + tile.first * args.query_stride + tile.head * dim;
+  const float* key = args.key + tile.begin * args.key_stride + kv_head * dim;
+  const float* value = args.value + tile.begin * args.key_stride + kv_head * dim;
+  const float* gradient = args.gradient + tile.first * width + tile.head * dim;
+  const auto scores = [&](const float* left, int64_t left_stride, const float* right, float* output) {
+    multiply({.rows = tile.count,
+              .columns = tile.width,
+              .depth = dim,
+              .left = left,
+              .left_stride = left_stride,
+              .right = right,
+              .right_stride = args.key_stride,
+              .is_right_transposed = true,
+              .output = output,
+              .output_stride = tile.width});
+  };
+  scores(query, args.query_stride, key, tile.weight);
+  scores(gradient, width, value, tile.slope);
   differentiate_rows(args, kernels, tile);
-  multiply({.a = slope,
-            .b = key,
-            .out = args.query_gradient + tile.first * args.query_stride + tile.head * dim,
-            .out_stride = args.query_stride,
-            .m = tile.count,
-            .n = dim,
-            .k = tile.width,
-            .scale = args.scale});
-  multiply({.a = slope,
-            .b = query,
-            .transpose_a = true,
-            .out = workspace.key.data() + at,
-            .out_stride = dim,
-            .m = tile.width,
-            .n = dim,
-            .k = tile.count,
-            .scale = args.scale,
-            .accumulate = true});
-  multiply({.a = weight,
-            .b = gradient,
-            .transpose_a = true,
-            .out = workspace.value.data() + at,
-            .out_stride = dim,
-            .m = tile.width,
-            .n = dim,
-            .k = tile.count,
-            .accumulate = true});
+  multiply({.rows = tile.count,
+            .columns = dim,
+            .depth = tile.width,
+            .left = tile.slope,
+            .left_stride = tile.width,
+            .right = key,
+            .right_stride = args.key_stride,
+            .output = args.query_gradient + tile.first * args.query_stride + tile.head * dim,
+            .output_stride = args.query_stride});
+  const auto add_to_keys = [&](const float* left, const float* right, int64_t right_stride, Buffer<float>& sum) {
+    multiply({.rows = tile.width,
+              .columns = dim,
+              .depth = tile.count,
+              .left = left,
+              .left_stride = tile.width,
+              .is_left_transposed = true,
+              .right = right,
+              .right_stride = right_stride,
+              .output = sum.data() + (tile.head * args.tokens + tile.begin) * dim,
+              .output_stride = dim,
+              .accumulate = true});
+  };
+  add_to_keys(tile.slope, query, args.query_stride, workspace.key);
+  add_to_keys(tile.weight, gradient, width, workspace.value);
 }
 
 // out[T, kv_heads, dim] = the sum over the heads that share a key.
@@ -133,8 +111,9 @@ void zero(Buffer<float>& memory, size_t count) {
 
 }  // namespace
 
-void attend_backward(const AttendBackwardArgs& args, const FloatKernels& kernels, ThreadPool& threads, AttendBackwardWorkspace& workspace) {
-  use_one_blas_thread();
+void attend_backward(const AttendBackwardArgs& args, const FloatKernels& kernels, FloatProducts& products,
+                     AttendBackwardWorkspace& workspace) {
+  ThreadPool& threads = products.threads();
   const auto count = static_cast<size_t>(args.heads * args.tokens * args.head_dim);
   zero(workspace.key, count), zero(workspace.value, count);
   workspace.of_thread.resize(static_cast<size_t>(threads.size()));
@@ -147,7 +126,7 @@ void attend_backward(const AttendBackwardArgs& args, const FloatKernels& kernels
         Tile tile{.head = head, .first = first, .count = std::min(kQueryBlock, args.tokens - first)};
         tile.begin = first_seen(args, first), tile.width = first + tile.count - tile.begin;
         tile.weight = memory.data(), tile.slope = memory.data() + tile_size;
-        run_tile(args, kernels, tile, workspace);
+        run_tile(args, kernels, tile, {products, thread}, workspace);
       }
   });
   threads.run(args.tokens, 16, [&](int64_t begin, int64_t end, int) {

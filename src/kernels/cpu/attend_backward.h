@@ -3,8 +3,8 @@
 
 #include <vector>
 
-#include "base/thread_pool.h"
 #include "kernels/cpu/simd/kernels.h"
+#include "kernels/float_products.h"
 #include "kernels/training.h"
 
 namespace tq::cpu {
@@ -15,6 +15,7 @@ struct AttendBackwardWorkspace {
   Buffer<float> key, value;  // [heads, T, head_dim]: each query head's share of the gradients
 };
 
-void attend_backward(const AttendBackwardArgs& args, const FloatKernels& kernels, ThreadPool& threads, AttendBackwardWorkspace& workspace);
+void attend_backward(const AttendBackwardArgs& args, const FloatKernels& kernels, FloatProducts& products,
+                     AttendBackwardWorkspace& workspace);
 
 }  // namespace tq::cpu

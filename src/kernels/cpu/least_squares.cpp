@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "base/blas.h"
-
 // LAPACK, as OpenBLAS brings it; lapacke.h would need another package for two functions.
 extern "C" void spotrf_(const char* uplo, const int* n, float* a, const int* lda, int* info);
 extern "C" void spotrs_(const char* uplo, const int* n, const int* right, const float* a, const int* lda, float* b, const int* ldb,
@@ -12,20 +10,22 @@ extern "C" void spotrs_(const char* uplo, const int* n, const int* right, const 
 namespace tq::cpu {
 namespace {
 
-constexpr int64_t kRows = 128;  // of a product or a right side that one thread takes at a time
+constexpr int64_t kRows = 128;  // of a right side that one thread takes at a time
 
 }  // namespace
 
-void product(const DenseProductArgs& args, ThreadPool& threads) {
-  threads.run((args.rows + kRows - 1) / kRows, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t band = begin; band < end; ++band) {
-      const int64_t first = band * kRows;
-      cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, static_cast<int>(std::min(kRows, args.rows - first)),
-                  static_cast<int>(args.columns), static_cast<int>(args.depth), 1.0f, args.left + first * args.depth,
-                  static_cast<int>(args.depth), args.right, static_cast<int>(args.columns), args.accumulate ? 1.0f : 0.0f,
-                  args.output + first * args.columns, static_cast<int>(args.columns));
-    }
-  });
+void product(const DenseProductArgs& args, FloatProducts& products) {
+  products.run({.rows = args.rows,
+                .columns = args.columns,
+                .depth = args.depth,
+                .left = args.left,
+                .left_stride = args.depth,
+                .right = args.right,
+                .right_stride = args.columns,
+                .output = args.output,
+                .output_stride = args.columns,
+                .accumulate = args.accumulate},
+               ProductPrecision::kFloat);
 }
 
 bool solve(const SolveArgs& args, ThreadPool& threads) {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "base/blas.h"
 #include "kernels/cpu/attend_backward.h"
 #include "kernels/cpu/least_squares.h"
 #include "kernels/cpu/losses.h"
@@ -15,7 +14,6 @@ namespace tq::cpu {
 namespace {
 
 constexpr int64_t kChunkFloats = 4 << 20;  // of a matrix that is decoded at once
-constexpr int64_t kTile = 256;             // tokens and columns of the output that one thread multiplies
 
 // The activation and its derivative.
 struct Slope {
@@ -43,7 +41,7 @@ Slope slope_of(GateKind kind, float x) {
 
 class CpuTraining final : public Training {
  public:
-  CpuTraining(ThreadPool& threads, Isa isa) : threads_(threads), isa_(isa), kernels_(float_kernels(isa)) { use_one_blas_thread(); }
+  CpuTraining(ThreadPool& threads, Isa isa) : threads_(threads), isa_(isa), kernels_(float_kernels(isa)), products_(threads, isa) {}
 
   Result<std::unique_ptr<Matrix>> prepare_trainable(const PackedTensor& tensor, int64_t expert) override {
     const size_t dims = tensor.shape.size();
@@ -67,15 +65,18 @@ class CpuTraining final : public Training {
   }
 
   void weight(const WeightGradientArgs& args) override {
-    threads_.run((args.rows + kTile - 1) / kTile, 1, [&](int64_t begin, int64_t end, int) {
-      for (int64_t tile = begin; tile < end; ++tile) {
-        const int64_t first = tile * kTile, count = std::min(kTile, args.rows - first);
-        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, static_cast<int>(count), static_cast<int>(args.columns),
-                    static_cast<int>(args.tokens), 1.0f, args.gradient + args.first_row + first, static_cast<int>(args.all_rows),
-                    args.input, static_cast<int>(args.columns), 1.0f, args.weight_gradient + first * args.columns,
-                    static_cast<int>(args.columns));
-      }
-    });
+    products_.run({.rows = args.rows,
+                   .columns = args.columns,
+                   .depth = args.tokens,
+                   .left = args.gradient + args.first_row,
+                   .left_stride = args.all_rows,
+                   .is_left_transposed = true,
+                   .right = args.input,
+                   .right_stride = args.columns,
+                   .output = args.weight_gradient,
+                   .output_stride = args.columns,
+                   .accumulate = true},
+                  ProductPrecision::kFloat);
   }
 
   void norm(const NormBackwardArgs& args) override {
@@ -104,7 +105,7 @@ class CpuTraining final : public Training {
     });
   }
 
-  void attend(const AttendBackwardArgs& args) override { attend_backward(args, kernels_, threads_, attend_workspace_); }
+  void attend(const AttendBackwardArgs& args) override { attend_backward(args, kernels_, products_, attend_workspace_); }
 
   void gated(const GatedBackwardArgs& args) override {
     threads_.run(args.tokens, 4, [&](int64_t begin, int64_t end, int) {
@@ -129,7 +130,7 @@ class CpuTraining final : public Training {
   void column_sum(const ColumnSumArgs& args) override { cpu::column_sum(args, threads_); }
   void squares(const SquaresArgs& args) override { cpu::squares(args, threads_); }
   void adam(const AdamArgs& args) override { cpu::adam(args, threads_); }
-  void product(const DenseProductArgs& args) override { cpu::product(args, threads_); }
+  void product(const DenseProductArgs& args) override { cpu::product(args, products_); }
   Result<bool> solve(const SolveArgs& args) override { return cpu::solve(args, threads_); }
   double dot(const float* a, const float* b, int64_t count) override { return cpu::dot(a, b, count, kernels_, threads_); }
 
@@ -144,7 +145,6 @@ class CpuTraining final : public Training {
     const int64_t columns = matrix.columns(), rows = matrix.rows();
     const int64_t chunk = std::min(rows, std::max(kBandRows, kChunkFloats / columns / kBandRows * kBandRows));
     float* decoded = grow(chunk_, chunk * columns);
-    const int64_t across = (columns + kTile - 1) / kTile, down = (args.tokens + kTile - 1) / kTile;
     for (int64_t first = 0; first < rows; first += chunk) {
       const int64_t count = std::min(chunk, rows - first);
       threads_.run((count + kBandRows - 1) / kBandRows, 1, [&](int64_t begin, int64_t end, int) {
@@ -152,16 +152,17 @@ class CpuTraining final : public Training {
         if (matrix.planes()) matrix.decode_rotated(first + from, here, decoded + from * columns);
         else matrix.decode(first + from, here, decoded + from * columns);
       });
-      const float beta = first > 0 || accumulate ? 1.0f : 0.0f;
-      threads_.run(across * down, 1, [&](int64_t begin, int64_t end, int) {
-        for (int64_t tile = begin; tile < end; ++tile) {
-          const int64_t t = tile / across * kTile, k = tile % across * kTile;
-          cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, static_cast<int>(std::min(kTile, args.tokens - t)),
-                      static_cast<int>(std::min(kTile, columns - k)), static_cast<int>(count), 1.0f, args.gradient + t * rows + first,
-                      static_cast<int>(rows), decoded + k, static_cast<int>(columns), beta, output + t * columns + k,
-                      static_cast<int>(columns));
-        }
-      });
+      products_.run({.rows = args.tokens,
+                     .columns = columns,
+                     .depth = count,
+                     .left = args.gradient + first,
+                     .left_stride = rows,
+                     .right = decoded,
+                     .right_stride = columns,
+                     .output = output,
+                     .output_stride = columns,
+                     .accumulate = first > 0 || accumulate},
+                    ProductPrecision::kFloat);
     }
   }
 
@@ -201,6 +202,7 @@ class CpuTraining final : public Training {
   ThreadPool& threads_;
   Isa isa_;
   const FloatKernels& kernels_;
+  FloatProducts products_;
   AttendBackwardWorkspace attend_workspace_;
   Buffer<float> chunk_, rotated_, roots_;
 };

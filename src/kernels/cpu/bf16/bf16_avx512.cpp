@@ -2,10 +2,12 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-#include "kernels/bf16_product.h"
+#include "kernels/cpu/bf16/bf16_kernel.h"
 
 namespace tq::cpu {
 namespace {
+
+constexpr int64_t kRows = 12, kColumns = 32;
 
 // sum[i] += left.early right[i].early + left.late right[i].late. Not the intrinsic: clang 16 crashes on its vectors of bfloat16.
 inline void add_products(__m512& sum, const uint32_t& left, __m512i right) {
@@ -13,27 +15,44 @@ inline void add_products(__m512& sum, const uint32_t& left, __m512i right) {
 }
 
 // 24 sums and two vectors of the right operand: 26 of 32 registers.
-void multiply(const uint32_t* left, const uint32_t* right, int64_t pairs, float* sums) {
-  __m512 sum[kBf16Rows][2];
+void multiply(const Bf16BlockArgs& args) {
+  __m512 sum[kRows][2];
 #pragma GCC unroll 12
-  for (int r = 0; r < kBf16Rows; ++r)
-    for (int v = 0; v < 2; ++v) sum[r][v] = _mm512_loadu_ps(sums + r * kBf16Columns + v * 16);
-  for (int64_t k = 0; k < pairs; ++k, left += kBf16Rows, right += kBf16Columns) {
-    const __m512i first = _mm512_loadu_si512(right), second = _mm512_loadu_si512(right + 16);
+  for (int r = 0; r < kRows; ++r) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
+  for (int64_t i = 0; i < args.panel_pairs; ++i) {
+    const uint32_t* left = args.panels[i].left;
+    const uint32_t* right = args.panels[i].right;
+    for (int64_t step = 0; step < args.steps; ++step, left += kRows * kBf16StepPairs)
+      for (int64_t k = 0; k < kBf16StepPairs; ++k, right += kColumns) {
+        const __m512i first = _mm512_loadu_si512(right), second = _mm512_loadu_si512(right + 16);
 #pragma GCC unroll 12
-    for (int r = 0; r < kBf16Rows; ++r) {
-      add_products(sum[r][0], left[r], first);
-      add_products(sum[r][1], left[r], second);
-    }
+        for (int r = 0; r < kRows; ++r) {
+          add_products(sum[r][0], left[r * kBf16StepPairs + k], first);
+          add_products(sum[r][1], left[r * kBf16StepPairs + k], second);
+        }
+      }
   }
 #pragma GCC unroll 12
-  for (int r = 0; r < kBf16Rows; ++r)
-    for (int v = 0; v < 2; ++v) _mm512_storeu_ps(sums + r * kBf16Columns + v * 16, sum[r][v]);
+  for (int r = 0; r < kRows; ++r)
+    for (int v = 0; v < 2; ++v) {
+      float* out = args.output + r * args.output_stride + v * 16;
+      _mm512_storeu_ps(out, args.accumulate ? _mm512_add_ps(_mm512_loadu_ps(out), sum[r][v]) : sum[r][v]);
+    }
 }
 
 }  // namespace
 
-Bf16Kernel bf16_kernel(Isa isa) { return isa == Isa::kAvx512Bf16 || isa == Isa::kAmx ? multiply : nullptr; }
+const Bf16Kernel& avx512_bf16_kernel() {
+  static constexpr Bf16Kernel kKernel{.rows = kRows,
+                                      .columns = kColumns,
+                                      .float_terms = 0,
+                                      .pack_left = pack_left_avx512,
+                                      .pack_right = pack_right_avx512,
+                                      .multiply = multiply,
+                                      .begin = nullptr,
+                                      .end = nullptr};
+  return kKernel;
+}
 
 }  // namespace tq::cpu
 #endif

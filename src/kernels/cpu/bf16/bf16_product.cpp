@@ -1,111 +1,146 @@
 #include "kernels/bf16_product.h"
 
 #include <algorithm>
-#include <bit>
+#include <array>
+
+#include "base/check.h"
+#include "kernels/cpu/bf16/bf16_kernel.h"
 
 namespace tq::cpu {
 namespace {
 
-constexpr int64_t kDepth = 512;  // of a block: 32 packed columns stay in the first-level cache
-
-// To nearest, ties to even; in the upper half. Not for NaN, which training has stopped for.
-uint32_t rounded(float value) {
-  const auto bits = std::bit_cast<uint32_t>(value);
-  return (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
-}
-
-uint32_t pair_of(float early, float late) { return rounded(early) >> 16 | rounded(late); }
+constexpr int64_t kPartSteps =
+    16;  // of the depth, multiplied at once: two packed panels and the output's block stay in the first-level cache
+constexpr int64_t kPackedBytes = 1024 << 10;  // of each operand: both stay in the second-level cache
 
 uint32_t* grow(Buffer<uint32_t>& buffer, int64_t count) {
   if (buffer.size() < static_cast<size_t>(count)) buffer = Buffer<uint32_t>::uninitialized(static_cast<size_t>(count));
   return buffer.data();
 }
 
-// Rows [0, count) of the operand and depths [first, first + depth) -> panels [width rows][pairs], zeros where there is nothing.
+// Panels of one operand side by side, for a part of the depth.
 struct Packing {
-  Bf16Operand operand;
-  int64_t count, first, depth, width;
+  void (*pack)(const Bf16PackArgs&);
+  Bf16Operand operand;  // from the first row and depth on
+  int64_t count, depth, width;
+  int terms;
 
-  int64_t pairs() const { return (depth + 1) / 2; }
   int64_t panels() const { return (count + width - 1) / width; }
+  int64_t term_size() const { return bf16_steps(depth) * kBf16StepPairs * width; }
+  int64_t panel_size() const { return term_size() * terms; }
 
-  void pack(uint32_t* out) const {
-    for (int64_t panel = 0; panel < panels(); ++panel, out += pairs() * width) {
-      const int64_t row = panel * width, here = std::min(width, count - row);
-      if (here < width) std::fill_n(out, pairs() * width, 0u);
-      const float* from = operand.values + row * operand.stride + first * operand.depth_stride;
-      if (operand.stride == 1) pack_across(from, here, out);
-      else pack_along(from, here, out);
-    }
-  }
-
-  // Neighbours in memory are rows.
-  void pack_across(const float* from, int64_t here, uint32_t* out) const {
-    for (int64_t k = 0; k < depth; k += 2, out += width) {
-      const float* early = from + k * operand.depth_stride;
-      const float* late = early + operand.depth_stride;
-      if (k + 1 < depth)
-        for (int64_t r = 0; r < here; ++r) out[r] = pair_of(early[r], late[r]);
-      else
-        for (int64_t r = 0; r < here; ++r) out[r] = pair_of(early[r], 0.0f);
-    }
-  }
-
-  // Neighbours in memory are depths.
-  void pack_along(const float* from, int64_t here, uint32_t* out) const {
-    for (int64_t r = 0; r < here; ++r) {
-      const float* row = from + r * operand.stride;
-      for (int64_t k = 0; k + 1 < depth; k += 2) out[k / 2 * width + r] = pair_of(row[k], row[k + 1]);
-      if (depth % 2 == 1) out[depth / 2 * width + r] = pair_of(row[depth - 1], 0.0f);
-    }
+  void run(uint32_t* out) const {
+    const bool is_along = operand.depth_stride == 1;
+    const int64_t stretch = is_along ? depth : kBf16StepDepth;  // as it lies in memory
+    for (int64_t first = 0; first < depth; first += stretch)
+      for (int64_t panel = 0; panel < panels(); ++panel) {
+        Bf16Operand from = operand;
+        from.values += panel * width * operand.stride + first * operand.depth_stride;
+        pack({.operand = from,
+              .count = std::min(width, count - panel * width),
+              .width = width,
+              .depth = std::min(stretch, depth - first),
+              .panel = out + panel * panel_size() + first / 2 * width,
+              .term_stride = term_size(),
+              .terms = terms});
+      }
   }
 };
 
-void write(const Bf16ProductArgs& args, int64_t row, int64_t column, const float* sums, bool is_added) {
-  const int64_t rows = std::min(kBf16Rows, args.rows - row), columns = std::min(kBf16Columns, args.columns - column);
-  for (int64_t r = 0; r < rows; ++r) {
-    float* out = args.output + (row + r) * args.output_stride + column;
-    const float* from = sums + r * kBf16Columns;
-    if (is_added)
-      for (int64_t c = 0; c < columns; ++c) out[c] += from[c];
-    else
-      for (int64_t c = 0; c < columns; ++c) out[c] = from[c];
+// Rows or columns of an operand whose packed panels fit their share of the cache.
+int64_t range_of(int64_t count, int64_t width, int64_t depth, int terms) {
+  const int64_t most = std::max<int64_t>(1, kPackedBytes / (bf16_steps(depth) * kBf16StepDepth * width * 2 * terms));
+  const int64_t panels = (count + width - 1) / width, ranges = (panels + most - 1) / most;
+  return (panels + ranges - 1) / ranges * width;
+}
+
+// A part of the output, from packed operands.
+class Region {
+ public:
+  Region(const Bf16Kernel& kernel, const Packing& left, const uint32_t* packed_left, const Packing& right, const uint32_t* packed_right)
+      : kernel_(kernel), left_(left), right_(right), packed_left_(packed_left), packed_right_(packed_right) {}
+
+  void multiply(float* output, int64_t stride, bool accumulate) const {
+    for (int64_t r = 0; r < left_.panels(); ++r)
+      for (int64_t c = 0; c < right_.panels(); ++c) {
+        float* to = output + r * kernel_.rows * stride + c * kernel_.columns;
+        const int64_t rows = std::min(kernel_.rows, left_.count - r * kernel_.rows);
+        const int64_t columns = std::min(kernel_.columns, right_.count - c * kernel_.columns);
+        if (rows == kernel_.rows && columns == kernel_.columns) multiply_block(r, c, to, stride, accumulate);
+        else multiply_edge(r, c, to, stride, accumulate, rows, columns);
+      }
+  }
+
+ private:
+  void multiply_block(int64_t r, int64_t c, float* to, int64_t stride, bool accumulate) const {
+    std::array<Bf16Panels, 6> panels;
+    int64_t count = 0;
+    for (int order = std::min(2 * (left_.terms - 1), kMostBf16Terms - 1); order >= 0; --order)  // the smallest first
+      for (int i = std::max(0, order - left_.terms + 1); i <= std::min(order, left_.terms - 1); ++i)
+        panels[static_cast<size_t>(count++)] = {packed_left_ + r * left_.panel_size() + i * left_.term_size(),
+                                                packed_right_ + c * right_.panel_size() + (order - i) * right_.term_size()};
+    kernel_.multiply({.panels = panels.data(),
+                      .panel_pairs = count,
+                      .steps = bf16_steps(left_.depth),
+                      .output = to,
+                      .output_stride = stride,
+                      .accumulate = accumulate});
+  }
+
+  void multiply_edge(int64_t r, int64_t c, float* to, int64_t stride, bool accumulate, int64_t rows, int64_t columns) const {
+    alignas(64) float sums[kMostBlock];
+    TQ_CHECK(kernel_.rows * kernel_.columns <= kMostBlock);
+    multiply_block(r, c, sums, kernel_.columns, false);
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t j = 0; j < columns; ++j) {
+        float& out = to[i * stride + j];
+        out = accumulate ? out + sums[i * kernel_.columns + j] : sums[i * kernel_.columns + j];
+      }
+  }
+
+  static constexpr int64_t kMostBlock = 1024;
+  const Bf16Kernel& kernel_;
+  const Packing& left_;
+  const Packing& right_;
+  const uint32_t* packed_left_;
+  const uint32_t* packed_right_;
+};
+
+// Depths [first, first + depth).
+void add_part(const Bf16ProductArgs& args, const Bf16Kernel& kernel, int64_t first, int64_t depth, Bf16Workspace& workspace) {
+  const int64_t rows = range_of(args.rows, kernel.rows, depth, args.terms),
+                columns = range_of(args.columns, kernel.columns, depth, args.terms);
+  const auto packing = [&](const Bf16Operand& operand, int64_t from, int64_t count, int64_t width, auto pack) {
+    const Bf16Operand part{operand.values + from * operand.stride + first * operand.depth_stride, operand.stride, operand.depth_stride};
+    return Packing{pack, part, count, depth, width, args.terms};
+  };
+  for (int64_t c = 0; c < args.columns; c += columns) {
+    const Packing right = packing(args.right, c, std::min(columns, args.columns - c), kernel.columns, kernel.pack_right);
+    uint32_t* packed_right = grow(workspace.right, right.panels() * right.panel_size());
+    right.run(packed_right);
+    for (int64_t r = 0; r < args.rows; r += rows) {
+      const Packing left = packing(args.left, r, std::min(rows, args.rows - r), kernel.rows, kernel.pack_left);
+      uint32_t* packed_left = grow(workspace.left, left.panels() * left.panel_size());
+      left.run(packed_left);
+      Region(kernel, left, packed_left, right, packed_right)
+          .multiply(args.output + r * args.output_stride + c, args.output_stride, args.accumulate || first > 0);
+    }
   }
 }
 
 }  // namespace
 
-void bf16_kernel_generic(const uint32_t* left, const uint32_t* right, int64_t pairs, float* sums) {
-  const auto early = [](uint32_t pair) { return std::bit_cast<float>(pair << 16); };
-  const auto late = [](uint32_t pair) { return std::bit_cast<float>(pair & 0xffff0000u); };
-  for (int64_t k = 0; k < pairs; ++k, left += kBf16Rows, right += kBf16Columns)
-    for (int64_t r = 0; r < kBf16Rows; ++r)
-      for (int64_t c = 0; c < kBf16Columns; ++c)
-        sums[r * kBf16Columns + c] += early(left[r]) * early(right[c]) + late(left[r]) * late(right[c]);
-}
-
-void bf16_product(const Bf16ProductArgs& args, Bf16Kernel kernel, Bf16Workspace& workspace) {
+void bf16_product(const Bf16ProductArgs& args, const Bf16Kernel& kernel, Bf16Workspace& workspace) {
+  TQ_CHECK(args.terms >= 1 && args.terms <= kMostBf16Terms);
+  if (args.rows <= 0 || args.columns <= 0) return;
   if (args.depth == 0 && !args.accumulate)
     for (int64_t r = 0; r < args.rows; ++r) std::fill_n(args.output + r * args.output_stride, args.columns, 0.0f);
-  for (int64_t first = 0; first < args.depth; first += kDepth) {
-    const int64_t depth = std::min(kDepth, args.depth - first);
-    const Packing left{args.left, args.rows, first, depth, kBf16Rows}, right{args.right, args.columns, first, depth, kBf16Columns};
-    const int64_t pairs = left.pairs();
-    uint32_t* packed_left = grow(workspace.left, left.panels() * kBf16Rows * pairs);
-    uint32_t* packed_right = grow(workspace.right, right.panels() * kBf16Columns * pairs);
-    left.pack(packed_left);
-    right.pack(packed_right);
-    for (int64_t c = 0; c < right.panels(); ++c)
-      for (int64_t r = 0; r < left.panels(); ++r) {
-        alignas(64) float sums[kBf16Rows * kBf16Columns] = {};
-        kernel(packed_left + r * kBf16Rows * pairs, packed_right + c * kBf16Columns * pairs, pairs, sums);
-        write(args, r * kBf16Rows, c * kBf16Columns, sums, first > 0 || args.accumulate);
-      }
-  }
+  // Equal parts, of whole steps.
+  const int64_t steps = bf16_steps(args.depth), parts = (steps + kPartSteps - 1) / kPartSteps;
+  const int64_t part = parts > 0 ? (steps + parts - 1) / parts * kBf16StepDepth : 0;
+  if (kernel.begin) kernel.begin();
+  for (int64_t first = 0; first < args.depth; first += part) add_part(args, kernel, first, std::min(part, args.depth - first), workspace);
+  if (kernel.end) kernel.end();
 }
-
-#if !defined(__x86_64__)
-Bf16Kernel bf16_kernel(Isa) { return nullptr; }
-#endif
 
 }  // namespace tq::cpu

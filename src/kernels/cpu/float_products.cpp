@@ -1,0 +1,93 @@
+#include "kernels/float_products.h"
+
+#include <algorithm>
+
+#include "base/blas.h"
+#include "base/check.h"
+#include "kernels/cpu/bf16/bf16_kernel.h"
+
+namespace tq {
+namespace {
+
+// What one thread multiplies at a time. Equal parts keep all threads busy to the end.
+constexpr int64_t kTileRows = 512, kTileColumns = 384;
+
+// The equal parts of at most `edge` that a range is cut into.
+struct Parts {
+  int64_t size, count, edge;
+  Parts(int64_t range, int64_t most) : size(range), count((range + most - 1) / most), edge(0) {
+    if (count == 0) return;
+    constexpr int64_t kUnit = 32;
+    edge = ((range + count - 1) / count + kUnit - 1) / kUnit * kUnit;
+    count = (range + edge - 1) / edge;
+  }
+  int64_t first(int64_t i) const { return i * edge; }
+  int64_t length(int64_t i) const { return std::min(edge, size - first(i)); }
+};
+
+FloatProduct tile_of(const FloatProduct& whole, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+  FloatProduct tile = whole;
+  tile.rows = rows, tile.columns = columns;
+  tile.left += whole.is_left_transposed ? row : row * whole.left_stride;
+  tile.right += whole.is_right_transposed ? column * whole.right_stride : column;
+  tile.output += row * whole.output_stride + column;
+  if (whole.bias) tile.bias += column;
+  return tile;
+}
+
+void multiply_by_blas(const FloatProduct& p) {
+  cblas_sgemm(CblasRowMajor, p.is_left_transposed ? CblasTrans : CblasNoTrans, p.is_right_transposed ? CblasTrans : CblasNoTrans,
+              static_cast<int>(p.rows), static_cast<int>(p.columns), static_cast<int>(p.depth), 1.0f, p.left,
+              static_cast<int>(p.left_stride), p.right, static_cast<int>(p.right_stride), p.accumulate ? 1.0f : 0.0f, p.output,
+              static_cast<int>(p.output_stride));
+}
+
+void multiply_by_bf16(const FloatProduct& p, const cpu::Bf16Kernel& kernel, int terms, cpu::Bf16Workspace& workspace) {
+  const auto operand = [](const float* values, int64_t stride, bool is_along) {
+    return is_along ? cpu::Bf16Operand{values, stride, 1} : cpu::Bf16Operand{values, 1, stride};
+  };
+  cpu::bf16_product({.left = operand(p.left, p.left_stride, !p.is_left_transposed),
+                     .right = operand(p.right, p.right_stride, p.is_right_transposed),
+                     .output = p.output,
+                     .output_stride = p.output_stride,
+                     .rows = p.rows,
+                     .columns = p.columns,
+                     .depth = p.depth,
+                     .accumulate = p.accumulate,
+                     .terms = terms},
+                    kernel, workspace);
+}
+
+}  // namespace
+
+FloatProducts::FloatProducts(ThreadPool& threads, const cpu::Bf16Kernel* bf16)
+    : threads_(&threads), bf16_(bf16), workspaces_(static_cast<size_t>(threads.size())) {
+  use_one_blas_thread();
+}
+
+void FloatProducts::run(std::span<const FloatProduct> products, ProductPrecision precision) {
+  std::vector<FloatProduct> tiles;
+  for (const FloatProduct& product : products) {
+    const Parts down(product.rows, kTileRows), across(product.columns, kTileColumns);
+    for (int64_t y = 0; y < down.count; ++y)
+      for (int64_t x = 0; x < across.count; ++x)
+        tiles.push_back(tile_of(product, down.first(y), down.length(y), across.first(x), across.length(x)));
+  }
+  threads_->run(static_cast<int64_t>(tiles.size()), 1, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t i = begin; i < end; ++i) run_on(thread, tiles[static_cast<size_t>(i)], precision);
+  });
+}
+
+void FloatProducts::run_on(int thread, const FloatProduct& product, ProductPrecision precision) {
+  TQ_CHECK(!(product.bias && product.accumulate));
+  FloatProduct sum = product;
+  if (product.bias) {
+    for (int64_t r = 0; r < product.rows; ++r) std::copy_n(product.bias, product.columns, product.output + r * product.output_stride);
+    sum.accumulate = true;
+  }
+  const int terms = !bf16_ ? 0 : precision == ProductPrecision::kTraining ? 1 : bf16_->float_terms;
+  if (terms == 0) multiply_by_blas(sum);
+  else multiply_by_bf16(sum, *bf16_, terms, workspaces_[static_cast<size_t>(thread)]);
+}
+
+}  // namespace tq
