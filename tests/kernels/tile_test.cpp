@@ -30,7 +30,8 @@ Panels decode_tile(const PlaneMatrix& matrix, int64_t first, TileElement element
                             .plane_rows = layout.plane_rows,
                             .newest = layout.newest[static_cast<size_t>(first)],
                             .rows = std::min<int64_t>(32, layout.rows - first),
-                            .taps = &matrix.tap_table(layout.rate[static_cast<size_t>(first)])},
+                            .taps = &matrix.tap_table(layout.rate[static_cast<size_t>(first)]),
+                            .end_line = layout.padded_columns / 4},
                            element, panels.data.data(), panels.bytes);
   return panels;
 }

@@ -90,9 +90,10 @@ void write(const DigitOutput& args) {
     const __m512 sums = _mm512_loadu_ps(args.sums + l * args.sums_stride);
     rows[l] = _mm512_castps_si512(args.bias && l < args.left ? _mm512_add_ps(sums, _mm512_set1_ps(args.bias[l])) : sums);
   }
-  transpose_16x16(rows);
   const auto mask = static_cast<__mmask16>((1u << args.left) - 1);
-  for (int64_t r = 0; r < args.right; ++r) _mm512_mask_storeu_ps(args.output + r * args.stride, mask, _mm512_castsi512_ps(rows[r]));
+  transpose_16x16(rows, [&](int64_t r, __m512i row) {
+    if (r < args.right) _mm512_mask_storeu_ps(args.output + r * args.stride, mask, _mm512_castsi512_ps(row));
+  });
 }
 
 constexpr DigitKernels kTable = {split_rows<true>, split_rows<false>, multiply, write, begin, end};

@@ -62,16 +62,18 @@ void split_rows(const DigitSource& source, const DigitTarget& target) {
     }
     uint8_t* out = target.values + group * target.group_bytes;
     for (int64_t k = 0; k < columns; k += kDigitStep, out += kDigits * kDigitTileBytes) {
-      __m512i digits[kDigits][16];
+      [[maybe_unused]] __m512i digits[kDigits][16];
       for (int64_t r = 0; r < kDigitRows; ++r) {
         __m512i row[kDigits] = {};
         if (r < source.count) split_step(source.rows + r * source.stride + first, k, columns, factor[r], row);
-        for (int d = 0; d < kDigits; ++d) digits[d][r] = row[d];
+        for (int d = 0; d < kDigits; ++d) {
+          if constexpr (kIsLeft) _mm512_storeu_si512(out + d * kDigitTileBytes + r * 64, row[d]);
+          else digits[d][r] = row[d];
+        }
       }
-      for (int d = 0; d < kDigits; ++d) {
-        if constexpr (!kIsLeft) transpose_16x16(digits[d]);
-        for (int64_t i = 0; i < 16; ++i) _mm512_storeu_si512(out + d * kDigitTileBytes + i * 64, digits[d][i]);
-      }
+      if constexpr (!kIsLeft)
+        for (int d = 0; d < kDigits; ++d)
+          transpose_16x16(digits[d], [&](int64_t i, __m512i line) { _mm512_storeu_si512(out + d * kDigitTileBytes + i * 64, line); });
     }
   }
 }

@@ -6,8 +6,9 @@
 namespace tq::cpu {
 namespace {
 
-// rows[i] = words of row i -> rows[w] = word w of all rows.
-inline void transpose_16x16(__m512i (&rows)[16]) {
+// rows[i] = words of row i -> store(w, word w of all rows).
+template <typename Store>
+inline void transpose_16x16(const __m512i (&rows)[16], Store store) {
   __m512i fours[16];  // [4 g + c]: words 4 l + c of rows 4 g to 4 g + 3, l the quarter of the vector
   for (int g = 0; g < 16; g += 4) {
     const __m512i a = _mm512_unpacklo_epi32(rows[g], rows[g + 1]), b = _mm512_unpackhi_epi32(rows[g], rows[g + 1]);
@@ -19,8 +20,8 @@ inline void transpose_16x16(__m512i (&rows)[16]) {
     const __m512i even = _mm512_shuffle_i32x4(fours[c], fours[4 + c], 0x88), odd = _mm512_shuffle_i32x4(fours[c], fours[4 + c], 0xdd);
     const __m512i even_2 = _mm512_shuffle_i32x4(fours[8 + c], fours[12 + c], 0x88);
     const __m512i odd_2 = _mm512_shuffle_i32x4(fours[8 + c], fours[12 + c], 0xdd);
-    rows[c] = _mm512_shuffle_i32x4(even, even_2, 0x88), rows[8 + c] = _mm512_shuffle_i32x4(even, even_2, 0xdd);
-    rows[4 + c] = _mm512_shuffle_i32x4(odd, odd_2, 0x88), rows[12 + c] = _mm512_shuffle_i32x4(odd, odd_2, 0xdd);
+    store(c, _mm512_shuffle_i32x4(even, even_2, 0x88)), store(8 + c, _mm512_shuffle_i32x4(even, even_2, 0xdd));
+    store(4 + c, _mm512_shuffle_i32x4(odd, odd_2, 0x88)), store(12 + c, _mm512_shuffle_i32x4(odd, odd_2, 0xdd));
   }
 }
 

@@ -7,7 +7,8 @@
 namespace tq::cpu {
 namespace {
 
-constexpr int64_t kWideLines = 16;  // of four columns each
+constexpr int64_t kWideLines = 16;    // of four columns each
+constexpr int64_t kFetchLines = 128;  // ahead: those of the next columns to be decoded, after a product
 
 // As group_bits of 32 columns.
 inline void group_bits(const __m512i* lanes, __m512i (&groups)[4]) {
@@ -31,9 +32,12 @@ inline void gather_nibbles(const TileSource& source, const NibbleRange& range, i
   const int64_t last = range.first + range.count - 1;
   for (int64_t block = range.first / 32; block <= last / 32; ++block) {
     const uint8_t* lines = source.bits + (block * source.lines + line) * grid::kLineBytes;
-    __m512i lanes[16];
-    for (int64_t i = 0; i < kWideLines; ++i) lanes[i] = _mm512_loadu_si512(lines + i * grid::kLineBytes);
-    transpose_16x16(lanes);
+    __m512i read[16], lanes[16];
+    for (int64_t i = 0; i < kWideLines; ++i) {
+      read[i] = _mm512_loadu_si512(lines + i * grid::kLineBytes);
+      _mm_prefetch(lines + (i + kFetchLines) * grid::kLineBytes, _MM_HINT_T1);
+    }
+    transpose_16x16(read, [&](int64_t w, __m512i lane) { lanes[w] = lane; });
     for (int64_t q = 0; q < 4; ++q) {
       __m512i groups[4];
       group_bits(lanes + 4 * q, groups);
@@ -81,25 +85,18 @@ inline __m512i carry_of(__m512i low) {
   return _mm512_sub_epi8(_mm512_and_si512(shifted, _mm512_set1_epi8(7)), _mm512_set1_epi8(4));
 }
 
-// Word w of 16 rows -> out + place(w).
-template <typename Place>
-void store_lines(__m512i (&rows)[16], uint8_t* out, Place place) {
-  transpose_16x16(rows);
-  for (int w = 0; w < 16; ++w) _mm512_storeu_si512(out + place(w), rows[w]);
-}
-
-// 16 rows of 64 columns: what of low and high is stored in one piece.
+// 16 rows of 64 columns: what is made of low and high, word w of the rows at out + place(w).
 template <typename Make, typename Place>
 void store_rows(const __m512i (&low)[16], const __m512i (&high)[16], uint8_t* out, Make make, Place place) {
   __m512i rows[16];
   for (int r = 0; r < 16; ++r) rows[r] = make(low[r], high[r]);
-  store_lines(rows, out, place);
+  transpose_16x16(rows, [&](int64_t w, __m512i line) { _mm512_storeu_si512(out + place(w), line); });
 }
 
 inline void store_rows(TileElement element, const __m512i (&low)[16], const __m512i (&high)[16], uint8_t* out) {
   const auto rounded = [](__m512i l, __m512i h) { return _mm512_add_epi8(h, carry_of(l)); };
-  const auto every_64 = [](int w) { return 64 * w; };
-  const auto every_128 = [](int w) { return 128 * w; };
+  const auto every_64 = [](int64_t w) { return 64 * w; };
+  const auto every_128 = [](int64_t w) { return 128 * w; };
   const __m512i weights = _mm512_set1_epi16(32 << 8 | 1), sign = _mm512_set1_epi8(static_cast<char>(0x80));
   switch (element) {
     case TileElement::kInt8:
@@ -123,7 +120,7 @@ inline void store_rows(TileElement element, const __m512i (&low)[16], const __m5
             [&](__m512i l, __m512i h) {
               return _mm512_maddubs_epi16(weights, half == 0 ? _mm512_unpacklo_epi8(l, h) : _mm512_unpackhi_epi8(l, h));
             },
-            [](int w) { return (w / 4 * 8 + w % 4) * 64; });
+            [](int64_t w) { return (w / 4 * 8 + w % 4) * 64; });
   }
 }
 
@@ -131,8 +128,8 @@ inline void decode(const TileSource& source, TileElement element, uint8_t* panel
   const TapTable& taps = *source.taps;
   const NibbleRange range(source);
   alignas(64) uint8_t nibbles[kMostNibbles][64];
-  int64_t line = 0;
-  for (; range.first >= 0 && line + kWideLines <= source.lines; line += kWideLines) {
+  int64_t line = source.first_line;
+  for (; range.first >= 0 && line + kWideLines <= source.end_line; line += kWideLines) {
     gather_nibbles(source, range, line, nibbles);
     for (int64_t first = 0; first < kTileRows; first += kPanelRows) {
       __m512i low[kPanelRows], high[kPanelRows];
@@ -141,10 +138,10 @@ inline void decode(const TileSource& source, TileElement element, uint8_t* panel
         if (row < source.rows) look_up(taps, oldest & 3, nibbles + (floor_of_4(oldest) - range.first), low[i], high[i]);
         else low[i] = high[i] = _mm512_setzero_si512();
       }
-      store_rows(element, low, high, panels + first / kPanelRows * panel_bytes + line * 64 * bytes_of(element));
+      store_rows(element, low, high, panels + first / kPanelRows * panel_bytes + (line - source.first_line) * 64 * bytes_of(element));
     }
   }
-  decode_lines(source, range, element, line, source.lines, panels, panel_bytes);
+  decode_lines(source, range, element, line, panels, panel_bytes);
 }
 
 }  // namespace

@@ -137,13 +137,13 @@ inline void store_rows(TileElement element, const __m256i (&low)[4], const __m25
   store_words(second, out + 4 * 64, 64, 8 * 64);
 }
 
-// Lines [line, end) of the matrix, eight at a time.
-inline void decode_lines(const TileSource& source, const NibbleRange& range, TileElement element, int64_t line, int64_t end,
-                         uint8_t* panels, int64_t panel_bytes) {
+// From `line` on, eight at a time.
+inline void decode_lines(const TileSource& source, const NibbleRange& range, TileElement element, int64_t line, uint8_t* panels,
+                         int64_t panel_bytes) {
   const TapTable& taps = *source.taps;
   alignas(32) uint8_t nibbles[kMostNibbles][32];
   const int64_t line_bytes = 64 * bytes_of(element);  // of a panel, for the four columns of a stored line
-  for (; line < end; line += 8) {
+  for (; line < source.end_line; line += 8) {
     if (range.first >= 0) gather_nibbles(source, range, line, nibbles);
     else fill_nibbles(source, range, line, nibbles);
     for (int64_t row = 0; row < kTileRows; row += 4) {
@@ -153,7 +153,8 @@ inline void decode_lines(const TileSource& source, const NibbleRange& range, Til
         if (row + i < source.rows) look_up(taps, oldest & 3, nibbles + (floor_of_4(oldest) - range.first), low[i], high[i]);
         else low[i] = high[i] = _mm256_setzero_si256();
       }
-      store_rows(element, low, high, panels + row / kPanelRows * panel_bytes + line * line_bytes + row % kPanelRows * 4);
+      store_rows(element, low, high,
+                 panels + row / kPanelRows * panel_bytes + (line - source.first_line) * line_bytes + row % kPanelRows * 4);
     }
   }
 }

@@ -45,20 +45,14 @@ struct Group {
   const uint8_t* weights[2] = {};
   int64_t stride = 0;  // from one line of the weights to the next
   int64_t steps = 0;
+  const uint8_t* next = nullptr;  // what is needed later, of which so many lines are fetched in a step
+  int64_t fetches = 0;
 };
 
 struct Sums {
   alignas(64) int32_t whole[4 * 256];
   const float* scale = nullptr;
   float* sums = nullptr;
-  const float* output = nullptr;  // of the group's first token, to be fetched
-  int64_t output_stride = 0;
-
-  void fetch(int64_t token) const {
-    if (!output) return;
-    _mm_prefetch(output + token * output_stride, _MM_HINT_T1);
-    _mm_prefetch(output + token * output_stride + 16, _MM_HINT_T1);
-  }
 };
 
 // Bytes: whole[token][32 rows].
@@ -68,7 +62,6 @@ struct FlushBytes {
   static void flush(const Sums& sums, int64_t step) {
     for (int64_t t = step * 8; t < step * 8 + 8; ++t) {
       const __m512 scale = _mm512_set1_ps(sums.scale[t]);
-      sums.fetch(t);
       for (int64_t i = t * kTileRows; i < (t + 1) * kTileRows; i += 16)
         _mm512_storeu_ps(sums.sums + i,
                          _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums.whole + i)), scale, _mm512_loadu_ps(sums.sums + i)));
@@ -82,7 +75,6 @@ struct FlushSplit {
   static int64_t place(int left, int right) { return left * 512 + right * 16; }
   static void flush(const Sums& sums, int64_t step) {
     for (int64_t t = step * 4; t < step * 4 + 4; ++t) {
-      sums.fetch(t);
       const auto part = [&](int64_t left) {  // exact: below 2^27
         const int32_t* whole = sums.whole + place(static_cast<int>(left), 0) + t * 32;
         return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(_mm512_load_si512(whole), 5), _mm512_load_si512(whole + 16)));
@@ -97,10 +89,11 @@ struct FlushSplit {
 template <typename Flush>
 class Pipeline {
  public:
-  void run(const Group& group, const float* scale, float* sums, const float* output = nullptr, int64_t output_stride = 0) {
+  void run(const Group& group, const float* scale, float* sums) {
     _tile_zero(0), _tile_zero(1), _tile_zero(2), _tile_zero(3);
     for (int64_t step = 0; step < kSteps; ++step) {
       if (step < group.steps) multiply(group, step);
+      for (int64_t i = 0; i < group.fetches; ++i) _mm_prefetch(group.next + (step * group.fetches + i) * 64, _MM_HINT_T0);
       if (is_pending_) Flush::flush(kept_[1 - now_], step);
     }
     Sums& kept = kept_[now_];
@@ -108,7 +101,7 @@ class Pipeline {
     _tile_stored(1, kept.whole + Flush::place(0, 1), Flush::kStride);
     _tile_stored(2, kept.whole + Flush::place(1, 0), Flush::kStride);
     _tile_stored(3, kept.whole + Flush::place(1, 1), Flush::kStride);
-    kept.scale = scale, kept.sums = sums, kept.output = output, kept.output_stride = output_stride;
+    kept.scale = scale, kept.sums = sums;
     now_ = 1 - now_, is_pending_ = true;
   }
 
@@ -137,20 +130,21 @@ class Pipeline {
 
 void multiply_bytes(const TileProduct& product) {
   Pipeline<FlushBytes> pipeline;
+  const int64_t share = kGroupColumns * kTokens / product.tiles;  // of the next block's activations, while one tile is multiplied
   for (int64_t block = 0; block < product.blocks; ++block)
-    for (int64_t k = 0; k < product.columns; k += kGroupColumns) {
-      const uint8_t* weights = product.panel + k * kPanelRows;
-      pipeline.run({.input = product.input + block * product.input_bytes + k * kTokens,
-                    .input_stride = 2 * kTileBytes,
-                    .weights = {weights, weights + product.panel_bytes},
-                    .stride = 64,
-                    .steps = std::min(kGroupColumns, product.columns - k) / kStepColumns},
-                   product.scale + block * product.scale_stride + k / kGroupColumns * kTokens, product.sums + block * kTokens * kTileRows,
-                   k == 0 && product.output && (block + 1) * kTokens <= product.tokens
-                       ? product.output + block * kTokens * product.output_stride
-                       : nullptr,
-                   product.output_stride);
-    }
+    for (int64_t tile = 0; tile < product.tiles; ++tile)
+      for (int64_t k = 0; k < product.columns; k += kGroupColumns) {
+        const uint8_t* weights = product.panel + tile * product.tile_bytes + k * kPanelRows;
+        pipeline.run({.input = product.input + block * product.input_bytes + k * kTokens,
+                      .input_stride = 2 * kTileBytes,
+                      .weights = {weights, weights + product.panel_bytes},
+                      .stride = 64,
+                      .steps = std::min(kGroupColumns, product.columns - k) / kStepColumns,
+                      .next = product.input + (block + 1) * product.input_bytes + k * kTokens + tile * share,
+                      .fetches = share / 256},
+                     product.scale + block * product.scale_stride + k / kGroupColumns * kTokens,
+                     product.sums + tile * product.tile_sums + block * kTokens * kTileRows);
+      }
   pipeline.finish();
 }
 
@@ -158,16 +152,16 @@ void multiply_bytes(const TileProduct& product) {
 void multiply_split(const TileProduct& product) {
   Pipeline<FlushSplit> pipeline;
   for (int64_t half = 0; half < 2 * product.blocks; ++half)
-    for (int64_t panel = 0; panel < 2; ++panel)
+    for (int64_t panel = 0; panel < 2 * product.tiles; ++panel)
       for (int64_t k = 0; k < product.columns; k += kGroupColumns) {
-        const uint8_t* weights = product.panel + panel * product.panel_bytes + k * 2 * kPanelRows;
+        const uint8_t* weights = product.panel + panel / 2 * product.tile_bytes + panel % 2 * product.panel_bytes + k * 2 * kPanelRows;
         pipeline.run({.input = product.input + half / 2 * product.input_bytes + k * 2 * kTokens + half % 2 * 2 * kTileBytes,
                       .input_stride = 4 * kTileBytes,
                       .weights = {weights, weights + 64},
                       .stride = 128,
                       .steps = std::min(kGroupColumns, product.columns - k) / kStepColumns},
                      product.scale + half / 2 * product.scale_stride + k / kGroupColumns * kTokens + half % 2 * 16,
-                     product.sums + half * 16 * kTileRows + panel * kPanelRows);
+                     product.sums + panel / 2 * product.tile_sums + half * 16 * kTileRows + panel % 2 * kPanelRows);
       }
   pipeline.finish();
 }
@@ -191,6 +185,7 @@ void write(const TileOutput& args) {
 constexpr TileKernels kTable = {.tokens = kTokens,
                                 .panels = 2,
                                 .columns = kStepColumns,
+                                .tiles = 4,
                                 .element = {TileElement::kSigned, TileElement::kSplit},
                                 .decode = decode,
                                 .pack = pack,

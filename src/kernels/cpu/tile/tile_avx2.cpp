@@ -10,7 +10,7 @@ namespace {
 constexpr int kTokens = 6;
 
 void decode(const TileSource& source, TileElement element, uint8_t* panels, int64_t panel_bytes) {
-  decode_lines(source, NibbleRange(source), element, 0, source.lines, panels, panel_bytes);
+  decode_lines(source, NibbleRange(source), element, source.first_line, panels, panel_bytes);
 }
 
 void multiply_block(const TileProduct& product) {
@@ -48,6 +48,7 @@ void multiply(TileElement element, const TileProduct& product) {
 constexpr TileKernels kTable = {.tokens = kTokens,
                                 .panels = 1,
                                 .columns = 32,
+                                .tiles = 1,
                                 .element = {TileElement::kInt16, TileElement::kInt16},
                                 .decode = decode,
                                 .pack = pack_lanes<kTokens>,

@@ -50,6 +50,7 @@ void multiply(TileElement element, const TileProduct& product) {
 constexpr TileKernels kTable = {.tokens = kTokens,
                                 .panels = 2,
                                 .columns = 32,
+                                .tiles = 1,
                                 .element = {TileElement::kInt8, TileElement::kInt16},
                                 .decode = decode,
                                 .pack = pack_lanes<kTokens>,

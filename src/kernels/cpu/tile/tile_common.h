@@ -72,14 +72,17 @@ inline void write_rows(const TileOutput& args) {
     for (int64_t r = 0; r < args.rows; ++r) args.output[t * args.stride + r] = args.sums[t * kTileRows + r] * args.scale[r] + args.bias[r];
 }
 
-// Kernels that multiply one block at a time.
+// Kernels that multiply one block and tile at a time.
 template <typename Multiply>
 void for_blocks(const TileProduct& product, int64_t tokens, Multiply multiply) {
-  TileProduct one = product;
-  for (int64_t block = 0; block < product.blocks; ++block) {
-    multiply(one);
-    one.input += product.input_bytes, one.scale += product.scale_stride, one.offset += product.scale_stride;
-    one.sums += tokens * kTileRows;
+  for (int64_t tile = 0; tile < product.tiles; ++tile) {
+    TileProduct one = product;
+    one.panel += tile * product.tile_bytes, one.sums += tile * product.tile_sums;
+    for (int64_t block = 0; block < product.blocks; ++block) {
+      multiply(one);
+      one.input += product.input_bytes, one.scale += product.scale_stride, one.offset += product.scale_stride;
+      one.sums += tokens * kTileRows;
+    }
   }
 }
 

@@ -30,7 +30,7 @@ void decode(const TileSource& source, TileElement element, uint8_t* panels, int6
   const TapTable& taps = *source.taps;
   const NibbleRange range(source);
   uint8_t nibbles[kMostNibbles][32];
-  for (int64_t line = 0; line < source.lines; line += 8) {
+  for (int64_t line = source.first_line; line < source.end_line; line += 8) {
     fill_nibbles(source, range, line, nibbles);
     for (int64_t row = 0; row < kTileRows; ++row) {
       const int64_t oldest = range.start + row * taps.rate, first = floor_of_4(oldest) - range.first, place = oldest & 3;
@@ -41,7 +41,7 @@ void decode(const TileSource& source, TileElement element, uint8_t* panels, int6
             const uint8_t index = nibbles[first + i][k];
             value += taps.low[place][i][index] + 32 * taps.high[place][i][index];
           }
-        store(element, panels, panel_bytes, row, 4 * line + k, value);
+        store(element, panels, panel_bytes, row, 4 * (line - source.first_line) + k, value);
       }
     }
   }
@@ -73,6 +73,7 @@ void multiply(TileElement element, const TileProduct& product) {
 constexpr TileKernels kTable = {.tokens = kTokens,
                                 .panels = 1,
                                 .columns = 32,
+                                .tiles = 1,
                                 .element = {TileElement::kInt16, TileElement::kInt16},
                                 .decode = decode,
                                 .pack = pack_lanes<kTokens>,

@@ -36,9 +36,11 @@ struct TileSource {
   int64_t newest = 0;  // plane row of the first row's newest bit
   int64_t rows = 0;
   const TapTable* taps = nullptr;
+  int64_t first_line = 0, end_line = 0;  // those to decode, from a multiple of 16 on
 };
 
-// How the weights of a panel lie, C' = columns padded to 32. Of one byte: w / 32, rounded; what rounding costs is measured in the tests.
+// How the weights of a panel lie, C' = columns decoded, padded to 32. Of one byte: w / 32, rounded; what rounding costs is measured in the
+// tests.
 enum class TileElement : uint8_t {
   kInt8,    // [C' / 4][16 rows][4] of w / 32 + 128
   kInt16,   // [C' / 2][16 rows][2] of w
@@ -56,10 +58,12 @@ struct TilePacking {
   uint8_t* values = nullptr;
 };
 
-// Some blocks of tokens times some panels.
+// Some blocks of tokens times some panels of some tiles.
 struct TileProduct {
-  const uint8_t* panel = nullptr;   // at the first of the columns
-  int64_t panel_bytes = 0;          // from one panel to the next
+  const uint8_t* panel = nullptr;  // at the first of the columns
+  int64_t panel_bytes = 0;         // from one panel to the next
+  int64_t tiles = 0;
+  int64_t tile_bytes = 0;           // from one tile's panel to the next one's
   const uint8_t* input = nullptr;   // packed, at the first of the columns
   const float* scale = nullptr;     // [columns / 256][tokens of the kernel]
   const int32_t* offset = nullptr;  // [columns / 256][tokens], -128 times the sum of the activations
@@ -68,10 +72,8 @@ struct TileProduct {
   int64_t scale_stride = 0;  // from one block's scales and offsets to the next one's
   int64_t columns = 0;       // a multiple of the kernel's, beginning at one of 256
   int64_t flush = 0;         // columns whose sum is exact in 32 bits: 256, or 32 for kInt16 with activations of 15 bits
-  float* sums = nullptr;     // [blocks][tokens][32], added to; at the panel's first row
-  // Where the sums go next, rows output_stride apart, or null: worth fetching.
-  const float* output = nullptr;
-  int64_t output_stride = 0, tokens = 0;
+  float* sums = nullptr;     // [tiles][blocks][tokens][32], added to; at the panel's first row
+  int64_t tile_sums = 0;     // from one tile's to the next one's
 };
 
 // output[t][r] = sums[t][r] * scale[r] + bias[r] for the rows of a tile.
@@ -88,6 +90,7 @@ struct TileKernels {
   int tokens;              // of a block
   int panels;              // that one call of multiply takes
   int columns;             // panels and input are padded to a multiple
+  int tiles;               // of a band: decoded before they are multiplied
   TileElement element[2];  // that multiply takes with activations of 8 bits, and of 15
   void (*decode)(const TileSource& source, TileElement element, uint8_t* panels, int64_t panel_bytes);
   void (*pack)(TileElement element, const TilePacking& packing);
