@@ -83,7 +83,6 @@ Result<QuantizeOptions> common_options(const Flags& flags) {
   options.report = true;
   options.calibration = flags.calibration;
   options.calibration_tokens = flags.calibration_tokens;
-  options.calibration_tokens = calibration_tokens(options);  // none may choose its own
   options.seed = flags.quantize_seed;
   options.calibrate_steps = flags.calibrate_steps, options.tune_steps = flags.tune_steps;
   TQ_ASSIGN(options.embedding_bits, table_bits(flags.embedding, "--embedding"));
@@ -91,7 +90,7 @@ Result<QuantizeOptions> common_options(const Flags& flags) {
   return options;
 }
 
-QuantizeOptions options_of(QuantizeOptions options, const Variant& variant, const Flags& flags, bool is_device) {
+QuantizeOptions options_of(QuantizeOptions options, const Variant& variant, const Flags& flags, Trainer trainer) {
   options.method = variant.method;
   if (!variant.has_groups) options.group = 0;
   if (variant.method == Method::kTurboquant)
@@ -99,10 +98,10 @@ QuantizeOptions options_of(QuantizeOptions options, const Variant& variant, cons
          {std::pair(&flags.allocate, &options.allocate), {&flags.calibrate, &options.calibrate}, {&flags.tune, &options.tune}})
       if (!flag->empty()) *stage = *flag == "on";
   if (variant.is_tuned) options.calibrate = options.tune = true;
-  return with_usual_stages(options, is_device);
+  return with_usual_stages(options, trainer);
 }
 
-Result<std::vector<Candidate>> candidates_of(const Flags& flags, bool is_device) {
+Result<std::vector<Candidate>> candidates_of(const Flags& flags, Trainer trainer) {
   TQ_ASSIGN(const QuantizeOptions common, common_options(flags));
   TQ_ASSIGN(const std::vector<double> rates, bits_of(flags.bits));
   TQ_ASSIGN(const std::vector<Variant> chosen, variants_of(flags.methods));
@@ -111,12 +110,16 @@ Result<std::vector<Candidate>> candidates_of(const Flags& flags, bool is_device)
     for (const double bits : rates) {
       QuantizeOptions options = common;
       options.bits = bits;
-      options = options_of(options, variant, flags, is_device);
+      options = options_of(options, variant, flags, trainer);
       std::string name = fmt::format("{}-{}bit-{}", variant.name, bits, flags.effort);
       if (options.head_bits > 0) name += "-head" + flags.head;
       if (options.embedding_bits > 0) name += "-embedding" + flags.embedding;
       out.push_back({variant, options, name, flags.output + "/" + name, std::string(variant.label), false});
     }
+  // All have as many tokens as the one that wants the most.
+  int64_t tokens = 0;
+  for (const Candidate& candidate : out) tokens = std::max(tokens, calibration_tokens(candidate.options));
+  for (Candidate& candidate : out) candidate.options.calibration_tokens = tokens;
   return out;
 }
 
@@ -147,7 +150,7 @@ class Comparison {
         wanted_(wanted),
         candidates_(std::move(candidates)),
         session_(session),
-        is_device_(!session.training_backend().is_host()) {}
+        trainer_(trainer_of(session.training_backend())) {}
 
   Status run() {
     TQ_ASSIGN(original_, open(flags_.model));
@@ -164,8 +167,9 @@ class Comparison {
   }
 
  private:
+  bool is_device() const { return trainer_ == Trainer::kDevice; }
   Result<QuantizePlan> plan_of(const Candidate& candidate) const {
-    return make_plan(original_->model, with_stage_budgets(original_->model.spec, candidate.options, is_device_));
+    return make_plan(original_->model, with_stage_budgets(original_->model.spec, candidate.options, trainer_));
   }
 
   // Candidates that a method cannot make, a rate that it does not have or a shape that it cannot take, are named and left out. What is
@@ -204,13 +208,13 @@ class Comparison {
       TQ_ASSIGN(const QuantizePlan plan, plan_of(candidate));
       const uint64_t size = planned_bytes(original_->model, plan);
       const double time =
-          (is_device_ ? card_time(original_->model, plan) : estimate_time(original_->model, plan, session_.backend(), context)).all();
+          (is_device() ? card_time(original_->model, plan) : estimate_time(original_->model, plan, session_.backend(), context)).all();
       fmt::print("{:<24} {:>5g} {:>8.4f} {:>10} {:>8}\n", candidate.label, candidate.options.bits, mean_bits(plan).stored,
                  bytes_text(static_cast<double>(size)), candidate.is_there ? "there" : fmt::format("{:.0f}", time));
       if (!candidate.is_there) bytes += size, seconds += time;
     }
     fmt::print("\nto be made: {} in about {:.0f} s{}\n", bytes_text(static_cast<double>(bytes)), seconds,
-               is_device_ ? ", by what a card like an H200 took" : "");
+               is_device() ? ", by what a card like an H200 took" : "");
     for (const LeftOut& each : left_out_) fmt::print("left out: {}, {:g} bits: {}\n", each.method, each.bits, each.why);
     return {};
   }
@@ -323,7 +327,7 @@ class Comparison {
   std::vector<Candidate> candidates_;
   std::vector<LeftOut> left_out_;
   Session& session_;
-  bool is_device_;
+  Trainer trainer_;
   std::unique_ptr<Loaded> original_;
   report::Report report_;
 };
@@ -332,7 +336,7 @@ Status act(const Flags& flags) {
   TQ_ASSIGN(const Measurements wanted, measurements_of(flags.measure, true));
   if (flags.compute.gpus > 1) return bad_usage("--gpus {}: comparing uses one card", flags.compute.gpus);
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
-  TQ_ASSIGN(std::vector<Candidate> candidates, candidates_of(flags, !session->training_backend().is_host()));
+  TQ_ASSIGN(std::vector<Candidate> candidates, candidates_of(flags, trainer_of(session->training_backend())));
   const Status done = Comparison(flags, wanted, std::move(candidates), *session).run();
   if (!done && done.error().code == ErrorCode::kInterrupted)
     return fail(ErrorCode::kInterrupted, "stopped; what is done is kept in {}, the same command goes on", flags.output);

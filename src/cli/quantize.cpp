@@ -350,8 +350,8 @@ Status act(const Flags& flags) {
       return bad_usage("--allocate on: the backend {} computes no gradients; use --backend cpu", session->backend().name());
     options.allocate = false;
   }
-  const bool is_device = !session->training_backend().is_host();
-  options = with_stage_budgets(model.spec, with_usual_stages(std::move(options), is_device), is_device);
+  const Trainer trainer = trainer_of(session->training_backend());
+  options = with_stage_budgets(model.spec, with_usual_stages(std::move(options), trainer), trainer);
   TQ_ASSIGN(const QuantizePlan plan, make_plan(model, options));
   if (flags.dry_run) {
     warn_of_one_text(options, session->context().listener);

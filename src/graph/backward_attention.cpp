@@ -86,8 +86,7 @@ void forward_block(BackwardStep& step, const Attention& op, const BlockWeights& 
                        .kv = step.kv,
                        .window = op.window,
                        .scale = op.score_scale,
-                       .softcap = op.softcap,
-                       .precision = training_precision(step.spec)});
+                       .softcap = op.softcap});
   const LinearJob job = weights.linears.back().job(result);
   step.backend.linear({.input = mixed, .tokens = step.tokens, .jobs = {&job, 1}, .precision = training_precision(step.spec)});
 }

@@ -139,9 +139,8 @@ struct AttendArgs {
   KvView kv;
   int64_t window = 0;  // 0: all; else a token sees itself and window - 1 before it
   float scale = 1.0f;
-  float softcap = 0.0f;  // 0: none; else scores become softcap * tanh(score / softcap)
-  // kInvariant: each row the same bits in every batch. kTraining: some 1e-5 off at most is good enough.
-  Precision precision = Precision::kInt8;
+  float softcap = 0.0f;                    // 0: none; else scores become softcap * tanh(score / softcap)
+  Precision precision = Precision::kInt8;  // only kInvariant matters: each row the same bits in every batch
 };
 
 enum class GateKind : uint8_t { kSilu, kGeluTanh, kGelu };

@@ -38,9 +38,8 @@ class FloatProducts {
   FloatProducts(ThreadPool& threads, const cpu::Bf16Kernel* bf16);
 
   ThreadPool& threads() const { return *threads_; }
-  // Whether there are other products than those of BLAS: of training, and in float.
+  // Whether products of training are others than those of BLAS.
   bool rounds_training() const { return bf16_ != nullptr; }
-  bool has_faster_floats() const;
   // All of them at once. The same bits on any number of threads.
   void run(std::span<const FloatProduct> products, ProductPrecision precision);
   void run(const FloatProduct& product, ProductPrecision precision) { run({&product, 1}, precision); }

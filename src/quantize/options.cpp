@@ -38,8 +38,11 @@ std::string_view method_name(Method method) { return kMethods[static_cast<size_t
 std::string_view effort_name(Effort effort) { return kNames[static_cast<size_t>(effort)]; }
 
 int64_t calibration_tokens(const QuantizeOptions& options) {
-  constexpr int64_t kTokens[3] = {16 << 10, 48 << 10, 128 << 10};
-  return options.calibration_tokens > 0 ? options.calibration_tokens : kTokens[static_cast<size_t>(options.effort)];
+  constexpr int64_t kTokens[3] = {16 << 10, 48 << 10, 128 << 10}, kOfBlocks = 96 << 10;
+  if (options.calibration_tokens > 0) return options.calibration_tokens;
+  if (options.effort == Effort::kNormal && uses_calibration(options))
+    return kOfBlocks;  // least squares gain more by tokens than rounding does
+  return kTokens[static_cast<size_t>(options.effort)];
 }
 
 double damping_of(const QuantizeOptions& options) {

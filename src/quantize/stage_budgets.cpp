@@ -1,7 +1,9 @@
 #include "quantize/stage_budgets.h"
 
 #include <algorithm>
+#include <cmath>
 
+#include "base/cpu.h"
 #include "quantize/allocation_plan.h"
 #include "quantize/calibrate_plan.h"
 #include "quantize/plan.h"
@@ -46,11 +48,12 @@ CalibrationOperations calibration_operations(const ModelSpec& spec, const Quanti
                                 static_cast<double>(calibration_tokens(options)), static_cast<double>(sequence_length(spec, options)));
 }
 
-// To `share` of the operations of the effort's own steps: fewer sequences a step come before fewer steps, and where these would be very
-// few, shorter sequences.
+// To `share` of the operations of the effort's own steps: fewer sequences a step come before fewer steps, as long as all steps together
+// have what there is; where they would be very few, shorter sequences.
 void limit_steps(const CalibrationBudget& own, double share, int64_t length, QuantizeOptions& options) {
   if (options.calibrate_sequences == 0) {
-    options.calibrate_sequences = std::clamp<int64_t>(static_cast<int64_t>(share * static_cast<double>(own.sequences)), 1, own.sequences);
+    options.calibrate_sequences =
+        std::clamp<int64_t>(static_cast<int64_t>(std::ceil(share * static_cast<double>(own.sequences))), 1, own.sequences);
     share *= static_cast<double>(own.sequences) / static_cast<double>(options.calibrate_sequences);
   }
   if (options.calibrate_tokens == 0) {
@@ -103,13 +106,17 @@ void limit_tuning(const ModelSpec& spec, double operations, QuantizeOptions& opt
 
 }  // namespace
 
-StageBudgets stage_budgets(Effort effort, bool is_device) {
-  constexpr StageBudgets kHost[2] = {{6e3, 18e3, 36e3, 16e3}, {24e3, 36e3, 200e3, 96e3}};
-  constexpr double kDevice = 16;  // times as many
+Trainer trainer_of(const Backend& training) {
+  if (!training.is_host()) return Trainer::kDevice;
+  return best_isa() == Isa::kAmx ? Trainer::kTiles : Trainer::kProcessor;
+}
+
+StageBudgets stage_budgets(Effort effort, Trainer trainer) {
   if (effort == Effort::kBest) return {};
-  StageBudgets out = kHost[static_cast<size_t>(effort)];
-  if (is_device) out.gradients *= kDevice, out.allocation *= kDevice, out.calibration *= kDevice, out.tuning *= kDevice;
-  return out;
+  constexpr StageBudgets kBudgets[3][2] = {{{6e3, 18e3, 36e3, 16e3}, {24e3, 36e3, 200e3, 96e3}},
+                                           {{24e3, 72e3, 250e3, 64e3}, {96e3, 144e3, 1400e3, 256e3}},
+                                           {{96e3, 288e3, 576e3, 256e3}, {384e3, 576e3, 3200e3, 1536e3}}};
+  return kBudgets[static_cast<size_t>(trainer)][static_cast<size_t>(effort)];
 }
 
 StageOperations stage_operations(const ModelSpec& spec, const QuantizeOptions& options) {
@@ -127,16 +134,16 @@ StageOperations stage_operations(const ModelSpec& spec, const QuantizeOptions& o
   return out;
 }
 
-QuantizeOptions with_usual_stages(QuantizeOptions options, bool is_device) {
+QuantizeOptions with_usual_stages(QuantizeOptions options, Trainer trainer) {
   if (options.method != Method::kTurboquant) return options;
-  const bool is_on = options.effort == Effort::kBest || (options.effort == Effort::kNormal && is_device);
+  const bool is_on = options.effort == Effort::kBest || (options.effort == Effort::kNormal && trainer == Trainer::kDevice);
   for (std::optional<bool>* stage : {&options.calibrate, &options.tune}) *stage = stage->value_or(is_on);
   options.allocate = options.allocate.value_or(is_on && options.bits > kLowestRate);  // at the lowest rate there is no choice
   return options;
 }
 
-QuantizeOptions with_stage_budgets(const ModelSpec& spec, QuantizeOptions options, bool is_device) {
-  const StageBudgets budgets = stage_budgets(options.effort, is_device);
+QuantizeOptions with_stage_budgets(const ModelSpec& spec, QuantizeOptions options, Trainer trainer) {
+  const StageBudgets budgets = stage_budgets(options.effort, trainer);
   const double weights = linear_weights(spec) + head_weights(spec);
   if (uses_calibration(options) && budgets.calibration > 0) limit_calibration(spec, budgets.calibration * weights, options);
   if (uses_gradients(options) && budgets.gradients > 0 && options.gradient_tokens == 0) {

@@ -1,17 +1,22 @@
 // How many operations each stage of the method may take, from which its tokens and steps follow.
 #pragma once
 
+#include "kernels/backend.h"
 #include "model/spec.h"
 #include "quantize/calibrate_plan.h"
 #include "quantize/options.h"
 
 namespace tq {
 
+// What the training's products run on, which may take more operations the faster it is.
+enum class Trainer : uint8_t { kProcessor, kTiles, kDevice };  // kTiles: a processor with AMX
+Trainer trainer_of(const Backend& training);
+
 // Multiply-adds a weight of the linears and the head. 0: as many as the effort's own tokens and steps take.
 struct StageBudgets {
   double gradients = 0, allocation = 0, calibration = 0, tuning = 0;
 };
-StageBudgets stage_budgets(Effort effort, bool is_device);
+StageBudgets stage_budgets(Effort effort, Trainer trainer);
 
 // Multiply-adds of a stage at these options; 0 for a stage that they don't have. Attention and rounding are not counted.
 struct StageOperations {
@@ -22,10 +27,10 @@ StageOperations stage_operations(const ModelSpec& spec, const QuantizeOptions& o
 
 // Gradients, allocation, calibration and tuning where they are not given: on at effort best, and at normal where a device trains. On a
 // processor they take many times as long as rounding. Rivals have none.
-QuantizeOptions with_usual_stages(QuantizeOptions options, bool is_device);
+QuantizeOptions with_usual_stages(QuantizeOptions options, Trainer trainer);
 
 // The options with what each stage may use: never more than the effort's own settings, never less than a stage needs to work at all.
-// What is given already (not 0) stays. is_device: the backend that trains is no processor.
-QuantizeOptions with_stage_budgets(const ModelSpec& spec, QuantizeOptions options, bool is_device);
+// What is given already (not 0) stays.
+QuantizeOptions with_stage_budgets(const ModelSpec& spec, QuantizeOptions options, Trainer trainer);
 
 }  // namespace tq

@@ -80,7 +80,7 @@ TEST_P(CpuBackend, LargestCodesAndActivationsAreExact) {
           backend->linear({.input = input.data(), .tokens = tokens, .jobs = {&job, 1}});
         }
         // The rounding of one weight: half a step of some 3900, or of 124 where tiles are bytes, and larger for rates whose taps cancel.
-        const bool is_bytes = tokens > 8 && cpu::tile_kernels(GetParam()).has_int8;
+        const bool is_bytes = tokens > 8 && cpu::is_bytes(cpu::tile_kernels(GetParam()).element[0]);
         EXPECT_LT(relative(got, expected), is_bytes ? 1.2e-2 : 2e-3) << int{rate} << " " << tokens;
       }
     }

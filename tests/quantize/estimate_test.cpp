@@ -59,7 +59,7 @@ TEST(EstimateTime, NeedsShapesAloneAndEveryStageTakesItsPart) {
   const std::unique_ptr<Backend> backend = make_cpu_backend(threads, best_isa());
   QuantizeOptions options;
   options.allocate = options.calibrate = options.tune = true;
-  options = with_stage_budgets(model.spec, options, false);
+  options = with_stage_budgets(model.spec, options, Trainer::kProcessor);
   const TimeEstimate all = estimate_time(model, *make_plan(model, options), *backend, context);
   for (const double stage : {all.statistics, all.rounding, all.allocation, all.calibration, all.tuning}) EXPECT_GT(stage, 0);
   EXPECT_GT(all.calibration, all.statistics);

@@ -50,11 +50,11 @@ TEST(StageBudgets, AreRespectedByModelsOfEverySize) {
     SCOPED_TRACE(shapes.name);
     const ModelSpec spec = spec_of(shapes);
     for (const Effort effort : {Effort::kFast, Effort::kNormal})
-      for (const bool is_device : {false, true}) {
-        const double slack = effort == Effort::kFast && !is_device ? 3.0 : 1.1;
-        const QuantizeOptions options = with_stage_budgets(spec, everything(effort), is_device);
+      for (const Trainer trainer : {Trainer::kProcessor, Trainer::kTiles, Trainer::kDevice}) {
+        const double slack = effort == Effort::kFast && trainer == Trainer::kProcessor ? 3.0 : 1.1;
+        const QuantizeOptions options = with_stage_budgets(spec, everything(effort), trainer);
         const StageOperations operations = stage_operations(spec, options);
-        const StageBudgets budgets = stage_budgets(effort, is_device);
+        const StageBudgets budgets = stage_budgets(effort, trainer);
         EXPECT_LE(operations.gradients, slack * budgets.gradients * weights_of(spec));
         EXPECT_LE(operations.calibration, slack * budgets.calibration * weights_of(spec));
         EXPECT_LE(operations.tuning, slack * budgets.tuning * weights_of(spec));
@@ -67,20 +67,22 @@ TEST(StageBudgets, AreRespectedByModelsOfEverySize) {
   }
 }
 
-TEST(StageBudgets, MoreEffortAndADeviceGetNoLess) {
+TEST(StageBudgets, MoreEffortAndFasterProductsGetNoLess) {
   const ModelSpec spec = spec_of(kShapes[1]);
-  const auto all = [&](Effort effort, bool is_device) {
-    const StageOperations of = stage_operations(spec, with_stage_budgets(spec, everything(effort), is_device));
+  const auto all = [&](Effort effort, Trainer trainer) {
+    const StageOperations of = stage_operations(spec, with_stage_budgets(spec, everything(effort), trainer));
     return of.gradients + of.allocation + of.calibration + of.tuning;
   };
-  EXPECT_LT(all(Effort::kFast, false), 0.5 * all(Effort::kNormal, false));
-  EXPECT_LT(all(Effort::kNormal, false), all(Effort::kNormal, true));
-  EXPECT_LE(all(Effort::kNormal, true), all(Effort::kBest, true));
+  EXPECT_LT(all(Effort::kFast, Trainer::kProcessor), 0.5 * all(Effort::kNormal, Trainer::kProcessor));
+  EXPECT_LT(all(Effort::kFast, Trainer::kTiles), 0.25 * all(Effort::kNormal, Trainer::kTiles));
+  EXPECT_LT(all(Effort::kNormal, Trainer::kProcessor), all(Effort::kNormal, Trainer::kTiles));
+  EXPECT_LT(all(Effort::kNormal, Trainer::kTiles), all(Effort::kNormal, Trainer::kDevice));
+  EXPECT_LE(all(Effort::kNormal, Trainer::kDevice), all(Effort::kBest, Trainer::kDevice));
 }
 
 TEST(StageBudgets, LeaveTheHighestEffortAlone) {
   const ModelSpec spec = spec_of(kShapes[0]);
-  const QuantizeOptions options = with_stage_budgets(spec, everything(Effort::kBest), false);
+  const QuantizeOptions options = with_stage_budgets(spec, everything(Effort::kBest), Trainer::kProcessor);
   EXPECT_EQ(options.calibration_tokens, 0);
   EXPECT_EQ(options.gradient_tokens, 0);
   EXPECT_EQ(options.allocate_tokens, 0);
@@ -93,7 +95,7 @@ TEST(StageBudgets, WhatIsGivenStays) {
   QuantizeOptions options = everything(Effort::kFast);
   options.calibration_tokens = 100'000, options.gradient_tokens = 90'000;
   options.calibrate_steps = 100, options.calibrate_sequences = 7, options.tune_steps = 1000, options.allocate_tokens = 12'345;
-  const QuantizeOptions limited = with_stage_budgets(spec, options, false);
+  const QuantizeOptions limited = with_stage_budgets(spec, options, Trainer::kProcessor);
   EXPECT_EQ(limited.calibration_tokens, 100'000);
   EXPECT_EQ(limited.gradient_tokens, 90'000);
   EXPECT_EQ(limited.calibrate_steps, 100);
@@ -102,40 +104,50 @@ TEST(StageBudgets, WhatIsGivenStays) {
   EXPECT_EQ(limited.allocate_tokens, 12'345);
 }
 
+// Sequences of a step and steps together take what there is.
+TEST(StageBudgets, StepsLeaveLittleOver) {
+  const ModelSpec spec = spec_of(kShapes[1]);
+  QuantizeOptions options = everything(Effort::kNormal);
+  options.gradients = false;
+  const double taken = stage_operations(spec, with_stage_budgets(spec, options, Trainer::kTiles)).calibration;
+  EXPECT_GT(taken, 0.9 * stage_budgets(Effort::kNormal, Trainer::kTiles).calibration * weights_of(spec));
+}
+
 TEST(StageBudgets, StagesThatAreOffChangeNothing) {
   const ModelSpec spec = spec_of(kShapes[0]);
-  const QuantizeOptions limited = with_stage_budgets(spec, QuantizeOptions{}, false);
+  const QuantizeOptions limited = with_stage_budgets(spec, QuantizeOptions{}, Trainer::kProcessor);
   EXPECT_EQ(limited.calibration_tokens, 0);
   EXPECT_EQ(limited.calibrate_steps, 0);
   EXPECT_EQ(limited.tune_steps, 0);
 }
 
 TEST(UsualStages, AreThoseThatTheMachineCanBear) {
-  const auto is_on = [](Effort effort, bool is_device, std::optional<bool> given = {}, Method method = Method::kTurboquant) {
+  const auto is_on = [](Effort effort, Trainer trainer, std::optional<bool> given = {}, Method method = Method::kTurboquant) {
     QuantizeOptions options;
     options.effort = effort, options.method = method, options.tune = given;
-    return uses_tuning(with_usual_stages(options, is_device));
+    return uses_tuning(with_usual_stages(options, trainer));
   };
-  EXPECT_FALSE(is_on(Effort::kFast, true));
-  EXPECT_FALSE(is_on(Effort::kNormal, false));
-  EXPECT_TRUE(is_on(Effort::kNormal, true));
-  EXPECT_TRUE(is_on(Effort::kBest, false));
-  EXPECT_TRUE(is_on(Effort::kFast, false, true));
-  EXPECT_FALSE(is_on(Effort::kBest, true, false));
-  EXPECT_FALSE(is_on(Effort::kBest, true, {}, Method::kGptq));
+  EXPECT_FALSE(is_on(Effort::kFast, Trainer::kDevice));
+  EXPECT_FALSE(is_on(Effort::kNormal, Trainer::kProcessor));
+  EXPECT_FALSE(is_on(Effort::kNormal, Trainer::kTiles));
+  EXPECT_TRUE(is_on(Effort::kNormal, Trainer::kDevice));
+  EXPECT_TRUE(is_on(Effort::kBest, Trainer::kProcessor));
+  EXPECT_TRUE(is_on(Effort::kFast, Trainer::kProcessor, true));
+  EXPECT_FALSE(is_on(Effort::kBest, Trainer::kDevice, false));
+  EXPECT_FALSE(is_on(Effort::kBest, Trainer::kDevice, {}, Method::kGptq));
   QuantizeOptions best;
   best.effort = Effort::kBest;
-  EXPECT_TRUE(uses_allocation(with_usual_stages(best, false)));
-  EXPECT_FALSE(uses_gradients(with_usual_stages(best, false)));  // gains nothing once blocks are calibrated
+  EXPECT_TRUE(uses_allocation(with_usual_stages(best, Trainer::kProcessor)));
+  EXPECT_FALSE(uses_gradients(with_usual_stages(best, Trainer::kProcessor)));  // gains nothing once blocks are calibrated
   best.gradients = true;
-  EXPECT_TRUE(uses_gradients(with_usual_stages(best, false)));
+  EXPECT_TRUE(uses_gradients(with_usual_stages(best, Trainer::kProcessor)));
   best.bits = 2;
-  EXPECT_FALSE(uses_allocation(with_usual_stages(best, false)));  // no lower rate pays for a higher one
+  EXPECT_FALSE(uses_allocation(with_usual_stages(best, Trainer::kProcessor)));  // no lower rate pays for a higher one
   best.bits = 3, best.rates["*"] = 3;
-  EXPECT_FALSE(uses_allocation(with_usual_stages(best, false)));
+  EXPECT_FALSE(uses_allocation(with_usual_stages(best, Trainer::kProcessor)));
   QuantizeOptions rival;
   rival.method = Method::kGptq, rival.effort = Effort::kBest;
-  EXPECT_FALSE(uses_gradients(with_usual_stages(rival, true)));
+  EXPECT_FALSE(uses_gradients(with_usual_stages(rival, Trainer::kDevice)));
 }
 
 }  // namespace

@@ -2,15 +2,20 @@
 
 #include <algorithm>
 
-#include "kernels/cpu/attend_part.h"
-#include "kernels/cpu/attend_products.h"
+#include "kernels/cpu/attention_digits.h"
+#include "kernels/cpu/attention_part.h"
 
 namespace tq::cpu {
 namespace {
 
-constexpr int64_t kQueryBlock = 48;  // queries whose scores exist at a time
-constexpr int64_t kFewTokens = 4;    // up to here keys are multiplied row by row
-constexpr int64_t kManyTokens = 32;  // of training, from here on by float products where those are faster
+constexpr int64_t kQueryBlock = 48;          // queries whose scores exist at a time
+constexpr int64_t kFewTokens = 4;            // up to here keys are multiplied row by row
+constexpr int64_t kPackedFloats = 16 << 20;  // of keys and values packed at a time, but at least one head's
+
+float* grow(Buffer<float>& buffer, int64_t count) {
+  if (buffer.size() < static_cast<size_t>(count)) buffer = Buffer<float>::uninitialized(static_cast<size_t>(count));
+  return buffer.data();
+}
 
 // One query over all it sees: a dot product a key, then the weighted sum of the values.
 void attend_one(const Part& args, const FloatKernels& kernels, int64_t token, int64_t head, float* scratch) {
@@ -148,7 +153,7 @@ void attend_heads(const Part& args, const FloatKernels& kernels, ThreadPool& thr
 
 void attend_many(const Part& args, const FloatKernels& kernels, ThreadPool& threads, AttendWorkspace& workspace) {
   const int64_t kv_heads = args.kv.kv_heads, size = PackedSize(args.kv.head_dim, args.first_position + args.tokens).total();
-  const int64_t step = heads_at_once(size, kv_heads);
+  const int64_t step = std::clamp<int64_t>(kPackedFloats / size, 1, kv_heads);
   grow(workspace.packed, step * size);
   for (int64_t first = 0; first < kv_heads; first += step)
     attend_heads(args, kernels, threads, first, std::min(step, kv_heads - first), workspace);
@@ -156,8 +161,8 @@ void attend_many(const Part& args, const FloatKernels& kernels, ThreadPool& thre
 
 }  // namespace
 
-void attend(const AttendArgs& args, const FloatKernels& kernels, FloatProducts& products, AttendWorkspace& workspace) {
-  ThreadPool& threads = products.threads();
+void attend(const AttendArgs& args, const FloatKernels& kernels, const DigitKernels* digits, ThreadPool& threads,
+            AttendWorkspace& workspace) {
   workspace.of_thread.resize(static_cast<size_t>(threads.size()));
   std::vector<Part> few;
   int64_t row = 0;
@@ -165,8 +170,7 @@ void attend(const AttendArgs& args, const FloatKernels& kernels, FloatProducts& 
     const Part part(args, stretch, row);
     row += stretch.tokens;
     if (stretch.tokens <= kFewTokens || args.precision == Precision::kInvariant) few.push_back(part);
-    else if (args.precision == Precision::kTraining && stretch.tokens >= kManyTokens && products.has_faster_floats())
-      attend_by_products(part, kernels, products, workspace);
+    else if (digits) attend_digits(part, kernels, *digits, threads, workspace.digits);
     else attend_many(part, kernels, threads, workspace);
   }
   attend_few(few, kernels, threads, workspace);

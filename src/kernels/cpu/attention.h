@@ -1,9 +1,10 @@
 // Attention on the CPU.
 #pragma once
 
+#include "base/thread_pool.h"
 #include "kernels/backend.h"
+#include "kernels/cpu/attention_digits.h"
 #include "kernels/cpu/simd/kernels.h"
-#include "kernels/float_products.h"
 
 namespace tq::cpu {
 
@@ -11,8 +12,11 @@ namespace tq::cpu {
 struct AttendWorkspace {
   std::vector<Buffer<float>> of_thread;
   Buffer<float> packed;  // keys and values of some heads, when there are many queries
+  AttendDigitsWorkspace digits;
 };
 
-void attend(const AttendArgs& args, const FloatKernels& kernels, FloatProducts& products, AttendWorkspace& workspace);
+// digits: null where the processor has no tiles of bytes.
+void attend(const AttendArgs& args, const FloatKernels& kernels, const DigitKernels* digits, ThreadPool& threads,
+            AttendWorkspace& workspace);
 
 }  // namespace tq::cpu

@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/bands/band_linear.h"
+#include "kernels/cpu/digits/digit_linear.h"
 #include "kernels/cpu/matrix.h"
 #include "kernels/cpu/tile/tile_linear.h"
 #include "kernels/cpu/training.h"
@@ -24,7 +25,7 @@ constexpr int64_t kInvariantTokens = std::min(kPlaneTokens, kRowTokens);
 class CpuBackend final : public Backend {
  public:
   CpuBackend(ThreadPool& threads, Isa isa)
-      : threads_(threads), isa_(isa), kernels_(float_kernels(isa)), products_(threads, isa), training_(make_training(threads, isa)) {}
+      : threads_(threads), isa_(isa), kernels_(float_kernels(isa)), digits_(digit_kernels(isa)), training_(make_training(threads, isa)) {}
 
   std::string name() const override { return fmt::format("cpu ({}, {} threads)", isa_name(isa_), threads_.size()); }
   std::string kind() const override { return fmt::format("cpu ({})", isa_name(isa_)); }
@@ -95,7 +96,7 @@ class CpuBackend final : public Backend {
     else threads_.run(tokens, 8, work);
   }
 
-  void attend(const AttendArgs& args) override { cpu::attend(args, kernels_, products_, attend_workspace_); }
+  void attend(const AttendArgs& args) override { cpu::attend(args, kernels_, digits_, threads_, attend_workspace_); }
 
   void gated(const GatedArgs& args) override {
     const auto work = [&](int64_t begin, int64_t end, int) {
@@ -161,10 +162,15 @@ class CpuBackend final : public Backend {
       else matrix.decode(begin, count, out);
     };
     if (args.tokens <= kDotTokens || args.precision == Precision::kInvariant) return dot_decoded(matrix, job, args, input, decode);
-    if (!made.is_packed || is_grid) band_input_.pack(input, args.tokens, matrix.columns(), kernels_, threads_);
+    const BandJob band{.rows = matrix.rows(), .decode = decode, .bias = job.bias, .output = job.output};
+    const bool is_new = !made.is_packed || is_grid;
     made.is_packed = !is_grid;
-    band_linear({.rows = matrix.rows(), .decode = decode, .bias = job.bias, .output = job.output}, band_input_, kernels_, threads_,
-                band_workspace_);
+    if (digits_) {
+      if (is_new) digit_input_.pack(input, args.tokens, matrix.columns(), *digits_, threads_);
+      return digit_linear(band, digit_input_, *digits_, threads_, digit_workspace_);
+    }
+    if (is_new) band_input_.pack(input, args.tokens, matrix.columns(), kernels_, threads_);
+    band_linear(band, band_input_, kernels_, threads_, band_workspace_);
   }
 
   template <typename Decode>
@@ -198,7 +204,7 @@ class CpuBackend final : public Backend {
   ThreadPool& threads_;
   Isa isa_;
   const FloatKernels& kernels_;
-  FloatProducts products_;
+  const DigitKernels* digits_;  // or null
   std::unique_ptr<Training> training_;
   PlaneInput plane_input_;
   PlaneWorkspace plane_workspace_;
@@ -207,6 +213,8 @@ class CpuBackend final : public Backend {
   TileWorkspace tile_workspace_;
   BandInput band_input_;
   BandWorkspace band_workspace_;
+  DigitInput digit_input_;
+  DigitWorkspace digit_workspace_;
   Buffer<float> rotated_;
 };
 

@@ -65,8 +65,6 @@ FloatProducts::FloatProducts(ThreadPool& threads, const cpu::Bf16Kernel* bf16)
   use_one_blas_thread();
 }
 
-bool FloatProducts::has_faster_floats() const { return bf16_ && bf16_->float_terms > 0; }
-
 void FloatProducts::run(std::span<const FloatProduct> products, ProductPrecision precision) {
   std::vector<FloatProduct> tiles;
   for (const FloatProduct& product : products) {

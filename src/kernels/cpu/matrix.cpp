@@ -1,6 +1,7 @@
 #include "kernels/cpu/matrix.h"
 
 #include "codec/decode_matrix.h"
+#include "kernels/cpu/digits/digit_kernels.h"
 #include "kernels/cpu/tile/tile_linear.h"
 #include "tensor/ggml_types.h"
 
@@ -41,11 +42,11 @@ std::string CpuMatrix::kernel(int64_t tokens) const {
     const char* bits = planes_->wants_high_precision() ? ", 15 bits" : ", 8 bits";
     if (tokens <= kPlaneTokens) return std::string(product_kernel_name(isa_)) + bits;
     const TileKernels& tiles = tile_kernels(isa_);
-    return std::string(tiles.name[static_cast<size_t>(tile_element(planes_->wants_high_precision(), tiles))]) + bits;
+    return std::string(tiles.name[planes_->wants_high_precision() ? 1 : 0]) + bits;
   }
   if (stored_ && tokens <= kRowTokens)
     return fmt::format("rows {} {}{}", stored_->name(), isa_name(isa_), is_blocks(stored_->format) ? ", 16 bits" : "");
-  return fmt::format("decoded bands, f32 {}", isa_name(isa_));
+  return fmt::format("decoded bands, {} {}", digit_kernels(isa_) ? "3 digits" : "f32", isa_name(isa_));
 }
 
 uint64_t CpuMatrix::bytes() const {

@@ -1,4 +1,5 @@
 // Launches of the product of planes with many tokens.
+#include "kernels/cuda/join_slices.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/plane_many.cuh"

@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/byte_product.cuh"
 #include "kernels/cuda/half_terms.cuh"
+#include "kernels/cuda/many_rounds.cuh"
 #include "kernels/cuda/plane_types.h"
 
 namespace tq::cuda {
@@ -15,60 +16,6 @@ constexpr int many_stages(int tokens, int bits) {
   if (bits == 16) return tokens == 8 ? 7 : tokens == 16 ? 6 : 5;
   return tokens == 16 ? 6 : tokens == 32 ? 5 : 4;
 }
-
-// What a worker multiplies at a time: four tiles in turn along the plane rows of a matrix.
-struct ManyRound {
-  int tile;  // the first one, counted in the matrix; negative: the ring's last
-  int row;   // the first of those whose newest plane row is among these tiles and no halo
-  uint8_t job, tiles;
-  uint8_t first[kManyTiles + 1];  // of each tile, the first such row, counted from `row`; the last: of the next round
-  uint8_t left;                   // rows of the run behind this round's, kReachRows at most
-  bool is_first;                  // of the run
-};
-
-// Rows of tiles [begin, end) of a matrix that fall to a worker: the rows of outputs whose newest bits they are, and in front of them a halo
-// of tiles, whose plane rows their windows reach (many_windows()).
-struct ManyRun {
-  const PlaneJob& job;
-  int begin, end;
-  int halo;  // tiles; before the first one of the matrix, the ring's last
-
-  __device__ ManyRun(const PlaneJob& job_, int first, int last)
-      : job(job_),
-        begin(max(first - job.first_tile, 0)),
-        end(min(last - job.first_tile, job.tile_count())),
-        halo(begin > 0 ? 1 : job.tile_count() - job.closing_tile) {}
-  // Plane rows of the last tile that there are none of.
-  static __device__ int past_end(const PlaneJob& job) { return job.tile_count() * kTileRows - job.plane_rows; }
-  // Rows whose newest plane row lies before a tile.
-  __device__ int row_at(int tile) const {
-    if (tile >= job.tile_count()) return job.rows;
-    const int range = __ldg(job.reach + 2 * tile), rate = __ldg(job.rate + range);
-    const int planes = tile * kTileRows - __ldg(job.newest + range);
-    return min(range * kRangeRows + (planes > 0 ? (planes + rate - 1) / rate : 0), job.rows);
-  }
-  __device__ int rounds() const { return begin < end ? (halo + end - begin + kManyTiles - 1) / kManyTiles : 0; }
-  __device__ void find_tiles(int index, int i, ManyRound& round) const {
-    round.tile = begin - halo + i * kManyTiles, round.tiles = static_cast<uint8_t>(min(kManyTiles, end - round.tile));
-    round.job = static_cast<uint8_t>(index), round.is_first = i == 0;
-  }
-  __device__ void find_rows(ManyRound& round) const {
-    int row[kManyTiles + 1];
-#pragma unroll
-    for (int part = 0; part <= kManyTiles; ++part) row[part] = row_at(max(min(round.tile + part, end), begin));
-    round.row = row[0];
-#pragma unroll
-    for (int part = 0; part <= kManyTiles; ++part) round.first[part] = static_cast<uint8_t>(row[part] - row[0]);
-    round.left = static_cast<uint8_t>(min(kReachRows, row_at(end) - row[kManyTiles]));
-  }
-};
-
-// What a row that takes from a warp's tile needs to be filtered.
-struct alignas(16) ManyRow {
-  int newest, rate;  // newest: its plane row, counted from the tile's first; far below: no row
-  float scale, bias;
-};
-constexpr int kNoRow = -1000;
 
 __device__ __forceinline__ float inverse_power(float power) { return __uint_as_float((254u << 23) - __float_as_uint(power)); }
 
@@ -467,47 +414,6 @@ template <int kTokens, int kBits, int kStages>
 __global__ void __launch_bounds__(kManyThreads, 1) plane_many_kernel(const __grid_constant__ ManyArgs args) {
   extern __shared__ uint4 shared[];
   PlaneMany<kTokens, kBits, kStages>(args, shared).run();
-}
-
-constexpr int kJoinThreads = 256;
-
-// Outputs of several slices' filtered sums: a thread block a range of rows.
-__global__ void __launch_bounds__(kJoinThreads) join_slices_kernel(const __grid_constant__ ManyArgs args) {
-  __shared__ float sums[kManyTokens][kRangeRows + 1];
-  const int number = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x), lane = thread % 32, tokens = args.form.tokens;
-  launch_dependents();
-  int index = 0;
-  while (index + 1 < args.jobs && number >= args.job[index + 1].first_range) ++index;
-  const PlaneJob& job = args.job[index];
-  const int range = number - job.first_range, row = range * kRangeRows + lane;
-  const bool has_row = row < job.rows;
-  float tap_sum = 0.0f, scale = 0.0f, bias = 0.0f;
-  if (has_row) {
-    const int rate = job.rate[range];
-    for (int j = 0; j < job.windows[rate]; ++j) tap_sum += job.taps[rate * kMaxTaps + j];
-    scale = __half2float(__ushort_as_half(job.row_scale[row])), bias = job.bias ? job.bias[row] : 0.0f;
-  }
-  dependency_wait();
-  const int64_t stride = static_cast<int64_t>(args.split.rows()) * tokens / 4;
-  for (int i = thread; i < kRangeRows * tokens / 4; i += kJoinThreads) {
-    const auto* from = reinterpret_cast<const float4*>(args.partial) + static_cast<int64_t>(number) * kRangeRows * tokens / 4 + i;
-    float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-#pragma unroll 8
-    for (int slice = 0; slice < args.split.slices; ++slice) {
-      const float4 more = __ldcg(from + slice * stride);
-      sum.x += more.x, sum.y += more.y, sum.z += more.z, sum.w += more.w;
-    }
-    const int token = i * 4 % tokens, at = i * 4 / tokens;
-    sums[token][at] = sum.x, sums[token + 1][at] = sum.y, sums[token + 2][at] = sum.z, sums[token + 3][at] = sum.w;
-  }
-  __syncthreads();
-  if (!has_row) return;
-  const float* totals = args.partial + args.split.partial_sums(tokens);
-  for (int token = thread / 32; token < args.tokens; token += kJoinThreads / 32) {
-    float* output = job.output + static_cast<int64_t>(token) * job.rows + row;
-    const float before = args.adds ? __ldcg(output) : 0.0f;
-    *output = before + (scale * (2.0f * sums[token][lane] - __ldcg(totals + token) * tap_sum) + bias);
-  }
 }
 
 }  // namespace tq::cuda

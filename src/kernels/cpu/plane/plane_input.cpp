@@ -25,14 +25,14 @@ void PlaneInput::set(const float* input, int64_t tokens, int64_t columns, const 
   padded_ = (columns + 63) / 64 * 64;
   groups_ = (columns + kGroupColumns - 1) / kGroupColumns;
   streams_ = high_precision ? 2 : 1;
-  grow(rotated_, tokens * columns);
+  grow(rotated_, threads.size() * padded_);
   grow(values_, tokens * streams_ * padded_);
   grow(scales_, tokens * streams_ * groups_);
   grow(sums_, tokens);
   const PlaneKernels& kernels = plane_kernels(isa);
-  const auto work = [&](int64_t begin, int64_t end, int) {
+  const auto work = [&](int64_t begin, int64_t end, int thread) {
     for (int64_t t = begin; t < end; ++t) {
-      float* rotated = rotated_.data() + t * columns;
+      float* rotated = rotated_.data() + thread * padded_;
       std::copy_n(input + t * columns, columns, rotated);
       kernels.rotate(rotated, columns, sign);
       int8_t* high = values_.data() + t * streams_ * padded_;

@@ -33,7 +33,7 @@ class PlaneInput {
  private:
   int64_t tokens_ = 0, columns_ = 0, padded_ = 0, groups_ = 0;
   int streams_ = 1;
-  Buffer<float> rotated_;  // [T, C]
+  Buffer<float> rotated_;  // [threads, padded]
   Buffer<int8_t> values_;  // [T, streams, padded]
   Buffer<float> scales_;   // [T, streams, groups]
   Buffer<float> sums_;     // [T]

@@ -83,6 +83,37 @@ float largest_of(const float* values, int64_t count) {
 // Nearest whole number, ties to even, for magnitudes below 2^22.
 constexpr float kRounding = 12582912.0f;  // 1.5 * 2^23
 
+using Bytes = int8_t __attribute__((vector_size(TQ_SIMD_WIDTH)));
+
+// values * inverse, rounded, as 32 bits in `whole`; their sum.
+int32_t round_group(const float* values, int64_t count, float inverse, int32_t* whole) {
+  IntVector sums = {};
+  int64_t i = 0;
+  for (; i + kWidth <= count; i += kWidth) {
+    const IntVector rounded = __builtin_convertvector((load(values + i) * inverse + kRounding) - kRounding, IntVector);
+    std::memcpy(whole + i, &rounded, sizeof rounded);
+    sums += rounded;
+  }
+  int32_t sum = 0;
+  for (int64_t lane = 0; lane < kWidth; ++lane) sum += sums[lane];
+  for (; i < count; ++i) {
+    whole[i] = static_cast<int32_t>((values[i] * inverse + kRounding) - kRounding);
+    sum += whole[i];
+  }
+  return sum;
+}
+
+void store_bytes(const int32_t* whole, int64_t count, int8_t* out) {
+  int64_t i = 0;
+  for (; i + kWidth <= count; i += kWidth) {
+    IntVector words;
+    std::memcpy(&words, whole + i, sizeof words);
+    const Bytes bytes = __builtin_convertvector(words, Bytes);
+    std::memcpy(out + i, &bytes, sizeof bytes);
+  }
+  for (; i < count; ++i) out[i] = static_cast<int8_t>(whole[i]);
+}
+
 float round_planes(const RoundArgs& args) {
   const float steps = args.low ? 127.0f * 128.0f : 127.0f;
   double total = 0;
@@ -92,12 +123,7 @@ float round_planes(const RoundArgs& args) {
     const float largest = largest_of(values, count);
     const float scale = largest / steps, inverse = largest > 0 ? steps / largest : 0.0f;
     int32_t whole[kGroupColumns];
-    int32_t sum = 0;
-    for (int64_t i = 0; i < count; ++i) {
-      const float shifted = values[i] * inverse + kRounding;
-      whole[i] = static_cast<int32_t>(shifted - kRounding);
-      sum += whole[i];
-    }
+    const int32_t sum = round_group(values, count, inverse, whole);
     if (args.low) {
       for (int64_t i = 0; i < count; ++i) {
         const int32_t top = (whole[i] + 64) >> 7;  // in [-127, 127]
@@ -106,7 +132,7 @@ float round_planes(const RoundArgs& args) {
       }
       args.low_scale[group] = scale;
     } else {
-      for (int64_t i = 0; i < count; ++i) args.high[begin + i] = static_cast<int8_t>(whole[i]);
+      store_bytes(whole, count, args.high + begin);
     }
     args.high_scale[group] = args.low ? scale * 128.0f : scale;
     total += static_cast<double>(scale) * sum;

@@ -85,44 +85,65 @@ inline void look_up(const TapTable& taps, int64_t place, const uint8_t (*nibbles
   }
 }
 
-// Four rows of eight words each -> out + 64 w: word w of the four rows; the words of a vector's upper half follow `upper` bytes later.
-inline void store_words(const __m256i (&rows)[4], uint8_t* out, int64_t upper) {
+// Four rows of eight words each -> out + stride w: word w of the four rows; the words of a vector's upper half follow `upper` bytes later.
+inline void store_words(const __m256i (&rows)[4], uint8_t* out, int64_t stride, int64_t upper) {
   const __m256i a = _mm256_unpacklo_epi32(rows[0], rows[1]), b = _mm256_unpackhi_epi32(rows[0], rows[1]);
   const __m256i c = _mm256_unpacklo_epi32(rows[2], rows[3]), d = _mm256_unpackhi_epi32(rows[2], rows[3]);
   const __m256i words[4] = {_mm256_unpacklo_epi64(a, c), _mm256_unpackhi_epi64(a, c), _mm256_unpacklo_epi64(b, d),
                             _mm256_unpackhi_epi64(b, d)};
   for (int w = 0; w < 4; ++w) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 64 * w), _mm256_castsi256_si128(words[w]));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 64 * w + upper), _mm256_extracti128_si256(words[w], 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + stride * w), _mm256_castsi256_si128(words[w]));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + stride * w + upper), _mm256_extracti128_si256(words[w], 1));
   }
 }
 
-inline void store_rows(TileElement element, const __m256i (&low)[4], const __m256i (&high)[4], uint8_t* out) {
-  if (element == TileElement::kInt8) {
-    __m256i bytes[4];  // high + (low + 16) / 32 + 128; the division of an unsigned byte, 4 too large
-    for (int i = 0; i < 4; ++i) {
-      const __m256i shifted = _mm256_srli_epi16(_mm256_add_epi8(low[i], _mm256_set1_epi8(static_cast<char>(144))), 5);
-      bytes[i] = _mm256_add_epi8(_mm256_add_epi8(high[i], _mm256_and_si256(shifted, _mm256_set1_epi8(7))), _mm256_set1_epi8(124));
-    }
-    store_words(bytes, out, 4 * 64);
-    return;
+// (low + 16) / 32 + 4, rounded down: the division is that of an unsigned byte.
+inline __m256i carry_of(__m256i low) {
+  const __m256i shifted = _mm256_srli_epi16(_mm256_add_epi8(low, _mm256_set1_epi8(static_cast<char>(144))), 5);
+  return _mm256_and_si256(shifted, _mm256_set1_epi8(7));
+}
+
+inline void store_bytes(const __m256i (&low)[4], const __m256i (&high)[4], int8_t shift, uint8_t* out) {
+  __m256i bytes[4];
+  for (int i = 0; i < 4; ++i)
+    bytes[i] = _mm256_add_epi8(_mm256_add_epi8(high[i], carry_of(low[i])), _mm256_set1_epi8(static_cast<char>(shift - 4)));
+  store_words(bytes, out, 64, 4 * 64);
+}
+
+// Rounded as bytes are, what is left beside.
+inline void store_split(const __m256i (&low)[4], const __m256i (&high)[4], uint8_t* out) {
+  __m256i rounded[4], rest[4];
+  for (int i = 0; i < 4; ++i) {
+    const __m256i carry = _mm256_sub_epi8(carry_of(low[i]), _mm256_set1_epi8(4));
+    rounded[i] = _mm256_add_epi8(high[i], carry);
+    const __m256i times_32 = _mm256_and_si256(_mm256_slli_epi16(carry, 5), _mm256_set1_epi8(static_cast<char>(0xe0)));
+    rest[i] = _mm256_sub_epi8(low[i], times_32);
   }
+  store_words(rounded, out, 128, 4 * 128);
+  store_words(rest, out + 64, 128, 4 * 128);
+}
+
+inline void store_rows(TileElement element, const __m256i (&low)[4], const __m256i (&high)[4], uint8_t* out) {
+  if (element == TileElement::kInt8) return store_bytes(low, high, -128, out);
+  if (element == TileElement::kSigned) return store_bytes(low, high, 0, out);
+  if (element == TileElement::kSplit) return store_split(low, high, out);
   const __m256i weights = _mm256_set1_epi16(32 << 8 | 1);
   __m256i first[4], second[4];  // columns 0 to 7 and 16 to 23; 8 to 15 and 24 to 31
   for (int i = 0; i < 4; ++i) {
     first[i] = _mm256_maddubs_epi16(weights, _mm256_unpacklo_epi8(low[i], high[i]));
     second[i] = _mm256_maddubs_epi16(weights, _mm256_unpackhi_epi8(low[i], high[i]));
   }
-  store_words(first, out, 8 * 64);
-  store_words(second, out + 4 * 64, 8 * 64);
+  store_words(first, out, 64, 8 * 64);
+  store_words(second, out + 4 * 64, 64, 8 * 64);
 }
 
-inline void decode(const TileSource& source, TileElement element, uint8_t* panels, int64_t panel_bytes) {
+// From `line` on, eight at a time.
+inline void decode_lines(const TileSource& source, const NibbleRange& range, TileElement element, int64_t line, uint8_t* panels,
+                         int64_t panel_bytes) {
   const TapTable& taps = *source.taps;
-  const NibbleRange range(source);
   alignas(32) uint8_t nibbles[kMostNibbles][32];
-  const int64_t line_bytes = element == TileElement::kInt16 ? 128 : 64;  // of a panel, for the four columns of a stored line
-  for (int64_t line = 0; line < source.lines; line += 8) {
+  const int64_t line_bytes = 64 * bytes_of(element);  // of a panel, for the four columns of a stored line
+  for (; line < source.end_line; line += 8) {
     if (range.first >= 0) gather_nibbles(source, range, line, nibbles);
     else fill_nibbles(source, range, line, nibbles);
     for (int64_t row = 0; row < kTileRows; row += 4) {
@@ -132,7 +153,8 @@ inline void decode(const TileSource& source, TileElement element, uint8_t* panel
         if (row + i < source.rows) look_up(taps, oldest & 3, nibbles + (floor_of_4(oldest) - range.first), low[i], high[i]);
         else low[i] = high[i] = _mm256_setzero_si256();
       }
-      store_rows(element, low, high, panels + row / kPanelRows * panel_bytes + line * line_bytes + row % kPanelRows * 4);
+      store_rows(element, low, high,
+                 panels + row / kPanelRows * panel_bytes + (line - source.first_line) * line_bytes + row % kPanelRows * 4);
     }
   }
 }

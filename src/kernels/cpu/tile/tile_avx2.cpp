@@ -9,8 +9,11 @@ namespace {
 
 constexpr int kTokens = 6;
 
-void multiply(TileElement element, const TileProduct& product) {
-  TQ_CHECK(element == TileElement::kInt16);
+void decode(const TileSource& source, TileElement element, uint8_t* panels, int64_t panel_bytes) {
+  decode_lines(source, NibbleRange(source), element, source.first_line, panels, panel_bytes);
+}
+
+void multiply_block(const TileProduct& product) {
   for (int64_t k = 0; k < product.columns; k += product.flush) {
     const int64_t pairs = std::min(product.flush, product.columns - k) / 2;
     const uint8_t* weights = product.panel + k / 2 * 64;
@@ -37,7 +40,23 @@ void multiply(TileElement element, const TileProduct& product) {
   }
 }
 
-constexpr TileKernels kTable = {kTokens, 1, false, decode, multiply, {"", "tiles avx2 i16"}};
+void multiply(TileElement element, const TileProduct& product) {
+  TQ_CHECK(element == TileElement::kInt16);
+  for_blocks(product, kTokens, multiply_block);
+}
+
+constexpr TileKernels kTable = {.tokens = kTokens,
+                                .panels = 1,
+                                .columns = 32,
+                                .tiles = 1,
+                                .element = {TileElement::kInt16, TileElement::kInt16},
+                                .decode = decode,
+                                .pack = pack_lanes<kTokens>,
+                                .multiply = multiply,
+                                .write = write_rows,
+                                .begin = nullptr,
+                                .end = nullptr,
+                                .name = {"tiles avx2 i16", "tiles avx2 i16"}};
 
 }  // namespace
 

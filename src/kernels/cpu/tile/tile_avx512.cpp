@@ -1,6 +1,6 @@
 // vpdpbusd of 8-bit weights (plus 128) and activations, vpdpwssd of 16-bit ones. Both panels of a tile at once.
 #if defined(__x86_64__)
-#include "kernels/cpu/tile/decode_x86.h"
+#include "kernels/cpu/tile/decode_avx512.h"
 
 namespace tq::cpu {
 namespace {
@@ -44,11 +44,21 @@ void multiply_as(const TileProduct& product) {
 }
 
 void multiply(TileElement element, const TileProduct& product) {
-  if (element == TileElement::kInt8) multiply_as<TileElement::kInt8>(product);
-  else multiply_as<TileElement::kInt16>(product);
+  for_blocks(product, kTokens, element == TileElement::kInt8 ? multiply_as<TileElement::kInt8> : multiply_as<TileElement::kInt16>);
 }
 
-constexpr TileKernels kTable = {kTokens, 2, true, decode, multiply, {"tiles avx512 vnni i8", "tiles avx512 vnni i16"}};
+constexpr TileKernels kTable = {.tokens = kTokens,
+                                .panels = 2,
+                                .columns = 32,
+                                .tiles = 1,
+                                .element = {TileElement::kInt8, TileElement::kInt16},
+                                .decode = decode,
+                                .pack = pack_lanes<kTokens>,
+                                .multiply = multiply,
+                                .write = write_rows,
+                                .begin = nullptr,
+                                .end = nullptr,
+                                .name = {"tiles avx512 vnni i8", "tiles avx512 vnni i16"}};
 
 }  // namespace
 

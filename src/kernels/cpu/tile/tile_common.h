@@ -39,5 +39,52 @@ inline void fill_nibbles(const TileSource& source, const NibbleRange& range, int
   }
 }
 
+inline int16_t word_of(const StreamView& high, const StreamView& low, bool is_pair, int64_t column) {
+  return static_cast<int16_t>(is_pair ? high.values[column] * 128 + low.values[column] : high.values[column]);
+}
+
+// [columns / q][kTokens][q], q columns of 4 bytes.
+template <int kTokens>
+void pack_lanes(TileElement element, const TilePacking& packing) {
+  const PlaneInput& input = *packing.input;
+  const bool is_pair = input.streams_per_token() == 2;
+  for (int64_t lane = 0; lane < kTokens; ++lane) {
+    uint8_t* out = packing.values + 4 * lane;
+    const int64_t token = packing.first + lane, q = element == TileElement::kInt16 ? 2 : 4;
+    if (token >= input.tokens()) {
+      for (int64_t k = 0; k < packing.columns; k += q, out += 4 * kTokens) std::memset(out, 0, 4);
+      continue;
+    }
+    const StreamView high = input.stream(token, 0), low = input.stream(token, is_pair ? 1 : 0);
+    for (int64_t k = 0; k < packing.columns; k += q, out += 4 * kTokens) {
+      if (q == 4) {
+        std::memcpy(out, high.values + k, 4);
+      } else {
+        const int16_t two[2] = {word_of(high, low, is_pair, k), word_of(high, low, is_pair, k + 1)};
+        std::memcpy(out, two, 4);
+      }
+    }
+  }
+}
+
+inline void write_rows(const TileOutput& args) {
+  for (int64_t t = 0; t < args.tokens; ++t)
+    for (int64_t r = 0; r < args.rows; ++r) args.output[t * args.stride + r] = args.sums[t * kTileRows + r] * args.scale[r] + args.bias[r];
+}
+
+// Kernels that multiply one block and tile at a time.
+template <typename Multiply>
+void for_blocks(const TileProduct& product, int64_t tokens, Multiply multiply) {
+  for (int64_t tile = 0; tile < product.tiles; ++tile) {
+    TileProduct one = product;
+    one.panel += tile * product.tile_bytes, one.sums += tile * product.tile_sums;
+    for (int64_t block = 0; block < product.blocks; ++block) {
+      multiply(one);
+      one.input += product.input_bytes, one.scale += product.scale_stride, one.offset += product.scale_stride;
+      one.sums += tokens * kTileRows;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace tq::cpu

@@ -11,11 +11,18 @@ constexpr int kTokens = 4;
 void store(TileElement element, uint8_t* panels, int64_t panel_bytes, int64_t row, int64_t column, int32_t value) {
   uint8_t* panel = panels + row / kPanelRows * panel_bytes;
   const int64_t lane = row % kPanelRows * 4;
-  if (element == TileElement::kInt16) {
-    const auto word = static_cast<int16_t>(value);
-    std::memcpy(panel + column / 2 * 64 + lane + column % 2 * 2, &word, 2);
-  } else {
-    panel[column / 4 * 64 + lane + column % 4] = static_cast<uint8_t>(((value + 16) >> 5) + 128);
+  const int32_t high = (value + 16) >> 5;
+  switch (element) {
+    case TileElement::kInt8: panel[column / 4 * 64 + lane + column % 4] = static_cast<uint8_t>(high + 128); break;
+    case TileElement::kSigned: panel[column / 4 * 64 + lane + column % 4] = static_cast<uint8_t>(high); break;
+    case TileElement::kSplit:
+      panel[column / 4 * 128 + lane + column % 4] = static_cast<uint8_t>(high);
+      panel[column / 4 * 128 + 64 + lane + column % 4] = static_cast<uint8_t>(value - high * 32);
+      break;
+    case TileElement::kInt16: {
+      const auto word = static_cast<int16_t>(value);
+      std::memcpy(panel + column / 2 * 64 + lane + column % 2 * 2, &word, 2);
+    }
   }
 }
 
@@ -23,7 +30,7 @@ void decode(const TileSource& source, TileElement element, uint8_t* panels, int6
   const TapTable& taps = *source.taps;
   const NibbleRange range(source);
   uint8_t nibbles[kMostNibbles][32];
-  for (int64_t line = 0; line < source.lines; line += 8) {
+  for (int64_t line = source.first_line; line < source.end_line; line += 8) {
     fill_nibbles(source, range, line, nibbles);
     for (int64_t row = 0; row < kTileRows; ++row) {
       const int64_t oldest = range.start + row * taps.rate, first = floor_of_4(oldest) - range.first, place = oldest & 3;
@@ -34,14 +41,13 @@ void decode(const TileSource& source, TileElement element, uint8_t* panels, int6
             const uint8_t index = nibbles[first + i][k];
             value += taps.low[place][i][index] + 32 * taps.high[place][i][index];
           }
-        store(element, panels, panel_bytes, row, 4 * line + k, value);
+        store(element, panels, panel_bytes, row, 4 * (line - source.first_line) + k, value);
       }
     }
   }
 }
 
-void multiply(TileElement element, const TileProduct& product) {
-  TQ_CHECK(element == TileElement::kInt16);
+void multiply_block(const TileProduct& product) {
   const auto* weights = reinterpret_cast<const int16_t*>(product.panel);
   const auto* input = reinterpret_cast<const int16_t*>(product.input);
   for (int64_t k = 0; k < product.columns; k += product.flush) {
@@ -59,7 +65,23 @@ void multiply(TileElement element, const TileProduct& product) {
   }
 }
 
-constexpr TileKernels kTable = {kTokens, 1, false, decode, multiply, {"", "tiles generic i16"}};
+void multiply(TileElement element, const TileProduct& product) {
+  TQ_CHECK(element == TileElement::kInt16);
+  for_blocks(product, kTokens, multiply_block);
+}
+
+constexpr TileKernels kTable = {.tokens = kTokens,
+                                .panels = 1,
+                                .columns = 32,
+                                .tiles = 1,
+                                .element = {TileElement::kInt16, TileElement::kInt16},
+                                .decode = decode,
+                                .pack = pack_lanes<kTokens>,
+                                .multiply = multiply,
+                                .write = write_rows,
+                                .begin = nullptr,
+                                .end = nullptr,
+                                .name = {"tiles generic i16", "tiles generic i16"}};
 
 }  // namespace
 
@@ -99,6 +121,7 @@ const TileKernels& tile_kernels_neon();
 #if defined(__x86_64__)
 const TileKernels& tile_kernels_avx2();
 const TileKernels& tile_kernels_avx512();
+const TileKernels& tile_kernels_amx();
 #endif
 
 const TileKernels& tile_kernels(Isa isa) {
@@ -106,8 +129,8 @@ const TileKernels& tile_kernels(Isa isa) {
 #if defined(__x86_64__)
     case Isa::kAvx2: return tile_kernels_avx2();
     case Isa::kAvx512:
-    case Isa::kAvx512Bf16:
-    case Isa::kAmx: return tile_kernels_avx512();
+    case Isa::kAvx512Bf16: return tile_kernels_avx512();
+    case Isa::kAmx: return tile_kernels_amx();
 #endif
 #if defined(__aarch64__)
     case Isa::kNeon: return tile_kernels_neon();

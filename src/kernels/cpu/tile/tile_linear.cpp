@@ -8,8 +8,8 @@
 namespace tq::cpu {
 namespace {
 
-constexpr int64_t kBlockColumns = 512;  // of a panel that stay in the first-level cache
-constexpr int64_t kSumTokens = 768;     // whose sums stay in the second; a multiple of every kernel's tokens
+constexpr int64_t kBlockColumns = 512;  // that are decoded and then multiplied, so that panels and input stay in the first-level cache
+constexpr int64_t kSumTokens = 1056;    // whose sums stay in the second; a multiple of every kernel's tokens
 
 template <typename T>
 T* grow(Buffer<T>& buffer, int64_t count) {
@@ -17,129 +17,131 @@ T* grow(Buffer<T>& buffer, int64_t count) {
   return buffer.data();
 }
 
-// One tile of one job, and what all tiles share.
-struct Tile {
+// Some tiles of one job, and what all bands share.
+struct Band {
   const PlaneJob& job;
   const TileInput& input;
   const TileKernels& kernels;
   TileElement element;
-  int64_t tokens, flush, first;  // first row
+  int64_t tokens, flush, first, tiles;  // first row
 
   const grid::Matrix& matrix() const { return job.matrix->matrix(); }
-  const TapTable& taps() const { return job.matrix->tap_table(matrix().layout.rate[static_cast<size_t>(first)]); }
-  int64_t rows() const { return std::min(kTileRows, matrix().layout.rows - first); }
-  int64_t bytes() const { return element == TileElement::kInt16 ? 2 : 1; }
-  int64_t panel_bytes() const { return input.columns() * kPanelRows * bytes(); }
+  int64_t row_of(int64_t tile) const { return first + tile * kTileRows; }
+  const TapTable& taps(int64_t tile) const { return job.matrix->tap_table(matrix().layout.rate[static_cast<size_t>(row_of(tile))]); }
+  int64_t rows(int64_t tile) const { return std::min(kTileRows, matrix().layout.rows - row_of(tile)); }
+  int64_t panel_bytes() const { return kBlockColumns * kPanelRows * bytes_of(element); }
+  int64_t tile_bytes() const { return kTileRows / kPanelRows * panel_bytes(); }
 
-  void decode(uint8_t* panels) const {
+  void decode(int64_t tile, int64_t k, uint8_t* panels) const {
     const grid::Layout& layout = matrix().layout;
+    const int64_t lines = layout.padded_columns / grid::kLineColumns;
     kernels.decode({.bits = matrix().bits,
-                    .lines = layout.padded_columns / grid::kLineColumns,
+                    .lines = lines,
                     .plane_rows = layout.plane_rows,
-                    .newest = layout.newest[static_cast<size_t>(first)],
-                    .rows = rows(),
-                    .taps = &taps()},
+                    .newest = layout.newest[static_cast<size_t>(row_of(tile))],
+                    .rows = rows(tile),
+                    .taps = &taps(tile),
+                    .first_line = k / grid::kLineColumns,
+                    .end_line = std::min(lines, (k + kBlockColumns) / grid::kLineColumns)},
                    element, panels, panel_bytes());
   }
 
-  // sums[t][row] of the token blocks [begin, end).
-  void multiply(const uint8_t* panels, int64_t begin, int64_t end, float* sums) const {
-    for (int64_t k = 0; k < input.columns(); k += kBlockColumns) {
-      for (int64_t panel = 0; panel * kPanelRows < rows(); panel += kernels.panels) {
-        TileProduct product{.panel = panels + panel * panel_bytes() + k * kPanelRows * bytes(),
-                            .panel_bytes = panel_bytes(),
-                            .columns = std::min(kBlockColumns, input.columns() - k),
-                            .flush = flush};
-        for (int64_t block = begin; block < end; ++block) {
-          const int64_t group = k / kGroupColumns * kernels.tokens;
-          product.input = input.values(block) + k * kernels.tokens * bytes();
-          product.scale = input.scale(block) + group;
-          product.offset = input.offset(block) + group;
-          product.sums = sums + (block - begin) * kernels.tokens * kTileRows + panel * kPanelRows;
-          kernels.multiply(element, product);
-        }
-      }
-    }
+  // sums[tile][t][row] of the token blocks [begin, end), columns from k on.
+  void multiply(const uint8_t* panels, int64_t k, int64_t begin, int64_t end, float* sums) const {
+    for (int64_t panel = 0; panel * kPanelRows < kTileRows; panel += kernels.panels)
+      kernels.multiply(element, {.panel = panels + panel * panel_bytes(),
+                                 .panel_bytes = panel_bytes(),
+                                 .tiles = tiles,
+                                 .tile_bytes = tile_bytes(),
+                                 .input = input.values(begin) + k * (input.block_bytes() / input.columns()),
+                                 .scale = input.scale(begin) + k / kGroupColumns * kernels.tokens,
+                                 .offset = input.offset(begin) + k / kGroupColumns * kernels.tokens,
+                                 .blocks = end - begin,
+                                 .input_bytes = input.block_bytes(),
+                                 .scale_stride = input.scale_stride(),
+                                 .columns = std::min(kBlockColumns, input.columns() - k),
+                                 .flush = flush,
+                                 .sums = sums + panel * kPanelRows,
+                                 .tile_sums = kSumTokens * kTileRows});
   }
 
-  void write(const float* sums, int64_t begin, int64_t end) const {
-    const int64_t count = rows();
-    const float unit = taps().unit * (element == TileElement::kInt8 ? 32.0f : 1.0f);
-    float scale[kTileRows], bias[kTileRows] = {};
-    for (int64_t r = 0; r < count; ++r) {
-      scale[r] = f16_to_float(matrix().row_scale[first + r]) * unit;
-      if (job.bias) bias[r] = job.bias[first + r];
+  void write(int64_t tile, const float* sums, int64_t begin, int64_t end) const {
+    const int64_t row = row_of(tile);
+    const float unit = taps(tile).unit * (is_bytes(element) ? 32.0f : 1.0f);
+    float scale[kTileRows] = {}, bias[kTileRows] = {};
+    for (int64_t r = 0; r < rows(tile); ++r) {
+      scale[r] = f16_to_float(matrix().row_scale[row + r]) * unit;
+      if (job.bias) bias[r] = job.bias[row + r];
     }
-    for (int64_t t = begin; t < end; ++t) {
-      float* output = job.output + t * matrix().layout.rows + first;
-      const float* sum = sums + (t - begin) * kTileRows;
-      for (int64_t r = 0; r < count; ++r) output[r] = sum[r] * scale[r] + bias[r];
-    }
+    kernels.write({.sums = sums,
+                   .tokens = end - begin,
+                   .rows = rows(tile),
+                   .scale = scale,
+                   .bias = bias,
+                   .output = job.output + begin * matrix().layout.rows + row,
+                   .stride = matrix().layout.rows});
   }
 
   void run(TileWorkspace::Thread& memory) const {
-    uint8_t* panels = grow(memory.panels, 2 * panel_bytes());
-    float* sums = grow(memory.sums, kSumTokens * kTileRows);
-    decode(panels);
+    uint8_t* panels = grow(memory.panels, kernels.tiles * tile_bytes());
+    float* sums = grow(memory.sums, kernels.tiles * kSumTokens * kTileRows);
     const int64_t step = kSumTokens / kernels.tokens;
     for (int64_t block = 0; block < input.blocks(); block += step) {
       const int64_t end = std::min(input.blocks(), block + step);
-      std::fill_n(sums, (end - block) * kernels.tokens * kTileRows, 0.0f);
-      multiply(panels, block, end, sums);
-      write(sums, block * kernels.tokens, std::min(tokens, end * kernels.tokens));
+      for (int64_t tile = 0; tile < tiles; ++tile)
+        std::fill_n(sums + tile * kSumTokens * kTileRows, (end - block) * kernels.tokens * kTileRows, 0.0f);
+      for (int64_t k = 0; k < input.columns(); k += kBlockColumns) {
+        for (int64_t tile = 0; tile < tiles; ++tile) decode(tile, k, panels + tile * tile_bytes());
+        multiply(panels, k, block, end, sums);
+      }
+      for (int64_t tile = 0; tile < tiles; ++tile)
+        write(tile, sums + tile * kSumTokens * kTileRows, block * kernels.tokens, std::min(tokens, end * kernels.tokens));
     }
   }
 };
 
-}  // namespace
-
-TileElement tile_element(bool high_precision, const TileKernels& kernels) {
-  return kernels.has_int8 && !high_precision ? TileElement::kInt8 : TileElement::kInt16;
+// Of a band: what the kernel takes, less where threads would go without.
+int64_t band_tiles(std::span<const PlaneJob> jobs, const TileKernels& kernels, int64_t threads) {
+  int64_t tiles = 0;
+  for (const PlaneJob& job : jobs) tiles += (job.matrix->rows() + kTileRows - 1) / kTileRows;
+  return std::clamp<int64_t>(tiles / (4 * threads), 1, kernels.tiles);
 }
 
-void TileInput::pack_token(const PlaneInput& input, int64_t token, int64_t place, TileElement element) {
-  const int64_t block = place / block_tokens_, lane = place % block_tokens_, q = 4 / bytes_;
-  uint8_t* values = values_.data() + block * columns_ * block_tokens_ * bytes_ + 4 * lane;
-  float* scale = scale_.data() + block * groups_ * block_tokens_ + lane;
-  int32_t* offset = offset_.data() + block * groups_ * block_tokens_ + lane;
-  if (token < 0) {  // behind the last
-    for (int64_t k = 0; k < columns_; k += q) std::memset(values + k / q * block_tokens_ * 4, 0, 4);
+}  // namespace
+
+TileElement tile_element(bool high_precision, const TileKernels& kernels) { return kernels.element[high_precision ? 1 : 0]; }
+
+void TileInput::pack_scales(const PlaneInput& input, int64_t token) {
+  const int64_t at = token / block_tokens_ * scale_stride() + token % block_tokens_;
+  float* scale = scale_.data() + at;
+  int32_t* offset = offset_.data() + at;
+  if (token >= input.tokens()) {  // behind the last
     for (int64_t g = 0; g < groups_; ++g) scale[g * block_tokens_] = 0, offset[g * block_tokens_] = 0;
     return;
   }
-  const bool is_pair = input.streams_per_token() == 2;
-  const StreamView high = input.stream(token, 0), low = input.stream(token, is_pair ? 1 : 0);
-  for (int64_t k = 0; k < columns_; k += q) {
-    uint8_t* out = values + k / q * block_tokens_ * 4;
-    if (element == TileElement::kInt8) {
-      std::memcpy(out, high.values + k, 4);
-    } else {
-      int16_t two[2];
-      for (int64_t i = 0; i < 2; ++i)
-        two[i] = static_cast<int16_t>(is_pair ? high.values[k + i] * 128 + low.values[k + i] : high.values[k + i]);
-      std::memcpy(out, two, 4);
-    }
-  }
+  const StreamView high = input.stream(token, 0), low = input.stream(token, input.streams_per_token() - 1);
   for (int64_t g = 0; g < groups_; ++g) {
     scale[g * block_tokens_] = low.scale[g];
     int32_t sum = 0;
-    for (int64_t k = g * kGroupColumns; k < std::min(columns_, (g + 1) * kGroupColumns); ++k) sum += high.values[k];
+    for (int64_t k = g * kGroupColumns; k < std::min(input.columns(), (g + 1) * kGroupColumns); ++k) sum += high.values[k];
     offset[g * block_tokens_] = -128 * sum;
   }
 }
 
-void TileInput::pack(const PlaneInput& input, TileElement element, int64_t tokens, const TileKernels& kernels, ThreadPool& threads) {
+void TileInput::pack(const PlaneInput& input, TileElement element, const TileKernels& kernels, ThreadPool& threads) {
   block_tokens_ = kernels.tokens;
-  bytes_ = element == TileElement::kInt16 ? 2 : 1;
-  blocks_ = (tokens + block_tokens_ - 1) / block_tokens_;
-  columns_ = (input.columns() + kTileColumns - 1) / kTileColumns * kTileColumns;
+  bytes_ = bytes_of(element);
+  blocks_ = (input.tokens() + block_tokens_ - 1) / block_tokens_;
+  columns_ = (input.columns() + kernels.columns - 1) / kernels.columns * kernels.columns;
   groups_ = input.groups();
-  grow(values_, blocks_ * columns_ * block_tokens_ * bytes_);
-  grow(scale_, blocks_ * groups_ * block_tokens_);
-  grow(offset_, blocks_ * groups_ * block_tokens_);
+  grow(values_, blocks_ * block_bytes());
+  grow(scale_, blocks_ * scale_stride());
+  grow(offset_, blocks_ * scale_stride());
   threads.run(blocks_, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t place = begin * block_tokens_; place < end * block_tokens_; ++place)
-      pack_token(input, place < tokens ? place : -1, place, element);
+    for (int64_t block = begin; block < end; ++block) {
+      kernels.pack(element, {&input, block * block_tokens_, columns_, values_.data() + block * block_bytes()});
+      for (int64_t lane = 0; lane < block_tokens_; ++lane) pack_scales(input, block * block_tokens_ + lane);
+    }
   });
 }
 
@@ -147,21 +149,31 @@ void tile_linear(std::span<const PlaneJob> jobs, const PlaneInput& input, Isa is
   const TileKernels& kernels = tile_kernels(isa);
   const bool high_precision = input.streams_per_token() == 2;
   const TileElement element = tile_element(high_precision, kernels);
-  workspace.input.pack(input, element, input.tokens(), kernels, threads);
+  workspace.input.pack(input, element, kernels, threads);
   workspace.of_thread.resize(static_cast<size_t>(threads.size()));
+  const int64_t tiles = band_tiles(jobs, kernels, threads.size()), rows = tiles * kTileRows;
   std::vector<int64_t> first;
-  int64_t tiles = 0;
+  int64_t bands = 0;
   for (const PlaneJob& job : jobs) {
-    first.push_back(tiles);
-    tiles += (job.matrix->rows() + kTileRows - 1) / kTileRows;
+    first.push_back(bands);
+    bands += (job.matrix->rows() + rows - 1) / rows;
   }
-  threads.run(tiles, 1, [&](int64_t begin, int64_t end, int thread) {
+  threads.run(bands, 1, [&](int64_t begin, int64_t end, int thread) {
+    if (kernels.begin) kernels.begin();
     for (int64_t i = begin; i < end; ++i) {
       const size_t j = static_cast<size_t>(std::upper_bound(first.begin(), first.end(), i) - first.begin()) - 1;
-      const Tile tile{
-          jobs[j], workspace.input, kernels, element, input.tokens(), high_precision ? 32 : kGroupColumns, (i - first[j]) * kTileRows};
-      tile.run(workspace.of_thread[static_cast<size_t>(thread)]);
+      const int64_t row = (i - first[j]) * rows, left = jobs[j].matrix->rows() - row;
+      const Band band{.job = jobs[j],
+                      .input = workspace.input,
+                      .kernels = kernels,
+                      .element = element,
+                      .tokens = input.tokens(),
+                      .flush = high_precision ? 32 : kGroupColumns,
+                      .first = row,
+                      .tiles = std::min(tiles, (left + kTileRows - 1) / kTileRows)};
+      band.run(workspace.of_thread[static_cast<size_t>(thread)]);
     }
+    if (kernels.end) kernels.end();
   });
 }
 

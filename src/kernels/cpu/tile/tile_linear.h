@@ -14,17 +14,19 @@ namespace tq::cpu {
 // Activations in the order in which the kernels read them, in blocks of the kernel's tokens.
 class TileInput {
  public:
-  void pack(const PlaneInput& input, TileElement element, int64_t tokens, const TileKernels& kernels, ThreadPool& threads);
+  void pack(const PlaneInput& input, TileElement element, const TileKernels& kernels, ThreadPool& threads);
   int64_t blocks() const { return blocks_; }
   int64_t columns() const { return columns_; }  // padded
-  const uint8_t* values(int64_t block) const { return values_.data() + block * columns_ * block_tokens_ * bytes_; }
+  int64_t block_bytes() const { return columns_ * block_tokens_ * bytes_; }
+  int64_t scale_stride() const { return groups_ * block_tokens_; }
+  const uint8_t* values(int64_t block) const { return values_.data() + block * block_bytes(); }
   const float* scale(int64_t block) const { return scale_.data() + block * groups_ * block_tokens_; }
   const int32_t* offset(int64_t block) const { return offset_.data() + block * groups_ * block_tokens_; }
 
  private:
-  void pack_token(const PlaneInput& input, int64_t token, int64_t place, TileElement element);
+  void pack_scales(const PlaneInput& input, int64_t place);
   int64_t blocks_ = 0, columns_ = 0, groups_ = 0, block_tokens_ = 0, bytes_ = 0;
-  Buffer<uint8_t> values_;  // [blocks][columns / q][tokens][q]
+  Buffer<uint8_t> values_;  // [blocks], each as the kernel packs it
   Buffer<float> scale_;     // [blocks][groups][tokens]
   Buffer<int32_t> offset_;  // [blocks][groups][tokens]
 };

@@ -44,11 +44,22 @@ void decode(const TileSource& source, TileElement element, uint8_t* panels, int6
 }
 
 void multiply(TileElement element, const TileProduct& product) {
-  if (element == TileElement::kInt8) multiply_bytes(product);
+  if (element == TileElement::kInt8) for_blocks(product, kTokens, multiply_bytes);
   else tile_kernels_generic().multiply(element, product);
 }
 
-constexpr TileKernels kTable = {kTokens, 1, true, decode, multiply, {"tiles neon sdot i8", "tiles generic i16"}};
+constexpr TileKernels kTable = {.tokens = kTokens,
+                                .panels = 1,
+                                .columns = 32,
+                                .tiles = 1,
+                                .element = {TileElement::kInt8, TileElement::kInt16},
+                                .decode = decode,
+                                .pack = pack_lanes<kTokens>,
+                                .multiply = multiply,
+                                .write = write_rows,
+                                .begin = nullptr,
+                                .end = nullptr,
+                                .name = {"tiles neon sdot i8", "tiles generic i16"}};
 
 }  // namespace
 

@@ -1,4 +1,4 @@
-// What the ways to compute attention share.
+// One stretch of an attention's arguments.
 #pragma once
 
 #include <algorithm>
@@ -24,17 +24,6 @@ struct Part : AttendArgs {
 // The first position that a token sees.
 inline int64_t first_seen(const Part& args, int64_t position) {
   return args.window > 0 ? std::max<int64_t>(0, position + 1 - args.window) : 0;
-}
-
-inline float* grow(Buffer<float>& buffer, int64_t count) {
-  if (buffer.size() < static_cast<size_t>(count)) buffer = Buffer<float>::uninitialized(static_cast<size_t>(count));
-  return buffer.data();
-}
-
-// Heads of keys and values that are unpacked together, of `floats` each.
-inline int64_t heads_at_once(int64_t floats, int64_t kv_heads) {
-  constexpr int64_t kMost = 16 << 20;
-  return std::clamp<int64_t>(kMost / floats, 1, kv_heads);
 }
 
 }  // namespace tq::cpu
