@@ -164,6 +164,15 @@ TEST_P(CpuBackend, AttentionOfManyRowsIsTheOracles) {
   }
 }
 
+// Heads that fill no tile and more than one group of columns, positions of more than one group, windows that begin within one.
+TEST_P(CpuBackend, PromptAttentionIsTheOraclesInEveryShape) {
+  for (const int64_t dim : {40, 80, 320})
+    for (const int64_t window : {0, 270}) {
+      const PromptCase c{.type = KvType::kF32, .heads = 3, .kv_heads = 1, .dim = dim, .window = window, .stretches = {{300, 70}, {0, 5}}};
+      EXPECT_LT(relative(prompt_attention(*cpu_, c), prompt_attention(*ref_, c)), 5e-6) << dim << " " << window;
+    }
+}
+
 TEST_P(CpuBackend, ElementwiseOperationsAreTheOracles) {
   const auto gate = gaussian(5 * 70, 11), up = gaussian(5 * 70, 12), weight = gaussian(70, 13);
   std::vector<float> expected(gate.size()), got(gate.size());

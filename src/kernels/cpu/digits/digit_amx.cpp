@@ -46,11 +46,22 @@ inline void multiply_step(const uint8_t* left, const uint8_t* right) {
   _tile_dpbssd(3, 6, 7);
 }
 
-inline void zero_tiles() { _tile_zero(0), _tile_zero(1), _tile_zero(2), _tile_zero(3), _tile_zero(4), _tile_zero(5); }
+inline void zero_tiles() {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_zero(4);
+  _tile_zero(5);
+}
 
 inline void store_tiles(int32_t (&whole)[6][256]) {
-  _tile_stored(0, whole[0], 64), _tile_stored(1, whole[1], 64), _tile_stored(2, whole[2], 64);
-  _tile_stored(3, whole[3], 64), _tile_stored(4, whole[4], 64), _tile_stored(5, whole[5], 64);
+  _tile_stored(0, whole[0], 64);
+  _tile_stored(1, whole[1], 64);
+  _tile_stored(2, whole[2], 64);
+  _tile_stored(3, whole[3], 64);
+  _tile_stored(4, whole[4], 64);
+  _tile_stored(5, whole[5], 64);
 }
 
 // Rows [4 step, 4 step + 4) of a tile.

@@ -5,8 +5,8 @@
 namespace tq::cpu {
 namespace {
 
-constexpr int64_t kBandTiles = 8;  // of 16 rows; their digits of 256 columns stay in the second-level cache
-constexpr int64_t kSumTiles = 32;  // of 16 tokens, whose sums stay there too
+constexpr int64_t kBandTiles = 16;  // of 16 rows; their digits of 256 columns stay in the second-level cache
+constexpr int64_t kSumTiles = 32;   // of 16 tokens, whose sums stay there too
 constexpr int64_t kTileSums = kDigitRows * kDigitRows;
 
 template <typename T>

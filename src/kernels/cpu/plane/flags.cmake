@@ -7,7 +7,10 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set_property(SOURCE cpu/plane/product_avx512.cpp cpu/plane/plane_avx512.cpp cpu/tile/tile_avx512.cpp APPEND PROPERTY COMPILE_OPTIONS
     -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mfma -mf16c -mprefer-vector-width=512)
   set_property(SOURCE cpu/tile/tile_amx.cpp cpu/digits/digit_amx.cpp APPEND PROPERTY COMPILE_OPTIONS
-    -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512vbmi -mfma -mamx-tile -mamx-int8 -mprefer-vector-width=512)
+    -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mfma -mamx-tile -mamx-int8 -mprefer-vector-width=512)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # g++ 12 warns of its own intrinsics
+    set_property(SOURCE cpu/tile/tile_avx512.cpp cpu/tile/tile_amx.cpp cpu/digits/digit_amx.cpp APPEND PROPERTY COMPILE_OPTIONS -Wno-maybe-uninitialized -Wno-uninitialized)
+  endif()
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
   set_property(SOURCE cpu/plane/product_neon.cpp cpu/tile/tile_neon.cpp APPEND PROPERTY COMPILE_OPTIONS -march=armv8.2-a+dotprod)
 endif()

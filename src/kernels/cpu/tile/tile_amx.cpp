@@ -90,7 +90,10 @@ template <typename Flush>
 class Pipeline {
  public:
   void run(const Group& group, const float* scale, float* sums) {
-    _tile_zero(0), _tile_zero(1), _tile_zero(2), _tile_zero(3);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
     for (int64_t step = 0; step < kSteps; ++step) {
       if (step < group.steps) multiply(group, step);
       for (int64_t i = 0; i < group.fetches; ++i) _mm_prefetch(group.next + (step * group.fetches + i) * 64, _MM_HINT_T0);
