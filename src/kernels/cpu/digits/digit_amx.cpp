@@ -7,6 +7,8 @@
 namespace tq::cpu {
 namespace {
 
+constexpr int64_t kSteps = kDigitGroup / kDigitStep;
+
 void begin() {
   struct alignas(64) {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -64,18 +66,25 @@ inline void flush(const Sums& kept, int64_t step, __m512 right_scale) {
   }
 }
 
-// While one tile is multiplied, the sums of the one before are added, a quarter after each step.
+inline void fetch(const uint8_t* lines, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) _mm_prefetch(lines + i * 64, _MM_HINT_T0);
+}
+
+// While one tile is multiplied, the sums of the one before are added, a quarter after each step, and a part of what may be the next right
+// operand is fetched.
 void multiply(const DigitProduct& product) {
   Sums kept[2];
   const __m512 right_scale = _mm512_loadu_ps(product.right_scale);
+  const int64_t fetches = product.columns < kDigitGroup ? 0 : kDigitBytes / 64 / (kSteps * product.tiles);
   for (int64_t tile = 0; tile <= product.tiles; ++tile) {
     Sums& now = kept[tile % 2];
     const Sums& before = kept[1 - tile % 2];
     if (tile < product.tiles) zero_tiles();
-    for (int64_t step = 0; step < kDigitGroup / kDigitStep; ++step) {
+    for (int64_t step = 0; step < kSteps; ++step) {
       const int64_t at = step * kDigits * kDigitTileBytes;
       if (tile < product.tiles && step * kDigitStep < product.columns)
         multiply_step(product.left + tile * product.left_bytes + at, product.right + at);
+      if (fetches > 0 && tile < product.tiles) fetch(product.right + kDigitBytes + (tile * kSteps + step) * fetches * 64, fetches);
       if (tile > 0) flush(before, step, right_scale);
     }
     if (tile == product.tiles) return;

@@ -185,7 +185,7 @@ void write(const TileOutput& args) {
 constexpr TileKernels kTable = {.tokens = kTokens,
                                 .panels = 2,
                                 .columns = kStepColumns,
-                                .tiles = 4,
+                                .tiles = 8,
                                 .element = {TileElement::kSigned, TileElement::kSplit},
                                 .decode = decode,
                                 .pack = pack,
