@@ -9,21 +9,44 @@
 namespace tq {
 namespace {
 
-// What one thread multiplies at a time. Equal parts keep all threads busy to the end.
-constexpr int64_t kTileRows = 512, kTileColumns = 384;
+// What one thread multiplies at a time, at most.
+constexpr int64_t kMostRows = 1024, kMostColumns = 1536;
 
-// The equal parts of at most `edge` that a range is cut into.
+// The equal parts that a range is cut into.
 struct Parts {
   int64_t size, count, edge;
-  Parts(int64_t range, int64_t most) : size(range), count((range + most - 1) / most), edge(0) {
-    if (count == 0) return;
-    constexpr int64_t kUnit = 32;
-    edge = ((range + count - 1) / count + kUnit - 1) / kUnit * kUnit;
+  Parts(int64_t range, int64_t wanted) : size(range), count(0), edge(0) {
+    if (range == 0) return;
+    constexpr int64_t kUnit = 32;  // of a kernel's block
+    edge = ((range + wanted - 1) / wanted + kUnit - 1) / kUnit * kUnit;
     count = (range + edge - 1) / edge;
   }
   int64_t first(int64_t i) const { return i * edge; }
   int64_t length(int64_t i) const { return std::min(edge, size - first(i)); }
 };
+
+struct Tiling {
+  Parts down, across;
+};
+
+// Tiles for all threads: equal work, little that is packed again.
+Tiling tiling_of(int64_t rows, int64_t columns, int64_t threads) {
+  constexpr int64_t kMostRounds = 4;
+  Tiling best{{rows, 1}, {columns, 1}};
+  int64_t best_cost = -1;
+  const int64_t least_down = (rows + kMostRows - 1) / kMostRows, least_across = (columns + kMostColumns - 1) / kMostColumns;
+  const int64_t most = std::max(kMostRounds * threads, 4 * least_down * least_across);
+  for (int64_t down = least_down; down <= most; ++down)
+    for (int64_t across = least_across; down * across <= most; ++across) {
+      const Tiling tiling{{rows, down}, {columns, across}};
+      const int64_t count = tiling.down.count * tiling.across.count, rounds = (count + threads - 1) / threads;
+      // As if all were as slow as the thread that has the most, in products and in what it packs; one value costs some 30 products.
+      const int64_t area = tiling.down.edge * tiling.across.edge + 30 * (tiling.down.edge + tiling.across.edge);
+      const int64_t cost = rounds * area;
+      if (best_cost < 0 || cost < best_cost) best = tiling, best_cost = cost;
+    }
+  return best;
+}
 
 FloatProduct tile_of(const FloatProduct& whole, int64_t row, int64_t rows, int64_t column, int64_t columns) {
   FloatProduct tile = whole;
@@ -68,7 +91,8 @@ FloatProducts::FloatProducts(ThreadPool& threads, const cpu::Bf16Kernel* bf16)
 void FloatProducts::run(std::span<const FloatProduct> products, ProductPrecision precision) {
   std::vector<FloatProduct> tiles;
   for (const FloatProduct& product : products) {
-    const Parts down(product.rows, kTileRows), across(product.columns, kTileColumns);
+    if (product.rows == 0 || product.columns == 0) continue;
+    const auto [down, across] = tiling_of(product.rows, product.columns, threads_->size());
     for (int64_t y = 0; y < down.count; ++y)
       for (int64_t x = 0; x < across.count; ++x)
         tiles.push_back(tile_of(product, down.first(y), down.length(y), across.first(x), across.length(x)));

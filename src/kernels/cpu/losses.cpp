@@ -40,7 +40,7 @@ void cross_entropy(const CrossEntropyArgs& args, const FloatKernels& kernels, Th
   });
 }
 
-void divergence(const DivergenceArgs& args, const FloatKernels& kernels, ThreadPool& threads) {
+void divergence(const DivergenceArgs& args, const FloatKernels& kernels, const TrainingKernels& loops, ThreadPool& threads) {
   const int64_t count = args.vocabulary;
   auto memory = Buffer<float>::uninitialized(static_cast<size_t>(2 * count * threads.size()));
   threads.run(args.tokens, 1, [&](int64_t begin, int64_t end, int thread) {
@@ -51,15 +51,15 @@ void divergence(const DivergenceArgs& args, const FloatKernels& kernels, ThreadP
       const float* reference = args.reference + t * count;
       float* gradient = args.gradient + t * count;
       const Row q(logits, count, kernels, q_of), p(reference, count, kernels, p_of);
-      const float p_inverse = p.inverse(), q_inverse = q.inverse();
-      const double shift = q.log_sum() - p.log_sum();
-      double loss = 0;
-      for (int64_t v = 0; v < count; ++v) {
-        const float p_v = p_of[v] * p_inverse;
-        loss += p_v * (static_cast<double>(reference[v]) - logits[v] + shift);
-        gradient[v] = q_of[v] * q_inverse - p_v;
-      }
-      args.loss[t] = loss;
+      args.loss[t] = loops.divergence({.logits = logits,
+                                       .reference = reference,
+                                       .p = p_of,
+                                       .q = q_of,
+                                       .p_inverse = p.inverse(),
+                                       .q_inverse = q.inverse(),
+                                       .shift = q.log_sum() - p.log_sum(),
+                                       .gradient = gradient},
+                                      count);
     }
   });
 }

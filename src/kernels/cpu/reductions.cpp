@@ -25,17 +25,13 @@ void add_columns(int64_t tokens, int64_t rows, float* sum, ThreadPool& threads, 
 
 }  // namespace
 
-void squared_error(const SquaredErrorArgs& args, ThreadPool& threads) {
+void squared_error(const SquaredErrorArgs& args, const TrainingKernels& loops, ThreadPool& threads) {
   std::vector<double> loss(static_cast<size_t>(args.tokens));
   threads.run(args.tokens, 4, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
       const float factor = args.scale * (args.weight ? args.weight[t] : 1.0f);
-      double sum = 0;
-      for (int64_t i = t * args.width; i < (t + 1) * args.width; ++i) {
-        const float difference = args.output[i] - args.target[i];
-        sum += static_cast<double>(difference) * difference;
-        args.gradient[i] = 2.0f * factor * difference;
-      }
+      const int64_t at = t * args.width;
+      const double sum = loops.squared_error(args.output + at, args.target + at, factor, args.gradient + at, args.width);
       loss[static_cast<size_t>(t)] = factor * sum;
     }
   });
@@ -58,9 +54,14 @@ void scale_rows(const ScaleRowsArgs& args, ThreadPool& threads) {
   });
 }
 
-void row_scale_gradient(const RowScaleGradientArgs& args, ThreadPool& threads) {
-  add_columns(args.tokens, args.rows, args.sum, threads, [&](int64_t at, int64_t r) {
-    return static_cast<double>(args.gradient[at]) * (static_cast<double>(args.output[at]) - (args.bias ? args.bias[r] : 0.0f));
+void row_scale_gradient(const RowScaleGradientArgs& args, const TrainingKernels& loops, ThreadPool& threads) {
+  threads.run(args.rows, kRows, [&](int64_t begin, int64_t end, int) {
+    std::vector<double> all(static_cast<size_t>(end - begin));
+    for (int64_t t = 0; t < args.tokens; ++t) {
+      const int64_t at = t * args.rows + begin;
+      loops.add_products(all.data(), args.gradient + at, args.output + at, args.bias ? args.bias + begin : nullptr, end - begin);
+    }
+    for (int64_t r = begin; r < end; ++r) args.sum[r] += static_cast<float>(all[static_cast<size_t>(r - begin)]);
   });
 }
 
@@ -84,18 +85,19 @@ void squares(const SquaresArgs& args, ThreadPool& threads) {
   if (args.finite) *args.finite = finite;
 }
 
-void adam(const AdamArgs& args, ThreadPool& threads) {
+void adam(const AdamArgs& args, const TrainingKernels& loops, ThreadPool& threads) {
   const auto step = static_cast<double>(args.step);
   const auto correct1 = static_cast<float>(1 / (1 - std::pow(static_cast<double>(args.beta1), step)));
   const auto correct2 = static_cast<float>(1 / (1 - std::pow(static_cast<double>(args.beta2), step)));
   threads.run(args.count, kValues, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      const float g = args.gradient_scale * args.gradient[i];
-      args.first[i] = args.beta1 * args.first[i] + (1.0f - args.beta1) * g;
-      args.second[i] = args.beta2 * args.second[i] + (1.0f - args.beta2) * g * g;
-      args.value[i] -= args.rate * (args.first[i] * correct1) / (std::sqrt(args.second[i] * correct2) + args.epsilon);
-      args.gradient[i] = 0.0f;
-    }
+    loops.adam({.rate = args.rate,
+                .beta1 = args.beta1,
+                .beta2 = args.beta2,
+                .correct1 = correct1,
+                .correct2 = correct2,
+                .epsilon = args.epsilon,
+                .gradient_scale = args.gradient_scale},
+               args.value + begin, args.gradient + begin, args.first + begin, args.second + begin, end - begin);
   });
 }
 

@@ -4,17 +4,18 @@
 
 #include "base/thread_pool.h"
 #include "kernels/cpu/simd/kernels.h"
+#include "kernels/cpu/simd/training_kernels.h"
 #include "kernels/training.h"
 
 namespace tq::cpu {
 
-void squared_error(const SquaredErrorArgs& args, ThreadPool& threads);
+void squared_error(const SquaredErrorArgs& args, const TrainingKernels& loops, ThreadPool& threads);
 void softcap_backward(const SoftcapBackwardArgs& args, ThreadPool& threads);
 void scale_rows(const ScaleRowsArgs& args, ThreadPool& threads);
-void row_scale_gradient(const RowScaleGradientArgs& args, ThreadPool& threads);
+void row_scale_gradient(const RowScaleGradientArgs& args, const TrainingKernels& loops, ThreadPool& threads);
 void column_sum(const ColumnSumArgs& args, ThreadPool& threads);
 void squares(const SquaresArgs& args, ThreadPool& threads);
-void adam(const AdamArgs& args, ThreadPool& threads);
+void adam(const AdamArgs& args, const TrainingKernels& loops, ThreadPool& threads);
 double dot(const float* a, const float* b, int64_t count, const FloatKernels& kernels, ThreadPool& threads);
 
 }  // namespace tq::cpu

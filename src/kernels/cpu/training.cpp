@@ -15,33 +15,10 @@ namespace {
 
 constexpr int64_t kChunkFloats = 4 << 20;  // of a matrix that is decoded at once
 
-// The activation and its derivative.
-struct Slope {
-  float value, derivative;
-};
-
-Slope slope_of(GateKind kind, float x) {
-  switch (kind) {
-    case GateKind::kSilu: {
-      const float sigmoid = 1.0f / (1.0f + std::exp(-x));
-      return {x * sigmoid, sigmoid * (1.0f + x * (1.0f - sigmoid))};
-    }
-    case GateKind::kGeluTanh: {
-      constexpr float kRoot = 0.7978845608f;  // sqrt(2 / pi)
-      const float bent = std::tanh(kRoot * (x + 0.044715f * x * x * x));
-      return {0.5f * x * (1.0f + bent), 0.5f * (1.0f + bent) + 0.5f * x * (1.0f - bent * bent) * kRoot * (1.0f + 0.134145f * x * x)};
-    }
-    case GateKind::kGelu: {
-      const float half = 0.5f * (1.0f + std::erf(x * 0.70710678f));
-      return {x * half, half + x * 0.3989422804f * std::exp(-0.5f * x * x)};  // 1 / sqrt(2 pi)
-    }
-  }
-  __builtin_unreachable();
-}
-
 class CpuTraining final : public Training {
  public:
-  CpuTraining(ThreadPool& threads, Isa isa) : threads_(threads), isa_(isa), kernels_(float_kernels(isa)), products_(threads, isa) {}
+  CpuTraining(ThreadPool& threads, Isa isa)
+      : threads_(threads), isa_(isa), kernels_(float_kernels(isa)), loops_(training_kernels(isa)), products_(threads, isa) {}
 
   Result<std::unique_ptr<Matrix>> prepare_trainable(const PackedTensor& tensor, int64_t expert) override {
     const size_t dims = tensor.shape.size();
@@ -109,27 +86,25 @@ class CpuTraining final : public Training {
 
   void gated(const GatedBackwardArgs& args) override {
     threads_.run(args.tokens, 4, [&](int64_t begin, int64_t end, int) {
-      for (int64_t t = begin; t < end; ++t)
-        for (int64_t i = 0; i < args.width; ++i) {
-          const int64_t at = t * args.stride + i;
-          const float g = args.gradient[t * args.width + i];
-          const Slope slope = slope_of(args.kind, args.gate[at]);
-          args.gate_gradient[at] = g * args.up[at] * slope.derivative;
-          args.up_gradient[at] = g * slope.value;
-        }
+      for (int64_t t = begin; t < end; ++t) {
+        const int64_t at = t * args.stride;
+        loops_.gated_back(args.kind,
+                          {args.gate + at, args.up + at, args.gradient + t * args.width, args.gate_gradient + at, args.up_gradient + at},
+                          args.width);
+      }
     });
   }
 
   void cross_entropy(const CrossEntropyArgs& args) override { cpu::cross_entropy(args, kernels_, threads_); }
-  void divergence(const DivergenceArgs& args) override { cpu::divergence(args, kernels_, threads_); }
+  void divergence(const DivergenceArgs& args) override { cpu::divergence(args, kernels_, loops_, threads_); }
   void sample(const SampleArgs& args) override { cpu::sample(args, kernels_, threads_); }
-  void squared_error(const SquaredErrorArgs& args) override { cpu::squared_error(args, threads_); }
+  void squared_error(const SquaredErrorArgs& args) override { cpu::squared_error(args, loops_, threads_); }
   void softcap(const SoftcapBackwardArgs& args) override { softcap_backward(args, threads_); }
   void scale_rows(const ScaleRowsArgs& args) override { cpu::scale_rows(args, threads_); }
-  void row_scale_gradient(const RowScaleGradientArgs& args) override { cpu::row_scale_gradient(args, threads_); }
+  void row_scale_gradient(const RowScaleGradientArgs& args) override { cpu::row_scale_gradient(args, loops_, threads_); }
   void column_sum(const ColumnSumArgs& args) override { cpu::column_sum(args, threads_); }
   void squares(const SquaresArgs& args) override { cpu::squares(args, threads_); }
-  void adam(const AdamArgs& args) override { cpu::adam(args, threads_); }
+  void adam(const AdamArgs& args) override { cpu::adam(args, loops_, threads_); }
   void product(const DenseProductArgs& args) override { cpu::product(args, products_); }
   Result<bool> solve(const SolveArgs& args) override { return cpu::solve(args, threads_); }
   double dot(const float* a, const float* b, int64_t count) override { return cpu::dot(a, b, count, kernels_, threads_); }
@@ -191,10 +166,12 @@ class CpuTraining final : public Training {
     });
     threads_.run(args.width, 64, [&](int64_t begin, int64_t end, int) {
       std::vector<double> sum(static_cast<size_t>(end - begin));
-      for (int64_t i = 0; i < args.count; ++i)
-        for (int64_t k = begin; k < end; ++k)
-          sum[static_cast<size_t>(k - begin)] +=
-              static_cast<double>(args.gradient[i * args.width + k]) * args.input[i * args.width + k] * roots[i];
+      std::vector<float> scaled(sum.size());
+      for (int64_t i = 0; i < args.count; ++i) {
+        const float* x = args.input + i * args.width + begin;
+        for (size_t k = 0; k < scaled.size(); ++k) scaled[k] = roots[i] * x[k];
+        loops_.add_products(sum.data(), args.gradient + i * args.width + begin, scaled.data(), nullptr, end - begin);
+      }
       for (int64_t k = begin; k < end; ++k) args.weight_gradient[k] += static_cast<float>(sum[static_cast<size_t>(k - begin)]);
     });
   }
@@ -202,6 +179,7 @@ class CpuTraining final : public Training {
   ThreadPool& threads_;
   Isa isa_;
   const FloatKernels& kernels_;
+  const TrainingKernels& loops_;
   FloatProducts products_;
   AttendBackwardWorkspace attend_workspace_;
   Buffer<float> chunk_, rotated_, roots_;

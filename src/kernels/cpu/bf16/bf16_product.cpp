@@ -121,7 +121,7 @@ void add_part(const Bf16ProductArgs& args, const Bf16Kernel& kernel, int64_t fir
     for (int64_t r = 0; r < args.rows; r += rows) {
       const Packing left = packing(args.left, r, std::min(rows, args.rows - r), kernel.rows, kernel.pack_left);
       uint32_t* packed_left = grow(workspace.left, left.panels() * left.panel_size());
-      left.run(packed_left);
+      if (c == 0 || rows < args.rows) left.run(packed_left);
       Region(kernel, left, packed_left, right, packed_right)
           .multiply(args.output + r * args.output_stride + c, args.output_stride, args.accumulate || first > 0);
     }
