@@ -47,6 +47,8 @@ class FloatProducts {
   void run_on(int thread, const FloatProduct& product, ProductPrecision precision);
 
  private:
+  int terms_of(ProductPrecision precision) const;  // bfloat16 numbers that a float becomes; 0: BLAS
+
   ThreadPool* threads_;
   const cpu::Bf16Kernel* bf16_;
   std::vector<cpu::Bf16Workspace> workspaces_;  // of the threads

@@ -69,10 +69,10 @@ TEST(FloatProducts, InFloatAreNearThoseOfDoublesOnEveryInstructionSet) {
       }
 }
 
-// Of BLAS nobody promises it.
-TEST(FloatProducts, OfBfloat16HaveTheSameBitsOnAnyNumberOfThreads) {
+TEST(FloatProducts, HaveTheSameBitsOnAnyNumberOfThreads) {
   const Operands on;
-  std::vector<std::pair<const cpu::Bf16Kernel*, ProductPrecision>> ways{{&cpu::generic_bf16_kernel(), ProductPrecision::kTraining}};
+  std::vector<std::pair<const cpu::Bf16Kernel*, ProductPrecision>> ways{{&cpu::generic_bf16_kernel(), ProductPrecision::kTraining},
+                                                                        {nullptr, ProductPrecision::kFloat}};  // BLAS
   if (best_isa() == Isa::kAmx)
     for (const auto precision : {ProductPrecision::kFloat, ProductPrecision::kTraining})
       ways.emplace_back(cpu::bf16_kernel(Isa::kAmx), precision);

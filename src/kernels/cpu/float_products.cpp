@@ -29,7 +29,13 @@ struct Tiling {
   Parts down, across;
 };
 
-// Tiles for all threads: equal work, little that is packed again.
+// For BLAS, whose sums may depend on a tile's shape: the same on any number of threads.
+Tiling fixed_tiling(int64_t rows, int64_t columns) {
+  constexpr int64_t kRows = 512, kColumns = 384;
+  return {{rows, (rows + kRows - 1) / kRows}, {columns, (columns + kColumns - 1) / kColumns}};
+}
+
+// For kernels whose sums depend on the depth alone. Tiles for all threads: equal work, little that is packed again.
 Tiling tiling_of(int64_t rows, int64_t columns, int64_t threads) {
   constexpr int64_t kMostRounds = 4;
   Tiling best{{rows, 1}, {columns, 1}};
@@ -88,11 +94,17 @@ FloatProducts::FloatProducts(ThreadPool& threads, const cpu::Bf16Kernel* bf16)
   use_one_blas_thread();
 }
 
+int FloatProducts::terms_of(ProductPrecision precision) const {
+  return !bf16_ ? 0 : precision == ProductPrecision::kTraining ? 1 : bf16_->float_terms;
+}
+
 void FloatProducts::run(std::span<const FloatProduct> products, ProductPrecision precision) {
+  const bool is_by_blas = terms_of(precision) == 0;
   std::vector<FloatProduct> tiles;
   for (const FloatProduct& product : products) {
     if (product.rows == 0 || product.columns == 0) continue;
-    const auto [down, across] = tiling_of(product.rows, product.columns, threads_->size());
+    const auto [down, across] =
+        is_by_blas ? fixed_tiling(product.rows, product.columns) : tiling_of(product.rows, product.columns, threads_->size());
     for (int64_t y = 0; y < down.count; ++y)
       for (int64_t x = 0; x < across.count; ++x)
         tiles.push_back(tile_of(product, down.first(y), down.length(y), across.first(x), across.length(x)));
@@ -109,7 +121,7 @@ void FloatProducts::run_on(int thread, const FloatProduct& product, ProductPreci
     for (int64_t r = 0; r < product.rows; ++r) std::copy_n(product.bias, product.columns, product.output + r * product.output_stride);
     sum.accumulate = true;
   }
-  const int terms = !bf16_ ? 0 : precision == ProductPrecision::kTraining ? 1 : bf16_->float_terms;
+  const int terms = terms_of(precision);
   if (terms == 0) multiply_by_blas(sum);
   else multiply_by_bf16(sum, *bf16_, terms, workspaces_[static_cast<size_t>(thread)]);
 }
