@@ -43,6 +43,7 @@ class Session {
   std::unique_ptr<ThreadPool> threads_;
   std::unique_ptr<Listener> listener_;
   std::unique_ptr<Backend> backend_, training_;
+  Isa isa_ = Isa::kGeneric;
 };
 
 // Whether Ctrl-C has been pressed since the program began, or since it was last forgotten.

@@ -116,10 +116,6 @@ Result<std::vector<Candidate>> candidates_of(const Flags& flags, Trainer trainer
       if (options.embedding_bits > 0) name += "-embedding" + flags.embedding;
       out.push_back({variant, options, name, flags.output + "/" + name, std::string(variant.label), false});
     }
-  // All have as many tokens as the one that wants the most.
-  int64_t tokens = 0;
-  for (const Candidate& candidate : out) tokens = std::max(tokens, calibration_tokens(candidate.options));
-  for (Candidate& candidate : out) candidate.options.calibration_tokens = tokens;
   return out;
 }
 
@@ -168,14 +164,16 @@ class Comparison {
 
  private:
   bool is_device() const { return trainer_ == Trainer::kDevice; }
-  Result<QuantizePlan> plan_of(const Candidate& candidate) const {
-    return make_plan(original_->model, with_stage_budgets(original_->model.spec, candidate.options, trainer_));
+  QuantizeOptions budgeted(const Candidate& candidate) const {
+    return with_stage_budgets(original_->model.spec, candidate.options, trainer_);
   }
+  Result<QuantizePlan> plan_of(const Candidate& candidate) const { return make_plan(original_->model, budgeted(candidate)); }
 
-  // Candidates that a method cannot make, a rate that it does not have or a shape that it cannot take, are named and left out. What is
-  // there already must be what would be made.
+  // Candidates that a method cannot make, a rate that it does not have or a shape that it cannot take, are named and left out. The others
+  // have all as many tokens as the one that takes the most within its budget.
   Status sort_out() {
     std::vector<Candidate> possible;
+    int64_t tokens = 0;
     for (Candidate& candidate : candidates_) {
       const auto plan = plan_of(candidate);
       if (!plan && plan.error().code != ErrorCode::kUsage && plan.error().code != ErrorCode::kBadInput) return Unexpected(plan.error());
@@ -185,17 +183,27 @@ class Comparison {
         continue;
       }
       candidate.label = label_of(candidate.variant, *plan);
-      std::error_code ignored;
-      candidate.is_there = fs::exists(candidate.directory, ignored);
-      if (candidate.is_there) {
-        TQ_ASSIGN(const Json record, read_json_file(candidate.directory + "/turboquant.json"));
-        if (const std::string other = other_options(record, original_->model, *plan); !other.empty())
-          return bad_usage("{}: made with other options ({}); remove it, or give another -o", candidate.directory, other);
-      }
+      tokens = std::max(tokens, calibration_tokens(budgeted(candidate)));
       possible.push_back(std::move(candidate));
     }
     candidates_ = std::move(possible);
-    return candidates_.empty() ? bad_usage("none of the methods can make these rates") : Status();
+    if (candidates_.empty()) return bad_usage("none of the methods can make these rates");
+    for (Candidate& candidate : candidates_) candidate.options.calibration_tokens = tokens;
+    return find_those_there();
+  }
+
+  // What is there already must be what would be made.
+  Status find_those_there() {
+    for (Candidate& candidate : candidates_) {
+      std::error_code ignored;
+      candidate.is_there = fs::exists(candidate.directory, ignored);
+      if (!candidate.is_there) continue;
+      TQ_ASSIGN(const QuantizePlan plan, plan_of(candidate));
+      TQ_ASSIGN(const Json record, read_json_file(candidate.directory + "/turboquant.json"));
+      if (const std::string other = other_options(record, original_->model, plan); !other.empty())
+        return bad_usage("{}: made with other options ({}); remove it, or give another -o", candidate.directory, other);
+    }
+    return {};
   }
 
   Status print_plan() const {

@@ -109,6 +109,7 @@ Result<std::unique_ptr<Session>> Session::open(const ComputeFlags& flags) {
   std::unique_ptr<Session> session(new Session);
   session->threads_ = std::make_unique<ThreadPool>(flags.threads);
   session->listener_ = std::make_unique<TerminalListener>();
+  session->isa_ = isa;
   if (flags.backend == "cuda") {
     TQ_ASSIGN(session->backend_,
               make_cuda_backend(*session->threads_, flags.gpus, flags.split == "layer" ? SplitBy::kLayers : SplitBy::kRows));
@@ -122,7 +123,7 @@ Session::~Session() = default;
 
 Backend& Session::training_backend() {
   if (backend_->training()) return *backend_;
-  if (!training_) training_ = make_cpu_backend(*threads_, best_isa());
+  if (!training_) training_ = make_cpu_backend(*threads_, isa_);
   return *training_;
 }
 

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/cpu.h"
 #include "base/result.h"
 #include "base/thread_pool.h"
 #include "codec/codec.h"
@@ -256,6 +257,9 @@ class Backend {
   // Where in the model lies what is prepared and enqueued from here on: the share of its weights' bytes that come before, in [0, 1). For
   // backends that share out layers.
   virtual void enter_depth(double depth) { (void)depth; }
+
+  // Of what the processor computes beside it.
+  virtual Isa isa() const { return best_isa(); }
 
   // Whether its memory is the host's, so that operations' results may be read where they lie. The defaults below serve such backends.
   virtual bool is_host() const { return true; }

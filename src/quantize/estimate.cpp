@@ -72,11 +72,11 @@ struct Speeds {
   double threads = 1;
 };
 
-double product_speed(ThreadPool& threads) {
+double product_speed(ThreadPool& threads, Isa isa) {
   constexpr int64_t kColumns = 1152, kTokens = 256;
   const std::vector<float> input = noise(kTokens * kColumns);
   SecondMoment moment(kColumns);
-  FloatProducts products(threads);
+  FloatProducts products(threads, isa);
   const double seconds = seconds_of([&] { moment.add(input.data(), kTokens, products); }, kProductSeconds);
   return 0.5 * static_cast<double>(kColumns * kColumns * kTokens) / seconds;
 }
@@ -170,7 +170,7 @@ Result<double> attention_seconds(const ModelSpec& spec, int64_t tokens, Backend&
 Speeds measure(const Model& model, const QuantizePlan& plan, Backend& backend, const Context& context) {
   Speeds speeds;
   speeds.threads = context.threads.size();
-  speeds.product = product_speed(context.threads);
+  speeds.product = product_speed(context.threads, backend.isa());
   speeds.layer = layer_speed(plan, backend, context.threads);
   speeds.rotation = rotation_speed(context.threads);
   speeds.decode = decode_speed(model, plan, context.threads);

@@ -11,9 +11,11 @@ namespace tq {
 // on any number of threads. `bf16`, unless null, has those of training, instead of BLAS: inputs and weights are rounded to bfloat16.
 class FloatBackend final : public Backend {
  public:
-  FloatBackend(Backend& other, ThreadPool& threads, const cpu::Bf16Kernel* bf16 = cpu::bf16_kernel(best_isa()));
+  FloatBackend(Backend& other, ThreadPool& threads, const cpu::Bf16Kernel* bf16);
+  FloatBackend(Backend& other, ThreadPool& threads) : FloatBackend(other, threads, cpu::bf16_kernel(other.isa())) {}
 
   std::string name() const override { return other_.name() + ", linears in float"; }
+  Isa isa() const override { return other_.isa(); }
   Result<std::unique_ptr<Matrix>> prepare(const PackedTensor& tensor, int64_t expert) override;
   void embed(const EmbedArgs& args) override { other_.embed(args); }
   void linear(const LinearArgs& args) override;

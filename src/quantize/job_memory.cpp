@@ -80,7 +80,8 @@ size_t layers_per_wave(const QuantizePlan& plan, int threads) {
 }
 
 uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int threads) {
-  constexpr uint64_t kProgram = 64 << 20;  // code, tokenizer, texts, trellises
+  constexpr uint64_t kOfThread = 6 << 20;                                            // operands of products, packed
+  const uint64_t program = (64 << 20) + kOfThread * static_cast<uint64_t>(threads);  // code, tokenizer, texts, trellises
   const auto tokens = static_cast<uint64_t>(calibration_tokens(plan.options)), width = static_cast<uint64_t>(model.spec.hidden);
   const auto sequence = static_cast<uint64_t>(std::min(plan.options.sequence, model.spec.context));
   // With calibration both streams, and of the original what its blocks read and give; weights, their best state, gradients and moments of a
@@ -109,8 +110,8 @@ uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int thread
           : 0;
   largest = std::max(largest, traces);
   const uint64_t rounding = hidden + trained + std::max(largest, tables.objectives + working_memory(tables, 1, threads));
-  if (!uses_tuning(plan.options)) return kProgram + rounding;
-  return kProgram + std::max(rounding, tuning_memory(model.spec, tune_settings(plan.options, model.spec.context)));
+  if (!uses_tuning(plan.options)) return program + rounding;
+  return program + std::max(rounding, tuning_memory(model.spec, tune_settings(plan.options, model.spec.context)));
 }
 
 }  // namespace tq

@@ -352,7 +352,7 @@ class StepRounder {
             .rates = std::span(tensor.rates).subspan(static_cast<size_t>(std::max<int64_t>(0, input.expert)) * ranges, ranges),
             .taps = &plan_.taps,
             .passes = plan_.options.passes,
-            .isa = best_isa(),
+            .isa = backend_.isa(),
             .threads = threads};
   }
 

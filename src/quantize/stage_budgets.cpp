@@ -108,7 +108,7 @@ void limit_tuning(const ModelSpec& spec, double operations, QuantizeOptions& opt
 
 Trainer trainer_of(const Backend& training) {
   if (!training.is_host()) return Trainer::kDevice;
-  return best_isa() == Isa::kAmx ? Trainer::kTiles : Trainer::kProcessor;
+  return training.isa() == Isa::kAmx ? Trainer::kTiles : Trainer::kProcessor;
 }
 
 StageBudgets stage_budgets(Effort effort, Trainer trainer) {

@@ -22,7 +22,8 @@ class TapMeter {
     int64_t length = 0;
     const std::set<std::string>* taps = nullptr;
   };
-  TapMeter(const Settings& settings, Statistics& statistics) : settings_(settings), statistics_(statistics), products_(settings.threads) {}
+  TapMeter(const Settings& settings, Statistics& statistics)
+      : settings_(settings), statistics_(statistics), products_(settings.threads, settings.backend.isa()) {}
 
   // For forward passes of sequence `sequence`, from its first token. Linears share a tap; it is called once a tap, and an expert of a
   // mixture, whose tokens count alike.

@@ -130,6 +130,29 @@ TEST_P(DigitsOfIsa, ProductsLoseWhatFloatsLose) {
   }
 }
 
+TEST_P(DigitsOfIsa, ProductsHaveTheSameBitsOnAnyNumberOfThreads) {
+  const DigitKernels* kernels = digit_kernels(GetParam());
+  if (!kernels) GTEST_SKIP() << "no tiles of bytes";
+  constexpr int64_t kColumns = 300, kTokens = 37;
+  for (const int64_t rows : {141, 600}) {
+    const std::vector<float> weights = gaussian(rows * kColumns, 1), input = gaussian(kTokens * kColumns, 2);
+    std::vector<std::vector<float>> outputs;
+    for (const int count : {1, 3}) {
+      ThreadPool threads(count);
+      outputs.emplace_back(static_cast<size_t>(kTokens * rows), NAN);
+      DigitInput packed;
+      DigitWorkspace workspace;
+      packed.pack(input.data(), kTokens, kColumns, *kernels, threads);
+      digit_linear(
+          {.rows = rows,
+           .decode = [&](int64_t begin, int64_t some, float* out) { std::copy_n(weights.data() + begin * kColumns, some * kColumns, out); },
+           .output = outputs.back().data()},
+          packed, *kernels, threads, workspace);
+    }
+    EXPECT_TRUE(outputs[0] == outputs[1]) << rows;
+  }
+}
+
 TEST_P(DigitsOfIsa, WhatIsNotANumberStaysSo) {
   const DigitKernels* kernels = digit_kernels(GetParam());
   if (!kernels) GTEST_SKIP() << "no tiles of bytes";

@@ -29,6 +29,7 @@ class CpuBackend final : public Backend {
 
   std::string name() const override { return fmt::format("cpu ({}, {} threads)", isa_name(isa_), threads_.size()); }
   std::string kind() const override { return fmt::format("cpu ({})", isa_name(isa_)); }
+  Isa isa() const override { return isa_; }
 
   Result<std::unique_ptr<Matrix>> prepare(const PackedTensor& tensor, int64_t expert) override {
     if (tensor.shape.size() != 2 && tensor.shape.size() != 3)

@@ -1,28 +1,13 @@
 // Compiled for the tiles of AMX; called only where the processor has them and Linux was asked (base/cpu.h).
 #if defined(__x86_64__)
-#include <immintrin.h>
-
 #include "kernels/cpu/bf16/bf16_kernel.h"
+#include "kernels/cpu/simd/amx_tiles.h"
 
 namespace tq::cpu {
 namespace {
 
 constexpr int64_t kEdge = 32;      // of a block: two tiles
 constexpr int64_t kTileRows = 16;  // of 64 bytes: 16 floats of the output, 16 pairs of the operands
-
-struct alignas(64) TileConfig {
-  uint8_t palette = 1, start = 0, reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-
-void begin() {
-  TileConfig config;
-  for (int tile = 0; tile < 8; ++tile) config.row_bytes[tile] = 64, config.rows[tile] = kTileRows;
-  _tile_loadconfig(&config);
-}
-
-void end() { _tile_release(); }
 
 // Tiles 0 to 3 are sums, 4 and 5 of the left operand, 6 and 7 of the right one.
 void store_sums(float* output, int64_t stride) {
@@ -74,8 +59,8 @@ const Bf16Kernel& amx_bf16_kernel() {
                                       .pack_left = pack_left_avx512,
                                       .pack_right = pack_right_avx512,
                                       .multiply = multiply,
-                                      .begin = begin,
-                                      .end = end};
+                                      .begin = begin_tiles,
+                                      .end = end_tiles};
   return kKernel;
 }
 

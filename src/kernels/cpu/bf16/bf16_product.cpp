@@ -9,8 +9,8 @@
 namespace tq::cpu {
 namespace {
 
-constexpr int64_t kPartSteps =
-    16;  // of the depth, multiplied at once: two packed panels and the output's block stay in the first-level cache
+// Of the depth, multiplied at once: two packed panels and the output's block stay in the first-level cache.
+constexpr int64_t kPartSteps = 16;
 constexpr int64_t kPackedBytes = 1024 << 10;  // of each operand: both stay in the second-level cache
 
 uint32_t* grow(Buffer<uint32_t>& buffer, int64_t count) {

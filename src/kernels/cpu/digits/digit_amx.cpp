@@ -1,25 +1,12 @@
 // Tiles of AMX: 16 left rows x 64 bytes times 64 bytes x 16 right rows.
 #if defined(__x86_64__)
-#include <cstring>
-
 #include "kernels/cpu/digits/digit_split_avx512.h"
+#include "kernels/cpu/simd/amx_tiles.h"
 
 namespace tq::cpu {
 namespace {
 
 constexpr int64_t kSteps = kDigitGroup / kDigitStep;
-
-void begin() {
-  struct alignas(64) {
-    uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t row_bytes[16] = {};
-    uint8_t rows[16] = {};
-  } config;
-  for (int i = 0; i < 8; ++i) config.row_bytes[i] = 64, config.rows[i] = 16;
-  _tile_loadconfig(&config);
-}
-
-void end() { _tile_release(); }
 
 // Sums of one tile until they are added as floats: aA, aB, bA, aC, bB, cA.
 struct Sums {
@@ -116,7 +103,7 @@ void write(const DigitOutput& args) {
   });
 }
 
-constexpr DigitKernels kTable = {split_rows<true>, split_rows<false>, multiply, write, begin, end};
+constexpr DigitKernels kTable = {split_rows<true>, split_rows<false>, multiply, write, begin_tiles, end_tiles};
 
 }  // namespace
 

@@ -20,7 +20,8 @@ void split(const DigitSource& source, const DigitTarget& target) {
   for (int64_t first = 0, group = 0; first < source.columns; first += kDigitGroup, ++group) {
     uint8_t* values = target.values + group * target.group_bytes;
     float* scale = target.scale + group * target.scale_stride;
-    std::fill_n(values, kDigitBytes, uint8_t{0});
+    const int64_t steps = (std::min(kDigitGroup, source.columns - first) + kDigitStep - 1) / kDigitStep;
+    std::fill_n(values, steps * kDigits * kDigitTileBytes, uint8_t{0});
     std::fill_n(scale, kDigitRows, 0.0f);
     for (int64_t r = 0; r < source.count; ++r) {
       const float* row = source.rows + r * source.stride + first;

@@ -24,9 +24,9 @@ struct DigitSource {
   int64_t count = 0, columns = 0;
 };
 
-// For each 256 columns: [4 steps][digit, the highest first][1024], zeros behind the last column and row. Column 16 j + i of a step is byte
-// 4 i + j of a row in the left operand, [16 rows][64]; in the right one byte j of a row in line i, [16 lines][16 rows][4].
-// scale: what 2^8 of the whole numbers are worth, [16 rows]; NaN where the row has a NaN or an infinity.
+// For each 256 columns: [steps that have columns, 4 at most][digit, the highest first][1024], zeros behind the last column and row. Column
+// 16 j + i of a step is byte 4 i + j of a row in the left operand, [16 rows][64]; in the right one byte j of a row in line i, [16 lines][16
+// rows][4]. scale: what 2^8 of the whole numbers are worth, [16 rows]; NaN where the row has a NaN or an infinity.
 struct DigitTarget {
   uint8_t* values = nullptr;
   int64_t group_bytes = 0;  // from one 256 columns to the next

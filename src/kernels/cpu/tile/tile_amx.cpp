@@ -1,5 +1,6 @@
 // Tiles of AMX: 16 tokens x 64 bytes times 64 bytes x 16 rows. A line of a panel is a row of the right operand, as it lies.
 #if defined(__x86_64__)
+#include "kernels/cpu/simd/amx_tiles.h"
 #include "kernels/cpu/tile/decode_avx512.h"
 
 namespace tq::cpu {
@@ -11,17 +12,6 @@ constexpr int64_t kTileBytes = 1024;                      // 16 lines of 64 byte
 constexpr int64_t kSteps = kGroupColumns / kStepColumns;  // between two flushes to floats
 
 // Tiles 0 to 3 hold sums, 4 and 5 activations, 6 and 7 weights.
-void begin() {
-  struct alignas(64) {
-    uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t row_bytes[16] = {};
-    uint8_t rows[16] = {};
-  } config;
-  for (int i = 0; i < 8; ++i) config.row_bytes[i] = 64, config.rows[i] = 16;
-  _tile_loadconfig(&config);
-}
-
-void end() { _tile_release(); }
 
 // Step by step a pair of tiles for each group of tokens: [columns / 64][32 tokens][64], or [columns / 64][2][stream][16 tokens][64].
 void pack(TileElement element, const TilePacking& packing) {
@@ -194,8 +184,8 @@ constexpr TileKernels kTable = {.tokens = kTokens,
                                 .pack = pack,
                                 .multiply = multiply,
                                 .write = write,
-                                .begin = begin,
-                                .end = end,
+                                .begin = begin_tiles,
+                                .end = end_tiles,
                                 .name = {"tiles amx i8", "tiles amx 2 x i8"}};
 
 }  // namespace
