@@ -7,6 +7,7 @@
 #include "base/cpu.h"
 #include "base/thread_pool.h"
 #include "kernels/bf16_product.h"
+#include "kernels/training.h"
 
 namespace tq {
 
@@ -24,6 +25,9 @@ struct FloatProduct {
   bool accumulate = false;
   const float* bias = nullptr;  // [columns], or null; not with `accumulate`
 };
+
+// weight_gradient += gradient^T input
+FloatProduct product_of(const WeightGradientArgs& args);
 
 enum class ProductPrecision {
   kFloat,  // BLAS, or every float split in two bfloat16 numbers: 2^-17 of |x||y| at most, some 1e-7 in the mean. X^T X stays a Gram matrix

@@ -58,20 +58,7 @@ class FloatTraining final : public Training {
                    .accumulate = args.accumulate},
                   ProductPrecision::kTraining);
   }
-  void weight(const WeightGradientArgs& args) override {
-    products_.run({.rows = args.rows,
-                   .columns = args.columns,
-                   .depth = args.tokens,
-                   .left = args.gradient + args.first_row,
-                   .left_stride = args.all_rows,
-                   .is_left_transposed = true,
-                   .right = args.input,
-                   .right_stride = args.columns,
-                   .output = args.weight_gradient,
-                   .output_stride = args.columns,
-                   .accumulate = true},
-                  ProductPrecision::kTraining);
-  }
+  void weight(const WeightGradientArgs& args) override { products_.run(product_of(args), ProductPrecision::kTraining); }
   void norm(const NormBackwardArgs& args) override { other_.norm(args); }
   void rotary(const RotaryArgs& args) override { other_.rotary(args); }
   void attend(const AttendBackwardArgs& args) override {

@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/attention_digits.h"
 #include "kernels/cpu/attention_part.h"
+#include "kernels/cpu/grow.h"
 
 namespace tq::cpu {
 namespace {
@@ -11,11 +12,6 @@ namespace {
 constexpr int64_t kQueryBlock = 48;          // queries whose scores exist at a time
 constexpr int64_t kFewTokens = 4;            // up to here keys are multiplied row by row
 constexpr int64_t kPackedFloats = 16 << 20;  // of keys and values packed at a time, but at least one head's
-
-float* grow(Buffer<float>& buffer, int64_t count) {
-  if (buffer.size() < static_cast<size_t>(count)) buffer = Buffer<float>::uninitialized(static_cast<size_t>(count));
-  return buffer.data();
-}
 
 // One query over all it sees: a dot product a key, then the weighted sum of the values.
 void attend_one(const Part& args, const FloatKernels& kernels, int64_t token, int64_t head, float* scratch) {

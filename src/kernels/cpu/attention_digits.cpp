@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/cpu/attention_part.h"
+#include "kernels/cpu/grow.h"
 
 namespace tq::cpu {
 namespace {
@@ -10,12 +11,6 @@ namespace {
 constexpr int64_t kPackedBytes = 64ll << 20;  // of keys and values at a time, but at least one head's
 constexpr int64_t kGroupTiles = kDigitGroup / kDigitRows;
 constexpr int64_t kTileSums = kDigitRows * kDigitRows;
-
-template <typename T>
-T* grow(Buffer<T>& buffer, int64_t count) {
-  if (buffer.size() < static_cast<size_t>(count)) buffer = Buffer<T>::uninitialized(static_cast<size_t>(count));
-  return buffer.data();
-}
 
 constexpr int64_t pieces(int64_t count, int64_t unit) { return (count + unit - 1) / unit; }
 

@@ -89,6 +89,20 @@ void multiply_by_bf16(const FloatProduct& p, const cpu::Bf16Kernel& kernel, int 
 
 }  // namespace
 
+FloatProduct product_of(const WeightGradientArgs& args) {
+  return {.rows = args.rows,
+          .columns = args.columns,
+          .depth = args.tokens,
+          .left = args.gradient + args.first_row,
+          .left_stride = args.all_rows,
+          .is_left_transposed = true,
+          .right = args.input,
+          .right_stride = args.columns,
+          .output = args.weight_gradient,
+          .output_stride = args.columns,
+          .accumulate = true};
+}
+
 FloatProducts::FloatProducts(ThreadPool& threads, const cpu::Bf16Kernel* bf16)
     : threads_(&threads), bf16_(bf16), workspaces_(static_cast<size_t>(threads.size())) {
   use_one_blas_thread();

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/cpu/attend_backward.h"
+#include "kernels/cpu/grow.h"
 #include "kernels/cpu/least_squares.h"
 #include "kernels/cpu/losses.h"
 #include "kernels/cpu/matrix.h"
@@ -41,20 +42,7 @@ class CpuTraining final : public Training {
     });
   }
 
-  void weight(const WeightGradientArgs& args) override {
-    products_.run({.rows = args.rows,
-                   .columns = args.columns,
-                   .depth = args.tokens,
-                   .left = args.gradient + args.first_row,
-                   .left_stride = args.all_rows,
-                   .is_left_transposed = true,
-                   .right = args.input,
-                   .right_stride = args.columns,
-                   .output = args.weight_gradient,
-                   .output_stride = args.columns,
-                   .accumulate = true},
-                  ProductPrecision::kFloat);
-  }
+  void weight(const WeightGradientArgs& args) override { products_.run(product_of(args), ProductPrecision::kFloat); }
 
   void norm(const NormBackwardArgs& args) override {
     if (args.weight_gradient) add_norm_weight_gradient(args);
@@ -110,11 +98,6 @@ class CpuTraining final : public Training {
   double dot(const float* a, const float* b, int64_t count) override { return cpu::dot(a, b, count, kernels_, threads_); }
 
  private:
-  static float* grow(Buffer<float>& memory, int64_t count) {
-    if (memory.size() < static_cast<size_t>(count)) memory = Buffer<float>::uninitialized(static_cast<size_t>(count));
-    return memory.data();
-  }
-
   // output[T, C] (+)= gradient · W in the basis that the matrix decodes to, a chunk of its rows at a time.
   void multiply_decoded(const CpuMatrix& matrix, const LinearBackwardArgs& args, float* output, bool accumulate) {
     const int64_t columns = matrix.columns(), rows = matrix.rows();

@@ -2,16 +2,13 @@
 
 #include <algorithm>
 
+#include "kernels/cpu/grow.h"
+
 namespace tq::cpu {
 namespace {
 
 constexpr int64_t kBlockColumns = 256;  // of a panel that stay in the first-level cache
 constexpr int64_t kSumTokens = 768;     // whose sums stay in the second; a multiple of every kernel's tokens
-
-float* grow(Buffer<float>& buffer, int64_t count) {
-  if (buffer.size() < static_cast<size_t>(count)) buffer = Buffer<float>::uninitialized(static_cast<size_t>(count));
-  return buffer.data();
-}
 
 struct Band {
   const BandJob& job;

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "kernels/cpu/bf16/bf16_kernel.h"
+#include "kernels/cpu/grow.h"
 
 namespace tq::cpu {
 namespace {
@@ -12,11 +13,6 @@ namespace {
 // Of the depth, multiplied at once: two packed panels and the output's block stay in the first-level cache.
 constexpr int64_t kPartSteps = 16;
 constexpr int64_t kPackedBytes = 1024 << 10;  // of each operand: both stay in the second-level cache
-
-uint32_t* grow(Buffer<uint32_t>& buffer, int64_t count) {
-  if (buffer.size() < static_cast<size_t>(count)) buffer = Buffer<uint32_t>::uninitialized(static_cast<size_t>(count));
-  return buffer.data();
-}
 
 // Panels of one operand side by side, for a part of the depth.
 struct Packing {

@@ -2,18 +2,14 @@
 
 #include <algorithm>
 
+#include "kernels/cpu/grow.h"
+
 namespace tq::cpu {
 namespace {
 
 constexpr int64_t kBandTiles = 16;  // of 16 rows; their digits of 256 columns stay in the second-level cache
 constexpr int64_t kSumTiles = 32;   // of 16 tokens, whose sums stay there too
 constexpr int64_t kTileSums = kDigitRows * kDigitRows;
-
-template <typename T>
-T* grow(Buffer<T>& buffer, int64_t count) {
-  if (buffer.size() < static_cast<size_t>(count)) buffer = Buffer<T>::uninitialized(static_cast<size_t>(count));
-  return buffer.data();
-}
 
 struct Band {
   const BandJob& job;

@@ -2,17 +2,10 @@
 
 #include <algorithm>
 
+#include "kernels/cpu/grow.h"
 #include "kernels/cpu/plane/plane_kernels.h"
 
 namespace tq::cpu {
-namespace {
-
-template <typename T>
-void grow(Buffer<T>& buffer, int64_t count) {
-  if (buffer.size() < static_cast<size_t>(count)) buffer = Buffer<T>::uninitialized(static_cast<size_t>(count));
-}
-
-}  // namespace
 
 StreamView PlaneInput::stream(int64_t token, int stream) const {
   const int64_t at = token * streams_ + stream;

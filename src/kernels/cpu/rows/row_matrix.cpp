@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/cpu/grow.h"
 #include "tensor/ggml_types.h"
 
 namespace tq::cpu {
@@ -12,12 +13,6 @@ constexpr int64_t kChunkBytes = 96 << 10;  // that a thread claims at a time
 constexpr int64_t kChunkRows = 64;         // at most
 
 int64_t chunk_rows(const RowMatrix& matrix) { return std::clamp<int64_t>(kChunkBytes / matrix.row_bytes / 4 * 4, 4, kChunkRows); }
-
-template <typename T>
-T* grow(Buffer<T>& buffer, int64_t count) {
-  if (buffer.size() < static_cast<size_t>(count)) buffer = Buffer<T>::uninitialized(static_cast<size_t>(count));
-  return buffer.data();
-}
 
 RoundedRows round(const float* input, int64_t tokens, int64_t columns, const RowKernels& kernels, ThreadPool& threads,
                   RowWorkspace& workspace) {

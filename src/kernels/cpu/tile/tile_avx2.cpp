@@ -47,15 +47,11 @@ void multiply(TileElement element, const TileProduct& product) {
 
 constexpr TileKernels kTable = {.tokens = kTokens,
                                 .panels = 1,
-                                .columns = 32,
-                                .tiles = 1,
                                 .element = {TileElement::kInt16, TileElement::kInt16},
                                 .decode = decode,
                                 .pack = pack_lanes<kTokens>,
                                 .multiply = multiply,
                                 .write = write_rows,
-                                .begin = nullptr,
-                                .end = nullptr,
                                 .name = {"tiles avx2 i16", "tiles avx2 i16"}};
 
 }  // namespace

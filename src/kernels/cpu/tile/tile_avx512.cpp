@@ -49,15 +49,11 @@ void multiply(TileElement element, const TileProduct& product) {
 
 constexpr TileKernels kTable = {.tokens = kTokens,
                                 .panels = 2,
-                                .columns = 32,
-                                .tiles = 1,
                                 .element = {TileElement::kInt8, TileElement::kInt16},
                                 .decode = decode,
                                 .pack = pack_lanes<kTokens>,
                                 .multiply = multiply,
                                 .write = write_rows,
-                                .begin = nullptr,
-                                .end = nullptr,
                                 .name = {"tiles avx512 vnni i8", "tiles avx512 vnni i16"}};
 
 }  // namespace

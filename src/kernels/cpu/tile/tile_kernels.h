@@ -89,16 +89,16 @@ struct TileOutput {
 struct TileKernels {
   int tokens;              // of a block
   int panels;              // that one call of multiply takes
-  int columns;             // panels and input are padded to a multiple
-  int tiles;               // of a band: decoded before they are multiplied
+  int columns = 32;        // panels and input are padded to a multiple
+  int tiles = 1;           // of a band: decoded before they are multiplied
   TileElement element[2];  // that multiply takes with activations of 8 bits, and of 15
   void (*decode)(const TileSource& source, TileElement element, uint8_t* panels, int64_t panel_bytes);
   void (*pack)(TileElement element, const TilePacking& packing);
   void (*multiply)(TileElement element, const TileProduct& product);
   void (*write)(const TileOutput& output);
   // Around the products of a thread, where the processor has a state for them; or null.
-  void (*begin)();
-  void (*end)();
+  void (*begin)() = nullptr;
+  void (*end)() = nullptr;
   const char* name[2];  // as element
 };
 

@@ -4,18 +4,13 @@
 #include <cstring>
 
 #include "base/float16.h"
+#include "kernels/cpu/grow.h"
 
 namespace tq::cpu {
 namespace {
 
 constexpr int64_t kBlockColumns = 512;  // that are decoded and then multiplied, so that panels and input stay in the first-level cache
 constexpr int64_t kSumTokens = 1056;    // whose sums stay in the second; a multiple of every kernel's tokens
-
-template <typename T>
-T* grow(Buffer<T>& buffer, int64_t count) {
-  if (buffer.size() < static_cast<size_t>(count)) buffer = Buffer<T>::uninitialized(static_cast<size_t>(count));
-  return buffer.data();
-}
 
 // Some tiles of one job, and what all bands share.
 struct Band {
