@@ -9,21 +9,19 @@ namespace {
 
 constexpr size_t kLargestText = size_t{256} << 20;
 
-// How many sequences each text gives: equal shares, what one lacks goes to the others.
-std::vector<int64_t> shares(const std::vector<int64_t>& available, int64_t wanted) {
-  std::vector<int64_t> taken(available.size(), 0);
-  while (wanted > 0) {
-    bool any = false;
-    for (size_t i = 0; i < available.size() && wanted > 0; ++i) {
-      if (taken[i] == available[i]) continue;
-      ++taken[i], --wanted, any = true;
+}  // namespace
+
+std::vector<int64_t> share_out(std::span<const CalibrationText> texts, std::span<const int64_t> available, int64_t wanted) {
+  std::vector<int64_t> taken(texts.size(), 0);
+  for (bool any = true; any && wanted > 0;) {
+    any = false;
+    for (size_t i = 0; i < texts.size(); ++i) {
+      const int64_t more = std::min({texts[i].weight, available[i] - taken[i], wanted});
+      taken[i] += more, wanted -= more, any |= more > 0;
     }
-    if (!any) break;
   }
   return taken;
 }
-
-}  // namespace
 
 Result<std::vector<std::vector<TokenId>>> calibration_sequences(const Tokenizer& tokenizer, std::span<const CalibrationText> texts,
                                                                 int64_t sequence, int64_t tokens, std::vector<int>* text_of) {
@@ -36,7 +34,7 @@ Result<std::vector<std::vector<TokenId>>> calibration_sequences(const Tokenizer&
     ids.push_back(tokenizer.encode(text.text, false, false));
     available.push_back(static_cast<int64_t>(ids.back().size()) / body);
   }
-  const std::vector<int64_t> taken = shares(available, std::max<int64_t>(1, tokens / sequence));
+  const std::vector<int64_t> taken = share_out(texts, available, std::max<int64_t>(1, tokens / sequence));
   std::vector<std::vector<TokenId>> out;
   for (size_t i = 0; i < ids.size(); ++i) {
     for (int64_t n = 0; n < taken[i]; ++n) {

@@ -16,6 +16,7 @@ namespace tq {
 struct CalibrationText {
   std::string name;
   std::string text;
+  int64_t weight = 1;  // of its share of the tokens
 };
 
 // How turboquant.json names the text that comes with the program, instead of files.
@@ -24,7 +25,10 @@ constexpr std::string_view kBuiltInCalibration = "built-in";
 // The text that comes with the program: web pages, an encyclopedia, code, many languages, technical prose.
 std::vector<CalibrationText> built_in_calibration();
 
-// Sequences of `sequence` tokens, as many as the options ask for and the texts hold, the same number from every text as far as each
+// `wanted` sequences shared out by the texts' weights, as far as each has so many available; what one lacks goes to the others.
+std::vector<int64_t> share_out(std::span<const CalibrationText> texts, std::span<const int64_t> available, int64_t wanted);
+
+// Sequences of `sequence` tokens, as many as the options ask for and the texts hold, from every text by its weight as far as each
 // lasts, spread evenly over it. With a bos token, if the vocabulary adds one, at the front of each.
 // text_of, if not null: the place in `texts` that each sequence comes from. Errors: kBadInput when the texts hold less than one sequence.
 Result<std::vector<std::vector<TokenId>>> calibration_sequences(const Tokenizer& tokenizer, std::span<const CalibrationText> texts,

@@ -38,11 +38,10 @@ std::string_view method_name(Method method) { return kMethods[static_cast<size_t
 std::string_view effort_name(Effort effort) { return kNames[static_cast<size_t>(effort)]; }
 
 int64_t calibration_tokens(const QuantizeOptions& options) {
-  constexpr int64_t kTokens[3] = {16 << 10, 48 << 10, 128 << 10}, kOfBlocks = 96 << 10;
+  constexpr int64_t kRounding[3] = {16 << 10, 48 << 10, 128 << 10};
+  constexpr int64_t kBlocks[3] = {16 << 10, 96 << 10, 192 << 10};  // least squares gain more by tokens than rounding does
   if (options.calibration_tokens > 0) return options.calibration_tokens;
-  if (options.effort == Effort::kNormal && uses_calibration(options))
-    return kOfBlocks;  // least squares gain more by tokens than rounding does
-  return kTokens[static_cast<size_t>(options.effort)];
+  return (uses_calibration(options) ? kBlocks : kRounding)[static_cast<size_t>(options.effort)];
 }
 
 double damping_of(const QuantizeOptions& options) {

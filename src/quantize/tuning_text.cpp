@@ -1,7 +1,6 @@
 #include "quantize/tuning_text.h"
 
 #include <algorithm>
-#include <numeric>
 #include <set>
 
 namespace tq {
@@ -64,20 +63,6 @@ Blocks cut(std::vector<TokenId> ids, const Bodies& bodies, int64_t body, int64_t
   return out;
 }
 
-// How many sequences each text gives: equal shares, what one lacks goes to the others.
-std::vector<int64_t> shares(const std::vector<Blocks>& all, int64_t wanted) {
-  std::vector<size_t> order(all.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return all[a].learned.size() < all[b].learned.size(); });
-  std::vector<int64_t> out(all.size());
-  for (size_t i = 0; i < order.size(); ++i) {
-    const auto texts = static_cast<int64_t>(order.size() - i);
-    out[order[i]] = std::min(static_cast<int64_t>(all[order[i]].learned.size()), (wanted + texts - 1) / texts);
-    wanted -= out[order[i]];
-  }
-  return out;
-}
-
 }  // namespace
 
 TuningText tuning_text(const Tokenizer& tokenizer, const TuningTextRequest& request) {
@@ -93,7 +78,9 @@ TuningText tuning_text(const Tokenizer& tokenizer, const TuningTextRequest& requ
     out.insert(out.end(), blocks.ids.begin() + number * body, blocks.ids.begin() + (number + 1) * body);
     return out;
   };
-  const std::vector<int64_t> share = shares(all, request.count);
+  std::vector<int64_t> available;
+  for (const Blocks& blocks : all) available.push_back(static_cast<int64_t>(blocks.learned.size()));
+  const std::vector<int64_t> share = share_out(request.texts, available, request.count);
   TuningText out;
   for (size_t i = 0; i < all.size(); ++i) {
     if (!all[i].held_out.empty()) out.domains.push_back(request.texts[i].name);
