@@ -33,7 +33,7 @@ Unexpected OutputFile::system_error(const char* action) const {
   const int error = errno;
   const bool full = error == ENOSPC || error == EDQUOT || error == EFBIG;
   return fail(full ? ErrorCode::kNoResource : ErrorCode::kFailed, "{}: {} failed after {} bytes ({}){}", path_, action, size_,
-              std::strerror(error), full ? "; free some space and run the command again" : "");
+              std::strerror(error), full ? "; free some space, then run the command again, an unfinished quantization with --resume" : "");
 }
 
 Status OutputFile::write(std::span<const std::byte> bytes) {

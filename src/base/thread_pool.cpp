@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <sched.h>
@@ -47,12 +49,19 @@ struct ThreadPool::State {
   int64_t count = 0;
   int64_t grain = 1;
   const std::function<void(int64_t, int64_t, int)>* work = nullptr;
+  std::exception_ptr error;  // the first; under the mutex
 
-  void drain(int thread) {
+  void drain(int thread) noexcept {
     for (;;) {
       const int64_t begin = next.fetch_add(grain, std::memory_order_relaxed);
       if (begin >= count) return;
-      (*work)(begin, std::min(begin + grain, count), thread);
+      try {
+        (*work)(begin, std::min(begin + grain, count), thread);
+      } catch (...) {
+        next.store(count, std::memory_order_relaxed);
+        std::lock_guard lock(mutex);
+        if (!error) error = std::current_exception();
+      }
     }
   }
 
@@ -121,6 +130,7 @@ void ThreadPool::run(int64_t count, int64_t grain, const std::function<void(int6
     state.drain(0);
   }
   state.busy.store(false);
+  if (state.error) std::rethrow_exception(std::exchange(state.error, nullptr));
 }
 
 void run_on(ThreadPool* threads, int64_t count, int64_t grain, const std::function<void(int64_t begin, int64_t end, int thread)>& work) {

@@ -17,8 +17,8 @@ class ThreadPool {
 
   int size() const;
 
-  // Calls work(begin, end, thread) for disjoint ranges that cover [0, count), each a multiple of `grain` long except the last;
-  // thread is in [0, size()). Ranges are claimed dynamically. Returns when all are done. Not reentrant: work must not call run.
+  // Calls work(begin, end, thread) for disjoint ranges that cover [0, count), each of `grain`s but the last; thread is in [0, size()).
+  // Ranges are claimed as threads come. Returns when all are done, then throws what work threw first. Work must not call run.
   void run(int64_t count, int64_t grain, const std::function<void(int64_t begin, int64_t end, int thread)>& work);
 
  private:

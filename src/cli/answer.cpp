@@ -1,6 +1,7 @@
 #include "cli/answer.h"
 
 #include "base/hash.h"
+#include "base/json_text.h"
 #include "cli/build_id.h"
 #include "cli/command.h"
 
@@ -66,7 +67,7 @@ void Answerer::report(const RequestStats& stats, const Answer& answer) const {
                        {"logits_hash", hex64(stats.logits_hash)},
                        {"seed", seed},
                        {"build", build_id()}};
-    fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
+    fmt::print("{}\n", json_text(json, 2));
     return;
   }
   fmt::print("\n");

@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/hash.h"
+#include "base/json_text.h"
 #include "cli/build_id.h"
 #include "cli/command.h"
 #include "convert/import.h"
@@ -218,7 +219,7 @@ Status act(const Flags& flags) {
       TQ_TRY(measure(model, flags, *session, facts["results"]));
     }
   }
-  if (flags.json) fmt::print("{}\n", facts.dump(2));
+  if (flags.json) fmt::print("{}\n", json_text(facts, 2));
   return {};
 }
 

@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/output_file.h"
+#include "base/json_text.h"
 #include "cli/command.h"
 #include "cli/measure.h"
 #include "eval/summary.h"
@@ -57,7 +58,7 @@ Status act(const Flags& flags) {
   Json results = Json::array();
   for (size_t i = 0; i < models.size(); ++i) results.push_back(result_json(i, flags, wanted, report, *session));
   // One model: its object. Several: a list of such objects.
-  fmt::print("{}\n", (results.size() == 1 ? results[0] : Json{{"models", results}}).dump(2));
+  fmt::print("{}\n", json_text(results.size() == 1 ? results[0] : Json{{"models", results}}, 2));
   return {};
 }
 

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 
 #include "artifact/reader.h"
+#include "base/json_text.h"
 #include "cli/command.h"
 #include "convert/import.h"
 #include "graph/network.h"
@@ -107,10 +108,10 @@ Status act(const Flags& flags) {
   TQ_ASSIGN(const Model model, load_model(flags.model));
   if (flags.verify) {
     TQ_TRY(verify_artifact(flags.model));
-    fmt::print("{}: every file is what was written\n", flags.model);
+    if (!flags.json) fmt::print("{}: all weights are what was written\n", flags.model);
   }
   if (flags.json) {
-    fmt::print("{}\n", inspect_json(model).dump(2));
+    fmt::print("{}\n", json_text(inspect_json(model), 2));
     return {};
   }
   if (flags.plan) return print_plan(model, flags);
@@ -126,7 +127,7 @@ Command add_inspect(CLI::App& root) {
   auto flags = std::make_shared<Flags>();
   app->add_option("model", flags->model, "Artifact, Hugging Face directory or GGUF file")->required();
   app->add_flag("--plan", flags->plan, "Print the kernels that would run");
-  app->add_flag("--verify", flags->verify, "Read every byte of an artifact and compare with its hashes");
+  app->add_flag("--verify", flags->verify, "Read every byte of an artifact's weights and compare with their hashes");
   app->add_flag("--json", flags->json, "Print facts as JSON");
   add_compute_flags(*app, flags->compute);
   return {app, [flags] { return act(*flags); }};

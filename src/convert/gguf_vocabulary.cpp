@@ -1,5 +1,6 @@
 #include "convert/gguf_vocabulary.h"
 
+#include "base/json_text.h"
 #include "io/text.h"
 #include "token/tokenizer.h"
 
@@ -71,8 +72,6 @@ Result<VocabularySpec> read_spec(const gguf::File& file) {
 }
 
 // Strings of the file need not be UTF-8: what is not becomes U+FFFD.
-std::string json_text(const Json& json, int indent) { return json.dump(indent, ' ', false, Json::error_handler_t::replace); }
-
 }  // namespace
 
 Status read_gguf_vocabulary(const gguf::File& file, Model& model) {
@@ -89,7 +88,7 @@ Status read_gguf_vocabulary(const gguf::File& file, Model& model) {
   model.files.push_back({"tokenizer_config.json", json_text(config, 2) + "\n"});
   const Json generation = {{"bos_token_id", tokenizer.bos() >= 0 ? Json(tokenizer.bos()) : Json(nullptr)},
                            {"eos_token_id", tokenizer.end_of_turn()}};
-  if (!tokenizer.end_of_turn().empty()) model.files.push_back({"generation_config.json", generation.dump(2) + "\n"});
+  if (!tokenizer.end_of_turn().empty()) model.files.push_back({"generation_config.json", json_text(generation, 2) + "\n"});
   model.tokenizer = std::make_shared<const Tokenizer>(std::move(tokenizer));
   return {};
 }

@@ -1,12 +1,12 @@
 // One stored key or value row: its rounding and its reading, as every backend must do them (KvView in backend.h).
 #pragma once
 
-#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
 
 #include "base/float16.h"
+#include "base/rounding_scale.h"
 #include "kernels/backend.h"
 
 namespace tq {
@@ -19,12 +19,11 @@ inline void store_kv_row(KvType type, const float* values, int64_t head_dim, std
     auto* out = reinterpret_cast<uint16_t*>(row);
     for (int64_t i = 0; i < head_dim; ++i) out[i] = float_to_f16(values[i]);
   } else {
-    float largest = 0;
-    for (int64_t i = 0; i < head_dim; ++i) largest = std::max(largest, std::fabs(values[i]));
-    const float scale = largest / 127.0f, inverse = largest > 0 ? 127.0f / largest : 0.0f;
+    const RoundingScale unit = rounding_scale(largest_magnitude(values, head_dim), 127.0f);
     auto* out = reinterpret_cast<int8_t*>(row);
-    for (int64_t i = 0; i < head_dim; ++i) out[i] = static_cast<int8_t>(std::nearbyint(values[i] * inverse));
-    std::memcpy(row + (head_dim + 3) / 4 * 4, &scale, sizeof scale);
+    for (int64_t i = 0; i < head_dim; ++i)
+      out[i] = unit.is_finite ? static_cast<int8_t>(std::nearbyint(values[i] * unit.inverse)) : int8_t{0};
+    std::memcpy(row + (head_dim + 3) / 4 * 4, &unit.scale, sizeof unit.scale);
   }
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/rounding_scale.h"
 #include "codec/grid/grid.h"
 #include "kernels/device_quantizer.h"
 
@@ -17,12 +18,9 @@ constexpr float kRounder = 12582912.0f;
 void add_rounding_errors(const float* rotated, int64_t columns, float weight, float* sum) {
   for (int64_t begin = 0; begin < columns; begin += grid::kActivationColumns) {
     const int64_t end = std::min(columns, begin + grid::kActivationColumns);
-    float largest = 0;
-    for (int64_t k = begin; k < end; ++k) largest = std::max(largest, std::fabs(rotated[k]));
-    if (!(largest > 0)) continue;
-    const float scale = largest / 127.0f, inverse = 127.0f / largest;
+    const RoundingScale unit = rounding_scale(largest_magnitude(rotated + begin, end - begin), 127.0f);
     for (int64_t k = begin; k < end; ++k) {
-      const float error = rotated[k] - scale * ((rotated[k] * inverse + kRounder) - kRounder);
+      const float error = rotated[k] - unit.scale * ((rotated[k] * unit.inverse + kRounder) - kRounder);
       sum[k] += weight * error * error;
     }
   }

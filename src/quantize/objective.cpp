@@ -91,14 +91,14 @@ Objective identity_objective(int64_t columns) {
 
 Objective factored_objective(Buffer<float> hessian, int64_t columns, double damping, int64_t band, DeviceQuantizer* device) {
   use_one_blas_thread();
-  double trace = 0;
-  for (int64_t i = 0; i < columns; ++i) trace += static_cast<double>(hessian[static_cast<size_t>(i * columns + i)]);
-  if (!(trace > 0)) return identity_objective(columns);
-  Objective objective;
-  objective.columns = columns, objective.trace = trace;
+  const double sum = trace(hessian, columns);
+  Objective objective = identity_objective(columns);
+  if (sum == 0) return objective;
+  objective.trace = sum;
+  if (!std::isfinite(sum)) return objective;
   objective.hessian = std::move(hessian);
   objective.feedback = Buffer<float>::uninitialized(static_cast<size_t>(columns * columns));
-  const double mean = trace / static_cast<double>(columns);
+  const double mean = sum / static_cast<double>(columns);
   for (double added = 0;; damping *= 10) {
     add_diagonal(objective.hessian, columns, static_cast<float>((damping - added) * mean));
     added = damping;
@@ -126,10 +126,17 @@ std::optional<Objective> objective_on_device(Memory& sum, double weight, int64_t
   if (!error.empty()) return std::nullopt;
   Objective objective = identity_objective(columns);
   objective.dead = made.zeros;
+  objective.trace = made.trace;
   if (made.is_zero) return objective;
-  objective.trace = made.trace, objective.damping = made.damping, objective.diagonal = std::move(made.diagonal);
+  objective.damping = made.damping, objective.diagonal = std::move(made.diagonal);
   objective.device_hessian = std::move(sum), objective.device_feedback = std::move(*feedback);
   return objective;
+}
+
+double trace(const Buffer<float>& hessian, int64_t columns) {
+  double sum = 0;
+  for (int64_t i = 0; i < columns; ++i) sum += static_cast<double>(hessian[static_cast<size_t>(i * columns + i)]);
+  return sum;
 }
 
 int64_t dead_inputs(const Buffer<float>& hessian, int64_t columns) {

@@ -17,7 +17,7 @@ struct Objective {
   int64_t columns = 0;
   Buffer<float> hessian;  // [C, C] in the rotated basis, damped
   double damping = 0;     // what was added to its diagonal
-  double trace = 0;       // before that
+  double trace = 0;       // before that; no finite number: of such a moment, which nothing can be rounded under
   int64_t dead = 0;       // inputs that are always zero, as far as they were counted (dead_inputs)
   // [C, C], above the diagonal: with H = U U^T (U upper triangular), feedback[j, k] = U[j, k] / U[k, k]. Rounding columns in order,
   // column k's target is w_k + sum_{j < k} (w_j - q_j) feedback[j, k]: LDLQ (Chee et al. 2023, section 4), the same as GPTQ's update.
@@ -30,7 +30,8 @@ struct Objective {
 };
 
 // hessian: [C, C] in the original basis, both triangles; sign: [ceil(C / 8)] packed, the rotation of the tap point (codec/grid/grid.h).
-// damping is relative to the mean diagonal, and raised tenfold until the factorisation exists. A Hessian of zeros counts as I.
+// damping is relative to the mean diagonal, and raised tenfold until the factorisation exists. A Hessian of zeros counts as I, and so does
+// one that is no finite number; its trace says so.
 Objective make_objective(Buffer<float> hessian, int64_t columns, const uint8_t* sign, double damping);
 // H' = Q H Q^T with Q = Had diag(sign), in place.
 void rotate_hessian(Buffer<float>& hessian, int64_t columns, const uint8_t* sign, ThreadPool* threads = nullptr);
@@ -49,6 +50,8 @@ std::vector<int64_t> falling_diagonal(const Buffer<float>& hessian, int64_t colu
 // H = I: no feedback.
 Objective identity_objective(int64_t columns);
 
+// Of the diagonal; no finite number where a moment's inputs are none, or overflow.
+double trace(const Buffer<float>& hessian, int64_t columns);
 // Inputs whose second moment is zero; hessian in the original basis.
 int64_t dead_inputs(const Buffer<float>& hessian, int64_t columns);
 // Whether the inputs have but one direction, as far as the damping lets others be seen: det(H + d I) is then d^(C-1) (d + tr H), and larger

@@ -41,6 +41,7 @@ class StepRounder {
   Result<std::vector<RoundedStep>> run() {
     collect();
     make_objectives();
+    TQ_TRY(check_inputs());
     const StageTimer timer(context_.times, "rounding");
     if (backend_.quantizer()) TQ_TRY(run_on_device());
     share_threads();
@@ -51,6 +52,7 @@ class StepRounder {
     for (PendingStep& step : steps_) step.statistics.clear();
     for (size_t step = 0; step < steps_.size(); ++step) change_plain(step);
     if (context_.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
+    TQ_TRY(check_inputs());  // of experts, too
     TQ_TRY(join());
     return std::move(out_);
   }
@@ -104,6 +106,17 @@ class StepRounder {
       }
       if (linear.experts == 0) break;
     }
+  }
+
+  Status check_inputs() const {
+    for (const Input& input : inputs_) {
+      if (std::isfinite(input.objective.trace)) continue;
+      return bad_input(
+          "{}: what reaches {} on the calibration text is no finite number: a weight before it is damaged, or activations overflow; fetch "
+          "the file again, or quantize a source that tq run answers with",
+          model_.source, input.tap);
+    }
+    return {};
   }
 
   // Makes sure that there is a moment of all tokens where some experts have too few.
@@ -191,6 +204,11 @@ class StepRounder {
     const double damping = damping_of(plan_.options);
     const Method method = method_of(input);
     const int64_t dead = dead_inputs(moment, input.columns);
+    if (const double sum = trace(moment, input.columns); !std::isfinite(sum)) {
+      input.objective = identity_objective(input.columns);
+      input.objective.trace = sum;  // for check_inputs; what follows compares elements
+      return;
+    }
     if (method == Method::kTurboquant) {
       rotate_hessian(moment, input.columns, input.sign->data(), threads);
       if (uses_act_order(plan_.options)) order_input(input, moment);
@@ -401,7 +419,7 @@ class StepRounder {
       for (size_t i = 0; i < matrices_[step].size(); ++i) {
         RoundedTensor& tensor = out_[step].tensors[i];
         for (Rounded& matrix : matrices_[step][i]) {
-          if (!std::isfinite(matrix.loss.energy))  // only if the weights, and everything before them, are
+          if (!std::isfinite(matrix.loss.energy))
             return bad_input(
                 "{}: {}.weight, or a weight before it, holds a value that is no finite number; the file is damaged, fetch it again",
                 model_.source, tensors(step)[i].linear.name);

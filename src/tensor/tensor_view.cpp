@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -47,7 +48,7 @@ void convert_cast(const std::byte* in, int64_t count, float* out) {
 void* allocate_aligned(size_t bytes) {
   const size_t alignment = bytes >= kLarge ? kHugePage : kAlignment;
   void* memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-  TQ_CHECK(memory != nullptr);
+  if (!memory) throw std::bad_alloc();
   if (bytes >= kLarge) (void)madvise(memory, bytes, MADV_HUGEPAGE);  // advice: without it all is as before
   return memory;
 }

@@ -1,6 +1,7 @@
 #include "base/thread_pool.h"
 
 #include <atomic>
+#include <stdexcept>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -27,6 +28,21 @@ TEST(ThreadPool, CoversEveryIndexOnceForAnyThreadCountAndGrain) {
 TEST(ThreadPool, RunsNothingForAnEmptyRange) {
   ThreadPool pool(2);
   pool.run(0, 1, [](int64_t, int64_t, int) { FAIL(); });
+}
+
+TEST(ThreadPool, ThrowsWhatWorkThrowsAndGoesOnWorking) {
+  for (const int threads : {1, 3}) {
+    ThreadPool pool(threads);
+    for (int round = 0; round < 100; ++round) {
+      const auto fails = [&](int64_t begin, int64_t, int) {
+        if (begin % 5 == round % 5) throw std::runtime_error("broken");
+      };
+      EXPECT_THROW(pool.run(20, 1, fails), std::runtime_error);
+      std::atomic<int64_t> sum = 0;
+      pool.run(20, 1, [&](int64_t begin, int64_t end, int) { sum += end - begin; });
+      EXPECT_EQ(sum.load(), 20);
+    }
+  }
 }
 
 TEST(ThreadPool, SurvivesManyShortRuns) {

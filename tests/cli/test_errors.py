@@ -136,6 +136,17 @@ class Errors(ProgramTest):
         self.assertIn("lm_head", result.stderr.splitlines()[-1])
         self.assertFalse(output.exists())
 
+    def test_a_weight_that_is_kept_and_no_number_is_status_3(self):
+        folder = self.changed_model("nan-kept")
+        weights = bytearray((folder / "model.safetensors").read_bytes())
+        (length,) = struct.unpack("<Q", weights[:8])
+        header = json.loads(weights[8 : 8 + length])
+        begin, end = header["model.embed_tokens.weight"]["data_offsets"]
+        weights[8 + length + begin : 8 + length + end] = b"\xc0\x7f" * ((end - begin) // 2)
+        (folder / "model.safetensors").write_bytes(weights)
+        for method in ("turboquant", "gptq", "awq"):
+            self.quantize_fails(3, folder, "--embedding", "original", "--method", method, says="is no finite number")
+
     def test_a_truncated_gguf_file_is_status_3(self):
         gguf = (DATA / "io" / "pypi.gguf").read_bytes()
         for length in (0, 3, 20, len(gguf) // 2, len(gguf) - 1):

@@ -13,6 +13,7 @@
 #include <cstring>
 #include <filesystem>
 #include <thread>
+#include <utility>
 
 #include "base/output_file.h"
 
@@ -21,8 +22,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Exit statuses of the child that are no Python program's.
-constexpr int kNoPython = 121, kNotIsolated = 122;
+// What a child says through its pipe where no program ran. A program cannot say it: the pipe is closed when it begins.
+enum class Failure : char { kNone = 0, kNoPython = 1, kNotIsolated = 2 };
 
 class TemporaryFolder {
  public:
@@ -62,29 +63,65 @@ void limit(int what, uint64_t value) {
   setrlimit(static_cast<__rlimit_resource>(what), &both);
 }
 
+// Both ends close where a program begins.
+class Pipe {
+ public:
+  Pipe() {
+    if (pipe2(ends_, O_CLOEXEC | O_NONBLOCK) != 0) ends_[0] = ends_[1] = -1;
+    // Behind the streams that the child replaces.
+    for (int& end : ends_) {
+      if (end < 0 || end > 2) continue;
+      const int moved = fcntl(end, F_DUPFD_CLOEXEC, 3);
+      close(std::exchange(end, moved));
+    }
+  }
+  Pipe(const Pipe&) = delete;
+  Pipe& operator=(const Pipe&) = delete;
+  ~Pipe() {
+    for (const int end : ends_)
+      if (end >= 0) close(end);
+  }
+  bool is_open() const { return ends_[0] >= 0 && ends_[1] >= 0; }
+  int writer() const { return ends_[1]; }
+  Failure read_failure() const {
+    char said = 0;
+    return read(ends_[0], &said, 1) == 1 ? static_cast<Failure>(said) : Failure::kNone;
+  }
+
+ private:
+  int ends_[2];
+};
+
 struct Child {
   const char* python;
   const char* folder;
   SandboxLimits limits;
   bool isolate;
+  int pipe;
 };
+
+[[noreturn]] void give_up(const Child& child, Failure why) {
+  const char said = static_cast<char>(why);
+  (void)!write(child.pipe, &said, 1);
+  _exit(1);
+}
 
 // Between fork and exec: system calls only, since other threads may have held locks.
 [[noreturn]] void run_child(const Child& child) {
   setsid();
   const int null = open("/dev/null", O_RDWR);
   for (const int stream : {0, 1, 2}) dup2(null, stream);
-  if (chdir(child.folder) != 0) _exit(kNoPython);
+  if (chdir(child.folder) != 0) give_up(child, Failure::kNoPython);
   limit(RLIMIT_CPU, static_cast<uint64_t>(child.limits.seconds) + 1);
   limit(RLIMIT_AS, child.limits.memory_bytes);
   limit(RLIMIT_FSIZE, child.limits.file_bytes);
   limit(RLIMIT_NOFILE, 64);
   limit(RLIMIT_CORE, 0);
   if (child.isolate) {
-    if (unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWIPC) != 0) _exit(kNotIsolated);
+    if (unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWIPC) != 0) give_up(child, Failure::kNotIsolated);
     // The first process of the new name space: whatever it starts ends with it.
     const pid_t inner = fork();
-    if (inner < 0) _exit(kNotIsolated);
+    if (inner < 0) give_up(child, Failure::kNotIsolated);
     if (inner > 0) {
       int status = 0;
       while (waitpid(inner, &status, 0) < 0 && errno == EINTR) {
@@ -95,7 +132,7 @@ struct Child {
   const char* arguments[] = {child.python, "-I", "-B", "program.py", nullptr};
   const char* environment[] = {"PATH=/usr/bin:/bin", "OMP_NUM_THREADS=1", nullptr};
   execve(child.python, const_cast<char* const*>(arguments), const_cast<char* const*>(environment));
-  _exit(kNoPython);
+  give_up(child, Failure::kNoPython);
 }
 
 struct Ending {
@@ -132,16 +169,19 @@ Result<SandboxResult> run_python(const std::string& program, const SandboxLimits
   TQ_ASSIGN(const TemporaryFolder folder, TemporaryFolder::create());
   TQ_TRY(write_file(folder.path() + "/program.py", program));
   for (const bool isolate : {true, false}) {
-    const Child child{python.c_str(), folder.path().c_str(), limits, isolate};
+    const Pipe pipe;
+    if (!pipe.is_open()) return fail(ErrorCode::kNoResource, "no pipe can be opened to test a program: {}", std::strerror(errno));
+    const Child child{python.c_str(), folder.path().c_str(), limits, isolate, pipe.writer()};
     const pid_t process = fork();
     if (process < 0) return fail(ErrorCode::kNoResource, "no process can be started to test a program: {}", std::strerror(errno));
     if (process == 0) run_child(child);
     const Ending ending = wait_for(process, limits.seconds);
-    const int status = WIFEXITED(ending.status) ? WEXITSTATUS(ending.status) : 1;
-    if (isolate && status == kNotIsolated) continue;
-    if (status == kNoPython) return fail(ErrorCode::kFailed, "{} could not be started to test a program", python);
-    return SandboxResult{
-        .passed = !ending.timed_out && WIFEXITED(ending.status) && status == 0, .timed_out = ending.timed_out, .isolated = isolate};
+    const Failure failure = pipe.read_failure();
+    if (isolate && failure == Failure::kNotIsolated) continue;
+    if (failure != Failure::kNone) return fail(ErrorCode::kFailed, "{} could not be started to test a program", python);
+    return SandboxResult{.passed = !ending.timed_out && WIFEXITED(ending.status) && WEXITSTATUS(ending.status) == 0,
+                         .timed_out = ending.timed_out,
+                         .isolated = isolate};
   }
   __builtin_unreachable();
 }

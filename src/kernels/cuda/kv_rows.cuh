@@ -34,9 +34,9 @@ __device__ inline void store_row(const KvArgs& kv, const float* values, char* ro
   } else if (kv.type == 1) {
     for (int i = lane; i < kv.head_dim; i += 32) reinterpret_cast<__half*>(row)[i] = to_half(values[i]);
   } else {
-    float largest = 0.0f;
-    for (int i = lane; i < kv.head_dim; i += 32) largest = fmaxf(largest, fabsf(values[i]));
-    largest = warp_max(largest);
+    uint32_t most = 0;  // bits of magnitudes, which keep NaN
+    for (int i = lane; i < kv.head_dim; i += 32) most = max(most, __float_as_uint(fabsf(values[i])));
+    const float largest = __uint_as_float(__reduce_max_sync(0xffffffffu, most));
     const float scale = largest / 127.0f, inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
     for (int i = lane; i < kv.head_dim; i += 32)
       reinterpret_cast<int8_t*>(row)[i] = static_cast<int8_t>(__float2int_rn(values[i] * inverse));

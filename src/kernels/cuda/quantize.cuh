@@ -83,10 +83,10 @@ struct Group {
   // Rounds as the CPU's PlaneInput does, to the bits of the form. words: of the group; returns the scale, and the sum of the rounded values. kMany: words of bytes.
   template <bool kMany = false>
   __device__ float round(const Form& form, uint32_t* words, int token, int lane, int& sum) const {
-    float largest = 0.0f;
+    uint32_t most = 0;  // bits of magnitudes, which keep NaN: its scale makes NaN of the outputs
 #pragma unroll
-    for (int i = 0; i < 8; ++i) largest = fmaxf(largest, fabsf(value[i]));
-    largest = __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(largest)));
+    for (int i = 0; i < 8; ++i) most = max(most, __float_as_uint(fabsf(value[i])));
+    const float largest = __uint_as_float(__reduce_max_sync(0xffffffffu, most));
     const float steps = form.bits == 16 ? 127.0f * 128.0f : static_cast<float>((1 << (form.bits - 1)) - 1);
     const float inverse = largest > 0.0f ? steps / largest : 0.0f;
     constexpr float kMagic = 12582912.0f;  // adding it rounds to the nearest integer, which is then in the lowest bits

@@ -110,7 +110,7 @@ std::string CudaQuantizer::make_objective(const ObjectiveArgs& args, DeviceObjec
   download_diagonal();
   double trace = 0;
   for (const float each : host) trace += static_cast<double>(each);
-  out = {.is_zero = !(trace > 0), .damping = 0, .trace = trace, .zeros = zeros, .diagonal = {}};
+  out = {.is_zero = !(trace > 0) || !std::isfinite(trace), .damping = 0, .trace = trace, .zeros = zeros, .diagonal = {}};
   const double mean = trace / static_cast<double>(n);
   double added = 0;
   for (double damping = args.damping; !out.is_zero && out.diagonal.empty(); damping *= 10) {

@@ -25,6 +25,15 @@ TEST(Sandbox, PassesWhatEndsWithoutAnError) {
   EXPECT_FALSE(run("import os; os._exit(3)").passed);
 }
 
+TEST(Sandbox, NoExitStatusMeansAnythingButFailure) {
+  const bool isolated = run("pass").isolated;
+  for (int status = 1; status < 256; status += status < 119 || status > 128 ? 25 : 1) {
+    const SandboxResult result = run("import os; os._exit(" + std::to_string(status) + ")");
+    EXPECT_FALSE(result.passed) << status;
+    EXPECT_EQ(result.isolated, isolated) << status;
+  }
+}
+
 TEST(Sandbox, EndsWhatNeverEnds) {
   const auto start = std::chrono::steady_clock::now();
   const SandboxResult result = run("while True: pass", 0.3);

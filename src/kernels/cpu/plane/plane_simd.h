@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "base/rounding_scale.h"
 #include "codec/grid/grid.h"
 #include "kernels/cpu/plane/plane_input.h"
 #include "kernels/cpu/plane/plane_kernels.h"
@@ -68,25 +69,18 @@ void rotate(float* row, int64_t columns, const uint8_t* sign) {
   }
 }
 
-float largest_of(const float* values, int64_t count) {
-  Vector most = {};
-  int64_t i = 0;
-  for (; i + kWidth <= count; i += kWidth) {
-    const Vector x = load(values + i);
-    most = max_of(most, x < 0 ? -x : x);
-  }
-  float largest = largest_lane(most);
-  for (; i < count; ++i) largest = std::max(largest, std::fabs(values[i]));
-  return largest;
-}
-
 // Nearest whole number, ties to even, for magnitudes below 2^22.
 constexpr float kRounding = 12582912.0f;  // 1.5 * 2^23
 
 using Bytes = int8_t __attribute__((vector_size(TQ_SIMD_WIDTH)));
 
-// values * inverse, rounded, as 32 bits in `whole`; their sum.
-int32_t round_group(const float* values, int64_t count, float inverse, int32_t* whole) {
+// values * unit.inverse, rounded, as 32 bits in `whole`; their sum.
+int32_t round_group(const float* values, int64_t count, const RoundingScale& unit, int32_t* whole) {
+  if (!unit.is_finite) {
+    std::fill_n(whole, count, 0);
+    return 0;
+  }
+  const float inverse = unit.inverse;
   IntVector sums = {};
   int64_t i = 0;
   for (; i + kWidth <= count; i += kWidth) {
@@ -120,10 +114,10 @@ float round_planes(const RoundArgs& args) {
   for (int64_t begin = 0, group = 0; begin < args.columns; begin += kGroupColumns, ++group) {
     const int64_t count = std::min(kGroupColumns, args.columns - begin);
     const float* values = args.rotated + begin;
-    const float largest = largest_of(values, count);
-    const float scale = largest / steps, inverse = largest > 0 ? steps / largest : 0.0f;
+    const RoundingScale unit = rounding_scale(largest_magnitude(values, count), steps);
+    const float scale = unit.scale;
     int32_t whole[kGroupColumns];
-    const int32_t sum = round_group(values, count, inverse, whole);
+    const int32_t sum = round_group(values, count, unit, whole);
     if (args.low) {
       for (int64_t i = 0; i < count; ++i) {
         const int32_t top = (whole[i] + 64) >> 7;  // in [-127, 127]

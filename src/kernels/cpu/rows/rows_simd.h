@@ -1,6 +1,7 @@
 // Row kernels of one instruction set. Include once after defining TQ_SIMD_WIDTH.
 #pragma once
 
+#include "base/rounding_scale.h"
 #include "kernels/cpu/rows/blocks_simd.h"
 #include "kernels/cpu/rows/row_kernels.h"
 #include "kernels/cpu/simd/vectors_simd.h"
@@ -267,18 +268,11 @@ void round_token(const float* input, int64_t columns, int16_t* values, float* sc
   constexpr float kSteps = 32767.0f, kShift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
   for (int64_t k = 0; k < columns; k += kRoundGroup) {
     const int64_t count = std::min(kRoundGroup, columns - k);
-    Floats most = {};
-    for (int64_t i = 0; i < count; i += 8) {
-      const Floats x = floats_at(input + k + i), magnitude = x < 0 ? -x : x;
-      most = magnitude > most ? magnitude : most;
-    }
-    float largest = 0;
-    for (int i = 0; i < 8; ++i) largest = std::max(largest, most[i]);
-    const float inverse = largest > 0 ? kSteps / largest : 0.0f;
-    *scale++ = largest / kSteps;
+    const RoundingScale unit = rounding_scale(largest_magnitude(input + k, count), kSteps);
+    *scale++ = unit.scale;
     for (int64_t i = 0; i < count; i += 16) {
-      Floats whole[2];
-      for (int h = 0; h < 2; ++h) whole[h] = (floats_at(input + k + i + 8 * h) * inverse + kShift) - kShift;
+      Floats whole[2] = {};
+      for (int h = 0; h < 2 && unit.is_finite; ++h) whole[h] = (floats_at(input + k + i + 8 * h) * unit.inverse + kShift) - kShift;
       for (int j = 0; j < 16; ++j) values[k + i + j] = static_cast<int16_t>(whole[j / 8][j % 8]);
       *sums16++ = sum_of(whole[0] + whole[1]);
     }
