@@ -1,7 +1,7 @@
 #include <CLI/CLI.hpp>
 
-#include "base/output_file.h"
 #include "base/json_text.h"
+#include "base/output_file.h"
 #include "cli/command.h"
 #include "cli/measure.h"
 #include "eval/summary.h"
