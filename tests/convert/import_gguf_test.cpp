@@ -138,6 +138,33 @@ TEST_P(ImportGguf, GivesTheLogitsOfTheHuggingFaceDirectory) {
   EXPECT_LT(error(run(*model, fixture, *ref, 48), fixture.logits), 2e-4);
 }
 
+std::string refusal_of(const GgufFile& file) {
+  TemporaryDirectory directory;
+  EXPECT_TRUE(write_file(directory / "model.gguf", file.bytes()));
+  const auto model = load_model(directory / "model.gguf");
+  if (model) return "no error";
+  EXPECT_EQ(model.error().code, ErrorCode::kBadInput);
+  return model.error().message;
+}
+
+TEST(GgufRope, FactorsAreNotReadForHeadsOfNoOrAnOddNumberOfDimensions) {
+  for (const auto& [heads, key_length] : {std::pair{64u, -1}, {2u, 0}, {2u, 1}, {2u, 7}}) {
+    GgufFile file;
+    file.add("general.architecture", std::string("llama"));
+    for (const auto& [key, value] : {std::pair{"llama.embedding_length", 32u},
+                                     {"llama.block_count", 1u},
+                                     {"llama.feed_forward_length", 64u},
+                                     {"llama.attention.head_count", heads},
+                                     {"llama.context_length", 128u}})
+      file.add(key, value);
+    if (key_length >= 0) file.add("llama.attention.key_length", static_cast<uint32_t>(key_length));
+    file.add_tensor("token_embd.weight", {4, 32}, std::vector<float>(4 * 32));
+    file.add_tensor("rope_freqs.weight", {key_length > 1 ? key_length / 2 : 0},
+                    std::vector<float>(static_cast<size_t>(key_length > 1 ? key_length / 2 : 0)));
+    EXPECT_THAT(refusal_of(file), testing::HasSubstr("dimensions")) << heads << " " << key_length;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Families, ImportGguf,
                          testing::Values(std::pair{"llama2", "llama"}, std::pair{"llama_bias", "llama"}, std::pair{"smollm2", "llama"},
                                          std::pair{"qwen2", "qwen2"}, std::pair{"gemma3", "gemma3"}, std::pair{"phi3", "phi3"}),
