@@ -116,6 +116,12 @@ class Errors(ProgramTest):
         (folder / "tokenizer_config.json").write_text(json.dumps(config))
         self.succeeds("inspect", folder)
 
+    def test_weights_that_are_whole_numbers_are_status_3(self):
+        folder = self.changed_model("whole")
+        weights = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(weights.replace(b'"dtype": "BF16"', b'"dtype": "I16" '))
+        self.quantize_fails(3, folder, says="I16")
+
     def test_truncated_weights_are_status_3(self):
         folder = self.changed_model("cut")
         weights = (folder / "model.safetensors").read_bytes()

@@ -14,7 +14,7 @@ std::string raw(T value) {
 }
 std::string text(const std::string& value) { return raw(static_cast<uint64_t>(value.size())) + value; }
 
-// A GGUF file, version 3, all tensors F32.
+// A GGUF file, version 3. type: of a tensor, by its number; F32, or another of four bytes.
 struct GgufFile {
   std::string fields, infos, data;
   uint64_t field_count = 0, tensor_count = 0;
@@ -22,10 +22,10 @@ struct GgufFile {
   void add(const std::string& key, uint32_t value) { fields += text(key) + raw(uint32_t{4}) + raw(value), ++field_count; }
   void add(const std::string& key, float value) { fields += text(key) + raw(uint32_t{6}) + raw(value), ++field_count; }
   void add(const std::string& key, const std::string& value) { fields += text(key) + raw(uint32_t{8}) + text(value), ++field_count; }
-  void add_tensor(const std::string& name, const Shape& shape, const std::vector<float>& values) {
+  void add_tensor(const std::string& name, const Shape& shape, const std::vector<float>& values, uint32_t type = 0) {
     infos += text(name) + raw(static_cast<uint32_t>(shape.size()));
     for (auto dim = shape.rbegin(); dim != shape.rend(); ++dim) infos += raw(static_cast<uint64_t>(*dim));
-    infos += raw(uint32_t{0}) + raw(static_cast<uint64_t>(data.size()));
+    infos += raw(type) + raw(static_cast<uint64_t>(data.size()));
     data.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
     data.resize((data.size() + 31) / 32 * 32);
     ++tensor_count;
@@ -162,6 +162,19 @@ TEST(GgufRope, FactorsAreNotReadForHeadsOfNoOrAnOddNumberOfDimensions) {
     file.add_tensor("rope_freqs.weight", {key_length > 1 ? key_length / 2 : 0},
                     std::vector<float>(static_cast<size_t>(key_length > 1 ? key_length / 2 : 0)));
     EXPECT_THAT(refusal_of(file), testing::HasSubstr("dimensions")) << heads << " " << key_length;
+  }
+}
+
+TEST(GgufTypes, WholeNumbersAreNoWeights) {
+  constexpr uint32_t kI32 = 26;
+  const Fixture fixture = load_fixture("qwen2");
+  const Json& v4 = fixture.json["config_v4"];
+  for (const char* changed : {"model.layers.1.mlp.up_proj.weight", "model.norm.weight"}) {
+    GgufFile file;
+    add_fields(v4, "qwen2", v4["hidden_size"].get<int64_t>() / v4["num_attention_heads"].get<int64_t>(), file);
+    for (const Weight& weight : fixture.weights)
+      file.add_tensor(gguf_name(weight.name, "qwen2"), weight.shape, weight.values, weight.name == changed ? kI32 : 0);
+    EXPECT_THAT(refusal_of(file), testing::AllOf(testing::HasSubstr(changed), testing::HasSubstr("I32")));
   }
 }
 
