@@ -30,6 +30,8 @@ Status check_options(const QuantizeOptions& options) {
   if (options.method == Method::kQuip && options.bits > 4) return bad_usage("--bits {}: --method quip has 2, 3 and 4", options.bits);
   if (options.method != Method::kTurboquant && options.allocate.value_or(false))
     return bad_usage("--allocate on: --method {} has the same bits everywhere", method_name(options.method));
+  if (options.method != Method::kTurboquant && options.passes != 0)
+    return bad_usage("--passes {}: --method {} rounds every column once", options.passes, method_name(options.method));
   for (const auto& [flag, value] : {std::pair("--calibrate", options.calibrate), std::pair("--tune", options.tune)})
     if (value.value_or(false) && !is_rotated(options.method))
       return bad_usage("{} on: there is none for --method {}; turboquant and quip have it", flag, method_name(options.method));

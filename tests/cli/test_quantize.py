@@ -302,6 +302,8 @@ class Quantize(ProgramTest):
         self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--bits", "2.5", "--method", "gptq", says="whole bits")
         self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--bits", "3", "--method", "magic", says="magic")
         self.fails(3, "quantize", self.model, "-o", self.folder / "x", "--bits", "3", "--method", "quip", says="multiple of 8")
+        for method in ("rtn", "gptq", "awq", "quip"):
+            self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--bits", "3", "--method", method, "--passes", "1", says="--passes")
         for flag in ("--calibrate", "--tune", "--allocate"):
             self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--bits", "3", "--method", "gptq", flag, "on", says=flag)
 

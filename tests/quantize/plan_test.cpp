@@ -26,6 +26,23 @@ Model shapes() {
                     "config.json");
 }
 
+TEST(Plan, PassesAreRefusedWhereAMethodRoundsEachColumnOnce) {
+  const Model model = shapes();
+  QuantizeOptions options;
+  options.passes = 2;
+  EXPECT_TRUE(make_plan(model, options).has_value());
+  for (const Method method : {Method::kRtn, Method::kGptq, Method::kAwq, Method::kQuip}) {
+    options.method = method, options.passes = 0;
+    EXPECT_TRUE(make_plan(model, options).has_value()) << method_name(method);
+    options.passes = 1;
+    const auto refused = make_plan(model, options);
+    ASSERT_FALSE(refused.has_value()) << method_name(method);
+    EXPECT_EQ(refused.error().code, ErrorCode::kUsage);
+    EXPECT_THAT(refused.error().message, HasSubstr("--passes 1"));
+    EXPECT_THAT(refused.error().message, HasSubstr(std::string(method_name(method))));
+  }
+}
+
 // Blocks of 32 bytes with a half in front, all values `value`.
 PackedTensor blocks_of(Shape shape, float value) {
   const uint16_t scale = float_to_f16(value / 64);
