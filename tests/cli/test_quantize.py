@@ -74,6 +74,14 @@ class Quantize(ProgramTest):
         self.assertTrue(page.rstrip().endswith("</html>") and page.endswith("\n"))
         self.assertNotIn("reference", page)  # the same wherever it lies
 
+    def test_nothing_is_said_of_an_embedding_that_is_looked_up(self):
+        summary = self.succeeds(*self.command(self.folder / "spoken")[1:]).stdout
+        self.assertNotIn("no tokens", summary)
+        inputs = json.loads((self.reference / "turboquant.json").read_text())["inputs"]
+        self.assertIn("lm_head", inputs)
+        self.assertNotIn("model.embed_tokens", inputs)
+        self.assertTrue(all(facts.startswith("o") for facts in inputs.values()), inputs)
+
     def test_one_thread_and_two_make_the_same_bytes(self):
         for threads in ("1", "2", "3"):
             output = self.folder / f"threads-{threads}"
