@@ -41,6 +41,11 @@ Result<Json> carried_json(const Model& model, std::string_view name) {
   return parse_json(file->text, fmt::format("{}/{}", model.source, name));
 }
 
+bool is_text(const Json& object, const char* key) {
+  const auto field = object.find(key);
+  return field != object.end() && field->is_string();
+}
+
 // chat_template.jinja, or the field of tokenizer_config.json: a string, or a list of named ones of which "default" counts.
 std::string find_chat_template(const Model& model, const Json& tokenizer_config) {
   if (const CarriedFile* file = carried(model, "chat_template.jinja")) return file->text;
@@ -49,8 +54,7 @@ std::string find_chat_template(const Model& model, const Json& tokenizer_config)
   if (field->is_string()) return field->get<std::string>();
   if (field->is_array())
     for (const Json& entry : *field)
-      if (entry.is_object() && entry.value("name", "") == "default" && entry.contains("template") && entry["template"].is_string())
-        return entry["template"].get<std::string>();
+      if (is_text(entry, "name") && entry["name"] == "default" && is_text(entry, "template")) return entry["template"].get<std::string>();
   return {};
 }
 

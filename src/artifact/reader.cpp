@@ -82,20 +82,11 @@ Result<PackedTensor> grid_tensor(const Archive& archive, const Linear& linear, c
   return tensor;
 }
 
-bool is_floating(DType type) {
-  return type == DType::kF64 || type == DType::kF32 || type == DType::kF16 || type == DType::kBF16 || type == DType::kF8E4M3 ||
-         type == DType::kF8E5M2;
-}
-
 // Every ".weight" and ".bias" as it is.
-Status add_plain(const std::shared_ptr<const Archive>& archive, Model& model) {
-  for (const auto& tensor : archive->tensors()) {
-    if (!tensor.name.ends_with(".weight") && !tensor.name.ends_with(".bias")) continue;
-    if (!is_floating(tensor.view.dtype))
-      return bad_input("{}: tensor {} is {}, a floating type was expected", model.source, tensor.name, dtype_name(tensor.view.dtype));
-    model.tensors.emplace(tensor.name, plain_tensor(tensor.view, archive));
-  }
-  return {};
+void add_plain(const std::shared_ptr<const Archive>& archive, Model& model) {
+  for (const auto& tensor : archive->tensors())
+    if (tensor.name.ends_with(".weight") || tensor.name.ends_with(".bias"))
+      model.tensors.emplace(tensor.name, plain_tensor(tensor.view, archive));
 }
 
 // All linears that can have bits, by name; of the embedding and a head tied to it the head, whose rotation it has.
@@ -193,7 +184,7 @@ Result<Model> artifact_model(Json config, const std::shared_ptr<const safetensor
   TQ_ASSIGN(const int64_t version, check_settings(model.config, where));
   TQ_ASSIGN(model.spec, parse_config(model.config, where));
   model.file_bytes = archive->file_bytes();
-  TQ_TRY(add_plain(archive, model));
+  add_plain(archive, model);
   TQ_TRY(add_coded(archive, version, model));
   TQ_TRY(check_model(model));
   return model;

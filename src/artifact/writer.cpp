@@ -38,7 +38,7 @@ std::string index_text(const ShardPlan& plan) {
   for (size_t i = 0; i < plan.size(); ++i) {
     for (const PendingArray& array : plan[i]) {
       total += bytes_of(array.info);
-      map[array.info.name] = shard_name(i, plan.size());
+      append_member(map, array.info.name, shard_name(i, plan.size()));
     }
   }
   return Json{{"metadata", {{"total_size", total}}}, {"weight_map", map}}.dump(2) + "\n";

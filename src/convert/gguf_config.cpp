@@ -38,6 +38,7 @@ class Section {
   std::string prefix_;
 };
 
+// head_dim: even, at least 2.
 Result<Json> llama3_scaling(const gguf::File& file, const gguf::Tensor& factors, double theta, int64_t head_dim) {
   if (factors.type != 0 || element_count(factors.shape) != head_dim / 2)
     return bad_input("{}: rope_freqs should hold {} floats", file.where(), head_dim / 2);
@@ -166,6 +167,8 @@ Result<Json> config_of_gguf(const gguf::File& file) {
   TQ_ASSIGN(const int64_t kv_heads, section.uniform_or("attention.head_count_kv", heads));
   if (heads <= 0) return bad_input("{}: '{}' is missing", file.where(), section.key("attention.head_count"));
   TQ_ASSIGN(const int64_t head_dim, section.integer_or("attention.key_length", hidden / heads));
+  if (head_dim < 2 || head_dim % 2 != 0)
+    return bad_input("{}: the heads have {} dimensions, an even number from 2 on was expected", file.where(), head_dim);
   TQ_ASSIGN(const int64_t context, section.integer("context_length"));
   TQ_ASSIGN(const double epsilon, section.number_or("attention.layer_norm_rms_epsilon", 1e-6));
   config["hidden_size"] = hidden;

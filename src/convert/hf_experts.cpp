@@ -16,8 +16,10 @@ PackedTensor stack_of(const Linear& linear) {
   return stack;
 }
 
-void append(PackedTensor& stack, const TensorView& view, const std::shared_ptr<const void>& owner) {
-  stack.parts.push_back({"weight", view});
+// A part an expert; of one expert alone, the whole stack.
+void append(PackedTensor& stack, TensorView view, const std::shared_ptr<const void>& owner) {
+  if (stack.shape[0] == 1) view.shape = stack.shape;
+  stack.parts.push_back({"weight", std::move(view)});
   stack.owner = owner;
 }
 

@@ -118,6 +118,7 @@ std::string record_text(const Model& model, const QuantizePlan& plan, const Reco
   for (const TensorPlan* tensor : plan.tensors()) {
     const auto error = facts.errors.find(tensor->linear.name);
     tensors[tensor->linear.name] = fixed(error == facts.errors.end() ? 0.0 : error->second);
+    if (tensor->linear.tap == model.spec.embedding) continue;  // looked up, not multiplied
     if (tensor->linear.experts == 0) {
       const auto input = facts.inputs.find(tensor->linear.tap);
       inputs[tensor->linear.tap] = (input == facts.inputs.end() ? InputFacts() : input->second).text();

@@ -51,6 +51,7 @@ class Job {
 
   Result<QuantizeSummary> run(const std::string& directory) {
     TQ_TRY(check_free_space(directory, missing_bytes()));
+    TQ_TRY(check_kept(model_, plan_));
     TQ_TRY(make_steps());
     TQ_TRY(tune());
     TQ_TRY(assemble());

@@ -5,10 +5,10 @@
 #include <set>
 
 #include "artifact/format.h"
-#include "base/float16.h"
 #include "base/hash.h"
 #include "base/rng.h"
 #include "codec/e8p/e8p.h"
+#include "codec/elements.h"
 #include "codec/scalar/scalar.h"
 #include "graph/tunable.h"
 #include "quantize/calibrate_plan.h"
@@ -30,6 +30,8 @@ Status check_options(const QuantizeOptions& options) {
   if (options.method == Method::kQuip && options.bits > 4) return bad_usage("--bits {}: --method quip has 2, 3 and 4", options.bits);
   if (options.method != Method::kTurboquant && options.allocate.value_or(false))
     return bad_usage("--allocate on: --method {} has the same bits everywhere", method_name(options.method));
+  if (options.method != Method::kTurboquant && options.passes != 0)
+    return bad_usage("--passes {}: --method {} rounds every column once", options.passes, method_name(options.method));
   for (const auto& [flag, value] : {std::pair("--calibrate", options.calibrate), std::pair("--tune", options.tune)})
     if (value.value_or(false) && !is_rotated(options.method))
       return bad_usage("{} on: there is none for --method {}; turboquant and quip have it", flag, method_name(options.method));
@@ -81,21 +83,10 @@ bool is_plain(const PackedTensor& tensor) {
   return tensor.codec == CodecId::kPlain && tensor.parts.size() == 1 && tensor.offset == 0.0f && tensor.interleaved_head_dim == 0;
 }
 
-Status write_converted(const PackedTensor& tensor, DType dtype, const std::function<Status(std::span<const std::byte>)>& sink) {
-  const int64_t columns = tensor.columns();
-  const bool is_whole = codec_of(tensor.codec).info().is_whole;
-  const int64_t band = is_whole ? tensor.rows() : std::max<int64_t>(1, (1 << 18) / std::max<int64_t>(1, columns));
-  std::vector<float> values(static_cast<size_t>(band * columns));
-  std::vector<uint16_t> halves(values.size());
-  for (int64_t row = 0; row < tensor.rows(); row += band) {
-    const int64_t count = std::min(band, tensor.rows() - row);
-    decode_rows(tensor, row, count, values.data());
-    const auto n = static_cast<size_t>(count * columns);
-    for (size_t i = 0; i < n; ++i) halves[i] = dtype == DType::kBF16 ? float_to_bf16(values[i]) : float_to_f16(values[i]);
-    TQ_TRY(dtype == DType::kF32 ? sink(std::as_bytes(std::span<const float>(values.data(), n)))
-                                : sink(std::as_bytes(std::span<const uint16_t>(halves.data(), n))));
-  }
-  return {};
+PendingArray converted(const std::string& name, const PackedTensor& tensor, DType dtype) {
+  return {{name, dtype, tensor.shape}, [name, tensor, dtype](const auto& sink) {
+            return write_elements({name, tensor, 0, tensor.rows(), dtype}, sink, nullptr);
+          }};
 }
 
 // A tensor that stays as it was: plain ones byte for byte, GGUF's vectors as F32 and its matrices as F16.
@@ -194,10 +185,6 @@ std::string_view allocation_name(AllocationKind kind) {
 std::string_view allocation_text(AllocationKind kind) {
   constexpr std::string_view kTexts[] = {"uniform", "promotions only", "moves both ways", "moves of rows", "priced again", "given"};
   return kTexts[static_cast<size_t>(kind)];
-}
-
-PendingArray converted(const std::string& name, const PackedTensor& tensor, DType dtype) {
-  return {{name, dtype, tensor.shape}, [tensor, dtype](const auto& sink) { return write_converted(tensor, dtype, sink); }};
 }
 
 std::vector<const TensorPlan*> QuantizePlan::tensors() const {
@@ -300,6 +287,12 @@ std::vector<PendingArray> artifact_arrays(const Model& model, const QuantizePlan
   for (const std::string& name : tensor_names(model.spec))
     if (!quantized.contains(name)) collector.add_kept(name, *model.find(name));
   return collector.take();
+}
+
+Status check_kept(const Model& model, const QuantizePlan& plan) {
+  for (const PendingArray& array : artifact_arrays(model, plan, [](const std::string&) { return nullptr; }))
+    if (array.write) TQ_TRY(array.write([](std::span<const std::byte>) -> Status { return {}; }));
+  return {};
 }
 
 double code_bits(const TensorPlan& tensor) {

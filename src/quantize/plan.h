@@ -65,9 +65,6 @@ double code_bits(const TensorPlan& tensor);
 // Errors: kUsage for options out of range, kBadInput for a model that the grid cannot take (mixtures, for now).
 Result<QuantizePlan> make_plan(const Model& model, const QuantizeOptions& options);
 
-// A tensor decoded and stored as F32, F16 or BF16, streamed.
-PendingArray converted(const std::string& name, const PackedTensor& tensor, DType dtype);
-
 // The arrays of a planned tensor, without the shared ones.
 std::vector<safetensors::TensorInfo> arrays_of(const TensorPlan& tensor);
 // The plain arrays that folds change, as F32: norms and biases.
@@ -79,6 +76,9 @@ std::vector<uint8_t> sign_of(const std::string& tap, int64_t columns, uint64_t s
 // the result can be measured but not written.
 using ArrayLookup = std::function<const PendingArray*(const std::string& name)>;
 std::vector<PendingArray> artifact_arrays(const Model& model, const QuantizePlan& plan, const ArrayLookup& made);
+
+// Whether what stays as it was can be written; it is decoded. Errors: those of write_elements.
+Status check_kept(const Model& model, const QuantizePlan& plan);
 
 // Mean bits a weight over the linears of the layers: the code alone, and with scales, signs, tables and padding.
 struct MeanBits {

@@ -85,7 +85,7 @@ class StepRounder {
   void collect(size_t step, const std::string& tap, const std::vector<size_t>& indices) {
     const Linear& linear = tensors(step)[indices[0]].linear;
     const std::vector<uint8_t>& sign = out_[step].signs[tap] = sign_of(tap, linear.in, plan_.options.seed);
-    if (linear.experts == 0) out_[step].inputs[tap] = {};
+    if (linear.experts == 0 && is_measured(tap)) out_[step].inputs[tap] = {};
     if (linear.experts > 0) {
       if (const auto found = steps_[step].statistics.find({tap, -1}); found != steps_[step].statistics.end()) found->second.moment.settle();
       std::string& letters = out_[step].experts[tap];
@@ -118,6 +118,9 @@ class StepRounder {
     }
     return {};
   }
+
+  // Rows of the embedding are looked up: nothing multiplies them.
+  bool is_measured(const std::string& tap) const { return tap != model_.spec.embedding; }
 
   // Makes sure that there is a moment of all tokens where some experts have too few.
   void join_experts(Statistics& statistics, const std::string& tap, int64_t columns, int64_t experts) {
@@ -186,6 +189,7 @@ class StepRounder {
 
   // Of inputs that are none of an expert's: what there is to say of them, and nothing but weights counts where they say too little.
   void judge(Input& input) {
+    if (!is_measured(input.tap)) return;
     InputFacts& facts = out_[input.step].inputs.at(input.tap);
     facts.dead = input.objective.dead;
     if (input.objective.diagonal.empty() && input.objective.hessian.empty()) facts.under = 'i';

@@ -34,7 +34,7 @@ struct RoundedStep {
   std::vector<RoundedTensor> tensors;                 // as in the plan
   std::map<std::string, std::vector<uint8_t>> signs;  // by tap point
   std::map<std::string, std::string> experts;         // by tap point of a mixture, a letter an expert (artifact/inputs.h)
-  std::map<std::string, InputFacts> inputs;           // by tap point, but for those of mixtures
+  std::map<std::string, InputFacts> inputs;           // by tap point, but for those of mixtures and the embedding
   std::map<std::string, std::vector<float>> changed;  // plain arrays that folds changed, by name
 };
 

@@ -33,7 +33,6 @@ class Stream {
   Status advance(Statistics* statistics);
   // After the last layer: what the head sees.
   Status measure_head(Statistics& statistics);
-  int64_t next_layer() const { return layer_; }
 
  private:
   Stream(const Model& model, Backend& backend, const Context& context, const Settings& settings, Memory hidden);

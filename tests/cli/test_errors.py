@@ -109,6 +109,19 @@ class Errors(ProgramTest):
         self.quantize_fails(3, folder, says="tokenizer")
         self.fails(3, "run", folder, "hello", says="tokenizer")
 
+    def test_a_chat_template_of_no_name_is_not_the_default(self):
+        folder = self.changed_model("unnamed")
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        config["chat_template"] = [{"name": None, "template": "x"}]
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        self.succeeds("inspect", folder)
+
+    def test_weights_that_are_whole_numbers_are_status_3(self):
+        folder = self.changed_model("whole")
+        weights = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(weights.replace(b'"dtype": "BF16"', b'"dtype": "I16" '))
+        self.quantize_fails(3, folder, says="I16")
+
     def test_truncated_weights_are_status_3(self):
         folder = self.changed_model("cut")
         weights = (folder / "model.safetensors").read_bytes()

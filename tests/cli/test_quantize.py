@@ -74,6 +74,14 @@ class Quantize(ProgramTest):
         self.assertTrue(page.rstrip().endswith("</html>") and page.endswith("\n"))
         self.assertNotIn("reference", page)  # the same wherever it lies
 
+    def test_nothing_is_said_of_an_embedding_that_is_looked_up(self):
+        summary = self.succeeds(*self.command(self.folder / "spoken")[1:]).stdout
+        self.assertNotIn("no tokens", summary)
+        inputs = json.loads((self.reference / "turboquant.json").read_text())["inputs"]
+        self.assertIn("lm_head", inputs)
+        self.assertNotIn("model.embed_tokens", inputs)
+        self.assertTrue(all(facts.startswith("o") for facts in inputs.values()), inputs)
+
     def test_one_thread_and_two_make_the_same_bytes(self):
         for threads in ("1", "2", "3"):
             output = self.folder / f"threads-{threads}"
@@ -302,6 +310,8 @@ class Quantize(ProgramTest):
         self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--bits", "2.5", "--method", "gptq", says="whole bits")
         self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--bits", "3", "--method", "magic", says="magic")
         self.fails(3, "quantize", self.model, "-o", self.folder / "x", "--bits", "3", "--method", "quip", says="multiple of 8")
+        for method in ("rtn", "gptq", "awq", "quip"):
+            self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--bits", "3", "--method", method, "--passes", "1", says="--passes")
         for flag in ("--calibrate", "--tune", "--allocate"):
             self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--bits", "3", "--method", "gptq", flag, "on", says=flag)
 

@@ -100,6 +100,21 @@ TEST(Export, RefusesValuesThatHalvesCannotHold) {
   }
 }
 
+TEST(Export, RefusesValuesThatBfloatsCannotHold) {
+  ThreadPool threads(2);
+  Listener listener;
+  Fixture fixture = load_fixture("llama2");
+  fixture.weights.front().values[3] = 3.4e38f;
+  TemporaryDirectory directory;
+  write_hf(fixture.weights, fixture.json["config"], DType::kF32, 1 << 30, directory / "model");
+  const Model model = families_test::read(load_model(directory / "model"));
+  const Status bfloats = export_hf(model, DType::kBF16, directory / "bfloats", {.threads = threads, .listener = listener});
+  ASSERT_FALSE(bfloats.has_value());
+  EXPECT_THAT(bfloats.error().message, HasSubstr(fixture.weights.front().name));
+  EXPECT_FALSE(std::filesystem::exists(directory / "bfloats"));
+  EXPECT_TRUE(export_hf(model, DType::kF32, directory / "floats", {.threads = threads, .listener = listener}).has_value());
+}
+
 TEST(NotFinite, IsRefusedByRunAndByExportWithTheTensorsName) {
   ThreadPool threads(2);
   const auto ref = make_ref_backend(threads);

@@ -14,7 +14,7 @@ std::string raw(T value) {
 }
 std::string text(const std::string& value) { return raw(static_cast<uint64_t>(value.size())) + value; }
 
-// A GGUF file, version 3, all tensors F32.
+// A GGUF file, version 3. type: of a tensor, by its number; F32, or another of four bytes.
 struct GgufFile {
   std::string fields, infos, data;
   uint64_t field_count = 0, tensor_count = 0;
@@ -22,10 +22,10 @@ struct GgufFile {
   void add(const std::string& key, uint32_t value) { fields += text(key) + raw(uint32_t{4}) + raw(value), ++field_count; }
   void add(const std::string& key, float value) { fields += text(key) + raw(uint32_t{6}) + raw(value), ++field_count; }
   void add(const std::string& key, const std::string& value) { fields += text(key) + raw(uint32_t{8}) + text(value), ++field_count; }
-  void add_tensor(const std::string& name, const Shape& shape, const std::vector<float>& values) {
+  void add_tensor(const std::string& name, const Shape& shape, const std::vector<float>& values, uint32_t type = 0) {
     infos += text(name) + raw(static_cast<uint32_t>(shape.size()));
     for (auto dim = shape.rbegin(); dim != shape.rend(); ++dim) infos += raw(static_cast<uint64_t>(*dim));
-    infos += raw(uint32_t{0}) + raw(static_cast<uint64_t>(data.size()));
+    infos += raw(type) + raw(static_cast<uint64_t>(data.size()));
     data.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
     data.resize((data.size() + 31) / 32 * 32);
     ++tensor_count;
@@ -136,6 +136,46 @@ TEST_P(ImportGguf, GivesTheLogitsOfTheHuggingFaceDirectory) {
   ThreadPool threads(2);
   const auto ref = make_ref_backend(threads);
   EXPECT_LT(error(run(*model, fixture, *ref, 48), fixture.logits), 2e-4);
+}
+
+std::string refusal_of(const GgufFile& file) {
+  TemporaryDirectory directory;
+  EXPECT_TRUE(write_file(directory / "model.gguf", file.bytes()));
+  const auto model = load_model(directory / "model.gguf");
+  if (model) return "no error";
+  EXPECT_EQ(model.error().code, ErrorCode::kBadInput);
+  return model.error().message;
+}
+
+TEST(GgufRope, FactorsAreNotReadForHeadsOfNoOrAnOddNumberOfDimensions) {
+  for (const auto& [heads, key_length] : {std::pair{64u, -1}, {2u, 0}, {2u, 1}, {2u, 7}}) {
+    GgufFile file;
+    file.add("general.architecture", std::string("llama"));
+    for (const auto& [key, value] : {std::pair{"llama.embedding_length", 32u},
+                                     {"llama.block_count", 1u},
+                                     {"llama.feed_forward_length", 64u},
+                                     {"llama.attention.head_count", heads},
+                                     {"llama.context_length", 128u}})
+      file.add(key, value);
+    if (key_length >= 0) file.add("llama.attention.key_length", static_cast<uint32_t>(key_length));
+    file.add_tensor("token_embd.weight", {4, 32}, std::vector<float>(4 * 32));
+    file.add_tensor("rope_freqs.weight", {key_length > 1 ? key_length / 2 : 0},
+                    std::vector<float>(static_cast<size_t>(key_length > 1 ? key_length / 2 : 0)));
+    EXPECT_THAT(refusal_of(file), testing::HasSubstr("dimensions")) << heads << " " << key_length;
+  }
+}
+
+TEST(GgufTypes, WholeNumbersAreNoWeights) {
+  constexpr uint32_t kI32 = 26;
+  const Fixture fixture = load_fixture("qwen2");
+  const Json& v4 = fixture.json["config_v4"];
+  for (const char* changed : {"model.layers.1.mlp.up_proj.weight", "model.norm.weight"}) {
+    GgufFile file;
+    add_fields(v4, "qwen2", v4["hidden_size"].get<int64_t>() / v4["num_attention_heads"].get<int64_t>(), file);
+    for (const Weight& weight : fixture.weights)
+      file.add_tensor(gguf_name(weight.name, "qwen2"), weight.shape, weight.values, weight.name == changed ? kI32 : 0);
+    EXPECT_THAT(refusal_of(file), testing::AllOf(testing::HasSubstr(changed), testing::HasSubstr("I32")));
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, ImportGguf,

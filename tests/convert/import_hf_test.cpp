@@ -82,9 +82,9 @@ TEST(ImportHf, ReadsTheLanguageModelOfAMultimodalOne) {
   }
 }
 
-std::string message_of(const std::vector<Weight>& weights, const Json& config) {
+std::string message_of(const std::vector<Weight>& weights, const Json& config, DType dtype = DType::kF32) {
   TemporaryDirectory directory;
-  write_hf(weights, config, DType::kF32, 1 << 30, directory / "model");
+  write_hf(weights, config, dtype, 1 << 30, directory / "model");
   const auto model = load_model(directory / "model");
   if (model) return "no error";
   EXPECT_EQ(model.error().code, ErrorCode::kBadInput);
@@ -107,6 +107,15 @@ TEST(ImportHf, NamesTheTensorOfAWrongShape) {
   std::swap(wrong[2].shape.front(), wrong[2].shape.back());
   wrong[2].shape.push_back(1);
   EXPECT_THAT(message_of(wrong, fixture.json["config"]), AllOf(HasSubstr(wrong[2].name), HasSubstr("shape")));
+}
+
+TEST(ImportHf, TakesNoWholeNumbersForWeights) {
+  for (const char* name : {"llama2", "mixtral"}) {
+    const Fixture fixture = load_fixture(name);
+    for (const DType dtype : {DType::kI16, DType::kU16})
+      EXPECT_THAT(message_of(fixture.weights, fixture.json["config"], dtype),
+                  AllOf(HasSubstr("model.embed_tokens.weight"), HasSubstr(std::string(dtype_name(dtype))), HasSubstr("floating")));
+  }
 }
 
 TEST(ImportHf, NamesTheUnknownArchitecture) {

@@ -1,4 +1,6 @@
 // The gradients of the tiny models of every family: against finite differences in double precision, and against torch's autograd.
+#include <set>
+
 #include <gtest/gtest.h>
 
 #include "base/hash.h"
@@ -18,7 +20,9 @@ using graph_test::DoubleModel;
 using Gradients = std::map<std::string, std::vector<double>>;  // by tensor name
 
 struct TinyModel {
-  explicit TinyModel(const std::string& name, const std::function<void(Json&)>& change = {}) : fixture(families_test::load_fixture(name)) {
+  explicit TinyModel(const std::string& name, const std::function<void(Json&)>& change = {})
+      : TinyModel(families_test::load_fixture(name), change) {}
+  TinyModel(Fixture given, const std::function<void(Json&)>& change) : fixture(std::move(given)) {
     Json config = fixture.json["config"];
     if (change) change(config);
     families_test::write_hf(fixture.weights, config, DType::kF32, 1 << 30, directory / "model");
@@ -232,6 +236,47 @@ TEST(Router, WeightsThatAreNotNormalisedReachEveryScore) {
 TEST(Activations, EveryKindIsDifferentiated) {
   expect_differences(TinyModel("llama2", [](Json& config) { config["hidden_act"] = "gelu"; }));
   expect_differences(TinyModel("llama2", [](Json& config) { config["hidden_act"] = "gelu_pytorch_tanh"; }));
+  expect_differences(TinyModel("mixtral", [](Json& config) { config["hidden_act"] = "gelu"; }));
+}
+
+// Its gated MLPs are mixtures of one expert, which every token has whole.
+Fixture with_one_expert(Fixture fixture) {
+  for (families_test::Weight& weight : fixture.weights)
+    for (const auto& [from, to] : {std::pair{"mlp.gate_proj", "w1"}, {"mlp.down_proj", "w2"}, {"mlp.up_proj", "w3"}})
+      if (const size_t at = weight.name.find(from); at != std::string::npos)
+        weight.name.replace(at, std::string(from).size(), std::string("block_sparse_moe.experts.0.") + to);
+  Json& config = fixture.json["config"];
+  const auto hidden = config["hidden_size"].get<int64_t>();
+  for (int64_t i = 0; i < config["num_hidden_layers"].get<int64_t>(); ++i)
+    fixture.weights.push_back(
+        {fmt::format("model.layers.{}.block_sparse_moe.gate.weight", i), {1, hidden}, std::vector<float>(static_cast<size_t>(hidden))});
+  config["architectures"] = {"MixtralForCausalLM"}, config["model_type"] = "mixtral";
+  config["num_local_experts"] = config["num_experts_per_tok"] = 1;
+  return fixture;
+}
+
+TEST(Activations, OfAMixtureOfOneExpertAreThoseOfTheDenseModel) {
+  ThreadPool threads(2);
+  const auto ref = make_ref_backend(threads);
+  const Fixture fixture = families_test::load_fixture("llama2");
+  std::set<double> losses;
+  for (const char* name : {"silu", "gelu", "gelu_pytorch_tanh"}) {
+    const auto change = [&](Json& config) { config["hidden_act"] = name; };
+    const TinyModel dense(fixture, change), mixture(with_one_expert(fixture), change);
+    double loss = 0, of_mixture = 0;
+    const Gradients expected = gradients_of(dense.model, dense.tokens(), *ref, threads, &loss);
+    const Gradients got = gradients_of(mixture.model, mixture.tokens(), *ref, threads, &of_mixture);
+    EXPECT_NEAR(of_mixture / loss, 1.0, 1e-6) << name;
+    EXPECT_TRUE(losses.insert(loss).second) << name;
+    for (auto [tensor, gradient] : expected) {
+      const size_t at = tensor.find(".mlp.");
+      const std::string in_mixture =
+          at == std::string::npos ? tensor : tensor.substr(0, at) + ".block_sparse_moe.experts." + tensor.substr(at + 5);
+      const double norm = norm_of(gradient);
+      for (size_t i = 0; i < gradient.size(); ++i) gradient[i] -= got.at(in_mixture)[i];
+      EXPECT_LE(norm_of(gradient), 1e-5 * norm) << name << " " << tensor;
+    }
+  }
 }
 
 TEST(NotFinite, AGradientThatOverflowsStopsWithTheLinearsName) {

@@ -71,6 +71,20 @@ TEST(ParseConfig, OfAMultimodalModelIsThatOfItsLanguageModel) {
   EXPECT_EQ(language_config(unknown), unknown);
 }
 
+TEST(ParseConfig, AMixtureHasTheActivationOfTheConfiguration) {
+  for (const char* architecture : {"MixtralForCausalLM", "Qwen3MoeForCausalLM"}) {
+    Json config = small(architecture);
+    config["moe_intermediate_size"] = 48;
+    for (const auto& [name, activation] :
+         {std::pair{"silu", Activation::kSilu}, {"gelu", Activation::kGelu}, {"gelu_pytorch_tanh", Activation::kGeluTanh}}) {
+      config["hidden_act"] = name;
+      const auto spec = parse_config(config, "config.json");
+      ASSERT_TRUE(spec.has_value()) << spec.error().message;
+      EXPECT_EQ(std::get<Moe>(spec->layers.at(1).at(1).op).activation, activation) << architecture << " " << name;
+    }
+  }
+}
+
 TEST(ParseConfig, NamesWhatItDoesNotKnow) {
   const auto spec = parse_config(small("MambaForCausalLM"), "dir/config.json");
   ASSERT_FALSE(spec.has_value());

@@ -9,7 +9,7 @@
 namespace tq::grid {
 namespace {
 
-// "taps.3.12" -> rate 3, window 12; false for any other name.
+// Takes the digits at the front of the text off it; false where there are none.
 bool read_number(std::string_view& text, int& number) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (error != std::errc()) return false;

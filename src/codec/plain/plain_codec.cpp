@@ -7,6 +7,12 @@
 namespace tq {
 namespace {
 
+// Whole numbers are codes of a quantization that this program does not know.
+bool is_floating(DType type) {
+  return type == DType::kF64 || type == DType::kF32 || type == DType::kF16 || type == DType::kBF16 || type == DType::kF8E4M3 ||
+         type == DType::kF8E5M2;
+}
+
 class PlainCodec final : public Codec {
  public:
   CodecInfo info() const override { return {.name = "plain", .id = CodecId::kPlain, .version = 1, .cut_unit = 1}; }
@@ -19,9 +25,12 @@ class PlainCodec final : public Codec {
         return bad_input("{}: {} parts make no {}", where, tensor.parts.size(), shape_text(tensor.shape));
       expected.erase(expected.begin());
     }
-    for (const auto& part : tensor.parts)
+    for (const auto& part : tensor.parts) {
       if (part.name != "weight" || part.view.shape != expected)
         return bad_input("{}: the shape is {}, {} was expected", where, shape_text(part.view.shape), shape_text(expected));
+      if (!is_floating(part.view.dtype))
+        return bad_input("{}: the type is {}, a floating one was expected", where, dtype_name(part.view.dtype));
+    }
     return {};
   }
 

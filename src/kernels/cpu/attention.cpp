@@ -118,7 +118,6 @@ void attend_few(std::span<const Part> parts, const FloatKernels& kernels, Thread
   });
 }
 
-// Queries of one stretch as products of matrices.
 // Heads [first, first + count) of the keys: packs them, then all blocks of queries that read them.
 void attend_heads(const Part& args, const FloatKernels& kernels, ThreadPool& threads, int64_t first, int64_t count,
                   AttendWorkspace& workspace) {
@@ -147,6 +146,7 @@ void attend_heads(const Part& args, const FloatKernels& kernels, ThreadPool& thr
   });
 }
 
+// Queries of one stretch as products of matrices.
 void attend_many(const Part& args, const FloatKernels& kernels, ThreadPool& threads, AttendWorkspace& workspace) {
   const int64_t kv_heads = args.kv.kv_heads, size = PackedSize(args.kv.head_dim, args.first_position + args.tokens).total();
   const int64_t step = std::clamp<int64_t>(kPackedFloats / size, 1, kv_heads);

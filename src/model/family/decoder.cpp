@@ -112,7 +112,7 @@ Block mlp_block(const DecoderDims& dims, const DecoderTraits& traits, int64_t la
   return block;
 }
 
-Block moe_block(const DecoderDims& dims, const MoeTraits& traits, int64_t layer) {
+Block moe_block(const DecoderDims& dims, const DecoderTraits& common, const MoeTraits& traits, int64_t layer) {
   const std::string prefix = layer_prefix(layer);
   const std::string moe = prefix + traits.prefix + ".";
   const auto expert = [&](const char* name, int64_t in, int64_t out, const char* tap, Role role) {
@@ -124,6 +124,7 @@ Block moe_block(const DecoderDims& dims, const MoeTraits& traits, int64_t layer)
                 expert("up_proj", dims.hidden, traits.intermediate, "input", Role::kUp)};
   op.gate_up[0].tie_group = op.gate_up[1].tie_group = moe + "gate_up";
   op.down = expert("down_proj", traits.intermediate, dims.hidden, "down_proj", Role::kDown);
+  op.activation = common.activation;
   op.experts_per_token = traits.experts_per_token;
   op.normalize_weights = traits.normalize_weights;
   return Block{.pre = norm(prefix + "post_attention_layernorm", dims.hidden, dims.epsilon), .op = std::move(op), .post = {}};

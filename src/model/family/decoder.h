@@ -39,7 +39,7 @@ Result<DecoderDims> read_dims(const JsonReader& config, const DecoderTraits& tra
 Block attention_block(const DecoderDims& dims, const DecoderTraits& traits, int64_t layer, const Rope& rope, int64_t window);
 Block mlp_block(const DecoderDims& dims, const DecoderTraits& traits, int64_t layer);
 // Experts are named by their stack, e.g. model.layers.0.mlp.experts.gate_proj; loaders map per-expert and fused spellings to it.
-Block moe_block(const DecoderDims& dims, const MoeTraits& traits, int64_t layer);
+Block moe_block(const DecoderDims& dims, const DecoderTraits& common, const MoeTraits& traits, int64_t layer);
 
 // Reads `hidden_act` / `hidden_activation`; errors when it is not one that the executor knows.
 Result<Activation> read_activation(const JsonReader& config, std::string_view fallback);

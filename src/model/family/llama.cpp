@@ -52,7 +52,7 @@ Result<ModelSpec> parse_mixtral(const JsonReader& config) {
   TQ_ASSIGN(moe.experts_per_token, config.integer_or("num_experts_per_tok", 2, 1, moe.experts));
   for (int64_t i = 0; i < common.dims.layers; ++i)
     common.spec.layers.push_back(
-        {attention_block(common.dims, common.traits, i, common.rope, common.window), moe_block(common.dims, moe, i)});
+        {attention_block(common.dims, common.traits, i, common.rope, common.window), moe_block(common.dims, common.traits, moe, i)});
   return std::move(common.spec);
 }
 

@@ -36,7 +36,8 @@ Result<ModelSpec> parse_qwen(const JsonReader& config, DecoderTraits traits, boo
     if (dense && dense->is_array())
       for (const Json& layer : *dense) sparse = sparse && layer != i;
     TQ_ASSIGN(const int64_t window, window_of_layer(config, i));
-    spec.layers.push_back({attention_block(dims, traits, i, rope, window), sparse ? moe_block(dims, moe, i) : mlp_block(dims, traits, i)});
+    spec.layers.push_back(
+        {attention_block(dims, traits, i, rope, window), sparse ? moe_block(dims, traits, moe, i) : mlp_block(dims, traits, i)});
   }
   return spec;
 }
