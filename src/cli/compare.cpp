@@ -13,6 +13,7 @@
 #include "cli/command.h"
 #include "cli/comparison_tables.h"
 #include "cli/measure.h"
+#include "cli/units.h"
 #include "cli/variants.h"
 #include "convert/import.h"
 #include "eval/summary.h"
@@ -66,12 +67,6 @@ Result<std::vector<double>> bits_of(const std::string& list) {
     at = end + 1;
   }
   return out;
-}
-
-Result<int> table_bits(const std::string& text, const char* flag) {
-  if (text == "original") return 0;
-  if (text.size() == 1 && text[0] >= '2' && text[0] <= '8') return text[0] - '0';
-  return bad_usage("{} {}: give 2 to 8, or 'original'", flag, text);
 }
 
 // What all methods have alike.
