@@ -243,7 +243,7 @@ class Comparison {
     add_notes();
     std::vector<std::unique_ptr<Loaded>> models;
     const KeptResults results(flags_.output + "/results", "tq " + build_id() + " on " + session_.backend().kind());
-    Kept kept{results, {}, {}, source_facts(flags_.model)};
+    Kept kept{results, {}, {}, source_facts(original_->model)};
     for (const Candidate& candidate : candidates_) {
       TQ_ASSIGN(std::unique_ptr<Loaded> loaded, open(candidate.directory));
       TQ_ASSIGN(const auto record, MappedFile::open(candidate.directory + "/turboquant.json"));
