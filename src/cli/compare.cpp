@@ -196,7 +196,8 @@ class Comparison {
       TQ_ASSIGN(const QuantizePlan plan, plan_of(candidate));
       TQ_ASSIGN(const Json record, read_json_file(candidate.directory + "/turboquant.json"));
       if (const std::string other = other_options(record, original_->model, plan); !other.empty())
-        return bad_usage("{}: made with other options ({}); remove it, or give another -o", candidate.directory, other);
+        return bad_usage("{}: made from another source or with other options ({}); remove it, or give another -o", candidate.directory,
+                         other);
     }
     return {};
   }

@@ -337,7 +337,8 @@ class Job {
                             summary_.inputs,
                             summary_.calibration,
                             summary_.tuning.before(),
-                            summary_.tuning.after()};
+                            summary_.tuning.after(),
+                            origin_of(model_, plan_.options)};
     TQ_TRY(write_file(folder_.path() + "/turboquant.json", record_text(model_, plan_, facts)));
     return report_ ? write_report() : Status();
   }
