@@ -28,6 +28,7 @@ struct Model {
   std::string chat_template;                    // Jinja; empty when the source has none
   std::vector<CarriedFile> files;               // written out by save and convert
   std::string source;                           // the path it came from
+  std::vector<std::string> source_parts;        // the paths of all files of a split one; else empty
   std::string format;                           // for people: "GGUF", "Hugging Face", "TurboQuant"
   uint64_t file_bytes = 0;                      // of the weight files
 

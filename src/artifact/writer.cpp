@@ -94,6 +94,13 @@ std::string partial_directory(const std::string& final_directory) {
   return name + ".partial";
 }
 
+bool holds_job(const std::string& partial) {
+  std::error_code error;
+  for (const char* name : {kJobFile, kJobSteps, "turboquant.json"})
+    if (fs::exists(partial + "/" + name, error)) return true;
+  return false;
+}
+
 Status publish(const std::string& final_directory) {
   std::error_code error;
   fs::rename(partial_directory(final_directory), final_directory, error);

@@ -32,4 +32,10 @@ Result<std::map<std::string, std::string>> write_shards(const std::string& direc
 std::string partial_directory(const std::string& final_directory);
 Status publish(const std::string& final_directory);
 
+// Of a quantization's DIR.partial: what the job is, and its finished steps (quantize/job_folder.h).
+constexpr const char* kJobFile = "job";
+constexpr const char* kJobSteps = "steps";
+// Whether DIR.partial is the work of a quantization, unfinished or complete but for its name.
+bool holds_job(const std::string& partial);
+
 }  // namespace tq

@@ -13,6 +13,7 @@
 #include "cli/command.h"
 #include "cli/comparison_tables.h"
 #include "cli/measure.h"
+#include "cli/units.h"
 #include "cli/variants.h"
 #include "convert/import.h"
 #include "eval/summary.h"
@@ -66,12 +67,6 @@ Result<std::vector<double>> bits_of(const std::string& list) {
     at = end + 1;
   }
   return out;
-}
-
-Result<int> table_bits(const std::string& text, const char* flag) {
-  if (text == "original") return 0;
-  if (text.size() == 1 && text[0] >= '2' && text[0] <= '8') return text[0] - '0';
-  return bad_usage("{} {}: give 2 to 8, or 'original'", flag, text);
 }
 
 // What all methods have alike.
@@ -201,7 +196,8 @@ class Comparison {
       TQ_ASSIGN(const QuantizePlan plan, plan_of(candidate));
       TQ_ASSIGN(const Json record, read_json_file(candidate.directory + "/turboquant.json"));
       if (const std::string other = other_options(record, original_->model, plan); !other.empty())
-        return bad_usage("{}: made with other options ({}); remove it, or give another -o", candidate.directory, other);
+        return bad_usage("{}: made from another source or with other options ({}); remove it, or give another -o", candidate.directory,
+                         other);
     }
     return {};
   }
@@ -248,7 +244,7 @@ class Comparison {
     add_notes();
     std::vector<std::unique_ptr<Loaded>> models;
     const KeptResults results(flags_.output + "/results", "tq " + build_id() + " on " + session_.backend().kind());
-    Kept kept{results, {}, {}, source_facts(flags_.model)};
+    Kept kept{results, {}, {}, source_facts(original_->model)};
     for (const Candidate& candidate : candidates_) {
       TQ_ASSIGN(std::unique_ptr<Loaded> loaded, open(candidate.directory));
       TQ_ASSIGN(const auto record, MappedFile::open(candidate.directory + "/turboquant.json"));

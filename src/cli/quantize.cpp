@@ -43,12 +43,6 @@ struct Flags {
   ComputeFlags compute;
 };
 
-Result<int> table_bits(const std::string& text, const char* flag) {
-  if (text == "original") return 0;
-  if (text.size() == 1 && text[0] >= '2' && text[0] <= '8') return text[0] - '0';
-  return bad_usage("{} {}: give 2 to 8, or 'original'", flag, text);
-}
-
 // {"model.layers.0.mlp.down_proj": 4, …}; "*" stands for all others, unless --bits does.
 Status read_rates(const std::string& path, QuantizeOptions& options) {
   TQ_ASSIGN(const Json file, read_json_file(path));

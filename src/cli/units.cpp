@@ -40,4 +40,10 @@ Result<int64_t> parse_tokens(const std::string& text, const char* flag) {
   return bad_usage("{} {}: give a number of tokens such as 4096 or 32k", flag, text);
 }
 
+Result<int> table_bits(const std::string& text, const char* flag) {
+  if (text == "original") return 0;
+  if (text.size() == 1 && text[0] >= '2' && text[0] <= '8') return text[0] - '0';
+  return bad_usage("{} {}: give 2 to 8, or 'original'", flag, text);
+}
+
 }  // namespace tq::cli

@@ -12,5 +12,7 @@ namespace tq::cli {
 Result<uint64_t> parse_bytes(const std::string& text, const char* flag);
 // "4096", "32k" (thousands of 1024): tokens.
 Result<int64_t> parse_tokens(const std::string& text, const char* flag);
+// "2" to "8" bits of the embedding or the head; 0 for "original".
+Result<int> table_bits(const std::string& text, const char* flag);
 
 }  // namespace tq::cli

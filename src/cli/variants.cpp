@@ -16,8 +16,9 @@ constexpr Variant kVariants[] = {
     {"quip-tuned", "QuIP# tuned", Method::kQuip, false, true},
 };
 
-// Of a record: what was asked for, not what came out of it. Objects have keys of their own.
+// Of a record: what it was made from and what was asked for, not what came out of it. Objects have keys of their own.
 constexpr std::string_view kAsked[] = {"source",
+                                       "source_hash",
                                        "method",
                                        "bits",
                                        "embedding_bits",
@@ -26,6 +27,7 @@ constexpr std::string_view kAsked[] = {"source",
                                        "act_order",
                                        "effort",
                                        "calibration",
+                                       "calibration_hashes",
                                        "calibration_tokens",
                                        "calibration_sequence",
                                        "gradients",
@@ -84,7 +86,7 @@ std::string label_of(const Variant& variant, const QuantizePlan& plan) {
 }
 
 std::string other_options(const Json& record, const Model& model, const QuantizePlan& plan) {
-  const Json wanted = Json::parse(record_text(model, plan, {}));
+  const Json wanted = Json::parse(record_text(model, plan, {.origin = origin_of(model, plan.options)}));
   for (const std::string_view key : kAsked)
     if (const std::string text = difference(key, value_of(record, key), value_of(wanted, key)); !text.empty()) return text;
   for (const auto& [stage, key] : kAskedOfStages) {

@@ -25,7 +25,8 @@ Result<std::vector<Variant>> variants_of(const std::string& list);
 // "GPTQ g128", or "GPTQ g64/128" where 128 does not divide every matrix.
 std::string label_of(const Variant& variant, const QuantizePlan& plan);
 
-// Which of the options that an artifact's record names are not those of the plan: "calibration_tokens: 2048, not 4096"; empty: none.
+// What of the source, the texts and the options that an artifact's record names is not the plan's: "calibration_tokens: 2048, not 4096";
+// empty: nothing.
 std::string other_options(const Json& record, const Model& model, const QuantizePlan& plan);
 
 }  // namespace tq::cli

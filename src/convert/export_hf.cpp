@@ -54,7 +54,10 @@ Status export_hf(const Model& model, DType dtype, const std::string& directory, 
   if (directory.empty()) return bad_usage("the directory to write has no name");
   if (fs::exists(directory, error)) return bad_usage("{}: already exists; choose another name or remove it", directory);
   const std::string partial = partial_directory(directory);
+  if (holds_job(partial))
+    return bad_usage("{}: a run of tq quantize is there, which --resume continues; choose another name, or remove it", partial);
   fs::remove_all(partial, error);
+  if (error) return fail(ErrorCode::kFailed, "{}: cannot be removed: {}", partial, error.message());
   fs::create_directories(partial, error);
   if (error) return fail(ErrorCode::kFailed, "{}: cannot be created: {}", partial, error.message());
   std::vector<PendingArray> arrays;

@@ -39,6 +39,7 @@ Result<Model> import_gguf(const std::string& path) {
 Result<Model> gguf_model(const std::shared_ptr<const gguf::File>& file, const std::string& path) {
   Model model;
   model.source = path;
+  if (std::vector<std::string> parts = file->paths(); parts.size() > 1) model.source_parts = std::move(parts);
   model.format = "GGUF";
   model.file_bytes = file->file_bytes();
   TQ_ASSIGN(model.config, config_of_gguf(*file));

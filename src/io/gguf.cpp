@@ -128,6 +128,11 @@ Result<std::shared_ptr<const File>> File::open(const std::string& path) {
 const std::string& File::where() const { return content_->where; }
 const std::vector<Tensor>& File::tensors() const { return content_->tensors; }
 uint64_t File::file_bytes() const { return content_->file_bytes; }
+std::vector<std::string> File::paths() const {
+  std::vector<std::string> out;
+  for (const auto& mapping : content_->mappings) out.push_back(mapping->path());
+  return out;
+}
 
 const Tensor* File::find(std::string_view tensor) const {
   const auto found = content_->tensors_by_name.find(tensor);

@@ -61,6 +61,7 @@ class File {
   const std::vector<Tensor>& tensors() const;         // in file order, part after part
   const Tensor* find(std::string_view tensor) const;  // nullptr when there is none
   uint64_t file_bytes() const;                        // all parts
+  std::vector<std::string> paths() const;             // of the files, part after part
 
  private:
   struct Content;

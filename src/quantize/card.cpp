@@ -92,12 +92,14 @@ Json calibration_record(const Model& model, const QuantizeOptions& options, cons
 
 std::string record_text(const Model& model, const QuantizePlan& plan, const RecordFacts& facts) {
   const QuantizeOptions& options = plan.options;
+  const Origin origin = facts.origin ? *facts.origin : unknown_origin(options);
   Json windows = Json::object();
   for (size_t rate = 0; rate < plan.taps.size(); ++rate)
     if (!plan.taps[rate].empty()) windows[std::to_string(rate)] = plan.taps[rate].size();
   Json record = {{"format", format_of(plan)},
                  {"program", kProgram},
                  {"source", source_name(model)},
+                 {"source_hash", origin.source},
                  {"bits", options.bits},
                  {"embedding_bits", options.embedding_bits},
                  {"head_bits", options.head_bits},
@@ -107,6 +109,7 @@ std::string record_text(const Model& model, const QuantizePlan& plan, const Reco
                  {"effort", effort_name(options.effort)},
                  {"windows", windows},
                  {"calibration", calibration_names(options)},
+                 {"calibration_hashes", origin.calibration},
                  {"calibration_tokens", calibration_tokens(options)},
                  {"calibration_sequence", options.sequence},
                  {"gradients", uses_gradients(options)},

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 
 #include "artifact/model.h"
 #include "quantize/calibrate_plan.h"
+#include "quantize/origin.h"
 #include "quantize/round_steps.h"
 
 namespace tq {
@@ -21,6 +23,7 @@ struct RecordFacts {
   std::map<std::string, InputFacts> inputs;             // RoundedStep::inputs
   std::map<std::string, CalibrationFacts> calibration;  // of the blocks, by step
   double untuned = 0, tuned = 0;                        // KL on held-out text before and after the tuning
+  std::optional<Origin> origin = {};                    // none: a placeholder of the same length
 };
 std::string record_text(const Model& model, const QuantizePlan& plan, const RecordFacts& facts);
 

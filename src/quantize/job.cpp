@@ -39,14 +39,14 @@ const std::string kErrorKey = "error ", kExpertsKey = "experts ", kInputKey = "i
 
 class Job {
  public:
-  Job(const Model& model, const QuantizePlan& plan, const QuantizeBackends& backends, const Context& context, JobFolder folder,
+  Job(const Model& model, const QuantizePlan& plan, const QuantizeBackends& backends, const Context& context, JobFolder& folder,
       const ReportOf& report)
       : model_(model),
         plan_(plan),
         backend_(backends.main),
         training_(backends.training),
         context_(context),
-        folder_(std::move(folder)),
+        folder_(folder),
         report_(report) {}
 
   Result<QuantizeSummary> run(const std::string& directory) {
@@ -55,7 +55,7 @@ class Job {
     TQ_TRY(make_steps());
     TQ_TRY(tune());
     TQ_TRY(assemble());
-    TQ_TRY(publish(directory));
+    TQ_TRY(folder_.publish(directory));
     summary_.bits = mean_bits(plan_);
     summary_.layers = plan_.layers;
     summary_.allocation = plan_.allocation;
@@ -338,10 +338,10 @@ class Job {
                             summary_.inputs,
                             summary_.calibration,
                             summary_.tuning.before(),
-                            summary_.tuning.after()};
+                            summary_.tuning.after(),
+                            origin_of(model_, plan_.options)};
     TQ_TRY(write_file(folder_.path() + "/turboquant.json", record_text(model_, plan_, facts)));
-    if (report_) TQ_TRY(write_report());
-    return folder_.remove_steps();
+    return report_ ? write_report() : Status();
   }
 
   // Filled up to the promised size.
@@ -358,22 +358,21 @@ class Job {
   Backend& backend_;
   Backend& training_;
   const Context& context_;
-  JobFolder folder_;
+  JobFolder& folder_;
   const ReportOf& report_;
   QuantizeSummary summary_;
 };
-
-// A run that was killed between the removal of its steps and the renaming left everything complete.
-bool only_the_name_is_missing(const std::string& partial) {
-  std::error_code error;
-  return std::filesystem::exists(partial + "/turboquant.json", error) && !std::filesystem::exists(partial + "/steps", error);
-}
 
 ShardPlan measured_shards(const Model& model, const QuantizePlan& plan) {
   return plan_shards(artifact_arrays(model, plan, [](const std::string&) { return nullptr; }), plan.options.shard_bytes);
 }
 
 }  // namespace
+
+std::string maker_of(const QuantizeBackends& backends) {
+  const std::string kind = backends.main.kind();
+  return fmt::format("{} on {}, {} on the host", backends.build, kind, isa_name(backends.main.isa()));
+}
 
 uint64_t planned_bytes(const Model& model, const QuantizePlan& plan) {
   const ShardPlan shards = measured_shards(model, plan);
@@ -389,23 +388,22 @@ uint64_t planned_bytes(const Model& model, const QuantizePlan& plan) {
 Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume,
                                  const QuantizeBackends& backends, const Context& context, const ReportOf& report) {
   TQ_CHECK(plan.options.report == static_cast<bool>(report));
-  if (resume && only_the_name_is_missing(partial_directory(directory))) {
-    TQ_TRY(publish(directory));
+  TQ_ASSIGN(JobFolder folder, JobFolder::open(model, plan, directory, resume, maker_of(backends)));
+  if (folder.is_complete()) {
+    TQ_TRY(folder.publish(directory));
     QuantizeSummary summary;
     summary.files_bytes = planned_bytes(model, plan);
     summary.bits = mean_bits(plan);
     return summary;
   }
-  TQ_ASSIGN(JobFolder folder, JobFolder::open(model, plan, directory, resume, backends.build + " on " + backends.main.kind()));
   StageTimes times;
   Context timed = context;
   timed.times = &times;
-  auto result = Job(model, plan, backends, timed, std::move(folder), report).run(directory);
+  auto result = Job(model, plan, backends, timed, folder, report).run(directory);
   if (result) result->seconds = times.seconds();
   std::error_code ignored;
-  const std::string partial = partial_directory(directory);
-  if (!result && result.error().code != ErrorCode::kInterrupted && std::filesystem::is_empty(partial + "/steps", ignored))
-    std::filesystem::remove_all(partial, ignored);  // nothing in it is worth a --resume
+  if (!result && result.error().code != ErrorCode::kInterrupted && std::filesystem::is_empty(folder.path() + "/" + kJobSteps, ignored))
+    std::filesystem::remove_all(folder.path(), ignored);  // nothing in it is worth a --resume
   return result;
 }
 

@@ -39,6 +39,10 @@ struct QuantizeBackends {
   std::string build;  // of the program: what another one began is not continued
 };
 
+// What the bytes of steps depend on beside the job: the build, the backend, and the host's instruction set, which rounds what a card does
+// not.
+std::string maker_of(const QuantizeBackends& backends);
+
 // A page about the artifact in a directory.
 using ReportOf = std::function<Result<std::string>(const std::string& directory)>;
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <optional>
 
 #include "base/hash.h"
 #include "base/mapped_file.h"
@@ -41,7 +42,7 @@ std::string job_identity(const Model& model, const QuantizePlan& plan) {
     const auto read = MappedFile::open(file);
     text += file + " " + (read ? hex64(hash64((*read)->bytes())) : "missing") + "\n";
   }
-  text += source_facts(model.source);
+  text += source_facts(model);
   return hex64(hash64(std::as_bytes(std::span<const char>(text))));
 }
 
@@ -52,17 +53,44 @@ Status make_directories(const std::string& path) {
   return {};
 }
 
+// The file that says whose work the folder is, empty where there is none yet. A folder with work that does not say is nobody's to continue.
+Result<LockedFile> owner_of(const std::string& path) {
+  const std::string name = path + "/" + kJobFile, steps = path + "/" + kJobSteps;
+  TQ_ASSIGN(std::optional<LockedFile> there, LockedFile::open(name));
+  if (there) {
+    TQ_ASSIGN(const std::string text, there->text());
+    if (!text.empty()) return std::move(*there);
+  }
+  std::error_code error;
+  if (fs::exists(path + "/turboquant.json", error) || (fs::exists(steps, error) && !fs::is_empty(steps, error)))
+    return bad_usage("{}: it does not say which run it belongs to; remove it", path);
+  if (there) return std::move(*there);
+  return LockedFile::create(name);
+}
+
+// found: what the folder says.
+Status check_owner(const std::string& path, const std::string& found, const std::string& identity, const std::string& maker) {
+  const size_t end = std::min(found.find('\n'), found.size());
+  if (found.substr(0, end) != identity)
+    return bad_usage("{}: it belongs to a run with another source or other options; remove it or use those", path);
+  const std::string by = found.substr(std::min(end + 1, found.size()));
+  if (by != maker)
+    return bad_usage("{}: begun by {}, not {}, which may round otherwise; continue with that one, or remove it", path, by, maker);
+  return {};
+}
+
 }  // namespace
 
-std::string source_facts(const std::string& source) {
+std::string source_facts(const Model& model) {
   std::error_code error;
-  const std::string path = fs::absolute(source, error).string();
-  if (!fs::is_directory(path, error)) return path_facts(path);
-  std::vector<std::string> files;
-  for (const auto& entry : fs::directory_iterator(path, error)) files.push_back(entry.path().string());
+  std::vector<std::string> files = model.source_parts;
+  const std::string path = fs::absolute(model.source, error).string();
+  if (files.empty() && !fs::is_directory(path, error)) return path_facts(path);
+  if (files.empty())
+    for (const auto& entry : fs::directory_iterator(path, error)) files.push_back(entry.path().string());
   std::sort(files.begin(), files.end());
   std::string text;
-  for (const std::string& file : files) text += path_facts(file);
+  for (const std::string& file : files) text += path_facts(fs::absolute(file, error).string());
   return text;
 }
 
@@ -71,20 +99,17 @@ Result<JobFolder> JobFolder::open(const Model& model, const QuantizePlan& plan, 
   std::error_code error;
   if (directory.empty()) return bad_usage("the directory to write has no name");
   if (fs::exists(directory, error)) return bad_usage("{}: already exists; choose another name or remove it", directory);
-  JobFolder folder(partial_directory(directory));
-  const std::string identity = job_identity(model, plan), identity_path = folder.path_ + "/job";
-  if (fs::exists(folder.path_, error)) {
-    if (!resume) return bad_usage("{}: an unfinished run is there; continue it with --resume, or remove it", folder.path_);
-    const std::string job = identity + "\n" + maker;
-    const auto found = fs::exists(identity_path, error) ? read_text_file(identity_path, 1024) : Result<std::string>(job);
-    if (!found || found->substr(0, found->find('\n')) != identity)
-      return bad_usage("{}: it belongs to a run with another source or other options; remove it or use those", folder.path_);
-    if (*found != job)
-      return bad_usage("{}: begun by {}, not {}, which may round otherwise; continue with that one, or remove it", folder.path_,
-                       found->substr(std::min(found->size(), identity.size() + 1)), maker);
-  }
-  TQ_TRY(make_directories(folder.path_ + "/steps"));
-  TQ_TRY(write_file(identity_path, identity + "\n" + maker));
+  const std::string path = partial_directory(directory);
+  if (!resume && fs::exists(path, error)) return bad_usage("{}: an unfinished run is there; continue it with --resume, or remove it", path);
+  TQ_TRY(make_directories(path));
+  TQ_ASSIGN(LockedFile owner, owner_of(path));
+  TQ_ASSIGN(const std::string found, owner.text());
+  const std::string identity = job_identity(model, plan);
+  if (!found.empty()) TQ_TRY(check_owner(path, found, identity, maker));
+  JobFolder folder(path, std::move(owner));
+  if (folder.is_complete()) return folder;
+  TQ_TRY(make_directories(path + "/" + kJobSteps));
+  if (found.empty()) TQ_TRY(folder.owner_.write(identity + "\n" + maker));
   return folder;
 }
 
@@ -117,12 +142,20 @@ uint64_t JobFolder::bytes() const {
   return total;
 }
 
-Status JobFolder::remove_steps() {
+bool JobFolder::is_complete() const {
   std::error_code error;
-  fs::remove_all(path_ + "/steps", error);
-  fs::remove(path_ + "/job", error);
-  if (error) return fail(ErrorCode::kFailed, "{}: cannot be removed: {}", path_, error.message());
-  return {};
+  return fs::exists(path_ + "/turboquant.json", error) && !fs::exists(path_ + "/" + kJobSteps, error);
+}
+
+Status JobFolder::publish(const std::string& directory) {
+  std::error_code error;
+  if (fs::exists(directory, error))
+    return fail(ErrorCode::kFailed, "{}: was made by somebody else meanwhile; remove it, and continue with --resume", directory);
+  const std::string steps = path_ + "/" + kJobSteps;
+  fs::remove_all(steps, error);
+  if (error) return fail(ErrorCode::kFailed, "{}: cannot be removed: {}", steps, error.message());
+  TQ_TRY(owner_.remove());
+  return tq::publish(directory);
 }
 
 }  // namespace tq

@@ -4,18 +4,20 @@
 #include <map>
 #include <string>
 
+#include "base/locked_file.h"
 #include "quantize/plan.h"
 #include "quantize/round.h"
 
 namespace tq {
 
-// The files of a model, or the one file, by path, size and time of change.
-std::string source_facts(const std::string& source);
+// The files of a model, or the one file, or all parts of a split one, by path, size and time of change.
+std::string source_facts(const Model& model);
 
 class JobFolder {
  public:
-  // Creates DIRECTORY.partial, or opens it with resume. maker: the program and processor that the steps' bytes may depend on, for people to
-  // read. Errors: kUsage when the folder belongs to another job or maker, or exists without resume.
+  // Creates DIRECTORY.partial, or opens it with resume, for this process alone. maker: the program and processor that the steps' bytes may
+  // depend on, for people to read. Errors: kUsage when the folder belongs to another job or maker, does not say to which, or exists without
+  // resume; kFailed when another process is at work on it.
   static Result<JobFolder> open(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume,
                                 const std::string& maker);
 
@@ -28,14 +30,17 @@ class JobFolder {
   };
   Status save_step(const std::string& step, const std::vector<Array>& arrays, const std::map<std::string, std::string>& metadata);
   Result<std::shared_ptr<const safetensors::Archive>> open_step(const std::string& step) const;
-  // Removes the steps once their content has been written elsewhere.
   uint64_t bytes() const;  // of all files
-  Status remove_steps();
+  // Whether a run that was killed while it published left the whole artifact, which only its name is missing.
+  bool is_complete() const;
+  // Gives the artifact its name, once it is complete: without the steps, and last without what says whose job it was.
+  Status publish(const std::string& directory);
 
  private:
-  explicit JobFolder(std::string path) : path_(std::move(path)) {}
-  std::string step_path(const std::string& step) const { return path_ + "/steps/" + step + ".safetensors"; }
+  JobFolder(std::string path, LockedFile owner) : path_(std::move(path)), owner_(std::move(owner)) {}
+  std::string step_path(const std::string& step) const { return path_ + "/" + kJobSteps + "/" + step + ".safetensors"; }
   std::string path_;
+  LockedFile owner_;  // the job's identity, and who made it
 };
 
 }  // namespace tq

@@ -1,6 +1,7 @@
 """tq eval with tasks, and tq compare."""
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -150,6 +151,31 @@ class Evaluate(ProgramTest):
         self.succeeds(*compare)
         self.assertEqual(len(json.loads((output / "compare.json").read_text())["artifacts"]), 2)
         self.fails(2, *("512" if flag == "1024" else flag for flag in compare), says="calibration_tokens: 1024, not 512")
+
+    def test_compare_takes_no_artifact_of_another_source_or_text_of_the_same_name(self):
+        output = self.folder / "of-names"
+        models, texts = [], []
+        for name in "abc":  # c holds what a holds
+            folder = self.folder / name
+            models.append(shutil.copytree(self.model, folder / "model"))
+            texts.append(folder / "calibration.txt")
+            texts[-1].write_text(TEXT * 4 if name != "b" else TEXT[::-1] * 4)
+        weights = bytearray((models[1] / "model.safetensors").read_bytes())
+        weights[-2] ^= 1
+        (models[1] / "model.safetensors").write_bytes(weights)
+
+        def compare(model, text):
+            command = self.compare(output, "--bits", "3", "--methods", "rtn", "--calibration", texts[text])
+            command[1] = models[model]
+            return command
+
+        self.succeeds(*compare(0, 0))
+        self.fails(2, *compare(1, 0), says="another source or with other options (source_hash: ")
+        self.fails(2, *compare(0, 1), says="(calibration_hashes: ")
+        self.assertNotIn("quantizing", self.succeeds(*compare(2, 2)).stderr)
+        record = output / "rtn-3bit-fast" / "turboquant.json"
+        record.write_text(json.dumps({key: value for key, value in json.loads(record.read_text()).items() if key != "source_hash"}))
+        self.fails(2, *compare(0, 0), says="source_hash: null")
 
     def test_compare_reads_its_texts_before_it_begins(self):
         short, output = self.folder / "shorter.txt", self.folder / "nothing"

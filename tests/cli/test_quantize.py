@@ -29,6 +29,13 @@ class Quantize(ProgramTest):
     def start(self, output, *flags):
         return subprocess.Popen(self.command(output, *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
+    def wait_for_job(self, process, output):
+        """Until the folder of the run says whose it is."""
+        job = output.with_name(output.name + ".partial") / "job"
+        while process.poll() is None and not (job.exists() and job.stat().st_size):
+            time.sleep(0.002)
+        return job
+
     def assert_same(self, output):
         made, wanted = contents(output), contents(self.reference)
         self.assertEqual(list(made), list(wanted))
@@ -258,20 +265,58 @@ class Quantize(ProgramTest):
     def test_resume_refuses_the_work_of_other_options(self):
         output = self.folder / "other"
         process = self.start(output)
-        while process.poll() is None and not (self.folder / "other.partial" / "job").exists():
-            time.sleep(0.002)
+        self.wait_for_job(process, output)
         process.kill()
         process.communicate()
         self.assertFalse(output.exists())
         self.fails(2, "quantize", self.model, "-o", output, "--bits", "4", *QUANTIZE, "--resume", says="other options")
+
+    def test_resume_publishes_no_complete_work_of_other_options(self):
+        output, partial = self.folder / "complete", self.folder / "complete.partial"
+        process = self.start(output)
+        job = self.wait_for_job(process, output).read_text()
+        process.kill()
+        process.communicate()
+        shutil.rmtree(partial)
+        shutil.copytree(self.reference, partial)  # as a kill leaves it between the removal of the steps and that of the job
+        (partial / "job").write_text(job)
+        self.fails(2, "quantize", self.model, "-o", output, "--bits", "4", "--seed", "7", *QUANTIZE, "--resume", says="other options")
+        self.assertFalse(output.exists())
+        subprocess.run(self.command(output, "--resume"), check=True, capture_output=True)
+        self.assert_same(output)
+
+    def test_two_runs_do_not_share_a_folder(self):
+        output = self.folder / "shared"
+        process = self.start(output)
+        self.wait_for_job(process, output)
+        process.send_signal(signal.SIGSTOP)
+        self.fails(1, *self.command(output, "--resume")[1:], says="another process")
+        process.send_signal(signal.SIGCONT)
+        process.communicate()
+        self.assertEqual(process.returncode, 0)
+        self.assert_same(output)
+
+    def test_convert_leaves_the_work_of_quantize_alone(self):
+        output, partial = self.folder / "kept", self.folder / "kept.partial"
+        process = self.start(output)
+        self.wait_for_job(process, output)
+        process.kill()
+        process.communicate()
+        before = contents(partial)
+        self.fails(2, "convert", self.model, "-o", output, says="--resume")
+        self.assertEqual(contents(partial), before)
+        shutil.rmtree(partial)
+        partial.mkdir()
+        (partial / "model.safetensors.part").write_text("of a convert that was killed")
+        self.succeeds("convert", self.model, "-o", output)
+        self.assertFalse(partial.exists())
 
     def test_resume_refuses_a_source_that_changed(self):
         model, output = self.folder / "touched", self.folder / "of-touched"
         shutil.copytree(self.model, model)
         command = [TQ, "quantize", str(model), "-o", str(output), "--bits", "2.5", *QUANTIZE]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        while process.poll() is None and not (self.folder / "of-touched.partial" / "job").exists():
-            time.sleep(0.002)
+        self.wait_for_job(process, output)
         process.kill()
         process.communicate()
         os.utime(model / "model.safetensors", (1, 1))

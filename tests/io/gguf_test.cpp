@@ -128,6 +128,9 @@ TEST_F(GgufSplit, AnyPartOpensAll) {
     EXPECT_EQ(file->file_bytes(), 768u + 192u + 320u);
     EXPECT_EQ(file->string("v.string").value(), "Grüße");
     EXPECT_EQ(file->where(), data_path(name));
+    std::vector<std::string> paths;
+    for (int i = 1; i <= 3; ++i) paths.push_back(data_path(fmt::format("split-{:05}-of-00003.gguf", i)));
+    EXPECT_EQ(file->paths(), paths);
   }
 }
 
