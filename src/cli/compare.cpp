@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/hash.h"
+#include "base/json_text.h"
 #include "base/mapped_file.h"
 #include "base/output_file.h"
 #include "cli/artifact_page.h"
@@ -312,9 +313,9 @@ class Comparison {
   Status write() const {
     const Json all = json();
     TQ_TRY(write_file(flags_.output + "/report.html", report::page(report_)));
-    TQ_TRY(write_file(flags_.output + "/compare.json", all.dump(2) + "\n"));
+    TQ_TRY(write_file(flags_.output + "/compare.json", json_text(all, 2) + "\n"));
     if (flags_.json) {
-      fmt::print("{}\n", all.dump(2));
+      fmt::print("{}\n", json_text(all, 2));
       return {};
     }
     std::vector<ComparedModel> rows;

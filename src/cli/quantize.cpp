@@ -196,7 +196,7 @@ void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags
                             {"seconds_tuning", time.tuning},
                             {"seconds", time.all()},
                             {"seconds_of", where}}
-                           .dump(2));
+                           .dump(2, ' ', false, Json::error_handler_t::replace));
     return;
   }
   fmt::print("{} -> {}\n", describe(model), flags.output);
@@ -302,7 +302,7 @@ void print_summary(const QuantizeSummary& summary, const Flags& flags) {
                             {"relative_error", errors},
                             {"inputs", inputs_json(summary)},
                             {"experts", summary.experts}}
-                           .dump(2));
+                           .dump(2, ' ', false, Json::error_handler_t::replace));
     return;
   }
   for (const auto& [tap, letters] : summary.experts)

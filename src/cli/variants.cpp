@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "base/json_text.h"
 #include "quantize/card.h"
 
 namespace tq::cli {
@@ -48,7 +49,7 @@ Json value_of(const Json& record, std::string_view key) {
 }
 
 std::string difference(std::string_view name, const Json& is, const Json& wanted) {
-  return is == wanted ? "" : fmt::format("{}: {}, not {}", name, is.dump(), wanted.dump());
+  return is == wanted ? "" : fmt::format("{}: {}, not {}", name, json_text(is), json_text(wanted));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "artifact/format.h"
+#include "base/json_text.h"
 #include "quantize/calibration.h"
 #include "quantize/plan.h"
 #include "quantize/tune.h"
@@ -43,7 +44,7 @@ Json quantization_config(const QuantizePlan& plan) {
 std::string config_text(const Model& model, const QuantizePlan& plan) {
   Json config = model.config;
   config["quantization_config"] = quantization_config(plan);
-  return config.dump(2) + "\n";
+  return json_text(config, 2) + "\n";
 }
 
 std::string bits_text(int bits) { return bits == 0 ? "as in the original" : fmt::format("{} bits", bits); }
@@ -145,7 +146,7 @@ std::string record_text(const Model& model, const QuantizePlan& plan, const Reco
   Json files = Json::object();
   for (const auto& [name, hash] : facts.hashes) files[name] = hash;
   record["files"] = files;
-  return record.dump(2) + "\n";
+  return json_text(record, 2) + "\n";
 }
 
 std::map<std::string, std::string> artifact_texts(const Model& model, const QuantizePlan& plan) {

@@ -1,5 +1,7 @@
 #include "quantize/origin.h"
 
+#include <algorithm>
+
 #include "base/hash.h"
 #include "base/mapped_file.h"
 #include "quantize/calibration.h"

@@ -1,6 +1,7 @@
 """tq eval with tasks, and tq compare."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -68,6 +69,13 @@ class Evaluate(ProgramTest):
         broken = self.folder / "broken.jsonl"
         broken.write_text(self.choices.read_text() + '{"query": 3}\n')
         self.fails(3, "eval", self.model, "--tasks", broken, says="broken.jsonl:13")
+
+    def test_a_name_that_is_no_utf8_is_written_with_a_replacement(self):
+        text = os.fsencode(self.folder) + b"/te\xe9.txt"
+        shutil.copy(self.text, text)
+        result = subprocess.run([TQ, "eval", self.model, "--text", text, "--window", "64", "--windows", "1", "--json"], capture_output=True)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("te\ufffd.txt", json.loads(result.stdout)["texts"][0]["name"])
 
     def test_text_of_the_calibration_is_warned_about_by_name(self):
         built_in = (DATA.parents[1] / "data" / "calibration" / "code.txt").read_text()[:4000]
