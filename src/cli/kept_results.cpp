@@ -5,6 +5,7 @@
 
 #include "base/hash.h"
 #include "base/json.h"
+#include "base/json_text.h"
 #include "base/output_file.h"
 #include "io/safetensors.h"
 
@@ -127,14 +128,14 @@ Status KeptResults::keep(const Key& key, const TextResult& result) const {
   std::vector<safetensors::TensorInfo> infos;
   for (const auto& [name, values] : arrays_of(result.positions))
     if (!values->empty()) infos.push_back({name, DType::kF64, {static_cast<int64_t>(values->size())}});
-  TQ_ASSIGN(safetensors::Writer writer, safetensors::Writer::create(path(key, ".safetensors"), infos, {{"result", facts.dump()}}));
+  TQ_ASSIGN(safetensors::Writer writer, safetensors::Writer::create(path(key, ".safetensors"), infos, {{"result", json_text(facts)}}));
   for (const auto& [name, values] : arrays_of(result.positions)) TQ_TRY(writer.append(std::as_bytes(std::span<const double>(*values))));
   return writer.finish();
 }
 
 Status KeptResults::keep(const Key& key, const TaskResult& result) const {
   TQ_TRY(make_folder(key));
-  return write_file(path(key, ".json"), task_json_of(result).dump() + "\n");
+  return write_file(path(key, ".json"), json_text(task_json_of(result)) + "\n");
 }
 
 }  // namespace tq::cli

@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/hash.h"
+#include "base/json_text.h"
 #include "base/mapped_file.h"
 #include "cli/at_least_zero.h"
 #include "convert/import.h"
@@ -147,8 +148,7 @@ class Measuring {
     Json items = Json::array();
     for (const Item& item : task.items)
       items.push_back({item.id, item.group, item.context, item.choices, item.contexts, item.gold, item.answer, item.name});
-    return Json{static_cast<int>(task.kind), task.by_bytes, task.metric, task.stop, task.max_tokens, items}.dump(
-        -1, ' ', false, Json::error_handler_t::replace);
+    return json_text(Json{static_cast<int>(task.kind), task.by_bytes, task.metric, task.stop, task.max_tokens, items});
   }
   static std::string hash_of(std::string_view text) { return hex64(hash64(std::as_bytes(std::span<const char>(text)))); }
 

@@ -1,3 +1,4 @@
+#include "base/json_text.h"
 #include "quantize/estimate.h"
 #include "quantize/job.h"
 #include "quantize/job_memory.h"
@@ -178,25 +179,25 @@ void print_plan(const Model& model, const QuantizePlan& plan, const Flags& flags
       is_card ? "on a card like an H200, by what a model of 0.5 G weights took" : fmt::format("with {} threads", threads);
   const uint64_t memory = planned_memory(model, plan, threads);
   if (flags.json) {
-    fmt::print("{}\n", Json{{"bytes", bytes},
-                            {"folder_entry_bytes", entry},
-                            {"bits_linears", bits.code},
-                            {"bits_linears_stored", bits.stored},
-                            {"bits_all", 8.0 * static_cast<double>(bytes) / static_cast<double>(counts.all)},
-                            {"memory_bytes", memory},
-                            {"operations_gradients", operations.gradients},
-                            {"operations_allocation", operations.allocation},
-                            {"operations_calibration", operations.calibration},
-                            {"operations_tuning", operations.tuning},
-                            {"seconds_gradients", time.gradients},
-                            {"seconds_allocation", time.allocation},
-                            {"seconds_statistics", time.statistics},
-                            {"seconds_rounding", time.rounding},
-                            {"seconds_calibration", time.calibration},
-                            {"seconds_tuning", time.tuning},
-                            {"seconds", time.all()},
-                            {"seconds_of", where}}
-                           .dump(2, ' ', false, Json::error_handler_t::replace));
+    fmt::print("{}\n", json_text(Json{{"bytes", bytes},
+                                      {"folder_entry_bytes", entry},
+                                      {"bits_linears", bits.code},
+                                      {"bits_linears_stored", bits.stored},
+                                      {"bits_all", 8.0 * static_cast<double>(bytes) / static_cast<double>(counts.all)},
+                                      {"memory_bytes", memory},
+                                      {"operations_gradients", operations.gradients},
+                                      {"operations_allocation", operations.allocation},
+                                      {"operations_calibration", operations.calibration},
+                                      {"operations_tuning", operations.tuning},
+                                      {"seconds_gradients", time.gradients},
+                                      {"seconds_allocation", time.allocation},
+                                      {"seconds_statistics", time.statistics},
+                                      {"seconds_rounding", time.rounding},
+                                      {"seconds_calibration", time.calibration},
+                                      {"seconds_tuning", time.tuning},
+                                      {"seconds", time.all()},
+                                      {"seconds_of", where}},
+                                 2));
     return;
   }
   fmt::print("{} -> {}\n", describe(model), flags.output);
@@ -285,24 +286,24 @@ void print_summary(const QuantizeSummary& summary, const Flags& flags) {
       for (const TensorPlan& tensor : layer) rates[tensor.linear.name] = mean_rate(tensor);
     Json errors = Json::object();
     for (const auto& [name, error] : summary.errors) errors[name] = error;
-    fmt::print("{}\n", Json{{"bytes", summary.files_bytes},
-                            {"bits_linears", summary.bits.code},
-                            {"bits_linears_stored", summary.bits.stored},
-                            {"seconds_gradients", summary.seconds_gradients},
-                            {"seconds_allocation", summary.seconds_allocation},
-                            {"rates", rates},
-                            {"allocation", allocation_json(summary.allocation, summary.target)},
-                            {"tuning", tuning_json(summary.tuning)},
-                            {"seconds_tuning", summary.seconds_tuning},
-                            {"seconds_statistics", summary.seconds_statistics},
-                            {"seconds_rounding", summary.seconds_rounding},
-                            {"seconds_calibration", summary.seconds_calibration},
-                            {"seconds", summary.seconds},
-                            {"calibration", calibration_json(summary)},
-                            {"relative_error", errors},
-                            {"inputs", inputs_json(summary)},
-                            {"experts", summary.experts}}
-                           .dump(2, ' ', false, Json::error_handler_t::replace));
+    fmt::print("{}\n", json_text(Json{{"bytes", summary.files_bytes},
+                                      {"bits_linears", summary.bits.code},
+                                      {"bits_linears_stored", summary.bits.stored},
+                                      {"seconds_gradients", summary.seconds_gradients},
+                                      {"seconds_allocation", summary.seconds_allocation},
+                                      {"rates", rates},
+                                      {"allocation", allocation_json(summary.allocation, summary.target)},
+                                      {"tuning", tuning_json(summary.tuning)},
+                                      {"seconds_tuning", summary.seconds_tuning},
+                                      {"seconds_statistics", summary.seconds_statistics},
+                                      {"seconds_rounding", summary.seconds_rounding},
+                                      {"seconds_calibration", summary.seconds_calibration},
+                                      {"seconds", summary.seconds},
+                                      {"calibration", calibration_json(summary)},
+                                      {"relative_error", errors},
+                                      {"inputs", inputs_json(summary)},
+                                      {"experts", summary.experts}},
+                                 2));
     return;
   }
   for (const auto& [tap, letters] : summary.experts)

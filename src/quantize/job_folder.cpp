@@ -63,7 +63,7 @@ Result<LockedFile> owner_of(const std::string& path) {
   }
   std::error_code error;
   if (fs::exists(path + "/turboquant.json", error) || (fs::exists(steps, error) && !fs::is_empty(steps, error)))
-    return bad_usage("{}: it does not say which run it belongs to; remove it", path);
+    return bad_usage("{}: it does not say which run it belongs to; remove it, or, if it is complete but for its name, rename it", path);
   if (there) return std::move(*there);
   return LockedFile::create(name);
 }

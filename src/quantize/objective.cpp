@@ -93,7 +93,7 @@ Objective factored_objective(Buffer<float> hessian, int64_t columns, double damp
   use_one_blas_thread();
   const double sum = trace(hessian, columns);
   Objective objective = identity_objective(columns);
-  if (sum == 0) return objective;
+  if (sum <= 0) return objective;
   objective.trace = sum;
   if (!std::isfinite(sum)) return objective;
   objective.hessian = std::move(hessian);

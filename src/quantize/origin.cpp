@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/hash.h"
+#include "base/json_text.h"
 #include "base/mapped_file.h"
 #include "quantize/calibration.h"
 
@@ -34,7 +35,7 @@ void add_array(Hash& hash, std::span<const std::byte> bytes) {
 
 std::string source_hash(const Model& model) {
   Hash hash;
-  hash.add(model.config.dump());
+  hash.add(json_text(model.config));
   for (const CarriedFile& file : model.files) hash.add(fmt::format("{} {}\n", file.name, file.text.size())), hash.add(file.text);
   for (const auto& [name, tensor] : model.tensors) {
     hash.add(fmt::format("{} {} {} {} {} {}\n", name, static_cast<int>(tensor.codec), tensor.variant, shape_text(tensor.shape),

@@ -2,29 +2,21 @@
 
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include <gtest/gtest.h>
-
-#include "base/rng.h"
 
 namespace tq {
 namespace {
 
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN(), kInfinity = std::numeric_limits<float>::infinity();
 
-std::vector<float> normal(int64_t count) {
-  Rng rng(7);
-  std::vector<float> values(static_cast<size_t>(count));
-  for (float& value : values) value = static_cast<float>(rng.gaussian());
-  return values;
-}
-
 TEST(RoundingScale, TheLargestMagnitudeIsNaNWhereverOneIs) {
   EXPECT_EQ(largest_magnitude(std::vector<float>{1, -3, 2}.data(), 3), 3.0f);
   EXPECT_EQ(largest_magnitude(nullptr, 0), 0.0f);
   EXPECT_EQ(largest_magnitude(std::vector<float>{1, -kInfinity, 2}.data(), 3), kInfinity);
   for (size_t at = 0; at < 20; ++at) {
-    std::vector<float> values = normal(20);
+    std::vector<float> values(20, 2.0f);
     values[at] = at % 2 ? kNaN : -kNaN;
     EXPECT_TRUE(std::isnan(largest_magnitude(values.data(), 20))) << at;
   }

@@ -76,6 +76,9 @@ class Evaluate(ProgramTest):
         result = subprocess.run([TQ, "eval", self.model, "--text", text, "--window", "64", "--windows", "1", "--json"], capture_output=True)
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertIn("te\ufffd.txt", json.loads(result.stdout)["texts"][0]["name"])
+        compare = [TQ, "compare", self.model, "-o", self.folder / "replaced", *QUANTIZE, "--bits", "4", "--methods", "rtn", "--text", text]
+        self.assertEqual(subprocess.run([*compare, "--window", "64", "--windows", "1"], capture_output=True).returncode, 0)
+        self.assertIn("te\ufffd.txt", (self.folder / "replaced" / "compare.json").read_text())
 
     def test_text_of_the_calibration_is_warned_about_by_name(self):
         built_in = (DATA.parents[1] / "data" / "calibration" / "code.txt").read_text()[:4000]
