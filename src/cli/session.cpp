@@ -111,8 +111,8 @@ Result<std::unique_ptr<Session>> Session::open(const ComputeFlags& flags) {
   session->listener_ = std::make_unique<TerminalListener>();
   session->isa_ = isa;
   if (flags.backend == "cuda") {
-    TQ_ASSIGN(session->backend_,
-              make_cuda_backend(*session->threads_, flags.gpus, flags.split == "layer" ? SplitBy::kLayers : SplitBy::kRows));
+    const SplitBy split = flags.split == "layer" ? SplitBy::kLayers : SplitBy::kRows;
+    TQ_ASSIGN(session->backend_, make_cuda_backend(*session->threads_, {.gpus = flags.gpus, .split = split, .host_isa = isa}));
   } else {
     session->backend_ = flags.backend == "ref" ? make_ref_backend(*session->threads_) : make_cpu_backend(*session->threads_, isa);
   }
