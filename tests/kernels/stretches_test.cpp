@@ -19,7 +19,8 @@ TEST(Stretches, EveryRowOfARingIsWrittenByOne) {
       for (const int64_t stretch : {least_stretch(state_bits), int64_t{160}, kMostStretch}) {
         Runs runs{stretch, least_stretch(state_bits)};
         runs.add(0, rows);
-        EXPECT_EQ(written(runs, rows), std::vector<int>(static_cast<size_t>(rows), 1)) << rows << " rows, " << state_bits << " bits, " << stretch;
+        EXPECT_EQ(written(runs, rows), std::vector<int>(static_cast<size_t>(rows), 1))
+            << rows << " rows, " << state_bits << " bits, " << stretch;
       }
 }
 

@@ -49,7 +49,7 @@ constexpr int states_of_thread(int state_bits, int own) {
 // What searching a batch costs.
 struct SearchCost {
   int state_bits;
-  int64_t processors;             // of the card
+  int64_t processors;                // of the card
   std::vector<int32_t> merged = {};  // TrellisTables::merged
   int64_t rows_of_rate[kTrellisRates] = {};
 
