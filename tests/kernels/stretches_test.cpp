@@ -31,8 +31,8 @@ TEST(Stretches, OfTheChosenLengthFitARun) {
       cost.rows_of_rate[3] = rows;
       Runs runs{cost.choose_stretch(std::span(&rows, 1)), least_stretch(state_bits)};
       runs.add(0, static_cast<int32_t>(rows));
-      for (const Run& run : runs.stretches) EXPECT_LE(run.steps, kMostSteps) << rows << " rows, " << state_bits << " bits";
-      for (const Run& run : runs.junctions) EXPECT_GE(run.steps, 2) << rows << " rows, " << state_bits << " bits";
+      for (const auto& run : runs.stretches) EXPECT_LE(run.steps, kMostSteps) << rows << " rows, " << state_bits << " bits";
+      for (const auto& run : runs.junctions) EXPECT_GE(run.steps, 2) << rows << " rows, " << state_bits << " bits";
     }
 }
 
