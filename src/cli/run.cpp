@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/mapped_file.h"
+#include "cli/at_least_zero.h"
 #include "cli/command.h"
 #include "cli/talk.h"
 #include "convert/import.h"
@@ -155,7 +156,7 @@ void add_sampler_flags(CLI::App& app, SamplerFlags& flags) {
   app.add_option("--repetition-penalty", flags.repetition_penalty,
                  "Above 1: tokens seen before become less likely; else the model's own, or 1")
       ->check(CLI::Range(0.01, 100.0));
-  app.add_option("--seed", flags.seed, "Of the random choice; else another one every time");
+  app.add_option("--seed", flags.seed, "Of the random choice; else another one every time")->check(seed_number());
 }
 
 }  // namespace

@@ -194,6 +194,23 @@ class Run(ProgramTest):
         terminal.process.send_signal(signal.SIGINT)
         self.assertEqual(terminal.end(), 0)
 
+    def test_an_interrupt_of_the_prompt_claims_no_speed(self):
+        path = self.folder / "long.txt"
+        path.write_text("a long prompt " * 30000)
+        for flags in (["--json"], []):
+            command = [TQ, "run", self.chat, "-f", path, *GREEDY, *flags]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 5, errors)
+            if flags:
+                facts = json.loads(output)
+                self.assertEqual((facts["finish"], facts["answer_tokens"], facts["prompt_tokens_per_second"]), ("interrupted", 0, None))
+            else:
+                self.assertIn("tokens, interrupted after ", errors)
+                self.assertNotIn("tok/s", errors)
+
     def test_an_interrupt_of_a_single_answer_is_status_5(self):
         process = subprocess.Popen([TQ, "run", self.chat, "hi", *GREEDY], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         process.stdout.read(20)
