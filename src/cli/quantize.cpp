@@ -1,3 +1,5 @@
+#include <map>
+
 #include <CLI/CLI.hpp>
 
 #include "cli/artifact_page.h"
@@ -11,44 +13,81 @@
 #include "quantize/budget.h"
 #include "quantize/calibration.h"
 #include "quantize/job.h"
+#include "quantize/job_folder.h"
+#include "quantize/origin.h"
 #include "quantize/stage_budgets.h"
 
 namespace tq::cli {
 namespace {
 
+// A plan needs shapes alone, so a config.json is enough for one.
+bool is_shapes(const QuantizeFlags& flags) { return flags.dry_run && flags.model.ends_with(".json"); }
+
+Result<Model> read_model(const QuantizeFlags& flags) {
+  if (!is_shapes(flags)) return load_model(flags.model);
+  TQ_ASSIGN(const Json config, read_json_file(flags.model));
+  return shapes_of(config, flags.model);
+}
+
+// What follows from options: the stages, their budgets, and of the tokens to measure on as many as there are.
+class Completing {
+ public:
+  // has_texts: false where there are only shapes, which read no text.
+  Completing(const Model& model, Trainer trainer, bool has_texts) : model_(model), trainer_(trainer), has_texts_(has_texts) {}
+
+  Result<QuantizeOptions> operator()(QuantizeOptions options) {
+    options = with_stage_budgets(model_.spec, with_usual_stages(std::move(options), trainer_), trainer_);
+    if (!has_texts_) return options;
+    const int64_t asked = calibration_tokens(options);
+    if (!at_hand_.contains(asked)) {
+      TQ_ASSIGN(at_hand_[asked], tokens_at_hand(model_, options));
+    }
+    options.calibration_tokens = at_hand_.at(asked);
+    return options;
+  }
+
+ private:
+  const Model& model_;
+  const Trainer trainer_;
+  const bool has_texts_;
+  std::map<int64_t, int64_t> at_hand_;  // by what is asked for
+};
+
 // The bits that meet --size or --fit.
-Result<QuantizeOptions> with_budget(const Model& model, const QuantizeFlags& flags, QuantizeOptions options) {
+Result<QuantizeOptions> with_budget(const Model& model, const QuantizeFlags& flags, QuantizeOptions options, const Completion& complete) {
   if (!flags.size.empty()) {
     TQ_ASSIGN(const uint64_t bytes, parse_bytes(flags.size, "--size"));
-    return fit_bits(model, std::move(options), bytes);
+    return fit_bits(model, std::move(options), bytes, complete);
   }
   if (flags.fit.empty()) return options;
   RunningMemory running{.batch = flags.batch};
   TQ_ASSIGN(running.memory, parse_bytes(flags.fit, "--fit"));
   TQ_ASSIGN(running.context, parse_tokens(flags.context, "--context"));
-  return flags.compute.backend == "cuda" ? fit_card(model, std::move(options), running) : fit_memory(model, std::move(options), running);
+  return flags.compute.backend == "cuda" ? fit_card(model, std::move(options), running, complete)
+                                         : fit_memory(model, std::move(options), running, complete);
 }
 
-// A plan needs shapes alone, so a config.json is enough for one.
-Result<Model> read_model(const QuantizeFlags& flags) {
-  if (!flags.dry_run || !flags.model.ends_with(".json")) return load_model(flags.model);
-  TQ_ASSIGN(const Json config, read_json_file(flags.model));
-  return shapes_of(config, flags.model);
+Result<QuantizeOptions> without_impossible_stages(QuantizeOptions options, Backend& backend) {
+  if (backend.training()) return options;
+  if (options.allocate.value_or(false))
+    return bad_usage("--allocate on: the backend {} computes no gradients; use --backend cpu", backend.name());
+  options.allocate = false;
+  return options;
 }
 
-Status act(const QuantizeFlags& flags) {
+Status act(const QuantizeFlags& flags, const CLI::App& app) {
   TQ_ASSIGN(const QuantizeOptions wanted, options_of(flags));
+  TQ_TRY(check_together(app, wanted));
   TQ_ASSIGN(const Model model, read_model(flags));
-  TQ_ASSIGN(QuantizeOptions options, with_budget(model, flags, wanted));
+  TQ_TRY(check_output(flags.output, flags.resume));
   if (flags.compute.gpus > 1) return bad_usage("--gpus {}: quantizing uses one card", flags.compute.gpus);
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
-  if (!session->backend().training()) {
-    if (options.allocate.value_or(false))
-      return bad_usage("--allocate on: the backend {} computes no gradients; use --backend cpu", session->backend().name());
-    options.allocate = false;
-  }
-  const Trainer trainer = trainer_of(session->training_backend());
-  options = with_stage_budgets(model.spec, with_usual_stages(std::move(options), trainer), trainer);
+  TQ_ASSIGN(QuantizeOptions options, without_impossible_stages(wanted, session->backend()));
+  Completing complete(model, trainer_of(session->training_backend()), !is_shapes(flags));
+  TQ_ASSIGN(options, with_budget(model, flags, std::move(options), [&](QuantizeOptions each) { return complete(std::move(each)); }));
+  TQ_ASSIGN(options, complete(std::move(options)));
+  TQ_TRY(check_stages(app, options));
+  warn_of_quantized_source(model, session->context().listener);
   TQ_ASSIGN(const QuantizePlan plan, make_plan(model, options));
   if (flags.dry_run) {
     warn_of_one_text(options, session->context().listener);
@@ -71,7 +110,7 @@ Command add_quantize(CLI::App& root) {
   CLI::App* app = root.add_subcommand("quantize", "Make a model smaller");
   auto flags = std::make_shared<QuantizeFlags>();
   add_quantize_flags(*app, *flags);
-  return {app, [flags] { return act(*flags); }};
+  return {app, [flags, app] { return act(*flags, *app); }};
 }
 
 }  // namespace tq::cli

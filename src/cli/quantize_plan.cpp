@@ -4,8 +4,10 @@
 
 #include <algorithm>
 
+#include "base/counted.h"
 #include "base/json_text.h"
 #include "quantize/allocation_plan.h"
+#include "quantize/budget.h"
 #include "quantize/calibrate_plan.h"
 #include "quantize/estimate.h"
 #include "quantize/job.h"
@@ -25,6 +27,12 @@ uint64_t folder_entry_bytes(const std::string& output) {
   return statvfs(parent.c_str(), &status) == 0 ? status.f_frsize : 4096;
 }
 
+// A size that may be a promise: three digits of a GB are a MB.
+std::string size_text(uint64_t bytes) {
+  const auto size = static_cast<double>(bytes);
+  return bytes < 1'000'000'000 ? bytes_text(size) : fmt::format("{:.3f} GB", 1e-9 * size);
+}
+
 // Every stage of the method with what its budget came to.
 void print_stages(const Model& model, const QuantizePlan& plan, const TimeEstimate& time) {
   const QuantizeOptions& options = plan.options;
@@ -35,26 +43,30 @@ void print_stages(const Model& model, const QuantizePlan& plan, const TimeEstima
   const int64_t tokens = calibration_tokens(options);
   if (uses_gradients(options))
     line("weights", operations.gradients, time.gradients,
-         fmt::format("gradients of {} of {} tokens", options.gradient_tokens > 0 ? options.gradient_tokens : tokens, tokens));
+         fmt::format("gradients of {} of {} tokens", options.gradient_tokens > 0 ? std::min(options.gradient_tokens, tokens) : tokens,
+                     tokens));
   if (uses_allocation(options)) {
     const auto length = static_cast<size_t>(std::min(options.sequence, model.spec.context));
     const AllocationPlan own = allocation_plan(model.spec, options, static_cast<size_t>(tokens) / length);
     const size_t shown = own.length > 0 ? static_cast<size_t>(own.length) : length;
     line("bits", operations.allocation, time.allocation,
-         fmt::format("candidates of {} to {} bits from {} tokens, prices on {}, up to {} demotions measured by {}, on {} each{}",
-                     own.rates.front(), own.rates.back(), own.candidates * length, own.priced * shown, own.tried, own.together,
+         fmt::format("candidates of {} to {} bits from {} tokens, prices on {}, up to {} measured by {}, on {} each{}", own.rates.front(),
+                     own.rates.back(), own.candidates * length, own.priced * shown, counted(own.tried, "demotion"), own.together,
                      own.trial_sequences * shown, own.repricings > 0 ? ", prices again in the moved model" : ""));
   }
   if (uses_calibration(options)) {
     const CalibrationBudget budget = calibration_budget(options, count_weights(model.spec).linears);
     line("blocks", operations.calibration, time.calibration,
-         fmt::format("{} steps of {} sequences of {} tokens after each of a layer's stages; {} tokens", budget.steps, budget.sequences,
-                     budget.tokens > 0 ? budget.tokens : std::min(plan.options.sequence, model.spec.context), tokens));
+         fmt::format("{} of {} of {} after each of a layer's stages; {}", counted(budget.steps, "step"),
+                     counted(budget.sequences, "sequence"),
+                     counted(budget.tokens > 0 ? budget.tokens : std::min(plan.options.sequence, model.spec.context), "token"),
+                     counted(tokens, "token")));
   }
   if (uses_tuning(options)) {
     const TuneSettings settings = tune_settings(options, model.spec.context);
     line("tuning", operations.tuning, time.tuning,
-         fmt::format("{} steps of {} sequences of {} tokens", settings.steps, settings.batch, settings.length));
+         fmt::format("{} of {} of {}", counted(settings.steps, "step"), counted(settings.batch, "sequence"),
+                     counted(settings.length, "token")));
   }
 }
 
@@ -77,17 +89,18 @@ std::string rates_text(const std::vector<std::vector<TensorPlan>>& layers) {
 
 void print_plan(const Model& model, const QuantizePlan& plan, const QuantizeFlags& flags, Session& session) {
   const int threads = session.threads().size();
-  const uint64_t bytes = planned_bytes(model, plan), entry = folder_entry_bytes(flags.output);
+  const uint64_t bytes = planned_bytes(model, plan), most = most_bytes(model, plan), entry = folder_entry_bytes(flags.output);
   const MeanBits bits = mean_bits(plan);
   const WeightCounts counts = count_weights(model.spec);
   const StageOperations operations = stage_operations(model.spec, plan.options);
   const bool is_card = !session.training_backend().is_host();
   const TimeEstimate time = is_card ? card_time(model, plan) : estimate_time(model, plan, session.backend(), session.context());
   const std::string where =
-      is_card ? "on a card like an H200, by what a model of 0.5 G weights took" : fmt::format("with {} threads", threads);
+      is_card ? "on a card like an H200, by what a model of 0.5 G weights took" : "with " + counted(threads, "thread");
   const uint64_t memory = planned_memory(model, plan, threads);
   if (flags.json) {
     fmt::print("{}\n", json_text(Json{{"bytes", bytes},
+                                      {"bytes_at_most", most},
                                       {"folder_entry_bytes", entry},
                                       {"bits_linears", bits.code},
                                       {"bits_linears_stored", bits.stored},
@@ -109,9 +122,12 @@ void print_plan(const Model& model, const QuantizePlan& plan, const QuantizeFlag
     return;
   }
   fmt::print("{} -> {}\n", describe(model), flags.output);
-  const std::string size =
-      bytes < 1'000'000'000 ? bytes_text(static_cast<double>(bytes)) : fmt::format("{:.3f} GB", 1e-9 * static_cast<double>(bytes));
-  fmt::print("  size     {} bytes ({}); with the folder's entry, as du -b counts: {}\n", bytes, size, bytes + entry);
+  if (uses_allocation(plan.options)) {
+    fmt::print("  size     at most {} bytes ({}), {} ({}) if all linears had equal bits; with the folder's entry, as du -b counts: {}\n",
+               most, size_text(most), bytes, size_text(bytes), most + entry);
+  } else {
+    fmt::print("  size     {} bytes ({}); with the folder's entry, as du -b counts: {}\n", bytes, size_text(bytes), bytes + entry);
+  }
   fmt::print("  bits     {:.4f} a weight of the linears, {:.4f} stored, {:.3f} of all weights\n", bits.code, bits.stored,
              8.0 * static_cast<double>(bytes) / static_cast<double>(counts.all));
   fmt::print("  rates    {}{}\n", rates_text(plan.layers),

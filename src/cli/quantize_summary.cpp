@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "artifact/inputs.h"
+#include "base/counted.h"
 #include "base/json_text.h"
 #include "cli/quantize_plan.h"
 
@@ -49,9 +50,10 @@ Json tuning_json(const TuneFacts& tuning) {
 }
 
 Json allocation_json(const AllocationFacts& facts, Target target) {
-  Json out = {{"chosen", allocation_name(facts.chosen)}, {"target", target_name(target)}, {"kl_ties_estimated", facts.ties}};
+  Json out = {{"chosen", allocation_name(facts.chosen)}, {"target", target_name(target)}};
+  if (facts.kl[0] > 0 && target != Target::kNone) out["kl_ties_estimated"] = facts.ties;
   for (size_t kind = 0; kind < kMeasuredAllocations; ++kind)
-    out[fmt::format("kl_{}", allocation_name(static_cast<AllocationKind>(kind)))] = facts.kl[kind];
+    if (facts.kl[kind] > 0) out[fmt::format("kl_{}", allocation_name(static_cast<AllocationKind>(kind)))] = facts.kl[kind];
   return out;
 }
 
@@ -91,7 +93,7 @@ void print_summary(const QuantizeSummary& summary, const QuantizeFlags& flags) {
                                       {"seconds_allocation", summary.seconds_allocation},
                                       {"rates", rates},
                                       {"allocation", allocation_json(summary.allocation, summary.target)},
-                                      {"tuning", tuning_json(summary.tuning)},
+                                      {"tuning", summary.tuning.steps > 0 ? tuning_json(summary.tuning) : Json()},
                                       {"seconds_tuning", summary.seconds_tuning},
                                       {"seconds_statistics", summary.seconds_statistics},
                                       {"seconds_rounding", summary.seconds_rounding},
@@ -120,8 +122,8 @@ void print_summary(const QuantizeSummary& summary, const QuantizeFlags& flags) {
              ties_text(summary.allocation, summary.target));
   if (!summary.calibration.empty()) fmt::print("{}; {:.0f} s\n", calibration_text(summary), summary.seconds_calibration);
   if (const TuneFacts& tuning = summary.tuning; tuning.steps > 0)
-    fmt::print("tuning: {:.0f} s, KL on held-out text {:.5f} -> {:.5f} ({} of {} steps kept)\n", summary.seconds_tuning, tuning.before(),
-               tuning.after(), tuning.best_step, tuning.steps);
+    fmt::print("tuning: {:.0f} s, KL on held-out text {:.5f} -> {:.5f} ({} of {} kept)\n", summary.seconds_tuning, tuning.before(),
+               tuning.after(), tuning.best_step, counted(tuning.steps, "step"));
   print_times(summary.seconds);
 }
 
