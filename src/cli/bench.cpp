@@ -8,6 +8,7 @@
 #include "cli/at_least_zero.h"
 #include "cli/build_id.h"
 #include "cli/command.h"
+#include "cli/goes_with.h"
 #include "convert/import.h"
 #include "eval/linears.h"
 #include "eval/random_model.h"
@@ -187,7 +188,8 @@ void print_head(const Json& facts, const Flags& flags) {
              "of it", "logits");
 }
 
-Status act(const Flags& flags) {
+Status act(const Flags& flags, const CLI::App& app) {
+  TQ_TRY(goes_with(app, {"--bits", "--seed"}, "--random", !flags.random.empty()));
   if (flags.models.empty() == flags.random.empty())
     return bad_usage("give a model, or --random {}", fmt::join(random_model_names(), " | "));
   if (flags.invariant && flags.streams.empty()) return bad_usage("--batch-invariant goes with --streams");
@@ -255,7 +257,7 @@ Command add_bench(CLI::App& root) {
   app->add_flag("--batch-invariant", flags->invariant, "With --streams: answers that do not depend on the others");
   app->add_flag("--json", flags->json, "Print facts as JSON");
   add_compute_flags(*app, flags->compute);
-  return {app, [flags] { return act(*flags); }};
+  return {app, [flags, app] { return act(*flags, *app); }};
 }
 
 }  // namespace tq::cli

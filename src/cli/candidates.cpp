@@ -77,8 +77,8 @@ Status check_stages(const CLI::App& app, const std::vector<Candidate>& candidate
   const auto any = [&](bool (*uses)(const QuantizeOptions&)) {
     return std::any_of(candidates.begin(), candidates.end(), [&](const Candidate& each) { return uses(each.options); });
   };
-  const bool has_own = std::any_of(candidates.begin(), candidates.end(),
-                                   [](const Candidate& each) { return each.options.method == Method::kTurboquant; });
+  const bool has_own =
+      std::any_of(candidates.begin(), candidates.end(), [](const Candidate& each) { return each.options.method == Method::kTurboquant; });
   TQ_TRY(goes_with(app, {"--allocate", "--calibrate", "--tune"}, "turboquant among the --methods", has_own));
   TQ_TRY(goes_with(app, {"--calibrate-steps"}, "--calibrate on, or quip-tuned among the --methods", any(uses_calibration)));
   return goes_with(app, {"--tune-steps"}, "--tune on, or quip-tuned among the --methods", any(uses_tuning));
@@ -87,7 +87,7 @@ Status check_stages(const CLI::App& app, const std::vector<Candidate>& candidate
 void add_compare_flags(CLI::App& app, CompareFlags& flags) {
   app.add_option("model", flags.model, "Hugging Face directory or GGUF file")->required();
   app.add_option("-o,--output", flags.output,
-                  "Folder for the artifacts, report.html and compare.json; what is there is not made or measured again")
+                 "Folder for the artifacts, report.html and compare.json; what is there is not made or measured again")
       ->required();
   app.add_option("-b,--bits", flags.bits, "Rates, 2 to 8")->capture_default_str();
   app.add_option("--methods", flags.methods, "all, or some of " + variant_names())->capture_default_str();
@@ -99,7 +99,7 @@ void add_compare_flags(CLI::App& app, CompareFlags& flags) {
     app.add_option(name, *value, fmt::format("Of turboquant: {}, on or off; by default as tq quantize has it", what))
         ->check(CLI::IsMember({"on", "off"}));
   app.add_option("--calibrate-steps", flags.calibrate_steps,
-                  "Of turboquant and quip-tuned, after each stage of a block; 0 follows the effort")
+                 "Of turboquant and quip-tuned, after each stage of a block; 0 follows the effort")
       ->check(at_least_zero());
   app.add_option("--tune-steps", flags.tune_steps, "Of turboquant and quip-tuned; 0 follows the effort")->check(at_least_zero());
   app.add_option("--embedding", flags.embedding, "Bits of the embedding, or 'original'")->capture_default_str();

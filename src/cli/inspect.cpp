@@ -160,9 +160,9 @@ Command add_inspect(CLI::App& root) {
   CLI::App* app = root.add_subcommand("inspect", "Print what is in a model");
   auto flags = std::make_shared<Flags>();
   app->add_option("model", flags->model, "Artifact, Hugging Face directory or GGUF file")->required();
-  app->add_flag("--plan", flags->plan, "Print the kernels that would run");
+  CLI::Option* plan = app->add_flag("--plan", flags->plan, "Print the kernels that would run");
   app->add_flag("--verify", flags->verify, "Read every byte of an artifact's weights and compare with their hashes");
-  app->add_flag("--json", flags->json, "Print facts as JSON");
+  app->add_flag("--json", flags->json, "Print facts as JSON")->excludes(plan);
   add_compute_flags(*app, flags->compute);
   return {app, [flags] { return act(*flags); }};
 }

@@ -52,6 +52,8 @@ class Errors(ProgramTest):
         self.fails(2, "quantize", self.model, "-o", self.folder / "out", says="bits")
         self.fails(2, "quantize", self.model, "-o", self.folder / "out", "--bits", "many", says="bits")
         self.fails(2, "run", self.model, "hello", "--isa", "sse9", says="sse9")
+        self.fails(2, "inspect", self.model, "--plan", "--json", says="--plan excludes --json")
+        self.fails(2, "bench", self.model, "--bits", "3", says="--bits goes with --random")
         self.fails(2, "convert", self.model, "-o", self.folder / "out", "--dtype", "f12", says="f12")
 
     def test_wrong_values_are_status_2(self):

@@ -117,6 +117,8 @@ class Run(ProgramTest):
         self.assertEqual(self.facts(self.model, "hi", "-n", "2", *GREEDY)["prompt_tokens"], 2)
         self.fails(2, "run", self.model, "hi", "--system", "x", says="--chat-template")
         self.fails(2, "run", self.chat, "hi", "--system", "x", "--raw", says="--raw")
+        for flags in (["--chat-template", self.folder / "none.jinja"], ["--chat-template-kwargs", "{}"]):
+            self.fails(2, "run", self.chat, "hi", *flags, "--raw", says=f"--raw excludes {flags[0]}")
 
     def test_a_template_that_fails_is_one_line_with_advice(self):
         self.fails(3, "run", self.chat, "fail", says="not today; --raw")
