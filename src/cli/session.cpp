@@ -106,6 +106,7 @@ Result<std::unique_ptr<Session>> Session::open(const ComputeFlags& flags) {
     isa = *named;
   }
   if (flags.gpus > 1 && flags.backend != "cuda") return bad_usage("--gpus {} goes with --backend cuda", flags.gpus);
+  if (flags.split != "tensor" && flags.gpus <= 1) return bad_usage("--split {} goes with --gpus 2 or more", flags.split);
   std::unique_ptr<Session> session(new Session);
   session->threads_ = std::make_unique<ThreadPool>(flags.threads);
   session->listener_ = std::make_unique<TerminalListener>();
