@@ -44,13 +44,17 @@ size_t tokens_in(const Tokenizer& tokenizer, std::string_view text, size_t enoug
 
 }  // namespace
 
-std::vector<int64_t> share_out(std::span<const CalibrationText> texts, std::span<const int64_t> available, int64_t wanted) {
+std::vector<int64_t> share_out(std::span<const CalibrationText> texts, std::span<const int64_t> available, int64_t wanted,
+                               int64_t sequence) {
   std::vector<int64_t> taken(texts.size(), 0);
-  for (bool any = true; any && wanted > 0;) {
-    any = false;
+  bool is_left = true;
+  for (int64_t round = 1; is_left && wanted > 0; ++round) {
+    is_left = false;
     for (size_t i = 0; i < texts.size(); ++i) {
-      const int64_t more = std::min({texts[i].weight, available[i] - taken[i], wanted});
-      taken[i] += more, wanted -= more, any |= more > 0;
+      int64_t due = texts[i].weight * round;
+      if (texts[i].weighted_tokens > 0) due = std::max(round, std::min(due, texts[i].weighted_tokens / sequence));
+      const int64_t more = std::min(std::max<int64_t>(0, std::min(due, available[i]) - taken[i]), wanted);
+      taken[i] += more, wanted -= more, is_left |= taken[i] < available[i];
     }
   }
   return taken;
@@ -67,7 +71,7 @@ Result<std::vector<std::vector<TokenId>>> calibration_sequences(const Tokenizer&
     available.push_back(static_cast<int64_t>(ids.back().size()) / shape.body);
     longest = std::max(longest, ids.back().size());
   }
-  const std::vector<int64_t> taken = share_out(texts, available, wanted_sequences(tokens, sequence));
+  const std::vector<int64_t> taken = share_out(texts, available, wanted_sequences(tokens, sequence), sequence);
   std::vector<std::vector<TokenId>> out;
   for (size_t i = 0; i < ids.size(); ++i) {
     for (int64_t n = 0; n < taken[i]; ++n) {
@@ -95,7 +99,7 @@ Result<int64_t> tokens_at_hand(const Model& model, const QuantizeOptions& option
     available.push_back(static_cast<int64_t>(tokens) / shape.body);
     longest = std::max(longest, tokens);
   }
-  const std::vector<int64_t> taken = share_out(texts, available, wanted);
+  const std::vector<int64_t> taken = share_out(texts, available, wanted, sequence);
   const int64_t sequences = std::accumulate(taken.begin(), taken.end(), int64_t{0});
   if (sequences == 0) return too_short(texts, longest, sequence);
   return sequences * sequence;

@@ -17,13 +17,14 @@ TQ_EMBED(technical, "technical.txt")
 
 namespace tq {
 
-// Rounding costs a model more on code than on prose: a few positions that no other text resembles carry the loss (docs/method.md).
-constexpr int64_t kCodeWeight = 3;
+// Rounding costs a model more on code than on prose: a few positions that no other text resembles carry the loss. More than so many tokens
+// of it gain nothing there, and prose pays for them (docs/method.md).
+constexpr int64_t kCodeWeight = 3, kCodeTokens = 80 << 10;
 
 std::vector<CalibrationText> built_in_calibration() {
   return {{"web", {tq_text_web, tq_text_end_web}},
           {"encyclopedia", {tq_text_encyclopedia, tq_text_end_encyclopedia}},
-          {"code", {tq_text_code, tq_text_end_code}, kCodeWeight},
+          {"code", {tq_text_code, tq_text_end_code}, kCodeWeight, kCodeTokens},
           {"languages", {tq_text_languages, tq_text_end_languages}},
           {"technical", {tq_text_technical, tq_text_end_technical}}};
 }
