@@ -11,7 +11,8 @@ std::string InputFacts::text() const { return fmt::format("{}{:>8}", under, dead
 std::string InputFacts::described() const {
   if (under == 'i') return "no tokens, or zeros alone: errors of weights count alike";
   std::string text = under == 'r' ? "all tokens have one direction: errors of weights count alike" : "";
-  if (dead > 0) text += fmt::format("{}{} inputs are always zero", text.empty() ? "" : "; ", dead);
+  if (dead > 0)
+    text += fmt::format("{}{} always zero", text.empty() ? "" : "; ", dead == 1 ? "1 input is" : fmt::format("{} inputs are", dead));
   return text;
 }
 

@@ -2,6 +2,8 @@
 
 #include <set>
 
+#include "base/counted.h"
+
 namespace tq {
 namespace {
 
@@ -91,7 +93,7 @@ StoredBytes stored_bytes(const Model& model) {
 
 std::string describe(const Model& model) {
   const ModelSpec& spec = model.spec;
-  return fmt::format("{}, {} layers x {}, {:.1f} M weights", spec.family, spec.layers_count(), spec.hidden,
+  return fmt::format("{}, {} x {}, {:.1f} M weights", spec.family, counted(spec.layers_count(), "layer"), spec.hidden,
                      static_cast<double>(count_weights(spec).all) / 1e6);
 }
 

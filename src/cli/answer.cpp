@@ -1,5 +1,6 @@
 #include "cli/answer.h"
 
+#include "base/counted.h"
 #include "base/hash.h"
 #include "base/json_text.h"
 #include "cli/build_id.h"
@@ -51,6 +52,7 @@ void Answerer::report(const RequestStats& stats, const Answer& answer) const {
   const auto rate = [](int64_t tokens, double seconds) { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0; };
   // The first token of the answer comes with the prompt.
   const double prompt = rate(stats.prompt_tokens - stats.reused_tokens, stats.prompt_seconds);
+  const bool is_prompt_done = stats.answer_tokens > 0;  // else it was interrupted, and how much of it was computed is not known here
   const double decode = rate(std::max<int64_t>(0, stats.answer_tokens - 1), stats.decode_seconds);
   const double gigabytes = decode * static_cast<double>(network_.bytes_per_token()) / 1e9;
   const uint64_t seed = options_.request.sampler.seed + answers_ - 1;
@@ -61,7 +63,7 @@ void Answerer::report(const RequestStats& stats, const Answer& answer) const {
                        {"reused_tokens", stats.reused_tokens},
                        {"answer_tokens", stats.answer_tokens},
                        {"context", engine_.context()},
-                       {"prompt_tokens_per_second", prompt},
+                       {"prompt_tokens_per_second", is_prompt_done ? Json(prompt) : Json()},
                        {"decode_tokens_per_second", decode},
                        {"decode_gigabytes_per_second", gigabytes},
                        {"logits_hash", hex64(stats.logits_hash)},
@@ -77,9 +79,14 @@ void Answerer::report(const RequestStats& stats, const Answer& answer) const {
     fmt::print(stderr, "The context of {} tokens is full{}.\n", engine_.context(),
                engine_.context() < largest ? fmt::format("; --ctx takes up to {}", largest) : "");
   }
-  fmt::print(stderr, "prompt {} tokens{}, {:.1f} tok/s; answer {} tokens, {:.1f} tok/s, {:.1f} GB/s; logits {}; seed {}; build {}\n",
-             stats.prompt_tokens, stats.reused_tokens > 0 ? fmt::format(" ({} reused)", stats.reused_tokens) : "", prompt,
-             stats.answer_tokens, decode, gigabytes, hex64(stats.logits_hash), seed, build_id());
+  if (!is_prompt_done) {
+    fmt::print(stderr, "prompt {}, interrupted after {:.1f} s; seed {}; build {}\n", counted(stats.prompt_tokens, "token"),
+               stats.prompt_seconds, seed, build_id());
+    return;
+  }
+  fmt::print(stderr, "prompt {}{}, {:.1f} tok/s; answer {}, {:.1f} tok/s, {:.1f} GB/s; logits {}; seed {}; build {}\n",
+             counted(stats.prompt_tokens, "token"), stats.reused_tokens > 0 ? fmt::format(" ({} reused)", stats.reused_tokens) : "", prompt,
+             counted(stats.answer_tokens, "token"), decode, gigabytes, hex64(stats.logits_hash), seed, build_id());
 }
 
 }  // namespace tq::cli

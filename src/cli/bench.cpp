@@ -1,10 +1,14 @@
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
+#include "base/counted.h"
 #include "base/hash.h"
 #include "base/json_text.h"
+#include "base/version.h"
+#include "cli/at_least_zero.h"
 #include "cli/build_id.h"
 #include "cli/command.h"
+#include "cli/goes_with.h"
 #include "convert/import.h"
 #include "eval/linears.h"
 #include "eval/random_model.h"
@@ -167,8 +171,8 @@ void print_head(const Json& facts, const Flags& flags) {
   fmt::print("tq {}, {}, {}\n", facts["build"].get<std::string>(), facts["backend"].get<std::string>(),
              facts["processor"].get<std::string>());
   if (!flags.streams.empty()) {
-    fmt::print("streams of {} tokens of prompt and {} of answer, all submitted at once{}, median of {}\n", speed.prompt_tokens,
-               speed.answer_tokens, flags.invariant ? ", batch-invariant" : "", speed.repetitions);
+    fmt::print("streams of {} of prompt and {} of answer, all submitted at once{}, median of {}\n", counted(speed.prompt_tokens, "token"),
+               counted(speed.answer_tokens, "token"), flags.invariant ? ", batch-invariant" : "", speed.repetitions);
     fmt::print("{:<36} {:>8} {:>9} {:>9} {:>10} {:>10} {:>10}\n", "model", "streams", "tok/s", "decode/s", "first s", "last s", "keys");
     return;
   }
@@ -178,13 +182,14 @@ void print_head(const Json& facts, const Flags& flags) {
                "a call", "us a call", "GB/s", "read", "of it");
     return;
   }
-  fmt::print("prompt of {} tokens, {} tokens decoded, each behind a context of depth tokens, median of {}\n", speed.prompt_tokens,
-             speed.answer_tokens, speed.repetitions);
+  fmt::print("prompt of {}, {} decoded, each behind a context of depth tokens, median of {}\n", counted(speed.prompt_tokens, "token"),
+             counted(speed.answer_tokens, "token"), speed.repetitions);
   fmt::print("{:<36} {:>10} {:>7} {:>9} {:>9} {:>7} {:>7} {:>8}  {}\n", "model", "size", "depth", "prompt/s", "decode/s", "GB/s", "read",
              "of it", "logits");
 }
 
-Status act(const Flags& flags) {
+Status act(const Flags& flags, const CLI::App& app) {
+  TQ_TRY(goes_with(app, {"--bits", "--seed"}, "--random", !flags.random.empty()));
   if (flags.models.empty() == flags.random.empty())
     return bad_usage("give a model, or --random {}", fmt::join(random_model_names(), " | "));
   if (flags.invariant && flags.streams.empty()) return bad_usage("--batch-invariant goes with --streams");
@@ -196,7 +201,7 @@ Status act(const Flags& flags) {
   }
   for (const std::string& text : flags.bits) TQ_TRY(random_bits(text));
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
-  Json facts = {{"program", "tq 0.1.0"},
+  Json facts = {{"program", program_name()},
                 {"build", build_id()},
                 {"backend", session->backend().name()},
                 {"processor", processor_name()},
@@ -232,7 +237,7 @@ Command add_bench(CLI::App& root) {
   app->add_option("--random", flags->random,
                   fmt::format("Shapes of a known model with random weights instead: {}", fmt::join(random_model_names(), ", ")));
   app->add_option("--bits", flags->bits, "Of the random weights: 2 to 8, or 16 (F16), with commas")->delimiter(',')->capture_default_str();
-  app->add_option("--seed", flags->seed, "Of the random weights");
+  app->add_option("--seed", flags->seed, "Of the random weights")->check(seed_number());
   app->add_option("--prompt", flags->speed.prompt_tokens, "Tokens of the prompt")->check(CLI::Range(1, 1 << 20))->capture_default_str();
   app->add_option("-n,--tokens", flags->speed.answer_tokens, "Tokens to decode")->check(CLI::Range(1, 1 << 20))->capture_default_str();
   app->add_option("--depth", flags->depths, "Tokens that are in the context before prompt and answer; several numbers with commas")
@@ -252,7 +257,7 @@ Command add_bench(CLI::App& root) {
   app->add_flag("--batch-invariant", flags->invariant, "With --streams: answers that do not depend on the others");
   app->add_flag("--json", flags->json, "Print facts as JSON");
   add_compute_flags(*app, flags->compute);
-  return {app, [flags] { return act(*flags); }};
+  return {app, [flags, app] { return act(*flags, *app); }};
 }
 
 }  // namespace tq::cli

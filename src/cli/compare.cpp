@@ -9,125 +9,35 @@
 #include "base/mapped_file.h"
 #include "base/output_file.h"
 #include "cli/artifact_page.h"
-#include "cli/at_least_zero.h"
 #include "cli/build_id.h"
-#include "cli/command.h"
+#include "cli/candidates.h"
 #include "cli/comparison_tables.h"
-#include "cli/measure.h"
-#include "cli/units.h"
-#include "cli/variants.h"
 #include "convert/import.h"
 #include "eval/summary.h"
+#include "quantize/budget.h"
 #include "quantize/estimate.h"
 #include "quantize/job.h"
 #include "quantize/job_folder.h"
-#include "quantize/stage_budgets.h"
+#include "quantize/origin.h"
 
 namespace tq::cli {
 namespace {
 
 namespace fs = std::filesystem;
 
-struct Flags {
-  std::string model, output, bits = "2,3,4", methods = "all", effort = "normal", embedding = "original", head = "original";
-  std::string allocate, calibrate, tune;
-  std::vector<std::string> calibration;
-  int64_t calibration_tokens = 0, calibrate_steps = 0, tune_steps = 0;
-  uint64_t quantize_seed = 0;
-  MeasureFlags measure;
-  bool json = false, dry_run = false;
-  ComputeFlags compute;
-};
-
-// An artifact of the comparison: made if it is not there.
-struct Candidate {
-  Variant variant;
-  QuantizeOptions options;
-  std::string name, directory, label;
-  bool is_there = false;
-
-  std::string title() const { return fmt::format("{}, {:g} bits", label, options.bits); }
-};
-
-// A method and rate that is not compared.
-struct LeftOut {
-  std::string method, why;
-  double bits = 0;
-};
-
-Result<std::vector<double>> bits_of(const std::string& list) {
-  std::vector<double> out;
-  for (size_t at = 0; at <= list.size();) {
-    const size_t end = std::min(list.find(',', at), list.size());
-    const std::string text = list.substr(at, end - at);
-    char* rest = nullptr;
-    const double bits = std::strtod(text.c_str(), &rest);
-    if (text.empty() || *rest != '\0' || !(bits >= 2 && bits <= 8))
-      return bad_usage("--bits {}: give numbers from 2 to 8, like 2,3,4", list);
-    if (std::find(out.begin(), out.end(), bits) == out.end()) out.push_back(bits);
-    at = end + 1;
-  }
-  return out;
-}
-
-// What all methods have alike.
-Result<QuantizeOptions> common_options(const Flags& flags) {
-  QuantizeOptions options;
-  const std::optional<Effort> effort = effort_from_name(flags.effort);
-  if (!effort) return bad_usage("--effort {}: give fast, normal or best", flags.effort);
-  options.effort = *effort;
-  options.report = true;
-  options.calibration = flags.calibration;
-  options.calibration_tokens = flags.calibration_tokens;
-  options.seed = flags.quantize_seed;
-  options.calibrate_steps = flags.calibrate_steps, options.tune_steps = flags.tune_steps;
-  TQ_ASSIGN(options.embedding_bits, table_bits(flags.embedding, "--embedding"));
-  TQ_ASSIGN(options.head_bits, table_bits(flags.head, "--head"));
-  return options;
-}
-
-QuantizeOptions options_of(QuantizeOptions options, const Variant& variant, const Flags& flags, Trainer trainer) {
-  options.method = variant.method;
-  if (!variant.has_groups) options.group = 0;
-  if (variant.method == Method::kTurboquant)
-    for (const auto& [flag, stage] :
-         {std::pair(&flags.allocate, &options.allocate), {&flags.calibrate, &options.calibrate}, {&flags.tune, &options.tune}})
-      if (!flag->empty()) *stage = *flag == "on";
-  if (variant.is_tuned) options.calibrate = options.tune = true;
-  return with_usual_stages(options, trainer);
-}
-
-Result<std::vector<Candidate>> candidates_of(const Flags& flags, Trainer trainer) {
-  TQ_ASSIGN(const QuantizeOptions common, common_options(flags));
-  TQ_ASSIGN(const std::vector<double> rates, bits_of(flags.bits));
-  TQ_ASSIGN(const std::vector<Variant> chosen, variants_of(flags.methods));
-  std::vector<Candidate> out;
-  for (const Variant& variant : chosen)
-    for (const double bits : rates) {
-      QuantizeOptions options = common;
-      options.bits = bits;
-      options = options_of(options, variant, flags, trainer);
-      std::string name = fmt::format("{}-{}bit-{}", variant.name, bits, flags.effort);
-      if (options.head_bits > 0) name += "-head" + flags.head;
-      if (options.embedding_bits > 0) name += "-embedding" + flags.embedding;
-      out.push_back({variant, options, name, flags.output + "/" + name, std::string(variant.label), false});
-    }
-  return out;
-}
-
 // Seconds that the artifact took to make, over interruptions; 0: not known.
-std::string seconds_path(const Flags& flags, const Candidate& candidate) {
+std::string seconds_path(const CompareFlags& flags, const Candidate& candidate) {
   return flags.output + "/results/" + candidate.name + "/quantizing.json";
 }
 
-double known_seconds(const Flags& flags, const Candidate& candidate) {
+double known_seconds(const CompareFlags& flags, const Candidate& candidate) {
   const auto json = read_json_file(seconds_path(flags, candidate));
   if (!json || !json->is_object()) return 0;
   const auto found = json->find("seconds");
   return found != json->end() && found->is_number() ? found->get<double>() : 0;
 }
 
-Status add_seconds(const Flags& flags, const Candidate& candidate, double seconds) {
+Status add_seconds(const CompareFlags& flags, const Candidate& candidate, double seconds) {
   const std::string path = seconds_path(flags, candidate);
   std::error_code error;
   fs::create_directories(fs::path(path).parent_path(), error);
@@ -135,9 +45,17 @@ Status add_seconds(const Flags& flags, const Candidate& candidate, double second
   return write_file(path, Json{{"seconds", known_seconds(flags, candidate) + seconds}}.dump() + "\n");
 }
 
+uint64_t folder_bytes(const std::string& directory) {
+  std::error_code error;
+  uint64_t bytes = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(directory, error))
+    if (entry.is_regular_file(error)) bytes += entry.file_size(error);
+  return bytes;
+}
+
 class Comparison {
  public:
-  Comparison(const Flags& flags, const Measurements& wanted, std::vector<Candidate> candidates, Session& session)
+  Comparison(const CompareFlags& flags, const Measurements& wanted, std::vector<Candidate> candidates, Session& session)
       : flags_(flags),
         wanted_(wanted),
         candidates_(std::move(candidates)),
@@ -146,8 +64,10 @@ class Comparison {
 
   Status run() {
     TQ_ASSIGN(original_, open(flags_.model));
+    TQ_TRY(check_windows(wanted_, original_->model));
     TQ_TRY(check_texts(wanted_, *original_->model.tokenizer));
     TQ_TRY(sort_out());
+    warn_of_quantized_source(original_->model, session_.context().listener);
     if (flags_.dry_run) return print_plan();
     std::error_code error;
     fs::create_directories(flags_.output, error);
@@ -169,7 +89,7 @@ class Comparison {
   // have all as many tokens as the one that takes the most within its budget.
   Status sort_out() {
     std::vector<Candidate> possible;
-    int64_t tokens = 0;
+    std::optional<QuantizeOptions> largest;
     for (Candidate& candidate : candidates_) {
       const auto plan = plan_of(candidate);
       if (!plan && plan.error().code != ErrorCode::kUsage && plan.error().code != ErrorCode::kBadInput) return Unexpected(plan.error());
@@ -179,11 +99,12 @@ class Comparison {
         continue;
       }
       candidate.label = label_of(candidate.variant, *plan);
-      tokens = std::max(tokens, calibration_tokens(budgeted(candidate)));
+      if (!largest || calibration_tokens(plan->options) > calibration_tokens(*largest)) largest = plan->options;
       possible.push_back(std::move(candidate));
     }
     candidates_ = std::move(possible);
     if (candidates_.empty()) return bad_usage("none of the methods can make these rates");
+    TQ_ASSIGN(const int64_t tokens, tokens_at_hand(original_->model, *largest));
     for (Candidate& candidate : candidates_) candidate.options.calibration_tokens = tokens;
     return find_those_there();
   }
@@ -203,24 +124,25 @@ class Comparison {
     return {};
   }
 
-  Status print_plan() const {
-    const Context context = session_.context();
-    double seconds = 0;
-    uint64_t bytes = 0;
-    fmt::print("{} -> {}: {} tokens of calibration, effort {}\n\n{:<24} {:>5} {:>8} {:>10} {:>8}\n", describe(original_->model),
-               flags_.output, candidates_[0].options.calibration_tokens, flags_.effort, "method", "bits", "stored", "bytes", "seconds");
+  Result<std::vector<PlannedArtifact>> planned() const {
+    std::vector<PlannedArtifact> out;
     for (const Candidate& candidate : candidates_) {
       TQ_ASSIGN(const QuantizePlan plan, plan_of(candidate));
-      const uint64_t size = planned_bytes(original_->model, plan);
-      const double time =
-          (is_device() ? card_time(original_->model, plan) : estimate_time(original_->model, plan, session_.backend(), context)).all();
-      fmt::print("{:<24} {:>5g} {:>8.4f} {:>10} {:>8}\n", candidate.label, candidate.options.bits, mean_bits(plan).stored,
-                 bytes_text(static_cast<double>(size)), candidate.is_there ? "there" : fmt::format("{:.0f}", time));
-      if (!candidate.is_there) bytes += size, seconds += time;
+      const TimeEstimate time =
+          is_device() ? card_time(original_->model, plan) : estimate_time(original_->model, plan, session_.backend(), session_.context());
+      out.push_back({&candidate, mean_bits(plan).stored, most_bytes(original_->model, plan), time.all()});
     }
-    fmt::print("\nto be made: {} in about {:.0f} s{}\n", bytes_text(static_cast<double>(bytes)), seconds,
-               is_device() ? ", by what a card like an H200 took" : "");
-    for (const LeftOut& each : left_out_) fmt::print("left out: {}, {:g} bits: {}\n", each.method, each.bits, each.why);
+    return out;
+  }
+
+  Status print_plan() const {
+    TQ_ASSIGN(const std::vector<PlannedArtifact> artifacts, planned());
+    if (flags_.json) {
+      fmt::print("{}\n", json_text(plan_json(flags_, artifacts, left_out_), 2));
+      return {};
+    }
+    fmt::print("{} -> {}: {} tokens of calibration, effort {}\n\n{}", describe(original_->model), flags_.output,
+               candidates_[0].options.calibration_tokens, flags_.effort, plan_table(artifacts, left_out_, is_device()));
     return {};
   }
 
@@ -255,7 +177,8 @@ class Comparison {
       report_.subjects.back().model.name = candidate.title();
       models.push_back(std::move(loaded));
     }
-    TQ_ASSIGN(const std::vector<CalibrationText> calibration, read_calibration(candidates_[0].options));
+    KnownCalibration calibration;
+    TQ_ASSIGN(calibration.texts, read_calibration(candidates_[0].options));
     return measure({models, original_.get(), wanted_, calibration, false, &kept}, session_, report_);
   }
 
@@ -278,6 +201,7 @@ class Comparison {
                   {"bits", candidate.options.bits},
                   {"bits_linears_stored", subject.model.bits_linears},
                   {"bits_all", subject.model.bits_all},
+                  {"bytes", folder_bytes(candidate.directory)},
                   {"file_bytes", subject.model.file_bytes}};
     if (const double seconds = known_seconds(flags_, candidate); seconds > 0) entry["seconds_quantizing"] = seconds;
     entry["stages"] = {{"allocate", uses_allocation(candidate.options)},
@@ -304,9 +228,8 @@ class Comparison {
                 {"backend", session_.backend().name()},
                 {"processor", processor_name()},
                 {"artifacts", Json::array()},
-                {"left_out", Json::array()}};
+                {"left_out", left_out_json(left_out_)}};
     for (size_t i = 0; i < candidates_.size(); ++i) out["artifacts"].push_back(artifact_json(i));
-    for (const LeftOut& each : left_out_) out["left_out"].push_back({{"method", each.method}, {"bits", each.bits}, {"why", each.why}});
     return out;
   }
 
@@ -320,14 +243,15 @@ class Comparison {
     }
     std::vector<ComparedModel> rows;
     for (size_t i = 0; i < candidates_.size(); ++i)
-      rows.push_back({&report_.subjects[i], candidates_[i].label, candidates_[i].options.bits, known_seconds(flags_, candidates_[i])});
+      rows.push_back({&report_.subjects[i], candidates_[i].label, candidates_[i].options.bits, folder_bytes(candidates_[i].directory),
+                      known_seconds(flags_, candidates_[i])});
     fmt::print("{}{}", text_table(rows, report_), task_table(rows, report_));
     for (const std::string& note : report_.notes) fmt::print("{}\n", note);
     fmt::print("report: {0}/report.html, figures: {0}/compare.json\n", flags_.output);
     return {};
   }
 
-  const Flags& flags_;
+  const CompareFlags& flags_;
   const Measurements& wanted_;
   std::vector<Candidate> candidates_;
   std::vector<LeftOut> left_out_;
@@ -337,11 +261,13 @@ class Comparison {
   report::Report report_;
 };
 
-Status act(const Flags& flags) {
+Status act(const CompareFlags& flags, const CLI::App& app) {
   TQ_ASSIGN(const Measurements wanted, measurements_of(flags.measure, true));
+  TQ_TRY(check_measured(app, wanted));
   if (flags.compute.gpus > 1) return bad_usage("--gpus {}: comparing uses one card", flags.compute.gpus);
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
   TQ_ASSIGN(std::vector<Candidate> candidates, candidates_of(flags, trainer_of(session->training_backend())));
+  TQ_TRY(check_stages(app, candidates));
   const Status done = Comparison(flags, wanted, std::move(candidates), *session).run();
   if (!done && done.error().code == ErrorCode::kInterrupted)
     return fail(ErrorCode::kInterrupted, "stopped; what is done is kept in {}, the same command goes on", flags.output);
@@ -352,35 +278,9 @@ Status act(const Flags& flags) {
 
 Command add_compare(CLI::App& root) {
   CLI::App* app = root.add_subcommand("compare", "Quantize by several methods at several rates and measure all against the original");
-  auto flags = std::make_shared<Flags>();
-  app->add_option("model", flags->model, "Hugging Face directory or GGUF file")->required();
-  app->add_option("-o,--output", flags->output,
-                  "Folder for the artifacts, report.html and compare.json; what is there is not made or measured again")
-      ->required();
-  app->add_option("-b,--bits", flags->bits, "Rates, 2 to 8")->capture_default_str();
-  app->add_option("--methods", flags->methods, "all, or some of " + variant_names())->capture_default_str();
-  app->add_option("--effort", flags->effort, "fast, normal or best: of turboquant the time, of all the calibration tokens")
-      ->capture_default_str();
-  for (const auto& [name, value, what] : {std::tuple("--allocate", &flags->allocate, "bits by what they cost"),
-                                          {"--calibrate", &flags->calibrate, "blocks tuned while they are rounded"},
-                                          {"--tune", &flags->tune, "the rounded model tuned as a whole"}})
-    app->add_option(name, *value, fmt::format("Of turboquant: {}, on or off; by default as tq quantize has it", what))
-        ->check(CLI::IsMember({"on", "off"}));
-  app->add_option("--calibrate-steps", flags->calibrate_steps,
-                  "Of turboquant and quip-tuned, after each stage of a block; 0 follows the effort")
-      ->check(at_least_zero());
-  app->add_option("--tune-steps", flags->tune_steps, "Of turboquant and quip-tuned; 0 follows the effort")->check(at_least_zero());
-  app->add_option("--embedding", flags->embedding, "Bits of the embedding, or 'original'")->capture_default_str();
-  app->add_option("--head", flags->head, "Bits of the head, or 'original'")->capture_default_str();
-  app->add_option("--calibration", flags->calibration, "Text files to calibrate on instead of the built-in text");
-  app->add_option("--calibration-tokens", flags->calibration_tokens, "Tokens to calibrate on, the same for all; 0 follows the effort")
-      ->check(at_least_zero());
-  app->add_option("--quantize-seed", flags->quantize_seed, "Of the signs that turboquant and quip turn matrices by");
-  add_measure_flags(*app, flags->measure);
-  app->add_flag("--dry-run", flags->dry_run, "Only tell what would be made, its size and time, and what is left out");
-  app->add_flag("--json", flags->json, "Print facts as JSON");
-  add_compute_flags(*app, flags->compute);
-  return {app, [flags] { return act(*flags); }};
+  auto flags = std::make_shared<CompareFlags>();
+  add_compare_flags(*app, *flags);
+  return {app, [flags, app] { return act(*flags, *app); }};
 }
 
 }  // namespace tq::cli

@@ -1,3 +1,7 @@
+#include <unistd.h>
+
+#include <filesystem>
+
 #include <CLI/CLI.hpp>
 
 #include "base/json_text.h"
@@ -8,6 +12,8 @@
 
 namespace tq::cli {
 namespace {
+
+namespace fs = std::filesystem;
 
 struct Flags {
   std::vector<std::string> models;
@@ -32,23 +38,43 @@ Json result_json(size_t index, const Flags& flags, const Measurements& wanted, c
   return out;
 }
 
-Status act(const Flags& flags) {
+// Whether the report can be written, which comes last.
+Status check_report(const std::string& path) {
+  std::error_code error;
+  if (path.empty()) return {};
+  if (fs::is_directory(path, error)) return fail(ErrorCode::kFailed, "--report {}: it is a folder; give the name of a file", path);
+  const fs::path folder = fs::absolute(path, error).parent_path();
+  if (!fs::is_directory(folder, error)) return fail(ErrorCode::kFailed, "--report {}: there is no folder {}", path, folder.string());
+  if (access(folder.c_str(), W_OK) != 0) return fail(ErrorCode::kFailed, "--report {}: you may not write in {}", path, folder.string());
+  return {};
+}
+
+Result<std::unique_ptr<Loaded>> open_for(const Measurements& wanted, const std::string& path) {
+  TQ_ASSIGN(std::unique_ptr<Loaded> loaded, open(path));
+  TQ_TRY(check_windows(wanted, loaded->model));
+  return loaded;
+}
+
+Status act(const Flags& flags, const CLI::App& app) {
   TQ_ASSIGN(const Measurements wanted, measurements_of(flags.measure, !flags.against.empty()));
+  TQ_TRY(check_measured(app, wanted));
+  TQ_TRY(check_report(flags.report));
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
   report::Report report;
   if (!wanted.texts.empty()) report.protocol = protocol_text(wanted.options.protocol);
   std::unique_ptr<Loaded> original;
   if (!flags.against.empty()) {
-    TQ_ASSIGN(original, load(flags.against, *session));
+    TQ_ASSIGN(original, open_for(wanted, flags.against));
     report.original = report::gather_facts(original->model);
   }
   std::vector<std::unique_ptr<Loaded>> models;
   for (const std::string& path : flags.models) {
-    TQ_ASSIGN(std::unique_ptr<Loaded> loaded, load(path, *session));
+    TQ_ASSIGN(std::unique_ptr<Loaded> loaded, open_for(wanted, path));
     report.subjects.push_back({.model = report::gather_facts(loaded->model), .texts = {}, .tasks = {}});
     models.push_back(std::move(loaded));
   }
-  const std::vector<CalibrationText> calibration = known_calibration(models);
+  TQ_TRY(check_texts(wanted, *models[0]->model.tokenizer));
+  const KnownCalibration calibration = known_calibration(models);
   TQ_TRY(measure({models, original.get(), wanted, calibration, !flags.json}, *session, report));
   if (!flags.report.empty()) TQ_TRY(write_file(flags.report, report::page(report)));
   if (!flags.json) {
@@ -73,7 +99,7 @@ Command add_eval(CLI::App& root) {
   app->add_option("--report", flags->report, "Write an HTML page with pictures");
   app->add_flag("--json", flags->json, "Print facts as JSON");
   add_compute_flags(*app, flags->compute);
-  return {app, [flags] { return act(*flags); }};
+  return {app, [flags, app] { return act(*flags, *app); }};
 }
 
 }  // namespace tq::cli

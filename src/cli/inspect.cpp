@@ -1,5 +1,5 @@
-#include <cmath>
-#include <map>
+#include <algorithm>
+#include <set>
 
 #include <CLI/CLI.hpp>
 
@@ -49,6 +49,30 @@ double bits_of(const PackedTensor& tensor) {
   return 8.0 * static_cast<double>(tensor.bytes()) / static_cast<double>(element_count(tensor.shape));
 }
 
+// What the files hold beside the tensors: arrays that several of these share, once each, and headers.
+struct OtherBytes {
+  uint64_t signs = 0, tables = 0;  // of inputs; of taps and vectors
+  uint64_t rest = 0;               // headers, and what the model does not use
+};
+
+OtherBytes other_bytes(const Model& model) {
+  OtherBytes out;
+  uint64_t listed = 0;
+  std::set<const std::byte*> seen;
+  for (const std::string& name : tensor_names(model.spec)) {
+    const PackedTensor& tensor = *model.find(name);
+    listed += tensor.bytes();
+    for (const PackedTensor::Part& part : tensor.parts) {
+      const bool is_sign = part.name == "sign";
+      if ((is_sign || part.name.starts_with("taps.") || part.name.starts_with("e8p.")) && seen.insert(part.view.data).second)
+        (is_sign ? out.signs : out.tables) += part.view.bytes();
+    }
+  }
+  listed += out.signs + out.tables;
+  out.rest = model.file_bytes - std::min(model.file_bytes, listed);
+  return out;
+}
+
 void print_tensors(const Model& model) {
   fmt::print("{:<52} {:>16} {:>8} {:>6} {:>8} {:>12} {:>6}\n", "tensor", "shape", "codec", "rate", "bits", "bytes", "input");
   for (const std::string& name : tensor_names(model.spec)) {
@@ -57,6 +81,12 @@ void print_tensors(const Model& model) {
     fmt::print("{:<52} {:>16} {:>8} {:>6} {:>8.3f} {:>12} {:>6}\n", name, shape_text(tensor.shape), codec_text(tensor), rate_text(tensor),
                bits_of(tensor), tensor.bytes(), precision ? fmt::format("{}", precision) : "");
   }
+  const OtherBytes other = other_bytes(model);
+  for (const auto& [what, bytes] : {std::pair{"signs of the inputs", other.signs},
+                                    {"tables of taps and vectors", other.tables},
+                                    {"headers and what the model does not use", other.rest},
+                                    {"weight files", model.file_bytes}})
+    if (bytes > 0) fmt::print("{:<94} {:>12}\n", what, bytes);
 }
 
 void print_totals(const Model& model) {
@@ -86,6 +116,7 @@ Status print_plan(const Model& model, const Flags& flags) {
 Json inspect_json(const Model& model) {
   const WeightCounts counts = count_weights(model.spec);
   const StoredBytes bytes = stored_bytes(model);
+  const OtherBytes other = other_bytes(model);
   Json tensors = Json::array();
   for (const std::string& name : tensor_names(model.spec)) {
     const PackedTensor& tensor = *model.find(name);
@@ -100,6 +131,9 @@ Json inspect_json(const Model& model) {
           {"weights_linears", counts.linears},
           {"bytes", bytes.all},
           {"bytes_linears", bytes.linears},
+          {"bytes_signs", other.signs},
+          {"bytes_tables", other.tables},
+          {"bytes_rest", other.rest},
           {"file_bytes", model.file_bytes},
           {"tensors", tensors}};
 }
@@ -126,9 +160,9 @@ Command add_inspect(CLI::App& root) {
   CLI::App* app = root.add_subcommand("inspect", "Print what is in a model");
   auto flags = std::make_shared<Flags>();
   app->add_option("model", flags->model, "Artifact, Hugging Face directory or GGUF file")->required();
-  app->add_flag("--plan", flags->plan, "Print the kernels that would run");
+  CLI::Option* plan = app->add_flag("--plan", flags->plan, "Print the kernels that would run");
   app->add_flag("--verify", flags->verify, "Read every byte of an artifact's weights and compare with their hashes");
-  app->add_flag("--json", flags->json, "Print facts as JSON");
+  app->add_flag("--json", flags->json, "Print facts as JSON")->excludes(plan);
   add_compute_flags(*app, flags->compute);
   return {app, [flags] { return act(*flags); }};
 }

@@ -6,6 +6,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include "base/version.h"
+#include "cli/build_id.h"
 #include "cli/command.h"
 
 namespace {
@@ -82,7 +84,7 @@ int end_of_parsing(const CLI::App& app, const CLI::ParseError& error) {
 int main(int argc, char** argv) {
   using namespace tq;
   CLI::App app{"Makes language models 4-8 times smaller, and runs them.", "tq"};
-  app.set_version_flag("--version", "tq 0.1.0");
+  app.set_version_flag("--version", [] { return fmt::format("{}, build {}", program_name(), cli::build_id()); });
   app.require_subcommand(1);
   const cli::Command commands[] = {cli::add_quantize(app), cli::add_run(app),     cli::add_eval(app), cli::add_compare(app),
                                    cli::add_inspect(app),  cli::add_convert(app), cli::add_bench(app)};

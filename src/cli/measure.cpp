@@ -4,10 +4,12 @@
 
 #include <CLI/CLI.hpp>
 
+#include "base/counted.h"
 #include "base/hash.h"
 #include "base/json_text.h"
 #include "base/mapped_file.h"
 #include "cli/at_least_zero.h"
+#include "cli/goes_with.h"
 #include "convert/import.h"
 #include "eval/summary.h"
 #include "quantize/text_overlap.h"
@@ -22,11 +24,16 @@ std::string file_name(const std::string& path) { return path.substr(path.rfind('
 // Warns of what the models have been calibrated on.
 Result<EvalText> read_text(const std::string& path, const MeasureRequest& request, Session& session) {
   TQ_ASSIGN(const std::string text, read_text_file(path));
-  for (const TextOverlap& overlap : overlaps(text, request.calibration))
+  for (const TextOverlap& overlap : overlaps(text, request.calibration.texts))
     if (overlap.share >= kOverlapShare)
       session.context().listener.warn(
           fmt::format("{}: {:.1f} % of its runs of {} words stand in the calibration text {}; figures on it flatter", path,
                       100 * overlap.share, kOverlapWords, overlap.calibration));
+  const std::string hash = hex64(hash64(std::as_bytes(std::span<const char>(text))));
+  for (const KnownCalibration::File& file : request.calibration.files)
+    if (file.hash == hash)
+      session.context().listener.warn(
+          fmt::format("{}: {} was calibrated on this very text ({}); figures on it flatter", path, file.model, file.name));
   const Tokenizer& tokenizer = *request.models[0]->model.tokenizer;
   return EvalText{file_name(path), tokenizer.encode(text, false, request.wanted.options.protocol == Protocol::kSecondHalf)};
 }
@@ -180,7 +187,7 @@ void add_measure_flags(CLI::App& app, MeasureFlags& flags) {
   app.add_option("--limit", flags.task.limit, "Items of a task at most, drawn by --seed; 0: all")->check(at_least_zero());
   app.add_option("--samples", flags.task.samples, "Answers an item, where answers are generated")->check(CLI::Range(1, 1000));
   app.add_option("--temperature", flags.task.temperature, "Of generated answers; 0: greedy")->check(CLI::Range(0.0, 10.0));
-  app.add_option("--seed", flags.task.seed, "Of drawn items and answers");
+  app.add_option("--seed", flags.task.seed, "Of drawn items and answers")->check(seed_number());
 }
 
 Result<Measurements> measurements_of(const MeasureFlags& flags, bool with_original) {
@@ -227,31 +234,46 @@ Status prepare(Loaded& loaded, Session& session) {
   return {};
 }
 
-Result<std::unique_ptr<Loaded>> load(const std::string& path, Session& session) {
-  TQ_ASSIGN(std::unique_ptr<Loaded> loaded, open(path));
-  TQ_TRY(prepare(*loaded, session));
-  return loaded;
-}
-
 Status check_texts(const Measurements& wanted, const Tokenizer& tokenizer) {
   for (const std::string& path : wanted.texts) {
     TQ_ASSIGN(const std::string text, read_text_file(path));
     const size_t tokens = tokenizer.encode(text, false, wanted.options.protocol == Protocol::kSecondHalf).size();
     if (static_cast<int64_t>(tokens) < wanted.options.window)
-      return bad_input("{}: it has {} tokens, less than one window of {}; give more text or a smaller --window", path, tokens,
+      return bad_input("{}: it has {}, less than one window of {}; give more text or a smaller --window", path, counted(tokens, "token"),
                        wanted.options.window);
   }
   return {};
 }
 
-std::vector<CalibrationText> known_calibration(const std::vector<std::unique_ptr<Loaded>>& models) {
+Status check_windows(const Measurements& wanted, const Model& model) {
+  const int64_t window = wanted.options.window, context = model.spec.context;
+  if (wanted.texts.empty() || window <= context) return {};
+  return bad_usage("windows of {} tokens: {} was made for {}; give --window {}", window, model.source, context, context);
+}
+
+Status check_measured(const CLI::App& app, const Measurements& wanted) {
+  TQ_TRY(goes_with(app, {"--text", "--window", "--windows", "--protocol", "--rows", "--skip-float"}, "kl or ppl among the --tasks",
+                   !wanted.texts.empty()));
+  return goes_with(app, {"--task-data", "--limit", "--samples", "--temperature", "--seed"}, "other --tasks than kl and ppl",
+                   !wanted.tasks.empty());
+}
+
+KnownCalibration known_calibration(const std::vector<std::unique_ptr<Loaded>>& models) {
+  KnownCalibration out;
   for (const auto& each : models) {
     const auto record = read_json_file(each->model.source + "/turboquant.json");
     if (!record || !record->is_object()) continue;
-    const auto names = record->find("calibration");
-    if (names == record->end() || *names == Json{kBuiltInCalibration}) return built_in_calibration();
+    const auto names = record->find("calibration"), hashes = record->find("calibration_hashes");
+    if (names == record->end() || *names == Json{kBuiltInCalibration}) {
+      out.texts = built_in_calibration();
+      continue;
+    }
+    if (!names->is_array() || hashes == record->end() || !hashes->is_array()) continue;
+    for (size_t i = 0; i < std::min(names->size(), hashes->size()); ++i)
+      if ((*names)[i].is_string() && (*hashes)[i].is_string())
+        out.files.push_back({each->model.source, (*names)[i].get<std::string>(), (*hashes)[i].get<std::string>()});
   }
-  return {};
+  return out;
 }
 
 Status measure(const MeasureRequest& request, Session& session, report::Report& report) {

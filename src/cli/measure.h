@@ -42,14 +42,25 @@ struct Loaded {
   std::optional<Network> network;
 };
 Result<std::unique_ptr<Loaded>> open(const std::string& path);
-Status prepare(Loaded& loaded, Session& session);                                 // if it is not yet
-Result<std::unique_ptr<Loaded>> load(const std::string& path, Session& session);  // both
+Status prepare(Loaded& loaded, Session& session);  // if it is not yet
 
 // Errors: kBadInput for a text that cannot be read or has less than one window.
 Status check_texts(const Measurements& wanted, const Tokenizer& tokenizer);
+// Errors: kUsage for windows that are longer than the model's context.
+Status check_windows(const Measurements& wanted, const Model& model);
+// Errors: kUsage for flags of texts where none is measured, and of tasks where there are none.
+Status check_measured(const CLI::App& app, const Measurements& wanted);
 
-// The text that artifacts among the models were calibrated on, as far as it can be had: the built-in one.
-std::vector<CalibrationText> known_calibration(const std::vector<std::unique_ptr<Loaded>>& models);
+// What artifacts among the models were calibrated on, as their records name it.
+struct KnownCalibration {
+  // A text that a user gave: the artifact has its name and hash alone.
+  struct File {
+    std::string model, name, hash;
+  };
+  std::vector<CalibrationText> texts;  // what can be had: the built-in one
+  std::vector<File> files;
+};
+KnownCalibration known_calibration(const std::vector<std::unique_ptr<Loaded>>& models);
 
 // Results that need not be measured again, and what tells the models apart: identities of the models in order and of the original.
 struct Kept {
@@ -59,13 +70,13 @@ struct Kept {
 };
 
 // Fills the texts and tasks of report.subjects (one for each model) and report.original_tasks. With print, figures are printed as they
-// come. Texts that overlap the calibration are warned about. kept: null, or where results are taken from and added to; models are prepared
-// only if something is missing.
+// come. Texts that overlap the calibration's, or are one of its files, are warned about. kept: null, or where results are taken from and
+// added to; models are prepared only if something is missing.
 struct MeasureRequest {
   const std::vector<std::unique_ptr<Loaded>>& models;
   Loaded* original = nullptr;
   const Measurements& wanted;
-  std::span<const CalibrationText> calibration;
+  const KnownCalibration& calibration;
   bool print = false;
   const Kept* kept = nullptr;
 };

@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/mapped_file.h"
+#include "cli/at_least_zero.h"
 #include "cli/command.h"
 #include "cli/talk.h"
 #include "convert/import.h"
@@ -155,7 +156,7 @@ void add_sampler_flags(CLI::App& app, SamplerFlags& flags) {
   app.add_option("--repetition-penalty", flags.repetition_penalty,
                  "Above 1: tokens seen before become less likely; else the model's own, or 1")
       ->check(CLI::Range(0.01, 100.0));
-  app.add_option("--seed", flags.seed, "Of the random choice; else another one every time");
+  app.add_option("--seed", flags.seed, "Of the random choice; else another one every time")->check(seed_number());
 }
 
 }  // namespace
@@ -167,9 +168,10 @@ Command add_run(CLI::App& root) {
   app->add_option("prompt", flags->prompt, "The prompt; without one, standard input, or a conversation on a terminal");
   app->add_option("-f,--file", flags->file, "Read the prompt from a file; - is standard input");
   app->add_option("--system", flags->system, "The system message of the conversation");
-  app->add_flag("--raw", flags->raw, "Continue the text, without the model's chat template");
-  app->add_option("--chat-template", flags->template_file, "A file with a chat template to use instead of the model's");
-  app->add_option("--chat-template-kwargs", flags->variables, "Variables of the chat template, as {\"enable_thinking\": false}");
+  CLI::Option* raw = app->add_flag("--raw", flags->raw, "Continue the text, without the model's chat template");
+  app->add_option("--chat-template", flags->template_file, "A file with a chat template to use instead of the model's")->excludes(raw);
+  app->add_option("--chat-template-kwargs", flags->variables, "Variables of the chat template, as {\"enable_thinking\": false}")
+      ->excludes(raw);
   app->add_option("--ctx", flags->context, "Context in tokens; 0 is the model's own. Memory is taken as it fills")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
   app->add_option("-n,--max-tokens", flags->max_tokens, "Tokens of the answer at most; negative: no limit");

@@ -106,13 +106,14 @@ Result<std::unique_ptr<Session>> Session::open(const ComputeFlags& flags) {
     isa = *named;
   }
   if (flags.gpus > 1 && flags.backend != "cuda") return bad_usage("--gpus {} goes with --backend cuda", flags.gpus);
+  if (flags.split != "tensor" && flags.gpus <= 1) return bad_usage("--split {} goes with --gpus 2 or more", flags.split);
   std::unique_ptr<Session> session(new Session);
   session->threads_ = std::make_unique<ThreadPool>(flags.threads);
   session->listener_ = std::make_unique<TerminalListener>();
   session->isa_ = isa;
   if (flags.backend == "cuda") {
-    TQ_ASSIGN(session->backend_,
-              make_cuda_backend(*session->threads_, flags.gpus, flags.split == "layer" ? SplitBy::kLayers : SplitBy::kRows));
+    const SplitBy split = flags.split == "layer" ? SplitBy::kLayers : SplitBy::kRows;
+    TQ_ASSIGN(session->backend_, make_cuda_backend(*session->threads_, {.gpus = flags.gpus, .split = split, .host_isa = isa}));
   } else {
     session->backend_ = flags.backend == "ref" ? make_ref_backend(*session->threads_) : make_cpu_backend(*session->threads_, isa);
   }

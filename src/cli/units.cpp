@@ -20,13 +20,15 @@ bool split(const std::string& text, double& number, std::string& unit) {
 }  // namespace
 
 Result<uint64_t> parse_bytes(const std::string& text, const char* flag) {
-  static const std::map<std::string, double> kUnits = {{"", 1},      {"B", 1},        {"KB", 1e3},     {"MB", 1e6},     {"GB", 1e9},
-                                                       {"TB", 1e12}, {"KIB", 0x1p10}, {"MIB", 0x1p20}, {"GIB", 0x1p30}, {"TIB", 0x1p40}};
+  static const std::map<std::string, double> kUnits = {{"", 1},        {"K", 1e3},     {"M", 1e6},     {"G", 1e9},    {"T", 1e12},
+                                                       {"KI", 0x1p10}, {"MI", 0x1p20}, {"GI", 0x1p30}, {"TI", 0x1p40}};
   double number = 0;
   std::string unit;
-  if (split(text, number, unit))
+  if (split(text, number, unit)) {
+    if (unit.ends_with('B')) unit.pop_back();
     if (const auto found = kUnits.find(unit); found != kUnits.end() && number * found->second < 0x1p62)
       return static_cast<uint64_t>(number * found->second);
+  }
   return bad_usage("{} {}: give a size such as 35GB, 24GiB or 800MB", flag, text);
 }
 

@@ -48,6 +48,12 @@ Json value_of(const Json& record, std::string_view key) {
   return found == record.end() ? Json() : *found;
 }
 
+// null where it was off, for which earlier versions wrote no steps.
+Json stage_of(const Json& record, std::string_view stage) {
+  Json out = value_of(record, stage);
+  return out.is_object() && value_of(out, "steps") == 0 && stage == "tuning" ? Json() : out;
+}
+
 std::string difference(std::string_view name, const Json& is, const Json& wanted) {
   return is == wanted ? "" : fmt::format("{}: {}, not {}", name, json_text(is), json_text(wanted));
 }
@@ -91,7 +97,7 @@ std::string other_options(const Json& record, const Model& model, const Quantize
   for (const std::string_view key : kAsked)
     if (const std::string text = difference(key, value_of(record, key), value_of(wanted, key)); !text.empty()) return text;
   for (const auto& [stage, key] : kAskedOfStages) {
-    const Json is = value_of(record, stage), expected = value_of(wanted, stage);
+    const Json is = stage_of(record, stage), expected = stage_of(wanted, stage);
     if (is.is_object() != expected.is_object()) return fmt::format("{}: {}", stage, is.is_object() ? "on, not off" : "off, not on");
     if (!is.is_object()) continue;
     const std::string text = difference(fmt::format("{} {}", stage, key), value_of(is, key), value_of(expected, key));

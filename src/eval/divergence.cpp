@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/counted.h"
+
 namespace tq {
 namespace {
 
@@ -39,9 +41,11 @@ class Pass {
     return Pass(network, precision, rows, std::move(cache), std::move(states));
   }
 
-  void run(const Window& window) {
+  // False: stopped on the way.
+  bool run(const Window& window, const Context& context) {
     const auto length = static_cast<int64_t>(window.tokens.size()), width = network_->model().spec.hidden;
     for (int64_t first = 0; first < length; first += rows_) {
+      if (context.stopped()) return false;
       const int64_t count = std::min(rows_, length - first);
       const float* hidden =
           network_->forward({.tokens = std::span(window.tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(count)),
@@ -51,6 +55,7 @@ class Pass {
                              .precision = precision_});
       network_->backend().copy(states_.as<float>() + first * width, hidden, static_cast<uint64_t>(count * width) * sizeof(float));
     }
+    return true;
   }
   // logits[count, V] of positions from `position` on
   void logits(int64_t position, int64_t count, float* logits) {
@@ -101,19 +106,21 @@ class Evaluation {
     return {};
   }
 
-  void run(const Window& window) {
+  // False: stopped on the way, between two passes or chunks of logits; the positions may have a part of the window.
+  bool run(const Window& window, const Context& context) {
     const int64_t first = window.first_scored, count = options_.window - 1 - first;
-    if (original_) original_->run(window);
+    if (original_ && !original_->run(window, context)) return false;
     for (Subject& subject : subjects_) {
       subject.positions.per_window = count;
-      subject.pass.run(window);
-      if (subject.exact) subject.exact->run(window);
+      if (!subject.pass.run(window, context) || (subject.exact && !subject.exact->run(window, context))) return false;
     }
     for (int64_t at = 0; at < count; at += chunk_) {
+      if (context.stopped()) return false;
       const int64_t here = std::min(chunk_, count - at);
       if (original_) original_->logits(first + at, here, original_logits_.as<float>());
       for (Subject& subject : subjects_) append(subject, window, first + at, here);
     }
+    return true;
   }
 
   Positions take(size_t subject) { return std::move(subjects_[subject].positions); }
@@ -224,8 +231,8 @@ Result<std::vector<TextResult>> evaluate(std::span<Network* const> networks, Net
                          first.source, first.spec.vocabulary);
   const int64_t windows = std::min(options.windows, static_cast<int64_t>(text.tokens.size()) / options.window);
   if (windows < 1)
-    return bad_input("{}: it has {} tokens, less than one window of {}; give more text or a smaller --window", text.name,
-                     text.tokens.size(), options.window);
+    return bad_input("{}: it has {}, less than one window of {}; give more text or a smaller --window", text.name,
+                     counted(text.tokens.size(), "token"), options.window);
   const bool has_bos = first.tokenizer && !first.tokenizer->encode("", false, true).empty();
   Evaluation evaluation(options);
   TQ_TRY(evaluation.prepare(networks, original));
@@ -235,11 +242,11 @@ Result<std::vector<TextResult>> evaluate(std::span<Network* const> networks, Net
     for (size_t i = 0; i < networks.size(); ++i) evaluation.put(i, std::move((*done)[i]));
   }
   for (int64_t i = begin; i < windows; ++i) {
-    if (context.stopped()) {
+    if (!evaluation.run(cut_window(text, options, i, has_bos ? first.tokenizer->bos() : -1), context)) {
       for (size_t k = 0; done && k < networks.size(); ++k) (*done)[k] = evaluation.take(k);
+      if (done) common_windows(*done, options.window - 1 - first_scored(options), i);
       return fail(ErrorCode::kInterrupted, "stopped");
     }
-    evaluation.run(cut_window(text, options, i, has_bos ? first.tokenizer->bos() : -1));
     context.listener.progress(text.name, i + 1, windows);
   }
   std::vector<TextResult> results(networks.size());

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+
+#include <fmt/format.h>
 
 namespace tq {
 
@@ -13,7 +16,13 @@ Mean mean_of(std::span<const double> values) {
   const double mean = sum / n;
   double squares = 0;
   for (const double value : values) squares += (value - mean) * (value - mean);
-  return {mean, values.size() > 1 ? std::sqrt(squares / (n - 1) / n) : 0.0};
+  return {mean, values.size() > 1 ? std::sqrt(squares / (n - 1) / n) : std::numeric_limits<double>::quiet_NaN()};
+}
+
+double whisker(const Mean& mean) { return std::isfinite(mean.standard_error) ? mean.standard_error : 0; }
+
+std::string error_text(double standard_error, int digits) {
+  return std::isfinite(standard_error) ? fmt::format("± {:.{}f}", standard_error, digits) : "± -";
 }
 
 double median(std::vector<double> values) {

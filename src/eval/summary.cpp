@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "base/counted.h"
 #include "eval/report/report.h"
 
 namespace tq {
@@ -62,7 +63,7 @@ Json groups_json(const TaskResult& result) {
 }
 
 std::string line(const std::string& name, double mean, double error, int digits) {
-  return fmt::format("  {:<24} {:.{}f} ± {:.{}f}\n", name, mean, digits, error, digits);
+  return fmt::format("  {:<24} {:.{}f} {}\n", name, mean, digits, error_text(error, digits));
 }
 
 }  // namespace
@@ -93,7 +94,8 @@ Json task_json(const TaskResult& result, const TaskResult* original) {
 
 std::string text_lines(const TextResult& result) {
   const bool with_original = !result.positions.loss_original.empty();
-  std::string out = fmt::format("{}: {} windows of {}, {} tokens scored\n", result.name, result.windows, result.window, result.tokens);
+  std::string out = fmt::format("{}: {} of {}, {} scored\n", result.name, counted(result.windows, "window"), result.window,
+                                counted(result.tokens, "token"));
   if (with_original) {
     out += line("KL", result.kl.mean, result.kl.standard_error, 5);
     if (!result.positions.kl_float.empty()) out += line("KL, float activations", result.kl_float.mean, result.kl_float.standard_error, 5);
@@ -110,7 +112,7 @@ std::string text_lines(const TextResult& result) {
 }
 
 std::string task_lines(const TaskResult& result, const TaskResult* original) {
-  std::string out = fmt::format("{}: {} items; {}\n", result.name, result.ids.size(), result.description);
+  std::string out = fmt::format("{}: {}; {}\n", result.name, counted(result.ids.size(), "item"), result.description);
   for (const Metric& metric : result.metrics) {
     const Mean mean = metric.mean();
     out += line(metric.name, mean.mean, mean.standard_error, 4);
@@ -119,7 +121,7 @@ std::string task_lines(const TaskResult& result, const TaskResult* original) {
       const Mean theirs = other->mean();
       out += line("  original", theirs.mean, theirs.standard_error, 4);
       const PairedDifference paired = paired_difference(metric, *other);
-      out += fmt::format("  {:<24} {:+.4f}, 95 %: {:+.4f} to {:+.4f}", "  difference", paired.difference.mean, paired.low, paired.high);
+      out += fmt::format("  {:<24} {:+.4f}, 95 %: {}", "  difference", paired.difference.mean, interval_text(paired, 1, 4));
       if (metric.counts_flips) out += fmt::format("; {} gained, {} lost", paired.gained, paired.lost);
       out += "\n";
     }

@@ -1,46 +1,83 @@
 #include "quantize/budget.h"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <map>
 
 #include "graph/kv_cache.h"
 #include "model/family.h"
 #include "model/wrapper.h"
+#include "quantize/allocation_plan.h"
 #include "quantize/job.h"
 
 namespace tq {
 namespace {
 
-constexpr double kLowest = 2.0, kHighest = 8.0;
-constexpr int64_t kPromptChunk = 512;  // tokens of a prompt that are computed at once
+constexpr double kLowest = 2.0;
+constexpr uint64_t kHeaderEntry = 256;  // bytes of an array's entry in a header, at most
+constexpr int64_t kPromptChunk = 512;   // tokens of a prompt that are computed at once
 
 // How large a plan's result is.
 using SizeOf = std::function<uint64_t(const QuantizePlan&)>;
 
-Result<uint64_t> size_at(const Model& model, QuantizeOptions options, double bits, const SizeOf& size) {
-  options.bits = bits;
-  TQ_ASSIGN(const QuantizePlan plan, make_plan(model, options));
-  return size(plan);
-}
+class Fitting {
+ public:
+  // what: of the size, for people.
+  Fitting(const Model& model, const QuantizeOptions& options, SizeOf size, const Completion& complete, std::string what)
+      : model_(model), options_(options), size_(std::move(size)), complete_(complete), what_(std::move(what)) {}
 
-// The most bits whose size is at most `bytes`. what: of the size, for people.
-Result<double> most_bits(const Model& model, const QuantizeOptions& options, uint64_t bytes, const SizeOf& size, const std::string& what) {
-  TQ_ASSIGN(const uint64_t smallest, size_at(model, options, kLowest, size));
-  if (smallest > bytes)
-    return bad_usage(
-        "{} bytes are too few: {} takes {} at {} bits, the fewest there are{}; allow more, or fewer bits for embedding and head", bytes,
-        model.source, smallest, kLowest, what);
-  TQ_ASSIGN(const uint64_t largest, size_at(model, options, kHighest, size));
-  double low = kLowest, high = kHighest;
-  if (largest <= bytes) low = high;
-  for (int i = 0; i < 40 && low < high; ++i) {
-    const double middle = 0.5 * (low + high);
-    TQ_ASSIGN(const uint64_t at, size_at(model, options, middle, size));
-    (at <= bytes ? low : high) = middle;
+  Result<QuantizePlan> plan_at(double bits) const {
+    QuantizeOptions options = options_;
+    options.bits = bits;
+    if (complete_) {
+      TQ_ASSIGN(options, complete_(std::move(options)));
+    }
+    return make_plan(model_, options);
   }
-  return low;
-}
+
+  // The most bits whose size is at most `bytes`.
+  Result<double> run(uint64_t bytes) const {
+    TQ_ASSIGN(const uint64_t smallest, size_at(kLowest));
+    if (smallest > bytes)
+      return bad_usage(
+          "{} bytes are too few: {} takes {} at {} bits, the fewest there are{}; allow more, or fewer bits for embedding and head", bytes,
+          model_.source, smallest, kLowest, what_);
+    return has_whole_bits(options_.method) ? whole_bits(bytes) : any_bits(bytes);
+  }
+
+ private:
+  Result<uint64_t> size_at(double bits) const {
+    TQ_ASSIGN(const QuantizePlan plan, plan_at(bits));
+    return size_(plan);
+  }
+
+  Result<double> whole_bits(uint64_t bytes) const {
+    for (double bits = highest_bits(options_.method); bits > kLowest; --bits) {
+      TQ_ASSIGN(const uint64_t size, size_at(bits));
+      if (size <= bytes) return bits;
+    }
+    return kLowest;
+  }
+
+  Result<double> any_bits(uint64_t bytes) const {
+    double low = kLowest, high = highest_bits(options_.method);
+    TQ_ASSIGN(const uint64_t largest, size_at(high));
+    if (largest <= bytes) return high;
+    for (int i = 0; i < 40; ++i) {
+      const double middle = 0.5 * (low + high);
+      TQ_ASSIGN(const uint64_t at, size_at(middle));
+      (at <= bytes ? low : high) = middle;
+    }
+    return low;
+  }
+
+  const Model& model_;
+  const QuantizeOptions& options_;
+  const SizeOf size_;
+  const Completion& complete_;
+  const std::string what_;
+};
 
 // Floats that one layer keeps of a chunk of tokens.
 int64_t working_floats(const ModelSpec& spec) {
@@ -58,23 +95,71 @@ std::string running_text(const RunningMemory& running) {
   return fmt::format(", with keys and values of {} x {} tokens and what running takes", running.batch, running.context);
 }
 
+double padded_columns(const Linear& linear) {
+  return static_cast<double>((linear.in + grid::kLineColumns - 1) / grid::kLineColumns * grid::kLineColumns);
+}
+
+// The bits of all linears of the layers, padding included.
+uint64_t codes_of(const QuantizePlan& plan) {
+  uint64_t bytes = 0;
+  for (const auto& layer : plan.layers)
+    for (const TensorPlan& tensor : layer) bytes += static_cast<uint64_t>(element_count(arrays_of(tensor)[0].shape));
+  return bytes;
+}
+
+// The same for any rates of the same mean: every matrix may need as much padding as there can be.
+uint64_t most_of_codes(const QuantizePlan& plan) {
+  double weights = 0, padding = 0, widening = 1;  // widening: by the padding of columns, at most
+  for (const auto& layer : plan.layers)
+    for (const TensorPlan& tensor : layer) {
+      const Linear& linear = tensor.linear;
+      const auto matrices = static_cast<double>(std::max<int64_t>(1, linear.experts));
+      const int64_t plane_rows = linear.out % grid::kRateRows == 0 ? grid::kLineRows - grid::kRateRows : grid::kLineRows - 1;
+      weights += weights_of(linear);
+      padding += matrices * static_cast<double>(plane_rows) * padded_columns(linear);
+      widening = std::max(widening, padded_columns(linear) / static_cast<double>(linear.in));
+    }
+  return static_cast<uint64_t>(std::ceil((widening * plan.options.bits * weights + padding) / 8));
+}
+
+// Tables of taps of rates that the plan does not have yet.
+uint64_t most_of_tables(const ModelSpec& spec, const QuantizePlan& plan) {
+  uint64_t bytes = 0;
+  for (const int rate : allocation_plan(spec, plan.options, 1).rates)
+    bytes += plan.taps[static_cast<size_t>(rate)].size() * sizeof(float) + kHeaderEntry;
+  return bytes;
+}
+
+// By how much headers may grow: of each array the length and both offsets may have a digit more. Weights that need another file, of
+// `more` bytes, are listed in an index once more.
+uint64_t most_of_headers(const Model& model, const QuantizePlan& plan, uint64_t planned, uint64_t more) {
+  constexpr uint64_t kDigits = 3;
+  const bool may_be_split = planned / plan.options.shard_bytes != (planned + more) / plan.options.shard_bytes;
+  uint64_t bytes = kHeaderEntry;
+  for (const PendingArray& array : artifact_arrays(model, plan, [](const std::string&) { return nullptr; }))
+    bytes += may_be_split ? array.info.name.size() + kHeaderEntry : kDigits;
+  return bytes;
+}
+
 Shape shape_of(const Linear& linear) {
   return linear.experts > 0 ? Shape{linear.experts, linear.out, linear.in} : Shape{linear.out, linear.in};
 }
 
 }  // namespace
 
-Result<QuantizeOptions> fit_bits(const Model& model, QuantizeOptions options, uint64_t bytes) {
-  TQ_ASSIGN(options.bits, most_bits(
-                              model, options, bytes, [&](const QuantizePlan& plan) { return planned_bytes(model, plan); }, ""));
+Result<QuantizeOptions> fit_bits(const Model& model, QuantizeOptions options, uint64_t bytes, const Completion& complete) {
+  const auto size = [&](const QuantizePlan& plan) { return planned_bytes(model, plan); };
+  TQ_ASSIGN(options.bits, Fitting(model, options, size, complete, "").run(bytes));
   options.byte_limit = bytes;
   return options;
 }
 
-Result<QuantizeOptions> fit_card(const Model& model, QuantizeOptions options, const RunningMemory& running) {
+Result<QuantizeOptions> fit_card(const Model& model, QuantizeOptions options, const RunningMemory& running, const Completion& complete) {
   const auto size = [&](const QuantizePlan& plan) { return footprint_of(model, &plan, running).all(); };
-  TQ_ASSIGN(options.bits, most_bits(model, options, running.memory, size, running_text(running)));
-  TQ_ASSIGN(const QuantizePlan plan, make_plan(model, options));
+  const Fitting fitting(model, options, size, complete, running_text(running));
+  TQ_ASSIGN(const double bits, fitting.run(running.memory));
+  TQ_ASSIGN(const QuantizePlan plan, fitting.plan_at(bits));
+  options.bits = bits;
   options.byte_limit = planned_bytes(model, plan) + (running.memory - size(plan));
   return options;
 }
@@ -104,13 +189,20 @@ uint64_t running_bytes(const ModelSpec& spec, const RunningMemory& running) {
   return cache + 4 * static_cast<uint64_t>(working_floats(spec) + running.batch * spec.vocabulary);
 }
 
-Result<QuantizeOptions> fit_memory(const Model& model, QuantizeOptions options, const RunningMemory& running) {
+Result<QuantizeOptions> fit_memory(const Model& model, QuantizeOptions options, const RunningMemory& running, const Completion& complete) {
   const uint64_t beside = running_bytes(model.spec, running);
-  TQ_ASSIGN(options.bits, most_bits(
-                              model, options, running.memory, [&](const QuantizePlan& plan) { return planned_bytes(model, plan) + beside; },
-                              running_text(running)));
+  const auto size = [&](const QuantizePlan& plan) { return planned_bytes(model, plan) + beside; };
+  TQ_ASSIGN(options.bits, Fitting(model, options, size, complete, running_text(running)).run(running.memory));
   options.byte_limit = running.memory - beside;
   return options;
+}
+
+uint64_t most_bytes(const Model& model, const QuantizePlan& plan) {
+  const uint64_t planned = planned_bytes(model, plan);
+  if (!uses_allocation(plan.options)) return planned;
+  const uint64_t more = most_of_codes(plan) - codes_of(plan) + most_of_tables(model.spec, plan);
+  const uint64_t most = planned + more + most_of_headers(model, plan, planned, more);
+  return plan.options.byte_limit > 0 ? std::min(most, plan.options.byte_limit) : most;
 }
 
 Result<Model> shapes_of(const Json& config, const std::string& source) {

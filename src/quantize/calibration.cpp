@@ -1,13 +1,46 @@
 #include "quantize/calibration.h"
 
 #include <algorithm>
+#include <numeric>
 
+#include "base/counted.h"
 #include "base/mapped_file.h"
 
 namespace tq {
 namespace {
 
 constexpr size_t kLargestText = size_t{256} << 20;
+
+// What a sequence of a text begins with (a bos token, if texts begin with one), and the tokens of text behind it.
+struct SequenceShape {
+  std::vector<TokenId> beginning;
+  int64_t body = 0;
+};
+
+Result<SequenceShape> sequence_shape(const Tokenizer& tokenizer, int64_t sequence) {
+  SequenceShape shape{.beginning = tokenizer.encode("", false, true)};
+  shape.body = sequence - static_cast<int64_t>(shape.beginning.size());
+  if (shape.body > 0) return shape;
+  return bad_input("sequences of {} tokens have no room for text; the model's context is too short to calibrate", sequence);
+}
+
+int64_t wanted_sequences(int64_t tokens, int64_t sequence) { return std::max<int64_t>(1, tokens / sequence); }
+
+// longest: tokens of the longest text.
+Unexpected too_short(std::span<const CalibrationText> texts, size_t longest, int64_t sequence) {
+  return bad_input("{}: {}{}, less than one sequence of {}; give a longer text with --calibration",
+                   texts.empty() ? "no calibration text" : texts[0].name, counted(longest, "token"),
+                   texts.size() > 1 ? " in the longest text" : "", sequence);
+}
+
+// As many tokens as a text has; of a long one at least `enough`, by a part of it.
+size_t tokens_in(const Tokenizer& tokenizer, std::string_view text, size_t enough) {
+  constexpr size_t kBytes = 8;  // more than most tokens have
+  for (size_t size = kBytes * std::min(enough, text.size());; size *= 2) {
+    const size_t tokens = tokenizer.encode(text.substr(0, size), false, false).size();
+    if (size >= text.size() || tokens >= enough) return tokens;
+  }
+}
 
 }  // namespace
 
@@ -25,34 +58,47 @@ std::vector<int64_t> share_out(std::span<const CalibrationText> texts, std::span
 
 Result<std::vector<std::vector<TokenId>>> calibration_sequences(const Tokenizer& tokenizer, std::span<const CalibrationText> texts,
                                                                 int64_t sequence, int64_t tokens, std::vector<int>* text_of) {
-  const std::vector<TokenId> empty = tokenizer.encode("", false, true);  // a bos token, if texts begin with one
-  const auto body = sequence - static_cast<int64_t>(empty.size());
-  if (body <= 0) return bad_input("sequences of {} tokens have no room for text; the model's context is too short to calibrate", sequence);
+  TQ_ASSIGN(const SequenceShape shape, sequence_shape(tokenizer, sequence));
   std::vector<std::vector<TokenId>> ids;
   std::vector<int64_t> available;
+  size_t longest = 0;
   for (const CalibrationText& text : texts) {
     ids.push_back(tokenizer.encode(text.text, false, false));
-    available.push_back(static_cast<int64_t>(ids.back().size()) / body);
+    available.push_back(static_cast<int64_t>(ids.back().size()) / shape.body);
+    longest = std::max(longest, ids.back().size());
   }
-  const std::vector<int64_t> taken = share_out(texts, available, std::max<int64_t>(1, tokens / sequence));
+  const std::vector<int64_t> taken = share_out(texts, available, wanted_sequences(tokens, sequence));
   std::vector<std::vector<TokenId>> out;
   for (size_t i = 0; i < ids.size(); ++i) {
     for (int64_t n = 0; n < taken[i]; ++n) {
-      std::vector<TokenId> one = empty;
-      const int64_t begin = n * available[i] / taken[i] * body;
-      one.insert(one.end(), ids[i].begin() + begin, ids[i].begin() + begin + body);
+      std::vector<TokenId> one = shape.beginning;
+      const int64_t begin = n * available[i] / taken[i] * shape.body;
+      one.insert(one.end(), ids[i].begin() + begin, ids[i].begin() + begin + shape.body);
       out.push_back(std::move(one));
       if (text_of) text_of->push_back(static_cast<int>(i));
     }
   }
-  if (out.empty()) {
-    size_t longest = 0;
-    for (const auto& each : ids) longest = std::max(longest, each.size());
-    return bad_input("{}: {} tokens{}, less than one sequence of {}; give a longer text with --calibration",
-                     texts.empty() ? "no calibration text" : texts[0].name, longest, texts.size() > 1 ? " in the longest text" : "",
-                     sequence);
-  }
+  if (out.empty()) return too_short(texts, longest, sequence);
   return out;
+}
+
+Result<int64_t> tokens_at_hand(const Model& model, const QuantizeOptions& options) {
+  if (!model.tokenizer) return bad_input("{}: it has no tokenizer, so that no text can be run through it", model.source);
+  TQ_ASSIGN(const std::vector<CalibrationText> texts, read_calibration(options));
+  const int64_t sequence = std::min(options.sequence, model.spec.context);
+  const int64_t wanted = wanted_sequences(calibration_tokens(options), sequence);
+  TQ_ASSIGN(const SequenceShape shape, sequence_shape(*model.tokenizer, sequence));
+  std::vector<int64_t> available;
+  size_t longest = 0;
+  for (const CalibrationText& text : texts) {
+    const size_t tokens = tokens_in(*model.tokenizer, text.text, static_cast<size_t>((wanted + 1) * shape.body));
+    available.push_back(static_cast<int64_t>(tokens) / shape.body);
+    longest = std::max(longest, tokens);
+  }
+  const std::vector<int64_t> taken = share_out(texts, available, wanted);
+  const int64_t sequences = std::accumulate(taken.begin(), taken.end(), int64_t{0});
+  if (sequences == 0) return too_short(texts, longest, sequence);
+  return sequences * sequence;
 }
 
 void warn_of_one_text(const QuantizeOptions& options, Listener& listener) {

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "artifact/model.h"
 #include "base/context.h"
 #include "quantize/options.h"
 #include "token/tokenizer.h"
@@ -33,6 +34,11 @@ std::vector<int64_t> share_out(std::span<const CalibrationText> texts, std::span
 // text_of, if not null: the place in `texts` that each sequence comes from. Errors: kBadInput when the texts hold less than one sequence.
 Result<std::vector<std::vector<TokenId>>> calibration_sequences(const Tokenizer& tokenizer, std::span<const CalibrationText> texts,
                                                                 int64_t sequence, int64_t tokens, std::vector<int>* text_of = nullptr);
+
+// How many tokens calibration_sequences gives for these options: what they ask for in whole sequences, as far as their texts hold it. Of
+// a long text no more than needed is looked at. Errors: those of calibration_sequences and of reading; kBadInput for a model without a
+// tokenizer.
+Result<int64_t> tokens_at_hand(const Model& model, const QuantizeOptions& options);
 
 // That text of other kinds than the one file's will lose more.
 void warn_of_one_text(const QuantizeOptions& options, Listener& listener);

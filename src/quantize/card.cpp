@@ -5,14 +5,13 @@
 
 #include "artifact/format.h"
 #include "base/json_text.h"
+#include "base/version.h"
 #include "quantize/calibration.h"
 #include "quantize/plan.h"
 #include "quantize/tune.h"
 
 namespace tq {
 namespace {
-
-constexpr std::string_view kProgram = "tq 0.1.0";
 
 // A fixed width keeps the promised size exact.
 std::string fixed(double value) { return fmt::format("{:.6e}", std::max(0.0, value)); }
@@ -63,12 +62,19 @@ std::string card_text(const Model& model, const QuantizePlan& plan) {
       method_name(options.method));
 }
 
-Json allocation_record(const QuantizePlan& plan) {
-  Json record = {{"chosen", fmt::format("{:<10}", allocation_name(plan.allocation.chosen))},
-                 {"target", target_name(plan.options.target)},
-                 {"kl_ties_estimated", fixed(plan.allocation.ties)}};
+// Divergences only where bits were chosen by what they cost; of what turned out not to be measured null, as wide as a number.
+Json allocation_record(const QuantizePlan& plan, std::string& padding) {
+  Json record = {{"chosen", fmt::format("{:<10}", allocation_name(plan.allocation.chosen))}, {"target", target_name(plan.options.target)}};
+  if (!uses_allocation(plan.options)) return record;
+  const auto add = [&](const std::string& key, bool is_measured, double value) {
+    const std::string text = fixed(value);
+    record[key] = is_measured ? Json(text) : Json();
+    if (!is_measured) padding.append(json_text(Json(text)).size() - json_text(Json()).size(), ' ');
+  };
+  const AllocationFacts& facts = plan.allocation;
+  if (plan.options.target != Target::kNone) add("kl_ties_estimated", facts.kl[0] > 0, facts.ties);
   for (size_t kind = 0; kind < kMeasuredAllocations; ++kind)
-    record[fmt::format("kl_{}", allocation_name(static_cast<AllocationKind>(kind)))] = fixed(plan.allocation.kl[kind]);
+    add(fmt::format("kl_{}", allocation_name(static_cast<AllocationKind>(kind))), facts.kl[kind] > 0, facts.kl[kind]);
   return record;
 }
 
@@ -98,7 +104,7 @@ std::string record_text(const Model& model, const QuantizePlan& plan, const Reco
   for (size_t rate = 0; rate < plan.taps.size(); ++rate)
     if (!plan.taps[rate].empty()) windows[std::to_string(rate)] = plan.taps[rate].size();
   Json record = {{"format", format_of(plan)},
-                 {"program", kProgram},
+                 {"program", program_name()},
                  {"source", source_name(model)},
                  {"source_hash", origin.source},
                  {"bits", options.bits},
@@ -138,15 +144,16 @@ std::string record_text(const Model& model, const QuantizePlan& plan, const Reco
   Json rates = Json::object();
   for (const TensorPlan* tensor : plan.tensors()) rates[tensor->linear.name] = fmt::format("{:.4f}", mean_rate(*tensor));
   record["rates"] = rates;
-  record["allocation"] = allocation_record(plan);
+  std::string padding;  // so that the file has the planned length
+  record["allocation"] = allocation_record(plan, padding);
   if (uses_calibration(options)) record["block_calibration"] = calibration_record(model, options, facts);
-  record["tuning"] = {{"steps", uses_tuning(options) ? tune_settings(options, model.spec.context).steps : 0},
-                      {"kl_before", fixed(facts.untuned)},
-                      {"kl_after", fixed(facts.tuned)}};
+  if (uses_tuning(options))
+    record["tuning"] = {
+        {"steps", tune_settings(options, model.spec.context).steps}, {"kl_before", fixed(facts.untuned)}, {"kl_after", fixed(facts.tuned)}};
   Json files = Json::object();
   for (const auto& [name, hash] : facts.hashes) files[name] = hash;
   record["files"] = files;
-  return json_text(record, 2) + "\n";
+  return json_text(record, 2) + padding + "\n";
 }
 
 std::map<std::string, std::string> artifact_texts(const Model& model, const QuantizePlan& plan) {

@@ -94,13 +94,19 @@ std::string source_facts(const Model& model) {
   return text;
 }
 
-Result<JobFolder> JobFolder::open(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume,
-                                  const std::string& maker) {
+Status check_output(const std::string& directory, bool resume) {
   std::error_code error;
   if (directory.empty()) return bad_usage("the directory to write has no name");
   if (fs::exists(directory, error)) return bad_usage("{}: already exists; choose another name or remove it", directory);
   const std::string path = partial_directory(directory);
   if (!resume && fs::exists(path, error)) return bad_usage("{}: an unfinished run is there; continue it with --resume, or remove it", path);
+  return {};
+}
+
+Result<JobFolder> JobFolder::open(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume,
+                                  const std::string& maker) {
+  TQ_TRY(check_output(directory, resume));
+  const std::string path = partial_directory(directory);
   TQ_TRY(make_directories(path));
   TQ_ASSIGN(LockedFile owner, owner_of(path));
   TQ_ASSIGN(const std::string found, owner.text());

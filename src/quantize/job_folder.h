@@ -13,6 +13,9 @@ namespace tq {
 // The files of a model, or the one file, or all parts of a split one, by path, size and time of change.
 std::string source_facts(const Model& model);
 
+// Whether a job may write there. Errors: kUsage when the directory exists, or an unfinished one without resume.
+Status check_output(const std::string& directory, bool resume);
+
 class JobFolder {
  public:
   // Creates DIRECTORY.partial, or opens it with resume, for this process alone. maker: the program and processor that the steps' bytes may

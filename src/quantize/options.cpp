@@ -35,6 +35,10 @@ std::optional<Method> method_from_name(std::string_view name) {
 
 std::string_view method_name(Method method) { return kMethods[static_cast<size_t>(method)]; }
 
+double highest_bits(Method method) { return method == Method::kQuip ? 4 : 8; }
+
+bool has_whole_bits(Method method) { return method != Method::kTurboquant; }
+
 std::string_view effort_name(Effort effort) { return kNames[static_cast<size_t>(effort)]; }
 
 int64_t calibration_tokens(const QuantizeOptions& options) {

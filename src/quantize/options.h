@@ -27,6 +27,9 @@ std::string_view effort_name(Effort effort);
 enum class Method : uint8_t { kTurboquant, kRtn, kGptq, kAwq, kQuip };
 std::optional<Method> method_from_name(std::string_view name);
 std::string_view method_name(Method method);
+// Bits a weight that a method has: up to so many, from 2 on; only whole ones.
+double highest_bits(Method method);
+bool has_whole_bits(Method method);
 
 struct QuantizeOptions {
   Method method = Method::kTurboquant;

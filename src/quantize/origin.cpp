@@ -71,4 +71,13 @@ Origin unknown_origin(const QuantizeOptions& options) {
   return {kUnknown, std::vector<std::string>(std::max<size_t>(1, options.calibration.size()), kUnknown)};
 }
 
+void warn_of_quantized_source(const Model& model, Listener& listener) {
+  const bool is_quantized = std::any_of(model.tensors.begin(), model.tensors.end(), [](const auto& entry) {
+    return entry.second.codec != CodecId::kPlain && entry.second.codec != CodecId::kGgml;
+  });
+  if (is_quantized)
+    listener.warn(fmt::format(
+        "{}: tq has quantized it already, and what that lost stays lost; the original gives a better model of this size", model.source));
+}
+
 }  // namespace tq

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "artifact/model.h"
+#include "base/context.h"
 #include "quantize/options.h"
 
 namespace tq {
@@ -21,5 +22,8 @@ Origin origin_of(const Model& model, const QuantizeOptions& options);
 
 // The same length, where what is made is only measured.
 Origin unknown_origin(const QuantizeOptions& options);
+
+// That what a source which tq has quantized already lost stays lost.
+void warn_of_quantized_source(const Model& model, Listener& listener);
 
 }  // namespace tq

@@ -21,13 +21,19 @@ using safetensors::TensorInfo;
 
 bool is_rotated(Method method) { return method == Method::kTurboquant || method == Method::kQuip; }
 
+// Where they come from (a flag, a file, a size) is not known here. of: what they are bits of.
+Status check_bits(Method method, double bits, std::string_view of) {
+  if (!(bits >= 2.0 && bits <= 8.0)) return bad_usage("{} bits {}: give 2 to 8", bits, of);
+  if (has_whole_bits(method) && bits != std::floor(bits))
+    return bad_usage("{} bits {}: {} takes whole bits", bits, of, method_name(method));
+  if (bits > highest_bits(method)) return bad_usage("{} bits {}: {} has 2 to {}", bits, of, method_name(method), highest_bits(method));
+  return {};
+}
+
 Status check_options(const QuantizeOptions& options) {
-  if (!(options.bits >= 2.0 && options.bits <= 8.0)) return bad_usage("--bits {}: give a number from 2 to 8", options.bits);
+  TQ_TRY(check_bits(options.method, options.bits, "a weight"));
   for (const int bits : {options.embedding_bits, options.head_bits})
     if (bits != 0 && (bits < 2 || bits > 8)) return bad_usage("{} bits for the embedding or head: give 2 to 8, or 'original'", bits);
-  if (options.method != Method::kTurboquant && options.bits != std::floor(options.bits))
-    return bad_usage("--bits {}: --method {} takes whole bits", options.bits, method_name(options.method));
-  if (options.method == Method::kQuip && options.bits > 4) return bad_usage("--bits {}: --method quip has 2, 3 and 4", options.bits);
   if (options.method != Method::kTurboquant && options.allocate.value_or(false))
     return bad_usage("--allocate on: --method {} has the same bits everywhere", method_name(options.method));
   if (options.method != Method::kTurboquant && options.passes != 0)
@@ -60,7 +66,7 @@ Status apply_rates(const QuantizeOptions& options, const std::vector<const Linea
     names.insert(all[i]->name);
     const auto own = options.rates.find(all[i]->name);
     if (own == options.rates.end()) continue;
-    if (!(own->second >= 2.0 && own->second <= 8.0)) return bad_usage("{} bits for {}: give a number from 2 to 8", own->second, own->first);
+    TQ_TRY(check_bits(options.method, own->second, "for " + own->first));
     rates[i] = uniform_rates({&all[i], 1}, own->second)[0];
   }
   for (const auto& [name, bits] : options.rates)
@@ -204,7 +210,7 @@ Result<QuantizePlan> make_plan(const Model& model, const QuantizeOptions& option
   const std::vector<const Linear*> all = rated_linears(spec);  // routers stay as they are
   for (const Linear* linear : all)
     if (options.method == Method::kQuip && linear->in % e8p::kWidth != 0)
-      return bad_input("{}: {} has {} columns; --method quip needs a multiple of 8", model.source, linear->name, linear->in);
+      return bad_input("{}: {} has {} columns; quip needs a multiple of 8", model.source, linear->name, linear->in);
   const bool is_tied = options.target != Target::kNone;
   std::vector<Rates> rates = is_tied ? tied_rates(all, options.bits, options.target) : uniform_rates(all, options.bits);
   TQ_TRY(apply_rates(options, all, rates));

@@ -18,6 +18,7 @@ TEST(Inputs, AreWrittenInNineCharactersAndReadBack) {
 TEST(Inputs, OnlyWhatIsUnusualIsDescribed) {
   EXPECT_EQ(InputFacts{}.described(), "");
   EXPECT_EQ((InputFacts{'o', 2}).described(), "2 inputs are always zero");
+  EXPECT_EQ((InputFacts{'o', 1}).described(), "1 input is always zero");
   EXPECT_EQ((InputFacts{'r', 2}).described(), "all tokens have one direction: errors of weights count alike; 2 inputs are always zero");
   EXPECT_EQ((InputFacts{'i', 64}).described(), "no tokens, or zeros alone: errors of weights count alike");
   EXPECT_EQ(described_experts("oooo"), "");

@@ -41,7 +41,7 @@ class Errors(ProgramTest):
         self.assertIn("--bits", self.succeeds("quantize", "--help").stdout)
 
     def test_version(self):
-        self.assertRegex(self.succeeds("--version").stdout, r"^tq \d+\.\d+\.\d+\n$")
+        self.assertRegex(self.succeeds("--version").stdout, r"^tq \d+\.\d+\.\d+, build ([0-9a-f]{12}|unknown)\n$")
 
     def test_wrong_usage_is_status_2(self):
         self.fails(2)
@@ -52,11 +52,19 @@ class Errors(ProgramTest):
         self.fails(2, "quantize", self.model, "-o", self.folder / "out", says="bits")
         self.fails(2, "quantize", self.model, "-o", self.folder / "out", "--bits", "many", says="bits")
         self.fails(2, "run", self.model, "hello", "--isa", "sse9", says="sse9")
+        self.fails(2, "inspect", self.model, "--plan", "--json", says="--plan excludes --json")
+        self.fails(2, "bench", self.model, "--bits", "3", says="--bits goes with --random")
         self.fails(2, "convert", self.model, "-o", self.folder / "out", "--dtype", "f12", says="f12")
 
     def test_wrong_values_are_status_2(self):
         for flags in (["--bits", "1.5"], ["--bits", "9"], ["--bits", "nan"], ["--effort", "huge"], ["--head", "9"], ["--threads", "-1"]):
             self.fails(2, "quantize", self.model, "-o", self.folder / "out", *([] if "--bits" in flags else ["--bits", "3"]), *flags)
+
+    def test_numbers_of_more_than_64_bits_are_status_2(self):
+        quantize = ["quantize", self.model, "-o", self.folder / "out", "--bits", "3"]
+        for flags in ([*quantize, "--seed", str(2**64)], [*quantize, "--seed", "-1"], [*quantize, "--calibration-tokens", str(2**63)],
+                      ["run", self.model, "hello", "--seed", str(2**64)], ["bench", self.model, "--seed", str(2**64)]):  # fmt: skip
+            self.fails(2, *flags, says=flags[-2])
 
     def test_commands_that_do_not_exist_yet_are_status_2(self):
         for command in ("pull", "serve", "export", "finetune", "push"):

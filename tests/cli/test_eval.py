@@ -8,7 +8,7 @@ import subprocess
 import time
 import unittest
 
-from tiny_model import DATA, QUANTIZE, TQ, ProgramTest, write_model
+from tiny_model import DATA, QUANTIZE, TQ, ProgramTest, contents, write_model
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 40
 
@@ -61,11 +61,48 @@ class Evaluate(ProgramTest):
         self.fails(2, "compare", self.model, "-o", self.folder / "c", "--text", self.text, "--bits", "1", says="--bits")
         self.fails(2, "compare", self.model, "-o", self.folder / "c", "--text", self.text, "--methods", "magic", says="magic")
 
+    def test_the_json_of_texts_has_its_documented_shape(self):
+        flags = ["--against", self.model, "--text", self.text, "--window", "64", "--windows", "2", "--json"]
+        (text,) = json.loads(self.succeeds("eval", self.model, *flags).stdout)["texts"]
+        self.assertEqual((text["name"], text["window"], text["windows"]), ("text.txt", 64, 2))
+        self.assertEqual(set(text["kl"]), {"mean", "stderr"})
+        self.assertTrue(all(isinstance(text[key], float) for key in ("ppl", "ppl_original", "top1")))
+        shape = '{"texts": [{"name", "window", "windows", "kl": {"mean", "stderr"}, "ppl", "ppl_original", "top1"}], …}'
+        self.assertIn(shape, (DATA.parents[1] / "docs" / "evaluation.md").read_text())
+
+    def test_one_window_has_no_standard_error(self):
+        report = self.folder / "one-window.html"
+        flags = ["eval", self.model, "--against", self.model, "--text", self.text, "--window", "64", "--windows", "1", "--report", report]
+        (text,) = json.loads(self.succeeds(*flags, "--json").stdout)["texts"]
+        self.assertIsNone(text["kl"]["stderr"])
+        self.assertIsNone(text["ppl_stderr"])
+        printed = self.succeeds(*flags).stdout
+        self.assertIn("1 window of 64, 63 tokens", printed)
+        self.assertIn("± -\n", printed)
+        self.assertNotIn("nan", printed + report.read_text().replace("nance", ""))
+
+    def test_windows_longer_than_the_context_are_status_2(self):
+        for command in (["eval", self.model], ["compare", self.model, "-o", self.folder / "long", "--methods", "rtn"]):
+            says = f"windows of 129 tokens: {self.model} was made for 128"
+            self.fails(2, *command, "--text", self.text, "--window", "129", says=says)
+        self.succeeds("eval", self.model, "--text", self.text, "--window", "128")
+
+    def test_what_is_wrong_is_said_before_anything_is_measured(self):
+        good = ["eval", self.model, "--text", self.text, "--window", "64"]
+        self.fails(3, *good, "--text", self.folder / "missing.txt", says="missing.txt")
+        self.fails(3, *good, "--tasks", f"kl,ppl,{self.folder}/missing.jsonl", "--against", self.model, says="missing.jsonl")
+        self.fails(1, *good, "--report", self.folder / "nowhere" / "page.html", says="nowhere")
+        self.fails(1, *good, "--report", self.folder, says="it is a folder")
+
+    def test_flags_of_what_is_not_measured_are_status_2(self):
+        self.fails(2, "eval", self.model, "--tasks", self.choices, "--text", self.text, says="--text goes with kl or ppl")
+        self.fails(2, "eval", self.model, "--text", self.text, "--window", "64", "--limit", "3", says="--limit goes with")
+
     def test_wrong_files_are_status_3(self):
         self.fails(3, "eval", self.model, "--tasks", "arc_easy", "--task-data", self.folder, says="arc_easy.jsonl")
         short = self.folder / "short.txt"
         short.write_text("Too short.")
-        self.fails(3, "eval", self.model, "--text", short, says="short.txt")
+        self.fails(3, "eval", self.model, "--text", short, "--window", "64", says="short.txt")
         broken = self.folder / "broken.jsonl"
         broken.write_text(self.choices.read_text() + '{"query": 3}\n')
         self.fails(3, "eval", self.model, "--tasks", broken, says="broken.jsonl:13")
@@ -97,6 +134,15 @@ class Evaluate(ProgramTest):
                             "--calibration-tokens", "512", *flags).stderr  # fmt: skip
         self.assertIn("stand in the calibration text", own)
 
+    def test_a_file_of_the_calibration_is_warned_about_by_its_hash(self):
+        own, copy, out = (self.folder / name for name in ("own.txt", "copy.txt", "of-files"))
+        own.write_text(TEXT * 4)
+        copy.write_text(TEXT * 4)
+        self.succeeds("quantize", self.model, "-o", out, "--bits", "3", *QUANTIZE, "--calibration", own)
+        warned = self.succeeds("eval", out, "--text", copy, "--text", self.text, "--window", "64", "--windows", "1").stderr
+        self.assertIn(f"warning: {copy}: {out} was calibrated on this very text (own.txt)", warned)
+        self.assertEqual(warned.count("warning"), 1)
+
     def test_one_calibration_file_is_warned_about(self):
         one = self.folder / "one.txt"
         one.write_text(TEXT * 4)
@@ -106,7 +152,7 @@ class Evaluate(ProgramTest):
 
     def compare(self, output, *flags):
         return ["compare", self.model, "-o", output, *QUANTIZE, "--text", self.text, "--window", "64", "--windows", "3", "--tasks",
-                f"kl,{self.choices}", "--calibrate-steps", "1", "--tune-steps", "1", *flags]  # fmt: skip
+                f"kl,{self.choices}", *flags]  # fmt: skip
 
     def test_compare_makes_what_is_missing_and_measures_all(self):
         output = self.folder / "comparison"
@@ -127,11 +173,13 @@ class Evaluate(ProgramTest):
     def test_compare_has_all_methods_and_says_what_is_left_out(self):
         model = write_model(self.folder / "of-eights", 1, "eights")
         output = self.folder / "all"
-        compare = self.compare(output, "--bits", "2.5,3", "--calibrate", "on")
+        compare = self.compare(output, "--bits", "2.5,3", "--calibrate", "on", "--calibrate-steps", "1", "--tune-steps", "1")
         compare[1] = model
         dry = self.succeeds(*compare, "--dry-run").stdout
+        plan = json.loads(self.succeeds(*compare, "--dry-run", "--json").stdout)
         self.assertFalse(output.exists())
         printed = self.succeeds(*compare).stdout
+        self.assert_planned(plan, output)
         result = json.loads((output / "compare.json").read_text())
         stages = {(each["method"], each["bits"]): each["stages"] for each in result["artifacts"]}
         rivals = ["rtn", "rtn-channel", "gptq", "gptq-channel", "awq", "awq-channel", "quip", "quip-tuned"]
@@ -145,9 +193,22 @@ class Evaluate(ProgramTest):
             for label in labels:
                 self.assertIn(label, text)
         self.assertIn("left out: rtn, 2.5 bits", dry)
-        self.assertIn("Left out: rtn at 2.5 bits: --bits 2.5: --method rtn takes whole bits", printed)
+        self.assertIn("Left out: rtn at 2.5 bits: 2.5 bits a weight: rtn takes whole bits", printed)
         self.assertIn("left out of claims: ", printed)  # a random model's guesses
         self.assertTrue(all(each["seconds_quantizing"] > 0 for each in result["artifacts"]))
+
+    def assert_planned(self, plan, output):
+        """The plan of a dry run is what was made then, to the byte."""
+        made = json.loads((output / "compare.json").read_text())
+        self.assertEqual([each["method"] for each in plan["left_out"]], [each["method"] for each in made["left_out"]])
+        self.assertEqual(plan["calibration_tokens"], made["calibration_tokens"])
+        for planned, artifact in zip(plan["artifacts"], made["artifacts"], strict=True):
+            self.assertEqual(planned["label"], artifact["label"])
+            self.assertEqual(planned["bytes_at_most"], artifact["bytes"])
+            self.assertEqual(artifact["bytes"], sum(map(len, contents(artifact["model"]).values())))
+            self.assertLess(artifact["file_bytes"], artifact["bytes"])
+            self.assertFalse(planned["is_there"])
+        self.assertEqual(plan["bytes_to_make"], sum(each["bytes"] for each in made["artifacts"]))
 
     def test_compare_goes_on_after_an_interrupt(self):
         output = self.folder / "interrupted"
@@ -187,6 +248,12 @@ class Evaluate(ProgramTest):
         record = output / "rtn-3bit-fast" / "turboquant.json"
         record.write_text(json.dumps({key: value for key, value in json.loads(record.read_text()).items() if key != "source_hash"}))
         self.fails(2, *compare(0, 0), says="source_hash: null")
+
+    def test_compare_names_flags_of_stages_that_no_method_has(self):
+        output = self.folder / "without"
+        self.fails(2, *self.compare(output, "--methods", "rtn,gptq", "--tune-steps", "1"), says="--tune-steps goes with --tune on")
+        self.fails(2, *self.compare(output, "--methods", "turboquant", "--calibrate-steps", "1"), says="--calibrate-steps goes with --calibrate on")
+        self.fails(2, *self.compare(output, "--methods", "rtn", "--calibrate", "on"), says="--calibrate goes with turboquant")
 
     def test_compare_reads_its_texts_before_it_begins(self):
         short, output = self.folder / "shorter.txt", self.folder / "nothing"

@@ -117,6 +117,8 @@ class Run(ProgramTest):
         self.assertEqual(self.facts(self.model, "hi", "-n", "2", *GREEDY)["prompt_tokens"], 2)
         self.fails(2, "run", self.model, "hi", "--system", "x", says="--chat-template")
         self.fails(2, "run", self.chat, "hi", "--system", "x", "--raw", says="--raw")
+        for flags in (["--chat-template", self.folder / "none.jinja"], ["--chat-template-kwargs", "{}"]):
+            self.fails(2, "run", self.chat, "hi", *flags, "--raw", says=f"--raw excludes {flags[0]}")
 
     def test_a_template_that_fails_is_one_line_with_advice(self):
         self.fails(3, "run", self.chat, "fail", says="not today; --raw")
@@ -193,6 +195,23 @@ class Run(ProgramTest):
         terminal.wait_for("> ")
         terminal.process.send_signal(signal.SIGINT)
         self.assertEqual(terminal.end(), 0)
+
+    def test_an_interrupt_of_the_prompt_claims_no_speed(self):
+        path = self.folder / "long.txt"
+        path.write_text("a long prompt " * 30000)
+        for flags in (["--json"], []):
+            command = [TQ, "run", self.chat, "-f", path, *GREEDY, *flags]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 5, errors)
+            if flags:
+                facts = json.loads(output)
+                self.assertEqual((facts["finish"], facts["answer_tokens"], facts["prompt_tokens_per_second"]), ("interrupted", 0, None))
+            else:
+                self.assertIn("tokens, interrupted after ", errors)
+                self.assertNotIn("tok/s", errors)
 
     def test_an_interrupt_of_a_single_answer_is_status_5(self):
         process = subprocess.Popen([TQ, "run", self.chat, "hi", *GREEDY], stdout=subprocess.PIPE, stderr=subprocess.PIPE)

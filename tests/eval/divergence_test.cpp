@@ -1,6 +1,8 @@
 #include "eval/divergence.h"
 
+#include <chrono>
 #include <cmath>
+#include <thread>
 
 #include <gmock/gmock.h>
 
@@ -120,6 +122,35 @@ TEST_F(Divergence, GoesOnBehindTheWindowsThatAnInterruptedCallMeasured) {
     EXPECT_EQ((*last)[i].positions.kl_float, whole[i].positions.kl_float);
     EXPECT_EQ((*last)[i].loss.standard_error, whole[i].loss.standard_error);
   }
+}
+
+TEST_F(Divergence, OfOneWindowHasNoStandardError) {
+  EvalOptions options = options_;
+  options.windows = 1;
+  const TextResult result = run({&b_.network}, &a_.network, options)[0];
+  const Json json = Json::parse(text_json(result).dump());
+  for (const char* key : {"ppl_stderr", "ppl_original_stderr", "ppl_ratio_stderr", "top1_stderr"}) EXPECT_TRUE(json[key].is_null()) << key;
+  EXPECT_TRUE(json["kl"]["stderr"].is_null());
+  EXPECT_GT(json["kl"]["mean"].get<double>(), 0);
+  EXPECT_THAT(text_lines(result), testing::AllOf(testing::HasSubstr("1 window of 32, 31 tokens"), testing::HasSubstr("± -")));
+  EXPECT_THAT(text_lines(result), testing::Not(testing::HasSubstr("nan")));
+}
+
+// A window of one row after another takes seconds; it ends long before it is done, and leaves no part of a window.
+TEST_F(Divergence, StopsWithinAWindow) {
+  std::atomic<bool> stop = false;
+  std::vector<Positions> done(1);
+  const EvalOptions options{.window = 8192, .windows = 1, .rows = 1};
+  EvalText long_text{"long", std::vector<TokenId>(8192, 1)};
+  const std::jthread soon([&stop] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    stop = true;
+  });
+  const auto stopped = evaluate(std::vector<Network*>{&a_.network}, nullptr, long_text, options,
+                                {.threads = threads_, .listener = listener_, .stop = &stop}, &done);
+  ASSERT_FALSE(stopped.has_value());
+  EXPECT_EQ(stopped.error().code, ErrorCode::kInterrupted);
+  EXPECT_TRUE(done[0].loss.empty());
 }
 
 TEST_F(Divergence, ATextShorterThanAWindowIsRefused) {

@@ -24,6 +24,14 @@ std::vector<float> rows_of(const std::vector<float>& all, int64_t first, int64_t
   return {all.begin() + first * width, all.begin() + (first + count) * width};
 }
 
+TEST_F(CudaBackend, HasTheProcessorComputeAsItIsTold) {
+  EXPECT_EQ(cuda_->isa(), best_isa());
+  cuda_.reset();
+  const auto other = make_cuda_backend(threads_, {.host_isa = Isa::kGeneric});
+  ASSERT_TRUE(other) << other.error().message;
+  EXPECT_EQ((*other)->isa(), Isa::kGeneric);
+}
+
 // Halves of the input and of the decoded weights: 11 bits each.
 constexpr double kHalfLimit = 6e-4;
 

@@ -8,7 +8,7 @@ namespace {
 class CudaSplit : public testing::TestWithParam<int> {
  protected:
   void SetUp() override {
-    auto several = make_cuda_backend(threads_, GetParam());
+    auto several = make_cuda_backend(threads_, {.gpus = GetParam()});
     if (!several) GTEST_SKIP() << several.error().message;
     several_ = std::move(*several);
     one_ = std::move(*make_cuda_backend(threads_));

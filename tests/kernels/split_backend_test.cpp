@@ -52,6 +52,14 @@ class Split : public testing::Test {
   ThreadPool threads_{2};
 };
 
+TEST_F(Split, HasTheProcessorComputeAsItsPartsDo) {
+  for (const Isa isa : supported_isas()) {
+    std::vector<std::unique_ptr<Backend>> parts;
+    for (int i = 0; i < 2; ++i) parts.push_back(make_cpu_backend(threads_, isa));
+    EXPECT_EQ(make_split_backend("split", std::move(parts), make_host_peers())->isa(), isa);
+  }
+}
+
 TEST_F(Split, ProductsAreTheWholesToTheBit) {
   const auto whole = cpu();
   for (const PackedTensor& tensor : tensors())

@@ -2,6 +2,9 @@
 
 #include <gmock/gmock.h>
 
+#include <cmath>
+
+#include "quantize/allocate.h"
 #include "quantize/job.h"
 
 namespace tq {
@@ -77,6 +80,73 @@ TEST(FitBits, ASizeThatIsTooSmallNamesTheSmallest) {
   QuantizeOptions options;
   options.bits = 2;
   EXPECT_THAT(fitted.error().message, testing::HasSubstr(std::to_string(planned_bytes(model, *make_plan(model, options)))));
+}
+
+TEST(FitBits, OfMethodsOfWholeBitsAreTheMostThatFit) {
+  const Model model = *shapes_of(tiny(), "config.json");
+  for (const auto& [method, most] : {std::pair{Method::kGptq, 8.0}, std::pair{Method::kQuip, 4.0}}) {
+    QuantizeOptions options;
+    options.method = method;
+    const auto size = [&](double bits) {
+      options.bits = bits;
+      return planned_bytes(model, *make_plan(model, options));
+    };
+    const uint64_t three = size(3), two = size(2);
+    EXPECT_EQ(fit_bits(model, options, three)->bits, 3);
+    EXPECT_EQ(fit_bits(model, options, three - 1)->bits, 2);
+    EXPECT_EQ(fit_bits(model, options, two)->bits, 2);
+    EXPECT_EQ(fit_bits(model, options, uint64_t{1} << 40)->bits, most);
+  }
+}
+
+// What stages add (norms as floats, steps in the record) counts, and what follows from the bits is asked for at each of them.
+TEST(FitBits, CountWhatCompletesTheOptions) {
+  const Model model = *shapes_of(tiny(), "config.json");
+  const Completion with_tuning = [](QuantizeOptions options) -> Result<QuantizeOptions> {
+    options.tune = true;
+    return options;
+  };
+  QuantizeOptions options;
+  const uint64_t bytes = planned_bytes(model, *make_plan(model, options));
+  const auto fitted = fit_bits(model, options, bytes, with_tuning);
+  ASSERT_TRUE(fitted) << fitted.error().message;
+  EXPECT_LT(fitted->bits, options.bits);
+  EXPECT_LE(planned_bytes(model, *make_plan(model, *with_tuning(*fitted))), bytes);
+  const auto refused = fit_bits(model, options, bytes, [](QuantizeOptions) -> Result<QuantizeOptions> { return bad_usage("no"); });
+  EXPECT_FALSE(refused.has_value());
+}
+
+TEST(MostBytes, HoldForAnyRatesOfTheSameMean) {
+  const Model model = *shapes_of(tiny(), "config.json");
+  for (const double bits : {2.5, 3.0, 4.7}) {
+    QuantizeOptions options;
+    options.bits = bits;
+    EXPECT_EQ(most_bytes(model, *make_plan(model, options)), planned_bytes(model, *make_plan(model, options)));
+    options.allocate = true;
+    const QuantizePlan plan = *make_plan(model, options);
+    const uint64_t most = most_bytes(model, plan);
+    const std::vector<const Linear*> linears = rated_linears(model.spec);
+    for (const bool is_first : {true, false}) {  // the first linears at the highest rates, or the last
+      RangeCosts costs;
+      for (int rate = 2; rate <= 7; ++rate)
+        for (size_t i = 0; i < linears.size(); ++i)
+          costs[rate].push_back(std::vector<double>(static_cast<size_t>(ranges_of(*linears[i])),
+                                                    std::exp2(-2.0 * rate) * static_cast<double>(is_first ? linears.size() - i : i + 1)));
+      const Allocation allocation = allocate(linears, make_units(linears, linear_parts(model.spec, linears), costs, false), bits);
+      QuantizePlan chosen = plan;
+      std::vector<std::vector<Rates>> rates;
+      size_t next = 0;
+      for (const auto& layer : plan.layers) {
+        rates.emplace_back();
+        for (size_t i = 0; i < layer.size(); ++i) rates.back().push_back(allocation.rates[next++]);
+      }
+      set_rates(model, chosen, rates);
+      EXPECT_LE(planned_bytes(model, chosen), most) << bits;
+      EXPECT_LT(static_cast<double>(most), 1.2 * static_cast<double>(planned_bytes(model, chosen))) << "a promise that says something";
+    }
+    options.byte_limit = most - 1;
+    EXPECT_EQ(most_bytes(model, *make_plan(model, options)), most - 1);
+  }
 }
 
 TEST(FitMemory, LeavesRoomForKeysAndValues) {

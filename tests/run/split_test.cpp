@@ -266,7 +266,7 @@ TEST_P(SplitModel, RequestsTogetherAreAnsweredAsByOneBackend) {
 TEST_P(SplitModel, CudaCardsGiveWhatOneCardDoes) {
   const Model model = make_model(GetParam());
   for (const int parts : {2, 3, 4}) {
-    auto several = make_cuda_backend(threads_, parts);
+    auto several = make_cuda_backend(threads_, {.gpus = parts});
     if (!several && parts == 2) GTEST_SKIP() << several.error().message;
     if (!several) break;
     const auto whole = std::move(*make_cuda_backend(threads_));

@@ -85,9 +85,9 @@ std::string divergence_by_text(const Report& report) {
       const TextResult& text = subject.texts[t];
       // Several models: the colour tells them apart, as in the other pictures.
       bars.push_back({.label = text.name,
-                      .note = fmt::format("{:.4f} ± {:.4f}", text.kl.mean, text.kl.standard_error),
+                      .note = fmt::format("{:.4f} {}", text.kl.mean, error_text(text.kl.standard_error, 4)),
                       .value = text.kl.mean,
-                      .error = text.kl.standard_error,
+                      .error = whisker(text.kl),
                       .style = series_style(i)});
     }
   }
@@ -139,8 +139,8 @@ std::string text_table(const Report& report) {
                          text.windows, text.window, std::exp(text.loss.mean));
       if (with_original) {
         const std::string exact = text.positions.kl_float.empty() ? "–" : fmt::format("{:.4f}", text.kl_float.mean);
-        out +=
-            fmt::format("<td>{:.3f}</td><td>{:.4f} ± {:.4f}</td>", std::exp(text.loss_original.mean), text.kl.mean, text.kl.standard_error);
+        out += fmt::format("<td>{:.3f}</td><td>{:.4f} {}</td>", std::exp(text.loss_original.mean), text.kl.mean,
+                           error_text(text.kl.standard_error, 4));
         if (with_float) out += fmt::format("<td>{}</td>", exact);
         out += fmt::format("<td>{:.2f} %</td>", 100 * text.top1.mean);
       }
@@ -217,9 +217,9 @@ std::string divergence_by_bits(const Report& report) {
       auto curve = std::find_if(curves.begin(), curves.end(), [&](const Curve& each) { return each.name == subject.method; });
       if (curve == curves.end()) curve = curves.insert(curve, {subject.method, series_style(curves.size()), {}});
       const Mean& kl = subject.texts[t].kl;
-      const std::string tip =
-          fmt::format("{}: {:.5f} ± {:.5f} at {:.3f} bits", subject.model.name, kl.mean, kl.standard_error, subject.model.bits_linears);
-      if (kl.mean > 0) curve->points.push_back({subject.model.bits_linears, kl.mean, kl.standard_error, tip});
+      const std::string tip = fmt::format("{}: {:.5f} {} at {:.3f} bits", subject.model.name, kl.mean, error_text(kl.standard_error, 5),
+                                          subject.model.bits_linears);
+      if (kl.mean > 0) curve->points.push_back({subject.model.bits_linears, kl.mean, whisker(kl), tip});
     }
     for (Curve& curve : curves)
       std::sort(curve.points.begin(), curve.points.end(), [](const Point& a, const Point& b) { return a.x < b.x; });
@@ -278,7 +278,7 @@ std::vector<double> errors_by_position(const std::vector<double>& values, int64_
     for (size_t i = 0; i < parts; ++i) means[i].push_back(by_part[i]);
   }
   std::vector<double> errors;
-  for (const std::vector<double>& each : means) errors.push_back(mean_of(each).standard_error);
+  for (const std::vector<double>& each : means) errors.push_back(whisker(mean_of(each)));
   return errors;
 }
 

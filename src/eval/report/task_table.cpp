@@ -1,5 +1,6 @@
 #include "eval/report/task_table.h"
 
+#include "base/counted.h"
 #include "eval/report/charts.h"
 #include "eval/report/svg.h"
 
@@ -16,15 +17,15 @@ Scale scale_of(const Metric& metric) { return metric.counts_flips ? Scale{100, 1
 std::string value_cell(const Metric& metric) {
   const auto [factor, digits] = scale_of(metric);
   const Mean mean = metric.mean();
-  return fmt::format("<td{}>{:.{}f}{} <small>± {:.{}f}</small></td>", metric.is_near_chance() ? " class=\"void\"" : "", factor * mean.mean,
-                     digits, metric.is_near_chance() ? " †" : "", factor * mean.standard_error, digits);
+  return fmt::format("<td{}>{:.{}f}{} <small>{}</small></td>", metric.is_near_chance() ? " class=\"void\"" : "", factor * mean.mean, digits,
+                     metric.is_near_chance() ? " †" : "", error_text(factor * mean.standard_error, digits));
 }
 
 std::string difference_cells(const Metric& metric, const Metric& original) {
   const auto [factor, digits] = scale_of(metric);
   const PairedDifference paired = paired_difference(metric, original);
-  std::string out = fmt::format("<td>{:+.{}f} <small>{:+.{}f} to {:+.{}f}</small></td>", factor * paired.difference.mean, digits,
-                                factor * paired.low, digits, factor * paired.high, digits);
+  std::string out =
+      fmt::format("<td>{:+.{}f} <small>{}</small></td>", factor * paired.difference.mean, digits, interval_text(paired, factor, digits));
   return out + (metric.counts_flips ? fmt::format("<td>+{} −{}</td>", paired.gained, paired.lost) : "<td>–</td>");
 }
 
@@ -32,8 +33,9 @@ std::string difference_cells(const Metric& metric, const Metric& original) {
 std::string metric_rows(const Report& report, size_t task, size_t metric) {
   const TaskResult& result = report.subjects[0].tasks[task];
   const bool with_original = !report.original_tasks.empty();
-  std::string out = fmt::format("<tr><th colspan=\"4\">{}, {}{}: {} items</th></tr>\n", escaped(result.name),
-                                escaped(result.metrics[metric].name), result.metrics[metric].counts_flips ? ", %" : "", result.ids.size());
+  std::string out =
+      fmt::format("<tr><th colspan=\"4\">{}, {}{}: {}</th></tr>\n", escaped(result.name), escaped(result.metrics[metric].name),
+                  result.metrics[metric].counts_flips ? ", %" : "", counted(result.ids.size(), "item"));
   if (with_original)
     out += fmt::format("<tr><td>{}</td>{}<td></td><td></td></tr>\n", escaped(report.original->name),
                        value_cell(report.original_tasks[task].metrics[metric]));

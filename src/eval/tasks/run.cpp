@@ -1,6 +1,7 @@
 #include "eval/tasks/run.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "base/rng.h"
@@ -181,7 +182,7 @@ class TaskRun {
 bool Metric::is_near_chance() const {
   if (!chance) return false;
   const Mean own = mean();
-  return own.mean <= *chance + 2 * own.standard_error;
+  return !(own.mean > *chance + 2 * own.standard_error);
 }
 
 std::vector<size_t> chosen_items(size_t count, int64_t limit, uint64_t seed) {
@@ -215,6 +216,11 @@ PairedDifference paired_difference(const Metric& metric, const Metric& original)
   out.low = out.difference.mean - 1.96 * out.difference.standard_error;
   out.high = out.difference.mean + 1.96 * out.difference.standard_error;
   return out;
+}
+
+std::string interval_text(const PairedDifference& paired, double factor, int digits) {
+  if (!std::isfinite(paired.low)) return "-";
+  return fmt::format("{:+.{}f} to {:+.{}f}", factor * paired.low, digits, factor * paired.high, digits);
 }
 
 }  // namespace tq

@@ -25,7 +25,7 @@ struct Metric {
   bool counts_flips = false;     // values are 1 for right and 0 for wrong, or shares of samples
 
   Mean mean() const { return mean_of(values); }
-  // Within two standard errors of what guessing gives: nothing can be claimed of it.
+  // Within two standard errors of what guessing gives, or of one item: nothing can be claimed of it.
   bool is_near_chance() const;
 };
 
@@ -44,9 +44,11 @@ Result<TaskResult> run_task(Network& network, const Task& task, const TaskOption
 // A metric of a model minus the same of its original, item by item.
 struct PairedDifference {
   Mean difference;
-  double low = 0, high = 0;      // 95 % interval, normal approximation
+  double low = 0, high = 0;      // 95 % interval, normal approximation; NaN of one item
   int64_t gained = 0, lost = 0;  // items that became better or worse; for metrics that count flips
 };
 PairedDifference paired_difference(const Metric& metric, const Metric& original);
+// "-0.0120 to +0.0310", times a factor; "-" of one item.
+std::string interval_text(const PairedDifference& paired, double factor, int digits);
 
 }  // namespace tq

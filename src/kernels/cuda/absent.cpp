@@ -3,9 +3,7 @@
 
 namespace tq {
 
-Result<std::unique_ptr<Backend>> make_cuda_backend(ThreadPool& threads) { return make_cuda_backend(threads, 1); }
-
-Result<std::unique_ptr<Backend>> make_cuda_backend(ThreadPool&, int, SplitBy) {
+Result<std::unique_ptr<Backend>> make_cuda_backend(ThreadPool&, const CudaOptions&) {
   return fail(ErrorCode::kUsage,
               "this program was built without CUDA; build it with scripts/build build/cuda -DTQ_CUDA=ON, or use --backend cpu");
 }

@@ -28,7 +28,7 @@ struct Part {
 };
 
 // parts: cards that share the heads of attention; sums are split as for all heads. The card becomes the thread's current one, as it must be
-// whenever the backend is called.
-Result<Part> open_part(const Card& card, int parts, ThreadPool& threads);
+// whenever the backend is called. host_isa: of what the processor computes beside it.
+Result<Part> open_part(const Card& card, int parts, ThreadPool& threads, Isa host_isa);
 
 }  // namespace tq::cuda

@@ -3,12 +3,12 @@
 #include <cublas_v2.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <map>
 #include <optional>
 
+#include "kernels/cuda/attending.h"
 #include "kernels/cuda/card.h"
 #include "kernels/cuda/expect.h"
 #include "kernels/cuda/places.h"
@@ -30,14 +30,14 @@ constexpr uint64_t kReadBytes = uint64_t{2} << 30;
 
 class CudaBackend final : public Backend {
  public:
-  CudaBackend(const Card& card, int parts, ThreadPool& threads)
+  CudaBackend(const Card& card, int parts, ThreadPool& threads, Isa host_isa)
       : name_(fmt::format("cuda ({})", card.name)),
         device_(card.device),
-        parts_(parts),
         multiprocessors_(card.multiprocessors),
-        has_clusters_(card.major >= 9),
+        host_isa_(host_isa),
         threads_(threads),
-        products_(card.multiprocessors, has_clusters_, generation_) {}
+        attention_({card.multiprocessors, parts, card.major >= 9}, places_, generation_),
+        products_(card.multiprocessors, card.major >= 9, generation_) {}
   ~CudaBackend() override {
     cudaSetDevice(device_);
     if (blas_) cublasDestroy(blas_);
@@ -54,8 +54,7 @@ class CudaBackend final : public Backend {
     cublasSetWorkspace(blas_, blas_workspace_.as<void>(), kBlasBytes);
     TQ_ASSIGN(number_, DeviceMemory::allocate(sizeof(int32_t)));
     TQ_TRY(products_.open(blas_, stream_));
-    TQ_ASSIGN(attend_arrived_, DeviceMemory::allocate(kMostHeads * sizeof(uint32_t)));
-    expect(cudaMemsetAsync(attend_arrived_.as<void>(), 0, attend_arrived_.bytes(), stream_), "zeroing");
+    TQ_TRY(attention_.open(stream_));
     quantizer_.emplace(threads_, blas_, stream_);
     training_.emplace(*this, threads_, blas_, stream_);
     return {};
@@ -63,6 +62,7 @@ class CudaBackend final : public Backend {
 
   std::string name() const override { return name_; }
   bool is_host() const override { return false; }
+  Isa isa() const override { return host_isa_; }
   DeviceQuantizer* quantizer() override { return &*quantizer_; }
   Training* training() override { return &*training_; }
 
@@ -83,7 +83,7 @@ class CudaBackend final : public Backend {
   Status reserve(const Reservation& bounds) override {
     TQ_TRY(places_.reserve(bounds.rows));
     for (const Reservation::Product& product : bounds.products) TQ_TRY(products_.reserve(product.jobs, product.tokens, bounds.precision));
-    for (const AttendArgs& attention : bounds.attention) TQ_TRY(reserve_attention(attention, bounds.rows));
+    for (const AttendArgs& attention : bounds.attention) TQ_TRY(attention_.reserve(attention, bounds.rows));
     for (const auto frequencies : bounds.frequencies) TQ_TRY(on_device(frequencies));
     if (bounds.embedding) TQ_TRY(table_of(*bounds.embedding));
     return ranking_.reserve(bounds.ranked_rows, kMostRanked, generation_);
@@ -201,28 +201,12 @@ class CudaBackend final : public Backend {
     cuda::rotate_store(all, others());
   }
 
-  // Stretches of many rows and the others, in runs of one kind that stand side by side.
-  void attend(const AttendArgs& args) override {
-    const auto is_prompt = [&](const Stretch& stretch) {
-      return args.precision != Precision::kInvariant && stretch.tokens >= kLeastPromptRows;
-    };
-    AttendArgs run = args;
-    for (size_t first = 0, last = 0; first < args.stretches.size(); first = last) {
-      while (last < args.stretches.size() && is_prompt(args.stretches[last]) == is_prompt(args.stretches[first])) ++last;
-      run.stretches = args.stretches.subspan(first, last - first);
-      if (!is_prompt(args.stretches[first]) || !attend_prompts(run)) attend_rows(run);
-      const int64_t tokens = tokens_of(run.stretches);
-      run.query += tokens * args.stride, run.output += tokens * args.heads * args.kv.head_dim;
-    }
-  }
+  void attend(const AttendArgs& args) override { attention_.run(args, others()); }
   void rotate_store_attend(const RotaryArgs& query, const RotaryArgs& key, const KvStoreArgs& store, const AttendArgs& args) override {
-    const bool is_single = std::all_of(args.stretches.begin(), args.stretches.end(), [](const auto& each) { return each.tokens == 1; });
-    if (!is_single || args.precision == Precision::kInvariant) return Backend::rotate_store_attend(query, key, store, args);
-    AttendArgsDevice all = attend_args(args);
-    all.rotates = true, all.is_settled = places_.in_pass();
-    all.rotate = rotate_args(query, store.kv);
-    all.rotate.key = key.values, all.rotate.value = store.value, all.rotate.key_stride = store.stride;
-    cuda::attend(all, others());
+    if (!Attending::is_single(args)) return Backend::rotate_store_attend(query, key, store, args);
+    RotateArgs rotate = rotate_args(query, store.kv);
+    rotate.key = key.values, rotate.value = store.value, rotate.key_stride = store.stride;
+    attention_.run_single(args, rotate, others());
   }
 
   void gated(const GatedArgs& args) override {
@@ -262,12 +246,6 @@ class CudaBackend final : public Backend {
   }
 
  private:
-  static constexpr int64_t kLeastPromptRows = 16;  // of a stretch whose attention is worth the tensor cores
-  static constexpr int64_t kAttendShare = 64;      // positions that are worth a thread block
-  static constexpr int64_t kMostSplits = 32;
-  static constexpr int64_t kInvariantRows = 16;            // of a launch whose splits do not depend on its rows
-  static constexpr int64_t kMostHeads = int64_t{1} << 16;  // of all tokens, where positions are split
-
   // The stream, for kernels that are no products of planes.
   cudaStream_t others() {
     products_.interrupt();
@@ -316,84 +294,6 @@ class CudaBackend final : public Backend {
     return found->second.as<const float>();
   }
 
-  static KvArgs kv_args(const KvView& kv) {
-    return {.type = static_cast<int>(kv.type),
-            .key = reinterpret_cast<char*>(kv.key),
-            .value = reinterpret_cast<char*>(kv.value),
-            .kv_heads = static_cast<int>(kv.kv_heads),
-            .head_dim = static_cast<int>(kv.head_dim),
-            .page_shift = std::countr_zero(static_cast<uint64_t>(kv.page_tokens)),
-            .row_bytes = static_cast<int>(kv_row_bytes(kv.type, kv.head_dim)),
-            .scale_at = static_cast<int>((kv.head_dim + 3) / 4 * 4)};
-  }
-  // Thread blocks among which a token's positions are split. The same at every length, so that a recorded pass holds for all of them; with
-  // kInvariant the same for any number of tokens; and as for all parts' heads together, so that sums are the same.
-  int64_t splits_of(const AttendArgs& args, int64_t tokens) const {
-    if (args.precision == Precision::kInvariant) tokens = 1;
-    const int64_t group = args.heads / args.kv.kv_heads, chunks = (group + kAttendHeads - 1) / kAttendHeads;
-    const int64_t blocks = parts_ * args.kv.kv_heads * tokens;
-    const int64_t longest = (args.kv.capacity + kAttendShare - 1) / kAttendShare;
-    // One token's have multiprocessors for themselves, so that the thread blocks of the next product find places at once.
-    const int64_t most = tokens == 1 ? multiprocessors_ / (blocks * chunks) : 2 * multiprocessors_ / blocks;
-    return std::clamp<int64_t>(most, 1, std::min<int64_t>(longest, kMostSplits));
-  }
-  static int64_t partial_floats(const AttendArgs& args, int64_t tokens, int64_t splits) {
-    return splits > 1 ? tokens * args.heads * splits * (args.kv.head_dim + 2) : 0;
-  }
-  Status reserve_attention(const AttendArgs& args, int64_t rows) {
-    int64_t most = 0;
-    const int64_t tokens = std::min(rows, args.precision == Precision::kInvariant ? kInvariantRows : 2 * multiprocessors_);
-    for (int64_t i = 1; i <= tokens; ++i) most = std::max(most, partial_floats(args, i, splits_of(args, i)));
-    return attend_partial_.reserve(most * static_cast<int64_t>(sizeof(float)), generation_);
-  }
-  // tokens: of a launch
-  AttendArgsDevice attend_args(const AttendArgs& args, int64_t tokens) {
-    AttendArgsDevice attend;
-    attend.kv = kv_args(args.kv);
-    attend.query = args.query, attend.output = args.output, attend.stride = args.stride;
-    attend.tokens = static_cast<int>(tokens), attend.heads = static_cast<int>(args.heads), attend.window = static_cast<int>(args.window);
-    attend.scale = args.scale, attend.softcap = args.softcap, attend.place = places_.of(args.stretches, stream_);
-    attend.splits = static_cast<int>(splits_of(args, tokens));
-    if (attend.splits > 1) {
-      if (has_clusters_) attend.cluster = std::min(kMostCluster, static_cast<int>(std::bit_ceil(static_cast<unsigned>(attend.splits))));
-      attend.partial = attend_partial_.get<float>(partial_floats(args, tokens, attend.splits), generation_);
-      TQ_CHECK(tokens * args.heads <= kMostHeads);
-      attend.arrived = attend_arrived_.as<uint32_t>();
-    }
-    return attend;
-  }
-  AttendArgsDevice attend_args(const AttendArgs& args) { return attend_args(args, tokens_of(args.stretches)); }
-  void attend_rows(const AttendArgs& args) {
-    const int64_t tokens = tokens_of(args.stretches), most = args.precision == Precision::kInvariant ? kInvariantRows : tokens;
-    AttendArgsDevice attend = attend_args(args, std::min(tokens, most));
-    for (int64_t first = 0; first < tokens; first += most) {
-      attend.tokens = static_cast<int>(std::min(most, tokens - first));
-      cuda::attend(attend, others());
-      attend.query += most * args.stride, attend.output += most * args.heads * args.kv.head_dim, attend.place += most;
-    }
-  }
-  // False where the tensor cores' kernel cannot.
-  bool attend_prompts(const AttendArgs& args) {
-    AttendPromptArgs prompts{.query = args.query,
-                             .output = args.output,
-                             .stride = args.stride,
-                             .heads = static_cast<int>(args.heads),
-                             .window = static_cast<int>(args.window),
-                             .scale = args.scale,
-                             .softcap = args.softcap,
-                             .kv = kv_args(args.kv)};
-    if (!cuda::attends_prompt(prompts)) return false;
-    prompts.place = places_.of(args.stretches, stream_);
-    int32_t row = 0;
-    for (const Stretch& stretch : args.stretches) {
-      prompts.stretch[prompts.stretches++] = {.first_row = row, .tokens = static_cast<int32_t>(stretch.tokens)};
-      row += static_cast<int32_t>(stretch.tokens);
-      if (prompts.stretches < kMaxPrompts && &stretch != &args.stretches.back()) continue;
-      cuda::attend_prompt(prompts, has_float_activations(args.precision), multiprocessors_, others());
-      prompts.stretches = 0;
-    }
-    return true;
-  }
   RotateArgs rotate_args(const RotaryArgs& args, const KvView& kv) {
     RotateArgs rotate;
     rotate.kv = kv_args(kv);
@@ -405,13 +305,13 @@ class CudaBackend final : public Backend {
   }
 
   std::string name_;
-  int device_, parts_, multiprocessors_;
-  bool has_clusters_;
+  int device_, multiprocessors_;
+  Isa host_isa_;
   ThreadPool& threads_;
   cudaStream_t stream_ = nullptr;
   cublasHandle_t blas_ = nullptr;
-  DeviceMemory blas_workspace_, number_, attend_arrived_;  // number: argmax
-  uint64_t generation_ = 0;                                // grows when memory that a recording may use is freed
+  DeviceMemory blas_workspace_, number_;  // number: argmax
+  uint64_t generation_ = 0;               // grows when memory that a recording may use is freed
   Recordings recordings_;
   Places places_{generation_};
   std::map<std::tuple<const void*, int64_t, int64_t>, Loaded> loaded_;
@@ -419,9 +319,10 @@ class CudaBackend final : public Backend {
   std::map<std::vector<float>, DeviceMemory> constants_;
   std::optional<CudaQuantizer> quantizer_;
   std::optional<CudaTraining> training_;
+  Attending attention_;
   Products products_;
   Ranking ranking_;
-  Scratch next_, scores_, attend_partial_;
+  Scratch next_, scores_;
 };
 
 }  // namespace
@@ -444,22 +345,16 @@ Result<std::vector<Card>> find_cards() {
   return cards;
 }
 
-Result<Part> open_part(const Card& card, int parts, ThreadPool& threads) {
+Result<Part> open_part(const Card& card, int parts, ThreadPool& threads, Isa host_isa) {
   if (card.major < kOldestMajor)
     return fail(ErrorCode::kNoResource, "{} has compute capability {}.{}, 8.0 is needed; use --backend cpu", card.name, card.major,
                 card.minor);
-  auto backend = std::make_unique<CudaBackend>(card, parts, threads);
+  auto backend = std::make_unique<CudaBackend>(card, parts, threads, host_isa);
   TQ_TRY(backend->open());
   const cudaStream_t stream = backend->stream();
   return Part{std::move(backend), card.device, stream};
 }
 
 }  // namespace cuda
-
-Result<std::unique_ptr<Backend>> make_cuda_backend(ThreadPool& threads) {
-  TQ_ASSIGN(const std::vector<Card> cards, find_cards());
-  TQ_ASSIGN(Part part, open_part(cards[0], 1, threads));
-  return std::move(part.backend);
-}
 
 }  // namespace tq

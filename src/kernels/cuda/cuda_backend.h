@@ -8,9 +8,14 @@
 
 namespace tq {
 
-// Errors: kNoResource when the program was built without CUDA, or there is no driver, no card, or too old a card; the message says which.
-Result<std::unique_ptr<Backend>> make_cuda_backend(ThreadPool& threads);
-// Several cards of this machine as one backend (kernels/split). The same errors, and: fewer cards, cards that differ.
-Result<std::unique_ptr<Backend>> make_cuda_backend(ThreadPool& threads, int gpus, SplitBy by = SplitBy::kRows);
+struct CudaOptions {
+  int gpus = 1;  // cards of this machine that are one backend (kernels/split)
+  SplitBy split = SplitBy::kRows;
+  Isa host_isa = best_isa();  // of what the processor computes beside the card
+};
+
+// Errors: kNoResource when there is no driver, no card, too old a card, fewer cards than wanted or cards that differ; the message says
+// which. kUsage when the program was built without CUDA.
+Result<std::unique_ptr<Backend>> make_cuda_backend(ThreadPool& threads, const CudaOptions& options = {});
 
 }  // namespace tq

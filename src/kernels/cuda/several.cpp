@@ -1,4 +1,4 @@
-// Several cards as one backend.
+// One card, or several as one backend.
 #include <algorithm>
 
 #include "kernels/cuda/card.h"
@@ -11,9 +11,13 @@ namespace tq {
 
 using namespace cuda;
 
-Result<std::unique_ptr<Backend>> make_cuda_backend(ThreadPool& threads, int gpus, SplitBy by) {
-  if (gpus <= 1) return make_cuda_backend(threads);
+Result<std::unique_ptr<Backend>> make_cuda_backend(ThreadPool& threads, const CudaOptions& options) {
   TQ_ASSIGN(std::vector<Card> cards, find_cards());
+  const int gpus = options.gpus;
+  if (gpus <= 1) {
+    TQ_ASSIGN(Part part, open_part(cards[0], 1, threads, options.host_isa));
+    return std::move(part.backend);
+  }
   if (gpus > kMaxParts) return bad_usage("--gpus {}: {} cards can work together at most", gpus, kMaxParts);
   const auto count = static_cast<size_t>(gpus);
   if (cards.size() < count)
@@ -23,18 +27,19 @@ Result<std::unique_ptr<Backend>> make_cuda_backend(ThreadPool& threads, int gpus
     if (card.name != cards[0].name || card.multiprocessors != cards[0].multiprocessors)
       return fail(ErrorCode::kNoResource, "--gpus {}: cards that work together have to be alike; card 0 is {}, card {} is {}", gpus,
                   cards[0].name, card.device, card.name);
+  const bool by_rows = options.split == SplitBy::kRows;
   std::vector<std::unique_ptr<Backend>> parts;
   std::vector<PeerCard> peer_cards;
   for (const Card& card : cards) {
-    TQ_ASSIGN(Part part, open_part(card, by == SplitBy::kRows ? gpus : 1, threads));
+    TQ_ASSIGN(Part part, open_part(card, by_rows ? gpus : 1, threads, options.host_isa));
     peer_cards.push_back({part.device, part.stream});
     parts.push_back(std::move(part.backend));
   }
   const bool has_links = open_links(peer_cards);
   TQ_ASSIGN(std::unique_ptr<Peers> peers, make_peers(std::move(peer_cards), has_links));
   peers->enter(0);
-  const auto make = by == SplitBy::kRows ? make_split_backend : make_layer_backend;
-  return make(fmt::format("cuda ({} x {}, {}{})", gpus, cards[0].name, by == SplitBy::kRows ? "rows shared out" : "layers shared out",
+  const auto make = by_rows ? make_split_backend : make_layer_backend;
+  return make(fmt::format("cuda ({} x {}, {}{})", gpus, cards[0].name, by_rows ? "rows shared out" : "layers shared out",
                           has_links ? "" : ", without links"),
               std::move(parts), std::move(peers));
 }

@@ -16,6 +16,7 @@ class PartsBackend : public Backend {
 
   std::string name() const override { return name_; }
   bool is_host() const override { return false; }
+  Isa isa() const override { return regions_.part(0).isa(); }
 
   Result<Memory> allocate(uint64_t bytes) override { return create_region(bytes, 0); }
   uint64_t bytes_in_use() override;  // of the part that uses most

@@ -173,6 +173,15 @@ TEST(PairedDifference, CountsFlipsAndHasTheIntervalOfTheDifferences) {
   EXPECT_DOUBLE_EQ(paired.high, 0.25 + 1.96 * error);
 }
 
+TEST(PairedDifference, OfOneItemHasNoInterval) {
+  const Metric original{"acc", {0}, 0.25, true}, metric{"acc", {1}, 0.25, true};
+  const PairedDifference paired = paired_difference(metric, original);
+  EXPECT_EQ(paired.difference.mean, 1);
+  EXPECT_TRUE(std::isnan(paired.difference.standard_error) && std::isnan(paired.low));
+  EXPECT_EQ(interval_text(paired, 100, 1), "-");
+  EXPECT_EQ(interval_text({.difference = {}, .low = -0.01, .high = 0.02}, 100, 1), "-1.0 to +2.0");
+}
+
 TEST(Metric, IsNearChanceWithinTwoStandardErrors) {
   std::vector<double> values(100, 0.0);
   for (size_t i = 0; i < 33; ++i) values[i] = 1;  // 0.33 with a standard error of 0.047
@@ -180,6 +189,7 @@ TEST(Metric, IsNearChanceWithinTwoStandardErrors) {
   for (size_t i = 33; i < 36; ++i) values[i] = 1;
   EXPECT_FALSE((Metric{"acc", values, 0.25, true}).is_near_chance());
   EXPECT_FALSE((Metric{"loss", values, std::nullopt, false}).is_near_chance());
+  EXPECT_TRUE((Metric{"acc", {1}, 0.25, true}).is_near_chance()) << "one item says nothing";
 }
 
 }  // namespace

@@ -6,10 +6,11 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <utility>
 
 #include "kernels/cuda/encode/column.cuh"
-#include "kernels/cuda/encode/trellis_tables.h"
+#include "kernels/cuda/encode/device_array.h"
+#include "kernels/cuda/encode/device_trellis.h"
+#include "kernels/cuda/encode/stretches.h"
 #include "kernels/cuda/encode/viterbi.cuh"
 #include "kernels/cuda/objective_ops.h"
 
@@ -17,102 +18,18 @@ namespace tq::cuda {
 namespace {
 
 constexpr int64_t kBlockColumns = 128;  // columns whose feedback from before is summed at once
-constexpr int kJunctionRows = 48;       // searched again on each side of a junction
-constexpr int kOverlapRows = 24;        // beyond a stretch, so that its ends are as good as its middle
-constexpr int64_t kMostStretch = kMostSteps - 2 * kOverlapRows - 64;
 constexpr int kThreads = 256;
-constexpr int64_t kBusyWarps = 12;  // of a multiprocessor, which keep it busy with eight states a thread
-
-struct DeviceError {
-  std::string text;
-};
-void check(cudaError_t status, const char* what) {
-  if (status != cudaSuccess) throw DeviceError{std::string(what) + ": " + cudaGetErrorString(status)};
-}
-void check(cublasStatus_t status, const char* what) {
-  if (status != CUBLAS_STATUS_SUCCESS) throw DeviceError{std::string(what) + ": cuBLAS error " + std::to_string(static_cast<int>(status))};
-}
-
-template <typename T>
-class Array {
- public:
-  Array() = default;
-  explicit Array(size_t count) {
-    if (count > 0) check(cudaMalloc(&data_, count * sizeof(T)), "memory of the device");
-  }
-  Array(const T* host, size_t count) : Array(count) { upload(host, count); }
-  explicit Array(const std::vector<T>& host) : Array(host.data(), host.size()) {}
-  Array(Array&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
-  Array& operator=(Array&& other) noexcept {
-    std::swap(data_, other.data_);
-    return *this;
-  }
-  ~Array() { cudaFree(data_); }
-  T* get() const { return data_; }
-  void upload(const T* host, size_t count) {
-    if (count > 0) check(cudaMemcpy(data_, host, count * sizeof(T), cudaMemcpyHostToDevice), "copy to the device");
-  }
-  void download(T* host, size_t count) const {
-    if (count > 0) check(cudaMemcpy(host, data_, count * sizeof(T), cudaMemcpyDeviceToHost), "copy from the device");
-  }
-
- private:
-  T* data_ = nullptr;
-};
 
 unsigned blocks_for(int64_t count) { return static_cast<unsigned>((count + kThreads - 1) / kThreads); }
-
-// The trellis of a batch on the device.
-struct Trellis {
-  int state_bits = 0;
-  bool is_wide = false;
-  float clamp = 0.0f;
-  Array<float> newer, older, taps;
-  Array<int32_t> window, merged;
-  std::vector<int32_t> merged_bits;  // TrellisTables::merged
-  TrellisTables tables{};
-
-  explicit Trellis(const HostTrellis& host)
-      : state_bits(host.state_bits), is_wide(host.is_wide), clamp(host.clamp), merged_bits(host.merged) {
-    if (!host.error.empty()) throw DeviceError{host.error};
-    newer = Array<float>(host.newer), older = Array<float>(host.older), taps = Array<float>(host.taps);
-    window = Array<int32_t>(host.window), merged = Array<int32_t>(host.merged);
-    tables = {newer.get(), older.get(), taps.get(), window.get(), merged.get()};
-  }
-};
-
-// Rows of the shortest stretch, given the state bits: by the loss against long ones, which is below 0.01 dB (lab/cuda-encoder).
-constexpr int64_t least_stretch(int state_bits) { return state_bits <= 6 ? 64 : state_bits <= 8 ? 96 : 2 * kJunctionRows + 32; }
-
-// Stretches of the rings, and their junctions.
-struct Runs {
-  int64_t stretch_rows, least;  // of a stretch
-  std::vector<Run> stretches = {}, junctions = {};
-
-  int64_t stretches_of(int64_t rows) const {
-    return std::min((rows + stretch_rows - 1) / stretch_rows, std::max<int64_t>(1, rows / least));
-  }
-  static int64_t margin_of(int64_t rows) { return std::min<int64_t>(kJunctionRows, (rows - 8) / 2); }  // rows: of a stretch
-  void add(int32_t ring_begin, int32_t ring_rows) {
-    const auto count = static_cast<int32_t>(stretches_of(ring_rows));
-    const auto margin = static_cast<int32_t>(margin_of(ring_rows / count));
-    for (int32_t i = 0; i < count; ++i) {
-      const auto begin = static_cast<int32_t>(int64_t{ring_rows} * i / count),
-                 end = static_cast<int32_t>(int64_t{ring_rows} * (i + 1) / count);
-      stretches.push_back(
-          {ring_begin, ring_rows, begin - kOverlapRows, end - begin + 2 * kOverlapRows, kOverlapRows, kOverlapRows + end - begin});
-      junctions.push_back({ring_begin, ring_rows, begin - margin, 2 * margin, 0, 2 * margin});
-    }
-  }
-};
 
 class Rounder {
  public:
   Rounder(const RoundBatch& batch, RowStaging& staging)
-      : batch_(batch), staging_(staging), trellis_(HostTrellis(batch)), columns_(batch.columns), processors_(count_processors()) {
-    check(cublasCreate(&blas_), "cuBLAS");
-    // Products of errors and codes with factors of 11 bits: what is fed back, and what scales are refitted with, is many times coarser.
-    check(cublasSetMathMode(blas_, CUBLAS_TF32_TENSOR_OP_MATH), "cuBLAS");
+      : batch_(batch),
+        staging_(staging),
+        trellis_(HostTrellis(batch)),
+        cost_{trellis_.state_bits, count_processors(), trellis_.merged_bits},
+        columns_(batch.columns) {
     allow_buffers();
     stack_rows();
     make_runs();
@@ -120,7 +37,6 @@ class Rounder {
     load_scales();
     load_objectives();
   }
-  ~Rounder() { cublasDestroy(blas_); }
   Rounder(const Rounder&) = delete;
 
   void run(std::vector<RoundedMatrix>& out) {
@@ -157,55 +73,11 @@ class Rounder {
       ring_begin.push_back(static_cast<int32_t>(rows_)), ring_rows.push_back(static_cast<int32_t>(each.rows));
       rows_ += each.rows;
       rate.insert(rate.end(), each.rate, each.rate + each.rows);
-      for (int64_t r = 0; r < each.rows; ++r) ++rows_of_rate_[each.rate[r]];
+      for (int64_t r = 0; r < each.rows; ++r) ++cost_.rows_of_rate[each.rate[r]];
       matrix.insert(matrix.end(), static_cast<size_t>(each.rows), static_cast<uint16_t>(places_.size() - 1));
     }
     rate_ = Array<uint8_t>(rate), matrix_ = Array<uint16_t>(matrix);
     ring_begin_ = Array<int32_t>(ring_begin), ring_rows_ = Array<int32_t>(ring_rows);
-  }
-
-  // Rows of a stretch: what takes the least time, given how many runs then stand side by side.
-  int64_t choose_stretch() const {
-    constexpr double kTraceCycles = 50;  // of a row on the way back, by one thread
-    int64_t best = 0;
-    double least = 0;
-    const int64_t shortest = least_stretch(trellis_.state_bits);
-    for (int64_t stretch = shortest; stretch <= kMostStretch; stretch += 16) {
-      const Runs runs{stretch, shortest};
-      int64_t count = 0;
-      for (const Place& place : places_) count += runs.stretches_of(place.rows);
-      const auto steps = static_cast<double>(stretch + 2 * kOverlapRows + 2 * Runs::margin_of(stretch));
-      const double cycles = steps * (row_cycles(count) + kTraceCycles);
-      if (best == 0 || cycles < least) best = stretch, least = cycles;
-    }
-    return best;
-  }
-
-  // About the cycles in which so many runs side by side take a row on their way forward: what one alone waits for, or what the
-  // instructions of those that share a multiprocessor take.
-  double row_cycles(int64_t runs) const {
-    constexpr double kBarrierCycles = 100, kCyclesOfInstruction = 1.5, kSchedulers = 4;
-    const int own = states_of_thread(own_states(runs));
-    const double warps = static_cast<double>(int64_t{1} << trellis_.state_bits) / own / 32, instructions = row_instructions(own);
-    const auto side_by_side = static_cast<double>((runs + processors_ - 1) / processors_);
-    return std::max(kBarrierCycles + kCyclesOfInstruction * instructions, side_by_side * warps * instructions / kSchedulers);
-  }
-
-  // Of a thread, the mean over the rows' rates (trellis_step.h).
-  double row_instructions(int own) const {
-    double sum = 0;
-    for (int rate = 2; rate < kTrellisRates; ++rate) {
-      const int merged = trellis_.merged_bits[static_cast<size_t>(rate)];
-      const double merging = merged > 0 ? 3 * std::max(own, 1 << merged) + 5 * own : 0;
-      sum += static_cast<double>(rows_of_rate_[rate]) * (45 + 7 * own + merging + (1 << (rate - merged)) * (2 + 4 * own));
-    }
-    return sum / static_cast<double>(rows_);
-  }
-
-  int states_of_thread(int own) const {
-    int states = own;
-    with_kernel(own, [&]<typename V>(auto) { states = V::kStates / V::kThreads; });
-    return states;
   }
 
   // Calls `use` with the kernel of the trellis. own: states of a thread.
@@ -221,10 +93,8 @@ class Rounder {
   }
   template <int kStateBits, typename Use>
   void with_states(int own, const Use& use) const {
-    constexpr int kLeast = kStateBits == 12 ? 2 * kFewStates : kFewStates;  // a thread block has up to 1024 threads
-    constexpr int kMost = kStateBits < 8 ? kFewStates : kManyStates;        // and at least 32
-    if (own == kManyStates) with_width<kStateBits, kMost>(use);
-    else with_width<kStateBits, kLeast>(use);
+    if (own == kManyStates) with_width<kStateBits, states_of_thread(kStateBits, kManyStates)>(use);
+    else with_width<kStateBits, states_of_thread(kStateBits, kFewStates)>(use);
   }
   template <int kStateBits, int kOwn, typename Use>
   void with_width(const Use& use) const {
@@ -233,7 +103,9 @@ class Rounder {
   }
 
   void make_runs() {
-    Runs runs{batch_.stretch_rows > 0 ? batch_.stretch_rows : choose_stretch(), least_stretch(trellis_.state_bits)};
+    std::vector<int64_t> rows;
+    for (const Place& place : places_) rows.push_back(place.rows);
+    Runs runs{batch_.stretch_rows > 0 ? batch_.stretch_rows : cost_.choose_stretch(rows), least_stretch(cost_.state_bits)};
     for (const Place& place : places_) runs.add(static_cast<int32_t>(place.begin), static_cast<int32_t>(place.rows));
     for (const Run& run : runs.stretches)
       if (run.steps > kMostSteps) throw DeviceError{"a stretch of too many rows"};
@@ -325,9 +197,9 @@ class Rounder {
     for (const Place& place : places_) {
       if (!place.feedback) continue;
       // Column-major: block[rows, width] += error[rows, first] · feedback[first, width]
-      check(cublasSgemm(blas_, CUBLAS_OP_N, CUBLAS_OP_T, static_cast<int>(place.rows), static_cast<int>(width), static_cast<int>(first),
-                        &one, error_.get() + place.begin, static_cast<int>(rows_), place.feedback + first, static_cast<int>(columns_), &one,
-                        block_.get() + place.begin, static_cast<int>(rows_)),
+      check(cublasSgemm(blas_.get(), CUBLAS_OP_N, CUBLAS_OP_T, static_cast<int>(place.rows), static_cast<int>(width),
+                        static_cast<int>(first), &one, error_.get() + place.begin, static_cast<int>(rows_), place.feedback + first,
+                        static_cast<int>(columns_), &one, block_.get() + place.begin, static_cast<int>(rows_)),
             "feedback");
     }
   }
@@ -363,7 +235,8 @@ class Rounder {
   void search(int64_t k, const Run* runs, unsigned count, bool fixed_ends) {
     const ViterbiArgs args{
         runs, target_.get(), root_weight_.get(), rate_.get(), trellis_.tables, symbols_.get() + k * rows_, decisions_.get(), fixed_ends};
-    with_kernel(own_states(count), [&]<typename V>(auto kernel) { kernel<<<count, V::kThreads, V::kBufferWords * sizeof(float)>>>(args); });
+    with_kernel(cost_.own_states(count),
+                [&]<typename V>(auto kernel) { kernel<<<count, V::kThreads, V::kBufferWords * sizeof(float)>>>(args); });
   }
   // Longer windows share more memory than a kernel has by itself.
   void allow_buffers() const {
@@ -373,12 +246,6 @@ class Rounder {
         check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), "shared memory");
       });
   }
-  // Of a thread. The order of what is compared is the same, and so are the bytes.
-  int own_states(unsigned runs) const {
-    const int64_t warps = int64_t{runs} * ((int64_t{1} << trellis_.state_bits) / kManyStates / 32);
-    return warps < kBusyWarps * processors_ ? kFewStates : kManyStates;
-  }
-
   void collect(std::vector<RoundedMatrix>& out) {
     out.resize(places_.size());
     for (size_t i = 0; i < places_.size(); ++i) out[i].scale = of_place(host_scale_, i);
@@ -457,9 +324,9 @@ class Rounder {
         continue;
       }
       check(
-          cublasSgemm(blas_, CUBLAS_OP_N, CUBLAS_OP_N, static_cast<int>(place.rows), static_cast<int>(columns_), static_cast<int>(columns_),
-                      &one, value_.get() + place.begin, static_cast<int>(rows_), square(matrix, matrix.hessian), static_cast<int>(columns_),
-                      &zero, error_.get() + place.begin, static_cast<int>(rows_)),
+          cublasSgemm(blas_.get(), CUBLAS_OP_N, CUBLAS_OP_N, static_cast<int>(place.rows), static_cast<int>(columns_),
+                      static_cast<int>(columns_), &one, value_.get() + place.begin, static_cast<int>(rows_), square(matrix, matrix.hessian),
+                      static_cast<int>(columns_), &zero, error_.get() + place.begin, static_cast<int>(rows_)),
           "Hessian");
     }
   }
@@ -490,9 +357,10 @@ class Rounder {
 
   const RoundBatch& batch_;
   RowStaging& staging_;
+  Blas blas_;
   Trellis trellis_;
-  int64_t columns_, processors_, rows_ = 0;
-  int64_t rows_of_rate_[kTrellisRates] = {};
+  SearchCost cost_;
+  int64_t columns_, rows_ = 0;
   std::vector<Place> places_;
   std::vector<float> host_scale_;
   std::map<const float*, Array<float>> squares_;
@@ -508,7 +376,6 @@ class Rounder {
   Array<Run> stretches_, junctions_;
   Array<uint32_t> decisions_;
   unsigned stretch_count_ = 0, junction_count_ = 0;
-  cublasHandle_t blas_ = nullptr;
 };
 
 }  // namespace
