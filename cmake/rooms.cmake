@@ -1,5 +1,5 @@
-# What the tests of all rooms have compiled once, before their first line; the rooms too with TQ_PRECOMPILED_HEADERS. Without, the rooms are
-# compiled from nothing but what they include.
+# What the tests of all rooms have compiled once, before their first line; the rooms too with TQ_PRECOMPILED_HEADERS. Without it the rooms
+# are compiled from nothing but what they include: of headers that are missing, only such a build tells.
 set(tq_precompiled <algorithm> <chrono> <cstring> <filesystem> <functional> <map> <memory> <numeric> <optional> <span> <string> <string_view>
   <unordered_map> <utility> <variant> <vector> <fmt/format.h> <nlohmann/json.hpp> <tl/expected.hpp>)
 
