@@ -59,9 +59,19 @@ Status CalibrationPasses::allocate() {
     TQ_ASSIGN(memory, backend_->allocate(static_cast<uint64_t>(floats) * sizeof(float)));
     return {};
   };
-  for (Memory* stream : {&quantized_, &target_}) TQ_TRY(allocate(*stream, count() * floats_));
+  for (Memory* stream : {&quantized_, &target_}) TQ_TRY(allocate_stream(*stream));
   for (Memory* one : {&scratch_, &gradient_}) TQ_TRY(allocate(*one, floats_));
   return allocate(token_weight_, count() * length_);
+}
+
+// Hidden states of all sequences: what takes the most memory, and what fewer tokens make smaller.
+Status CalibrationPasses::allocate_stream(Memory& stream) {
+  Result<Memory> made = backend_->allocate(static_cast<uint64_t>(count() * floats_) * sizeof(float));
+  if (!made)
+    return fail(made.error().code, "{}; the hidden states of {} calibration tokens are kept there: --calibration-tokens takes fewer",
+                made.error().message, count() * length_);
+  stream = std::move(*made);
+  return {};
 }
 
 Status CalibrationPasses::begin(int64_t layer) {
@@ -89,9 +99,7 @@ Status CalibrationPasses::allocate_original() {
   inputs_.resize(blocks().size()), hidden_.resize(blocks().size());
   for (size_t b = 0; b < blocks().size(); ++b)
     for (Memory* memory : {&inputs_[b], &hidden_[b]})
-      if (memory->empty() && (b > 0 || memory != &hidden_[b])) {
-        TQ_ASSIGN(*memory, backend_->allocate(static_cast<uint64_t>(count() * floats_) * sizeof(float)));
-      }
+      if (memory->empty() && (b > 0 || memory != &hidden_[b])) TQ_TRY(allocate_stream(*memory));
   return {};
 }
 

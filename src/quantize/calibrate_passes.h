@@ -73,6 +73,7 @@ class CalibrationPasses {
  private:
   CalibrationPasses(const CalibrationRequest& request, Backend& backend, const Context& context);
   Status allocate();
+  Status allocate_stream(Memory& stream);
   Status allocate_original();
   Status weigh_tokens();
   // The weights of measured sequences, [sequences * T], take the place of those in `weight`.

@@ -1,6 +1,6 @@
 #include "quantize/calibrate.h"
 
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 
 #include "base/rng.h"
 #include "convert/family_fixture.h"
@@ -9,6 +9,7 @@
 #include "quantize/job.h"
 #include "quantize/layer_trainer.h"
 #include "quantize/rounded_layer.h"
+#include "run/limited_backend.h"
 
 namespace tq {
 namespace {
@@ -88,6 +89,17 @@ TEST(Calibrate, StagesFollowTheWayThroughTheBlock) {
   EXPECT_EQ(stage_names(Tiny("llama3").model),
             (Names{{"q_proj", "k_proj"}, {"v_proj"}, {"o_proj"}, {"gate_proj", "up_proj"}, {"down_proj"}}));
   EXPECT_EQ(stage_names(Tiny("phi3").model), (Names{{"qkv_proj"}, {"o_proj"}, {"gate_up_proj"}, {"down_proj"}}));
+}
+
+TEST(Calibrate, WithoutMemoryForItsTokensSaysWhatTakesFewer) {
+  const Tiny tiny("llama3");
+  Attempt attempt(tiny, 1);
+  LimitedBackend small(make_cpu_backend(attempt.pool, best_isa()), 1000);
+  const auto passes = CalibrationPasses::create(*attempt.request, small, attempt.context);
+  ASSERT_FALSE(passes);
+  EXPECT_EQ(passes.error().code, ErrorCode::kNoResource);
+  EXPECT_THAT(passes.error().message, testing::HasSubstr("576 calibration tokens"));
+  EXPECT_THAT(passes.error().message, testing::HasSubstr("--calibration-tokens"));
 }
 
 TEST(Calibrate, HoldsOutSequencesOfEveryTextThatHasTwo) {

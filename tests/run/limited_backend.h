@@ -14,6 +14,7 @@ class LimitedBackend final : public Backend {
 
   bool is_host() const override { return false; }
   std::string name() const override { return "limited " + inner_->name(); }
+  Training* training() override { return inner_->training(); }
   Result<Memory> allocate(uint64_t bytes) override {
     if (used_ + bytes > limit_) return fail(ErrorCode::kNoResource, "{} of {} bytes are used, {} more are needed", used_, limit_, bytes);
     TQ_ASSIGN(Memory memory, inner_->allocate(bytes));
