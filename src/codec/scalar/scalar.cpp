@@ -67,7 +67,8 @@ ScalarRounder::ScalarRounder(Settings settings)
       ranges_(has_ranges_ ? settings_.ranges
                           : std::vector<Range>(static_cast<size_t>(settings_.rows * (settings_.columns / settings_.group)))),
       codes_(static_cast<size_t>(settings_.rows * row_bytes(settings_.columns, settings_.bits))) {
-  TQ_CHECK(settings_.columns % settings_.group == 0);
+  TQ_CHECK(settings_.columns % settings_.group == 0 && settings_.group <= kLargestGroup);
+  TQ_CHECK(settings_.order.empty() || settings_.columns <= kMostOrdered);
 }
 
 void ScalarRounder::begin_group(int64_t first, const float* targets) {
