@@ -2,6 +2,7 @@
 #include "kernels/split/split_backend.h"
 
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/host_peers.h"
 #include "kernels/matrices.h"
 
 namespace tq {

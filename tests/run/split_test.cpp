@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/host_peers.h"
 #include "kernels/matrices.h"
 #include "kernels/split/split_backend.h"
 #include "model/family.h"
