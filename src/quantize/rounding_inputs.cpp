@@ -36,6 +36,13 @@ std::pair<size_t, size_t> RoundingInputs::add(size_t step, const Linear& linear)
   return {first, static_cast<size_t>(linear.experts)};
 }
 
+void RoundingInputs::drop_objective(size_t input) {
+  Objective& objective = inputs_[input].objective;
+  const double trace = objective.trace;
+  objective = {};
+  objective.trace = trace;
+}
+
 Status RoundingInputs::check() const {
   for (const RoundingInput& input : inputs_) {
     if (std::isfinite(input.objective.trace)) continue;

@@ -36,9 +36,9 @@ class RoundingInputs {
   std::pair<size_t, size_t> add(size_t step, const Linear& linear);
   // Of all inputs but experts', whose objectives would take too much memory together.
   void make_objectives();
-  // Of an expert, by the caller's thread; and when it is no longer needed.
+  // Of an expert, by the caller's thread; and when it is no longer needed, but for what check() looks at.
   void make_objective(size_t input) { make_objective_of(inputs_[input], nullptr); }
-  void drop_objective(size_t input) { inputs_[input].objective = {}; }
+  void drop_objective(size_t input);
   // Errors: kBadInput for inputs that are no finite numbers.
   Status check() const;
 
