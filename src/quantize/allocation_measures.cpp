@@ -55,15 +55,11 @@ Result<MovePrices> AllocationMeasures::prices(const Model& standing, size_t roun
   const std::string step = fmt::format("{}-{}", kPrices, round);
   if (!folder_.has_step(step)) TQ_TRY(measure_prices(standing, step, round > 0));
   TQ_ASSIGN(const auto archive, folder_.open_step(step));
-  std::map<std::string, TensorView> found;
-  for (const auto& tensor : archive->tensors()) found[tensor.name] = tensor.view;
   MovePrices out;
   for (const Linear* linear : linears_)
     for (const int rate : own_.rates) {
       if (rate == own_.base && round == 0) continue;
-      const TensorView view = found[price_name(*linear, rate)];
-      if (view.count() != 2 * ranges_of(*linear))
-        return bad_input("an unfinished run lacks the prices of {}; remove it and begin again", linear->name);
+      TQ_ASSIGN(const TensorView view, step_array(*archive, price_name(*linear, rate), DType::kF32, 2 * ranges_of(*linear)));
       for (int64_t i = 0; i < view.count(); i += 2) out[linear->name][rate].push_back({view.as<float>()[i], view.as<float>()[i + 1]});
     }
   return out;

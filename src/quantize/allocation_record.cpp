@@ -1,5 +1,9 @@
 #include "quantize/allocation_record.h"
 
+#include <algorithm>
+
+#include "quantize/allocation_plan.h"
+
 namespace tq {
 namespace {
 
@@ -46,18 +50,14 @@ Status save_allocation(JobFolder& folder, const QuantizePlan& plan, const Chosen
 Status load_allocation(const Model& model, const JobFolder& folder, QuantizePlan& plan) {
   if (!has_allocation(folder)) return {};
   TQ_ASSIGN(const auto archive, folder.open_step(kStep));
-  std::map<std::string, Rates> found;
-  for (const auto& tensor : archive->tensors()) {
-    const uint8_t* values = tensor.view.as<uint8_t>();
-    found[tensor.name] = Rates(values, values + tensor.view.count());
-  }
   std::vector<std::vector<Rates>> rates;
   for (const auto& layer : plan.layers) {
     rates.emplace_back();
     for (const TensorPlan& tensor : layer) {
-      if (found[tensor.linear.name].size() != tensor.rates.size())
-        return bad_input("an unfinished run has no rates of {}; remove it and begin again", tensor.linear.name);
-      rates.back().push_back(found[tensor.linear.name]);
+      TQ_ASSIGN(const TensorView view, step_array(*archive, tensor.linear.name, DType::kU8, static_cast<int64_t>(tensor.rates.size())));
+      Rates& own = rates.back().emplace_back(view.as<uint8_t>(), view.as<uint8_t>() + view.count());
+      if (std::any_of(own.begin(), own.end(), [](uint8_t rate) { return rate < kLowestRate || rate > grid::kMaxRate; }))
+        return bad_input("an unfinished run has rates of {} that there are not; remove it and begin again", tensor.linear.name);
     }
   }
   plan.allocation = facts_of(archive->metadata());

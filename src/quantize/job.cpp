@@ -14,6 +14,7 @@
 #include "quantize/gradient_steps.h"
 #include "quantize/job_folder.h"
 #include "quantize/job_memory.h"
+#include "quantize/job_steps.h"
 #include "quantize/round_scalar.h"
 #include "quantize/round_steps.h"
 #include "quantize/rounded_model.h"
@@ -26,9 +27,6 @@ namespace {
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
-
-std::string layer_step(int64_t layer) { return fmt::format("layer-{:05}", layer); }
-constexpr const char* kTablesStep = "tables";
 
 class Job {
  public:
@@ -43,7 +41,7 @@ class Job {
         report_(report) {}
 
   Result<QuantizeSummary> run(const std::string& directory) {
-    TQ_TRY(check_free_space(directory, missing_bytes()));
+    TQ_TRY(check_free_space(directory, missing_bytes(model_, plan_, folder_)));
     TQ_TRY(check_kept(model_, plan_));
     TQ_TRY(make_steps());
     TQ_TRY(tune());
@@ -58,15 +56,6 @@ class Job {
   }
 
  private:
-  // What is still to be written: the steps, and beside them, before they are removed, the artifact.
-  uint64_t missing_bytes() const {
-    uint64_t bytes = planned_bytes(model_, plan_);
-    for (const TensorPlan* tensor : plan_.tensors())
-      for (const safetensors::TensorInfo& array : arrays_of(*tensor))
-        bytes += static_cast<uint64_t>(element_count(array.shape)) * dtype_size(array.dtype);
-    return bytes - std::min(bytes, folder_.bytes());
-  }
-
   bool tables_done() const { return plan_.tables.empty() || folder_.has_step(kTablesStep); }
 
   // One step past the last that has to be made; the stream need not go further.
