@@ -20,6 +20,7 @@ class SplitBackend final : public PartsBackend {
 
   Result<Memory> allocate_heads(uint64_t bytes, int64_t kv_heads) override { return create_region(bytes, kv_heads); }
   Status reserve(const Reservation& bounds) override {
+    if (bounds.rows > 1) regions_.reserve_compact();  // single tokens are shared out where they lie
     Status status;
     regions_.each([&](size_t i, Backend& part) {
       if (status) status = part.reserve(part_bounds(bounds, i));
