@@ -11,7 +11,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!file) return 0;
   for (const std::string& key : (*file)->keys()) {
     TQ_CHECK((*file)->has(key));
-    (void)(*file)->describe(key);
     (void)(*file)->string(key);
     (void)(*file)->integer(key, INT64_MIN, INT64_MAX);
     (void)(*file)->number(key);

@@ -162,7 +162,8 @@ bool check(const Case& each, cuda::RowStaging& staging) {
   std::vector<uint8_t> string(static_cast<size_t>(problem.layout.plane_rows));
   bool same = last.bits.size() == problem.layout.bytes();
   for (int64_t k = 0; k < each.columns && same; ++k) {
-    grid::load_column(problem.layout, k, last.bits.data(), string.data());
+    for (int64_t p = 0; p < problem.layout.plane_rows; ++p)
+      string[static_cast<size_t>(p)] = last.bits[problem.layout.byte_of(p, k)] >> grid::Layout::bit_of(p) & 1;
     float* column = value.data() + k * problem.layout.rows;
     grid::ring_values(problem.layout, taps, string.data(), column);
     for (int64_t r = 0; r < problem.layout.rows; ++r) column[r] *= last.scale[static_cast<size_t>(r)];

@@ -1,6 +1,7 @@
 // Rounders: the side of a codec that chooses codes. The loop that feeds errors back is the quantizer's and the same for all of them.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,13 @@ struct RoundedPart {
   DType dtype;
   std::vector<std::byte> bytes;
 };
+
+// values: contiguous, as span takes them.
+template <typename Values>
+RoundedPart part_of(const char* name, DType dtype, const Values& values) {
+  const auto bytes = std::as_bytes(std::span(values.data(), values.size()));
+  return {name, dtype, {bytes.begin(), bytes.end()}};
+}
 
 // Rounds one matrix [R, C], bands of columns in order. Targets and values are kept column by column: [columns, R].
 class Rounder {

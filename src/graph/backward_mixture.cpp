@@ -3,17 +3,10 @@
 #include <numeric>
 
 #include "graph/backward_block.h"
+#include "graph/uploaded.h"
 
 namespace tq {
 namespace {
-
-template <typename T>
-const T* upload(Backend& backend, Workspace& workspace, size_t slot, const std::vector<T>& values) {
-  static_assert(sizeof(T) == sizeof(float));
-  float* memory = workspace.floats(slot, static_cast<int64_t>(values.size()));
-  backend.upload(memory, values.data(), values.size() * sizeof(T));
-  return reinterpret_cast<const T*>(memory);
-}
 
 std::vector<float> download(Backend& backend, const float* from, int64_t count) {
   std::vector<float> out(static_cast<size_t>(count));
@@ -41,8 +34,8 @@ void forward_expert(BackwardStep& step, const Moe& op, const std::vector<LinearW
   float* gate = expert.floats(trace_slot::kGateUp, tokens * 2 * width);
   float* activated = expert.floats(trace_slot::kActivated, tokens * width);
   float* own = expert.floats(trace_slot::kExpertResult, tokens * hidden);
-  const int32_t* row = upload(step.backend, expert, trace_slot::kExpertRows, routes.token);
-  const float* weight = upload(step.backend, expert, trace_slot::kExpertWeights, routes.weight);
+  const int32_t* row = uploaded(step.backend, expert, trace_slot::kExpertRows, routes.token);
+  const float* weight = uploaded(step.backend, expert, trace_slot::kExpertWeights, routes.weight);
   step.backend.gather({.input = normed, .row = row, .output = input, .count = tokens, .width = hidden});
   const LinearJob in[] = {weights[0].job(gate), weights[1].job(gate + tokens * width)};
   step.backend.linear({.input = input, .tokens = tokens, .jobs = in, .precision = training_precision(step.spec)});
@@ -191,7 +184,7 @@ void backward_block(BackwardStep& step, const Moe& op, const BlockBack& args) {
   }
   const float* scores = args.trace.values.floats(trace_slot::kScores, step.tokens * experts);
   router_back(op, download(step.backend, scores, step.tokens * experts).data(), args.trace.routes, step.tokens, scores_gradient.data());
-  const float* gradient = upload(step.backend, args.shared, shared_slot::kScoresGradient, scores_gradient);
+  const float* gradient = uploaded(step.backend, args.shared, shared_slot::kScoresGradient, scores_gradient);
   linear_back(step, {op.router, args.weights.linears[0], args.normed, scores, gradient, args.input_gradient, true});
 }
 

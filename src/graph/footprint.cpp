@@ -4,6 +4,7 @@
 #include <map>
 
 #include "codec/grid/grid.h"
+#include "kernels/plane_sizes.h"
 
 namespace tq {
 namespace {
@@ -12,11 +13,10 @@ constexpr uint64_t kPage = uint64_t{2} << 20;  // that a card gives large region
 constexpr uint64_t kShare = 512;
 constexpr uint64_t kFixed = 770'000'000;  // context, cuBLAS and what is kept free, on an H200 with CUDA 13
 
-// As the kernels have them (kernels/cuda/plane_types.h, products.cpp).
-constexpr int64_t kTileRows = 16, kGroupColumns = 256, kTileBytes = 512, kTilePadding = 128, kSliceGroups = 16, kPassTokens = 8,
-                  kPlaneTokens = 64, kPairPlaneTokens = 32, kManyTokens = 64, kManyColumns = 512, kMostDecoded = int64_t{64} << 20;
+using cuda::kGroupColumns, cuda::kTileRows, cuda::kMostDecoded;
 
-constexpr double kPairRate = 4.75;  // from here on activations have 15 bits
+constexpr int64_t kPassTokens = cuda::kMaxTokens;
+constexpr int64_t kManyGroups = cuda::kManyWords / (8 * kGroupColumns / 32);  // of a slice, over all its tokens of 8 bits
 
 uint64_t on_card(int64_t bytes) {
   const auto count = static_cast<uint64_t>(bytes);
@@ -28,17 +28,17 @@ int64_t groups_of(int64_t columns) { return (columns + kGroupColumns - 1) / kGro
 
 uint64_t weight_bytes(const CardMatrix& matrix) {
   if (matrix.plane_rows == 0) return on_card(matrix.rows * matrix.columns * 2);
-  const int64_t tiles = (matrix.plane_rows + kTilePadding - 1) / kTilePadding * kTilePadding / kTileRows;
-  const int64_t ranges = (matrix.rows + 31) / 32;
-  return on_card(tiles * groups_of(matrix.columns) * kTileBytes) + on_card(matrix.rows * 2) + on_card(ranges) + on_card(ranges * 4) +
-         on_card(tiles * 8) + on_card(matrix.columns / 8) + on_card(9 * 24 * 4);
+  const int64_t tiles = (matrix.plane_rows + grid::kLineRows - 1) / grid::kLineRows * grid::kLineRows / kTileRows;
+  const int64_t ranges = (matrix.rows + grid::kRateRows - 1) / grid::kRateRows;
+  return on_card(tiles * groups_of(matrix.columns) * cuda::kTileBytes) + on_card(matrix.rows * 2) + on_card(ranges) + on_card(ranges * 4) +
+         on_card(tiles * 8) + on_card(matrix.columns / 8) + on_card((grid::kMaxRate + 1) * grid::kMaxWindow * 4);
 }
 
 // Sums of as many slices of columns as many tokens' products have, about, and their input as bytes.
 int64_t many_bytes(int64_t rows, int64_t columns, int64_t tokens) {
   int64_t form = 16;
-  while (form < std::min(tokens, kManyTokens)) form *= 2;
-  const int64_t groups = groups_of(columns), slices = (groups * form + kManyColumns - 1) / kManyColumns;
+  while (form < std::min<int64_t>(tokens, cuda::kManyTokens)) form *= 2;
+  const int64_t groups = groups_of(columns), slices = (groups * form + kManyGroups - 1) / kManyGroups;
   return (slices > 1 ? slices * form * rows * 4 : 0) + 2 * form * groups * kGroupColumns;
 }
 
@@ -50,17 +50,18 @@ uint64_t product_bytes(const ModelSpec& spec, const std::vector<CardMatrix>& mat
     if (each.tap.empty()) continue;  // an embedding
     const bool is_head = each.tap == spec.head.tap;
     const int64_t tokens = is_head ? size.head_rows : size.rows;
-    const int64_t few = static_cast<double>(each.plane_rows) < kPairRate * static_cast<double>(each.rows) ? kPlaneTokens : kPairPlaneTokens;
+    const bool is_fine = static_cast<double>(each.plane_rows) >= kFineActivationRate * static_cast<double>(each.rows);
+    const int64_t few = is_fine ? cuda::kPairPlaneTokens : cuda::kPlaneTokens;
     if (each.plane_rows == 0 || tokens > few) input = std::max(input, tokens * each.columns * 2);
     if (each.plane_rows == 0) continue;
     if (tokens > few && size.precision != Precision::kInvariant)
       decoded = std::max(decoded, std::min(each.rows * each.columns, kMostDecoded) * 2);
     int64_t& all = tiles[each.tap];
     all += (each.plane_rows + kTileRows - 1) / kTileRows;
-    const int64_t slices = (groups_of(each.columns) + kSliceGroups - 1) / kSliceGroups;
+    const int64_t slices = (groups_of(each.columns) + cuda::kMaxLoadGroups - 1) / cuda::kMaxLoadGroups;
     partial = std::max(partial, slices * std::min(tokens, kPassTokens) * all * kTileRows * 4);
     rows[each.tap] += each.rows;
-    if (tokens > kPassTokens) partial = std::max(partial, many_bytes(rows[each.tap], each.columns, std::min(tokens, kPlaneTokens)));
+    if (tokens > kPassTokens) partial = std::max(partial, many_bytes(rows[each.tap], each.columns, std::min(tokens, cuda::kPlaneTokens)));
   }
   return on_card(input) + on_card(decoded) + on_card(partial);
 }

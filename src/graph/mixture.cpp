@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "graph/uploaded.h"
+
 namespace tq {
 
 std::vector<Routes> route(const Moe& op, const std::vector<float>& scores, int64_t tokens) {
@@ -42,10 +44,7 @@ struct Room {
   float* floats(Slot slot, int64_t count) const { return workspace.floats(first_slot + slot, count); }
   template <typename T>
   const T* upload(Slot slot, const std::vector<T>& values) const {
-    static_assert(sizeof(T) == sizeof(float));
-    float* memory = floats(slot, static_cast<int64_t>(values.size()));
-    backend.upload(memory, values.data(), values.size() * sizeof(T));
-    return reinterpret_cast<const T*>(memory);
+    return uploaded(backend, workspace, first_slot + slot, values);
   }
 };
 

@@ -55,8 +55,7 @@ class File {
   Result<std::vector<double>> numbers(std::string_view key) const;    // may be infinite, never NaN
   Result<std::vector<int64_t>> integers(std::string_view key) const;  // bools read as 0 and 1
 
-  std::vector<std::string> keys() const;             // in file order
-  std::string describe(std::string_view key) const;  // "u32 32", "string "llama"", "array of 49152 strings"; "missing"
+  std::vector<std::string> keys() const;  // in file order
 
   const std::vector<Tensor>& tensors() const;         // in file order, part after part
   const Tensor* find(std::string_view tensor) const;  // nullptr when there is none

@@ -6,13 +6,11 @@
 #include <variant>
 
 #include "io/gguf_parse.h"
-#include "io/text.h"
 
 namespace tq::gguf {
 namespace {
 
 constexpr uint64_t kMaxElements = uint64_t{1} << 24;  // copied out of an array at once: vocabularies have 2^18, merges 2^19
-constexpr size_t kShownBytes = 60;
 
 using Scalar = std::variant<int64_t, uint64_t, double, bool>;
 
@@ -179,18 +177,6 @@ std::vector<std::string> File::keys() const {
   std::vector<std::string> keys;
   for (const Value& value : content_->values) keys.emplace_back(value.key);
   return keys;
-}
-
-std::string File::describe(std::string_view key) const {
-  const Value* value = content_->find(key);
-  if (!value) return "missing";
-  if (value->type == ValueType::kArray) return kind(*value);
-  if (value->type == ValueType::kString) {
-    const std::byte* at = value->elements.data();
-    return fmt::format("string \"{}\"", shown(next_string(at), kShownBytes));
-  }
-  if (value->type == ValueType::kF32) return fmt::format("f32 {}", load<float>(value->elements.data()));  // shortest digits of a float
-  return std::visit([&](auto v) { return fmt::format("{} {}", value_type_name(value->type), v); }, *scalar(*value, 0));
 }
 
 }  // namespace tq::gguf

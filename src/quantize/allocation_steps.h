@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "quantize/allocate.h"
+#include "quantize/allocation_record.h"
 #include "quantize/candidates.h"
 
 namespace tq {
@@ -17,10 +17,9 @@ struct AllocationRequest {
   std::span<const std::vector<TokenId>> held_out;   // of the same kinds of text, of equal length
   const TokenWeights* weights = nullptr;
 };
-// Sets the plan's rates and facts from a finished allocation, if the folder has one.
-Status load_allocation(const Model& model, const JobFolder& folder, QuantizePlan& plan);
 
-// Makes what the folder lacks, then the same. Errors: those of candidate_steps, of price_moves, of Trials.
+// Makes what the folder lacks of the steps, then sets the plan's rates and facts (load_allocation). Errors: those of candidate_steps, of
+// price_moves, of Trials.
 Status allocation_steps(const AllocationRequest& request, Backend& backend, const Context& context, JobFolder& folder, QuantizePlan& plan);
 
 }  // namespace tq

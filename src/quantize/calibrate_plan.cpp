@@ -74,11 +74,11 @@ CalibrationBudget calibration_budget(const QuantizeOptions& options, int64_t wei
   return budget;
 }
 
-double held_out_sequences(double sequences) {
-  constexpr double kTexts = 5;
-  const double of_text = sequences / kTexts;
+double held_out_sequences(double sequences, size_t texts) {
+  const auto count = static_cast<double>(texts);
+  const double of_text = sequences / count;
   if (of_text < 2) return std::max(1.0, sequences / 2);
-  return kTexts * std::max(1.0, of_text / static_cast<double>(kHeldOutShare));
+  return count * std::max(1.0, of_text / static_cast<double>(kHeldOutShare));
 }
 
 namespace {
@@ -112,7 +112,8 @@ double compensation_operations(const std::vector<const Linear*>& linears, const 
 
 }  // namespace
 
-CalibrationOperations calibration_operations(const ModelSpec& spec, const CalibrationBudget& budget, double tokens, double length) {
+CalibrationOperations calibration_operations(const ModelSpec& spec, const CalibrationBudget& budget, const CalibrationSize& size) {
+  const auto [tokens, length, texts] = size;
   CalibrationOperations out;
   const double learned = budget.tokens > 0 ? std::min(length, static_cast<double>(budget.tokens)) : length;
   const double trained = static_cast<double>(budget.steps * budget.sequences) * learned;
@@ -127,7 +128,7 @@ CalibrationOperations calibration_operations(const ModelSpec& spec, const Calibr
       for (const Linear* linear : linears(block)) all.push_back(linear);
     for (size_t i = 1; i < stages.size(); ++i) out.passes += tokens * weights.tap.at(all[stages[i].tensors[0]]->tap);
     const auto checks = static_cast<double>(static_cast<int64_t>(stages.size()) * (1 + budget.checks) + 2);
-    out.passes += checks * held_out_sequences(tokens / length) * judged * weights.all;
+    out.passes += checks * held_out_sequences(tokens / length, texts) * judged * weights.all;
     if (budget.compensates) out.passes += compensation_operations(all, stages, tokens);
     // Forward, the gradients of the inputs, and those of the weights that are left: half of them on average.
     out.steps += static_cast<double>(stages.size()) * trained * weights.all * (budget.weight_rate > 0 ? 2.5 : 2.0);

@@ -43,10 +43,13 @@ struct CalibrationOperations {
   double steps = 0, passes = 0;
   double all() const { return steps + passes; }
 };
-// tokens: of all sequences, `length` each.
-CalibrationOperations calibration_operations(const ModelSpec& spec, const CalibrationBudget& budget, double tokens, double length);
-// How many sequences of so many will be held out, if they come from as many texts as the built-in calibration has.
-double held_out_sequences(double sequences);
+struct CalibrationSize {
+  double tokens = 0, length = 0;  // of all sequences; of each
+  size_t texts = 1;               // that they come from
+};
+CalibrationOperations calibration_operations(const ModelSpec& spec, const CalibrationBudget& budget, const CalibrationSize& size);
+// How many sequences of so many will be held out (split_sequences), if every text has as many of them.
+double held_out_sequences(double sequences, size_t texts);
 
 // Held-out errors at a layer's output: rounded without calibration, and with it. 0: not calibrated.
 struct CalibrationFacts {

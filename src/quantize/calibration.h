@@ -27,6 +27,9 @@ constexpr std::string_view kBuiltInCalibration = "built-in";
 // The text that comes with the program: web pages, an encyclopedia, code, many languages, technical prose.
 std::vector<CalibrationText> built_in_calibration();
 
+// How many texts the options' calibration has (read_calibration).
+size_t calibration_texts(const QuantizeOptions& options);
+
 // `wanted` sequences of so many tokens shared out by the texts' weights, as far as each has so many available; what one lacks goes to the
 // others.
 std::vector<int64_t> share_out(std::span<const CalibrationText> texts, std::span<const int64_t> available, int64_t wanted,

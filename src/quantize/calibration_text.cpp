@@ -21,12 +21,23 @@ namespace tq {
 // of it gain nothing there, and prose pays for them (docs/method.md).
 constexpr int64_t kCodeWeight = 3, kCodeTokens = 80 << 10;
 
+constexpr struct {
+  const char *name, *begin, *end;
+  int64_t weight = 1, weighted_tokens = 0;
+} kBuiltIn[] = {{"web", tq_text_web, tq_text_end_web},
+                {"encyclopedia", tq_text_encyclopedia, tq_text_end_encyclopedia},
+                {"code", tq_text_code, tq_text_end_code, kCodeWeight, kCodeTokens},
+                {"languages", tq_text_languages, tq_text_end_languages},
+                {"technical", tq_text_technical, tq_text_end_technical}};
+
 std::vector<CalibrationText> built_in_calibration() {
-  return {{"web", {tq_text_web, tq_text_end_web}},
-          {"encyclopedia", {tq_text_encyclopedia, tq_text_end_encyclopedia}},
-          {"code", {tq_text_code, tq_text_end_code}, kCodeWeight, kCodeTokens},
-          {"languages", {tq_text_languages, tq_text_end_languages}},
-          {"technical", {tq_text_technical, tq_text_end_technical}}};
+  std::vector<CalibrationText> texts;
+  for (const auto& text : kBuiltIn) texts.push_back({text.name, {text.begin, text.end}, text.weight, text.weighted_tokens});
+  return texts;
+}
+
+size_t calibration_texts(const QuantizeOptions& options) {
+  return options.calibration.empty() ? std::size(kBuiltIn) : options.calibration.size();
 }
 
 }  // namespace tq

@@ -10,7 +10,6 @@ namespace {
 
 constexpr Effort kEffort = Effort::kFast;  // of the windows
 
-std::string step_of(size_t layer) { return fmt::format("candidates-{:05}", layer); }
 std::string array_of(const Linear& linear, int rate, std::string_view part) { return fmt::format("{}.{}.{}", linear.name, rate, part); }
 
 // What every tensor of a candidate model shares.
@@ -28,11 +27,7 @@ QuantizePlan candidate_plan(const CandidateRequest& request) {
   plan.options.passes = 0;
   plan.options.calibration_tokens = static_cast<int64_t>(request.sequences.size() * request.sequences[0].size());
   plan.taps = taps_of(kEffort);
-  for (const auto& layer : request.plan.layers) {
-    plan.layers.emplace_back();
-    for (const int rate : request.rates)
-      for (const TensorPlan& tensor : layer) plan.layers.back().push_back({tensor.linear, constant_rates(tensor.linear, rate)});
-  }
+  for (const auto& layer : request.plan.layers) plan.layers.push_back(candidate_tensors(layer, request.rates));
   return plan;
 }
 
@@ -44,7 +39,7 @@ Status save(JobFolder& folder, size_t layer, const std::vector<TensorPlan>& tens
                          part.dtype,
                          {static_cast<int64_t>(part.bytes.size() / dtype_size(part.dtype))}},
                         part.bytes});
-  return folder.save_step(step_of(layer), arrays, {});
+  return folder.save_step(candidates_step(layer), arrays, {});
 }
 
 // A layer is written while the next one is made.
@@ -101,7 +96,7 @@ Result<Candidates> open_candidates(const CandidateRequest& request, const JobFol
     out.emplace(rate, std::move(model));
   }
   for (size_t layer = 0; layer < request.plan.layers.size(); ++layer) {
-    TQ_ASSIGN(auto archive, folder.open_step(step_of(layer)));
+    TQ_ASSIGN(auto archive, folder.open_step(candidates_step(layer)));
     shared->archives.push_back(archive);
     for (const TensorPlan& tensor : request.plan.layers[layer])
       for (auto& [rate, model] : out) {
@@ -115,18 +110,27 @@ Result<Candidates> open_candidates(const CandidateRequest& request, const JobFol
 
 }  // namespace
 
+std::vector<TensorPlan> candidate_tensors(const std::vector<TensorPlan>& layer, std::span<const int> rates) {
+  std::vector<TensorPlan> out;
+  for (const int rate : rates)
+    for (const TensorPlan& tensor : layer) out.push_back({tensor.linear, constant_rates(tensor.linear, rate)});
+  return out;
+}
+
+std::string candidates_step(size_t layer) { return fmt::format("candidates-{:05}", layer); }
+
 Result<Candidates> candidate_steps(const CandidateRequest& request, Backend& backend, const Context& context, JobFolder& folder) {
   const size_t layers = request.plan.layers.size();
   size_t needed = 0;
   for (size_t layer = 0; layer < layers; ++layer)
-    if (!folder.has_step(step_of(layer))) needed = layer + 1;
+    if (!folder.has_step(candidates_step(layer))) needed = layer + 1;
   if (needed > 0) {
     const QuantizePlan plan = candidate_plan(request);
     TQ_ASSIGN(Stream stream, Stream::create(request.model, backend, context,
                                             {.sequences = request.sequences, .options = plan.options, .weights = request.weights}));
     Saving saving;
     for (size_t layer = 0; layer < needed; ++layer) {
-      const bool is_done = folder.has_step(step_of(layer));
+      const bool is_done = folder.has_step(candidates_step(layer));
       std::vector<PendingStep> steps(1);
       steps[0].tensors = &plan.layers[layer];
       TQ_TRY(stream.advance(is_done ? nullptr : &steps[0].statistics));

@@ -16,6 +16,10 @@ struct CandidateRequest {
   const TokenWeights* weights = nullptr;            // of their tokens, or null
 };
 
+// A layer's tensors, once for each rate, and the step that holds them.
+std::vector<TensorPlan> candidate_tensors(const std::vector<TensorPlan>& layer, std::span<const int> rates);
+std::string candidates_step(size_t layer);
+
 // By rate: the model with every planned linear of the layers rounded at it. A step of the folder a layer. Errors: those of files;
 // kInterrupted.
 using Candidates = std::map<int, Model>;

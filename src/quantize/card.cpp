@@ -83,9 +83,9 @@ Json calibration_record(const Model& model, const QuantizeOptions& options, cons
   const CalibrationBudget budget = calibration_budget(options, count_weights(model.spec).linears);
   Json errors = Json::array();
   const CalibrationFacts none;
-  auto next = facts.calibration.begin();
+  auto next = facts.steps.calibration.begin();
   for (size_t layer = 0; layer < model.spec.layers.size(); ++layer) {
-    const CalibrationFacts& own = next == facts.calibration.end() ? none : (next++)->second;
+    const CalibrationFacts& own = next == facts.steps.calibration.end() ? none : (next++)->second;
     errors.push_back({fixed(own.plain), fixed(own.calibrated)});
   }
   return {{"steps", budget.steps},
@@ -126,17 +126,17 @@ std::string record_text(const Model& model, const QuantizePlan& plan, const Reco
                  {"seed", options.seed}};
   Json tensors = Json::object(), experts = Json::object(), inputs = Json::object();
   for (const TensorPlan* tensor : plan.tensors()) {
-    const auto error = facts.errors.find(tensor->linear.name);
-    tensors[tensor->linear.name] = fixed(error == facts.errors.end() ? 0.0 : error->second);
+    const auto error = facts.steps.errors.find(tensor->linear.name);
+    tensors[tensor->linear.name] = fixed(error == facts.steps.errors.end() ? 0.0 : error->second);
     if (tensor->linear.tap == model.spec.embedding) continue;  // looked up, not multiplied
     if (tensor->linear.experts == 0) {
-      const auto input = facts.inputs.find(tensor->linear.tap);
-      inputs[tensor->linear.tap] = (input == facts.inputs.end() ? InputFacts() : input->second).text();
+      const auto input = facts.steps.inputs.find(tensor->linear.tap);
+      inputs[tensor->linear.tap] = (input == facts.steps.inputs.end() ? InputFacts() : input->second).text();
       continue;
     }
-    const auto letters = facts.experts.find(tensor->linear.tap);
+    const auto letters = facts.steps.experts.find(tensor->linear.tap);
     experts[tensor->linear.tap] =
-        letters == facts.experts.end() ? std::string(static_cast<size_t>(tensor->linear.experts), 'o') : letters->second;
+        letters == facts.steps.experts.end() ? std::string(static_cast<size_t>(tensor->linear.experts), 'o') : letters->second;
   }
   record["relative_error"] = tensors;
   record["inputs"] = inputs;

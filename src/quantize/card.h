@@ -6,9 +6,8 @@
 #include <string>
 
 #include "artifact/model.h"
-#include "quantize/calibrate_plan.h"
 #include "quantize/origin.h"
-#include "quantize/round_steps.h"
+#include "quantize/step_file.h"
 
 namespace tq {
 
@@ -17,13 +16,10 @@ std::map<std::string, std::string> artifact_texts(const Model& model, const Quan
 
 // turboquant.json, with the mean rate of every quantized tensor.
 struct RecordFacts {
-  std::map<std::string, std::string> hashes;            // of the weight files, by name
-  std::map<std::string, double> errors;                 // tr(E H E^T) / tr(W H W^T) of every quantized tensor
-  std::map<std::string, std::string> experts;           // RoundedStep::experts
-  std::map<std::string, InputFacts> inputs;             // RoundedStep::inputs
-  std::map<std::string, CalibrationFacts> calibration;  // of the blocks, by step
-  double untuned = 0, tuned = 0;                        // KL on held-out text before and after the tuning
-  std::optional<Origin> origin = {};                    // none: a placeholder of the same length
+  std::map<std::string, std::string> hashes;  // of the weight files, by name
+  StepFacts steps;
+  double untuned = 0, tuned = 0;      // KL on held-out text before and after the tuning
+  std::optional<Origin> origin = {};  // none: a placeholder of the same length
 };
 std::string record_text(const Model& model, const QuantizePlan& plan, const RecordFacts& facts);
 

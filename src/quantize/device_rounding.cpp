@@ -18,12 +18,6 @@ uint64_t square_bytes(int64_t columns) { return static_cast<uint64_t>(columns * 
 // Weight, code, error, symbols and a block of targets.
 uint64_t matrix_bytes(int64_t rows, int64_t columns) { return static_cast<uint64_t>(rows) * (static_cast<uint64_t>(columns) * 13 + 1024); }
 
-template <typename T>
-RoundedPart part_of(const char* name, DType dtype, const T& values) {
-  const auto bytes = std::as_bytes(std::span(values.data(), values.size()));
-  return {name, dtype, {bytes.begin(), bytes.end()}};
-}
-
 // e H e of a row whose decoded form is scaled by f.
 double row_error(const RowSums& sums, size_t r, double f) {
   return std::max(0.0, sums.own[r] + f * (f * sums.norm[r] - 2 * sums.cross[r]));

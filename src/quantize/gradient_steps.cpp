@@ -16,23 +16,20 @@ Status save(JobFolder& folder, const std::string& step, const Gradients& gradien
   return folder.save_step(step, arrays, {});
 }
 
-Result<std::vector<float>> read(const safetensors::Archive& archive, const std::string& name) {
-  for (const auto& tensor : archive.tensors()) {
-    if (tensor.name != name || tensor.view.dtype != DType::kF32) continue;
-    const float* values = tensor.view.as<float>();
-    return std::vector<float>(values, values + tensor.view.count());
-  }
-  return bad_input("an unfinished run lacks {}; remove it and begin again", name);
+Result<std::vector<float>> read(const safetensors::Archive& archive, const std::string& name, int64_t count) {
+  TQ_ASSIGN(const TensorView view, step_array(archive, name, DType::kF32, count));
+  return std::vector<float>(view.as<float>(), view.as<float>() + count);
 }
 
-Result<Gradients> load(const JobFolder& folder, const std::string& step, const ModelSpec& spec) {
+// tokens: of all sequences of the step.
+Result<Gradients> load(const JobFolder& folder, const std::string& step, const ModelSpec& spec, int64_t tokens) {
   TQ_ASSIGN(const auto archive, folder.open_step(step));
   std::vector<const Linear*> all = linears(spec);
   all.push_back(&spec.head);
   Gradients out;
   for (const Linear* linear : all) {
-    TQ_ASSIGN(out[linear->name].token, read(*archive, linear->name + kToken));
-    TQ_ASSIGN(out[linear->name].row, read(*archive, linear->name + kRow));
+    TQ_ASSIGN(out[linear->name].token, read(*archive, linear->name + kToken, tokens));
+    TQ_ASSIGN(out[linear->name].row, read(*archive, linear->name + kRow, std::max<int64_t>(1, linear->experts) * linear->out));
   }
   return out;
 }
@@ -48,15 +45,16 @@ Result<Gradients> gradient_steps(const Model& model, Backend& backend, const Con
   Gradients all;
   for (int64_t first = 0; first < count; first += wave) {
     const std::string step = fmt::format("gradients-{:05}", first);
+    const int64_t own = std::min(wave, count - first);
     if (!folder.has_step(step)) {
-      const auto sequences = request.sequences.subspan(static_cast<size_t>(first), static_cast<size_t>(std::min(wave, count - first)));
+      const auto sequences = request.sequences.subspan(static_cast<size_t>(first), static_cast<size_t>(own));
       TQ_ASSIGN(const Gradients measured,
                 measure_gradients(model, backend, context, {.sequences = sequences, .first_sequence = first, .seed = request.seed}));
       TQ_TRY(save(folder, step, measured));
     }
-    TQ_ASSIGN(const Gradients saved, load(folder, step, model.spec));
+    TQ_ASSIGN(const Gradients saved, load(folder, step, model.spec, own * length));
     append(all, saved);
-    context.listener.progress("gradients", std::min(count, first + wave), count);
+    context.listener.progress("gradients", first + own, count);
   }
   return all;
 }

@@ -2,23 +2,20 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <filesystem>
 #include <optional>
 #include <set>
 
-#include "artifact/format.h"
-#include "base/output_file.h"
-#include "codec/e8p/e8p.h"
 #include "quantize/allocation_plan.h"
 #include "quantize/allocation_steps.h"
 #include "quantize/calibrate.h"
 #include "quantize/calibration.h"
-#include "quantize/card.h"
 #include "quantize/float_backend.h"
 #include "quantize/gradient_steps.h"
 #include "quantize/job_folder.h"
 #include "quantize/job_memory.h"
+#include "quantize/job_steps.h"
+#include "quantize/round_scalar.h"
 #include "quantize/round_steps.h"
 #include "quantize/rounded_model.h"
 #include "quantize/stream.h"
@@ -30,12 +27,6 @@ namespace {
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
-
-std::string layer_step(int64_t layer) { return fmt::format("layer-{:05}", layer); }
-constexpr const char* kTablesStep = "tables";
-// Metadata of a step: the relative error of a tensor, what the experts of a tap point or all its readers were rounded under, the errors of
-// a calibration.
-const std::string kErrorKey = "error ", kExpertsKey = "experts ", kInputKey = "input ", kCalibrationKey = "calibration ";
 
 class Job {
  public:
@@ -50,11 +41,11 @@ class Job {
         report_(report) {}
 
   Result<QuantizeSummary> run(const std::string& directory) {
-    TQ_TRY(check_free_space(directory, missing_bytes()));
+    TQ_TRY(check_free_space(directory, missing_bytes(model_, plan_, folder_)));
     TQ_TRY(check_kept(model_, plan_));
     TQ_TRY(make_steps());
     TQ_TRY(tune());
-    TQ_TRY(assemble());
+    TQ_TRY(assemble_steps());
     TQ_TRY(folder_.publish(directory));
     summary_.bits = mean_bits(plan_);
     summary_.layers = plan_.layers;
@@ -65,15 +56,6 @@ class Job {
   }
 
  private:
-  // What is still to be written: the steps, and beside them, before they are removed, the artifact.
-  uint64_t missing_bytes() const {
-    uint64_t bytes = planned_bytes(model_, plan_);
-    for (const TensorPlan* tensor : plan_.tensors())
-      for (const safetensors::TensorInfo& array : arrays_of(*tensor))
-        bytes += static_cast<uint64_t>(element_count(array.shape)) * dtype_size(array.dtype);
-    return bytes - std::min(bytes, folder_.bytes());
-  }
-
   bool tables_done() const { return plan_.tables.empty() || folder_.has_step(kTablesStep); }
 
   // One step past the last that has to be made; the stream need not go further.
@@ -101,18 +83,25 @@ class Job {
     std::vector<bool> is_measured;
     if (uses_gradients(plan_.options)) TQ_TRY(weigh_tokens(sequences, training, weights, is_measured));
     const TokenWeights* used = weights.empty() ? nullptr : &weights;
-    if (uses_allocation(plan_.options)) {
-      const auto start = std::chrono::steady_clock::now();
-      const StageTimer timer(context_.times, "allocation");
-      TQ_ASSIGN(const auto held_out, held_out_sequences(sequences));
-      const QuantizePlan before = plan_;
-      TQ_TRY(allocation_steps({model_, before, sequences, held_out, used}, backend, context_, folder_, plan_));
-      summary_.seconds_allocation += seconds_since(start);
-    }
+    if (uses_allocation(plan_.options)) TQ_TRY(choose_rates(sequences, used, backend));
     if (rounds_in_sequence(plan_.options))
       return make_calibrated_steps({model_, plan_, sequences, text, used, is_measured}, training, needed);
-    TQ_ASSIGN(Stream stream,
-              Stream::create(model_, backend, context_, {.sequences = sequences, .options = plan_.options, .weights = used}));
+    return make_streamed_steps({.sequences = sequences, .options = plan_.options, .weights = used}, backend, needed);
+  }
+
+  Status choose_rates(const std::vector<std::vector<TokenId>>& sequences, const TokenWeights* weights, Backend& backend) {
+    const auto start = std::chrono::steady_clock::now();
+    const StageTimer timer(context_.times, "allocation");
+    TQ_ASSIGN(const auto held_out, held_out_sequences(sequences));
+    const QuantizePlan before = plan_;
+    TQ_TRY(allocation_steps({model_, before, sequences, held_out, weights}, backend, context_, folder_, plan_));
+    summary_.seconds_allocation += seconds_since(start);
+    return {};
+  }
+
+  // All layers on the original model's stream, several of them rounded at once.
+  Status make_streamed_steps(const Stream::Settings& settings, Backend& backend, int64_t needed) {
+    TQ_ASSIGN(Stream stream, Stream::create(model_, backend, context_, settings));
     // A device has work for all its processors only if it gets many rows of one width.
     const size_t wave =
         backend_.quantizer() ? layers_in_memory(plan_, context_.threads.size()) : layers_per_wave(plan_, context_.threads.size());
@@ -172,8 +161,8 @@ class Job {
       if (!folder_.has_step(step)) {
         TQ_ASSIGN(const CalibratedLayer made, calibration.round());
         const StageTimer saving(context_.times, "saving");
-        TQ_TRY(save({step, &plan_.layers[static_cast<size_t>(layer)], {}, {}}, made.rounded,
-                    uses_calibration(plan_.options) ? &made.facts : nullptr));
+        TQ_TRY(save_step_file(folder_, step, plan_.layers[static_cast<size_t>(layer)], made.rounded,
+                              uses_calibration(plan_.options) ? &made.facts : nullptr));
       }
       if (layer + 1 < needed || !tables_done()) {
         TQ_ASSIGN(auto archive, folder_.open_step(step));
@@ -253,104 +242,21 @@ class Job {
     const auto start = std::chrono::steady_clock::now();
     TQ_ASSIGN(const std::vector<RoundedStep> rounded, round_steps(model_, plan_, pending, backend_, context_));
     const StageTimer timer(context_.times, "saving");
-    for (size_t i = 0; i < pending.size(); ++i) TQ_TRY(save(pending[i], rounded[i]));
+    for (size_t i = 0; i < pending.size(); ++i) TQ_TRY(save_step_file(folder_, pending[i].name, *pending[i].tensors, rounded[i], nullptr));
     pending.clear();
     summary_.seconds_rounding += seconds_since(start);
     return {};
   }
 
-  static uint8_t activation_bits_of(const TensorPlan& tensor, const Loss& loss) {
-    if (tensor.linear.role == Role::kHead) return kFineActivationBits;
-    return static_cast<uint8_t>(activation_bits(tensor.rates, loss.activation_error, loss.measured_error));
-  }
-
-  Status save(const PendingStep& step, const RoundedStep& rounded, const CalibrationFacts* facts = nullptr) {
-    const std::vector<TensorPlan>& tensors = *step.tensors;
-    std::vector<JobFolder::Array> arrays;
-    std::map<std::string, std::string> metadata;
-    std::vector<uint8_t> precision;
-    for (size_t i = 0; i < tensors.size(); ++i) precision.push_back(activation_bits_of(tensors[i], rounded.tensors[i].loss));
-    for (size_t i = 0; i < tensors.size(); ++i) {
-      const auto& [parts, loss] = rounded.tensors[i];
-      const std::string& name = tensors[i].linear.name;
-      for (const RoundedPart& part : parts)
-        arrays.push_back(
-            {{name + "." + part.name, part.dtype, {static_cast<int64_t>(part.bytes.size() / dtype_size(part.dtype))}}, part.bytes});
-      if (tensors[i].method == Method::kTurboquant)
-        arrays.push_back({{name + ".activation_bits", DType::kU8, {1}}, std::as_bytes(std::span<const uint8_t>(&precision[i], 1))});
-      metadata[kErrorKey + name] = fmt::format("{:.17g}", loss.energy > 0 ? loss.error / loss.energy : 0.0);
-    }
-    for (const auto& [tap, letters] : rounded.experts) metadata[kExpertsKey + tap] = letters;
-    for (const auto& [tap, input] : rounded.inputs) metadata[kInputKey + tap] = input.text();
-    if (facts) metadata[kCalibrationKey + step.name] = fmt::format("{:.17g} {:.17g} {:d}", facts->plain, facts->calibrated, facts->is_kept);
-    for (const auto& [name, values] : rounded.changed)
-      arrays.push_back({{name, DType::kF32, {static_cast<int64_t>(values.size())}}, std::as_bytes(std::span<const float>(values))});
-    for (const auto& [tap, sign] : rounded.signs)
-      arrays.push_back({{tap + ".sign", DType::kU8, {static_cast<int64_t>(sign.size())}}, std::as_bytes(std::span<const uint8_t>(sign))});
-    return folder_.save_step(step.name, arrays, metadata);
-  }
-
-  static CalibrationFacts facts_of(const std::string& text) {
-    char* end = nullptr;
-    const double plain = std::strtod(text.c_str(), &end);
-    const double calibrated = std::strtod(end, &end);
-    return {plain, calibrated, std::strtol(end, nullptr, 10) != 0};
-  }
-
-  Status assemble() {
+  Status assemble_steps() {
     const StageTimer timer(context_.times, "writing");
     TQ_ASSIGN(StepArchives archives, open_rounded());
+    for (const auto& archive : archives) read_step_facts(*archive, summary_);
     if (uses_tuning(plan_.options)) {  // before what it replaces
       TQ_ASSIGN(auto archive, folder_.open_step(kTuneStep));
       archives.insert(archives.begin(), std::move(archive));
     }
-    std::map<std::string, PendingArray> made;
-    for (const auto& archive : archives) {
-      for (const auto& tensor : archive->tensors()) made.emplace(tensor.name, pending(tensor.name, tensor.view, archive));
-      for (const auto& [key, value] : archive->metadata()) {
-        if (key.starts_with(kErrorKey)) summary_.errors[key.substr(kErrorKey.size())] = std::strtod(value.c_str(), nullptr);
-        if (key.starts_with(kExpertsKey)) summary_.experts[key.substr(kExpertsKey.size())] = value;
-        if (key.starts_with(kInputKey)) summary_.inputs[key.substr(kInputKey.size())] = input_facts(value);
-        if (key.starts_with(kCalibrationKey)) summary_.calibration[key.substr(kCalibrationKey.size())] = facts_of(value);
-      }
-    }
-    for (size_t rate = 0; rate < plan_.taps.size(); ++rate) {
-      const grid::Taps& table = plan_.taps[rate];
-      const std::string name = taps_name(static_cast<int>(rate), static_cast<int>(table.size()));
-      const TensorView view{DType::kF32, {static_cast<int64_t>(table.size())}, reinterpret_cast<const std::byte*>(table.data())};
-      made.emplace(name, pending(name, view, nullptr));
-    }
-    const e8p::Table tables[] = {e8p::absolute_table(), e8p::residual_table()};
-    for (const auto& [name, table] : {std::pair("e8p.absolute", &tables[0]), std::pair("e8p.residual", &tables[1])}) {
-      const TensorView view{DType::kF32, {static_cast<int64_t>(table->size())}, reinterpret_cast<const std::byte*>(table->data())};
-      made.emplace(name, pending(name, view, nullptr));
-    }
-    const ArrayLookup look_up = [&](const std::string& name) -> const PendingArray* {
-      const auto found = made.find(name);
-      return found == made.end() ? nullptr : &found->second;
-    };
-    const ShardPlan shards = plan_shards(artifact_arrays(model_, plan_, look_up), plan_.options.shard_bytes);
-    TQ_ASSIGN(const auto hashes, write_shards(folder_.path(), shards));
-    for (const auto& [name, text] : plan_.texts) TQ_TRY(write_file(folder_.path() + "/" + name, text));
-    const RecordFacts facts{hashes,
-                            summary_.errors,
-                            summary_.experts,
-                            summary_.inputs,
-                            summary_.calibration,
-                            summary_.tuning.before(),
-                            summary_.tuning.after(),
-                            origin_of(model_, plan_.options)};
-    TQ_TRY(write_file(folder_.path() + "/turboquant.json", record_text(model_, plan_, facts)));
-    return report_ ? write_report() : Status();
-  }
-
-  // Filled up to the promised size.
-  Status write_report() {
-    TQ_ASSIGN(std::string page, report_(folder_.path()));
-    const uint64_t bytes = report_bytes(plan_);
-    if (page.size() >= bytes) page = "<!doctype html>\n<title>TurboQuant</title>\n<p>tq eval --report writes this page.</p>\n";
-    page.resize(bytes - 1, ' ');
-    return write_file(folder_.path() + "/report.html", page + "\n");
+    return assemble({model_, plan_, archives, summary_, summary_.tuning.before(), summary_.tuning.after(), report_}, folder_.path());
   }
 
   const Model& model_;
@@ -363,10 +269,6 @@ class Job {
   QuantizeSummary summary_;
 };
 
-ShardPlan measured_shards(const Model& model, const QuantizePlan& plan) {
-  return plan_shards(artifact_arrays(model, plan, [](const std::string&) { return nullptr; }), plan.options.shard_bytes);
-}
-
 }  // namespace
 
 std::string maker_of(const QuantizeBackends& backends) {
@@ -374,20 +276,10 @@ std::string maker_of(const QuantizeBackends& backends) {
   return fmt::format("{} on {}, {} on the host", backends.build, kind, isa_name(backends.main.isa()));
 }
 
-uint64_t planned_bytes(const Model& model, const QuantizePlan& plan) {
-  const ShardPlan shards = measured_shards(model, plan);
-  uint64_t total = shards_size(shards);
-  std::map<std::string, std::string> hashes;
-  for (size_t i = 0; i < shards.size(); ++i) hashes[shard_name(i, shards.size())] = std::string(16, '0');
-  if (shards.size() > 1) hashes["model.safetensors.index.json"] = std::string(16, '0');
-  for (const auto& [name, text] : plan.texts) total += text.size();
-  if (plan.options.report) total += report_bytes(plan);
-  return total + record_text(model, plan, {.hashes = hashes, .errors = {}, .experts = {}, .inputs = {}, .calibration = {}}).size();
-}
-
 Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume,
                                  const QuantizeBackends& backends, const Context& context, const ReportOf& report) {
   TQ_CHECK(plan.options.report == static_cast<bool>(report));
+  TQ_TRY(check_scalar_sizes(plan));
   TQ_ASSIGN(JobFolder folder, JobFolder::open(model, plan, directory, resume, maker_of(backends)));
   if (folder.is_complete()) {
     TQ_TRY(folder.publish(directory));

@@ -1,19 +1,17 @@
 // The quantization job: statistics and rounding layer by layer, resumable, then one artifact.
 #pragma once
 
-#include <functional>
 #include <string>
 
 #include "base/context.h"
 #include "kernels/backend.h"
-#include "quantize/calibrate_plan.h"
-#include "quantize/plan.h"
-#include "quantize/round_steps.h"
+#include "quantize/assemble.h"
 #include "quantize/tune_steps.h"
 
 namespace tq {
 
-struct QuantizeSummary {
+// Facts: of all steps.
+struct QuantizeSummary : StepFacts {
   uint64_t files_bytes = 0;  // of everything in the directory
   MeanBits bits;
   std::vector<std::vector<TensorPlan>> layers;  // with the rates that were chosen
@@ -21,16 +19,9 @@ struct QuantizeSummary {
   Target target = Target::kNone;  // that ties the rates
   TuneFacts tuning;
   double seconds_gradients = 0, seconds_allocation = 0, seconds_statistics = 0, seconds_rounding = 0, seconds_tuning = 0;
-  double seconds_calibration = 0;                       // of the blocks, with their statistics and rounding
-  std::map<std::string, double> seconds;                // of all parts, by path (base/stage_times.h)
-  std::map<std::string, CalibrationFacts> calibration;  // of the blocks, by step
-  std::map<std::string, double> errors;                 // tr(E H E^T) / tr(W H W^T) by tensor
-  std::map<std::string, std::string> experts;           // RoundedStep::experts
-  std::map<std::string, InputFacts> inputs;             // RoundedStep::inputs
+  double seconds_calibration = 0;         // of the blocks, with their statistics and rounding
+  std::map<std::string, double> seconds;  // of all parts, by path (base/stage_times.h)
 };
-
-// What the finished directory will hold, in bytes; exact.
-uint64_t planned_bytes(const Model& model, const QuantizePlan& plan);
 
 // Where the work is done: statistics and rounding on one backend, gradients on one that has training(), which may be the same.
 struct QuantizeBackends {
@@ -42,9 +33,6 @@ struct QuantizeBackends {
 // What the bytes of steps depend on beside the job: the build, the backend, and the host's instruction set, which rounds what a card does
 // not.
 std::string maker_of(const QuantizeBackends& backends);
-
-// A page about the artifact in a directory.
-using ReportOf = std::function<Result<std::string>(const std::string& directory)>;
 
 // Writes the artifact at `directory`, which must not exist. Work is kept in DIRECTORY.partial: with resume, what an interrupted run
 // finished there is taken over, if it was made from the same source and options, by the same build on the same kind of processor. The same

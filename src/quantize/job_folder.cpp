@@ -140,10 +140,16 @@ Result<std::shared_ptr<const safetensors::Archive>> JobFolder::open_step(const s
   return safetensors::Archive::open_file(step_path(step));
 }
 
-uint64_t JobFolder::bytes() const {
+Result<TensorView> step_array(const safetensors::Archive& step, const std::string& name, DType dtype, int64_t count) {
+  const TensorView* view = step.find(name);
+  if (view && view->dtype == dtype && view->count() == count) return *view;
+  return bad_input("an unfinished run has no {} of {} elements; remove it and begin again", name, count);
+}
+
+uint64_t JobFolder::bytes_beside_steps() const {
   std::error_code error;
   uint64_t total = 0;
-  for (const auto& entry : fs::recursive_directory_iterator(path_, error))
+  for (const auto& entry : fs::directory_iterator(path_, error))
     if (entry.is_regular_file(error)) total += entry.file_size(error);
   return total;
 }

@@ -33,7 +33,7 @@ class JobFolder {
   };
   Status save_step(const std::string& step, const std::vector<Array>& arrays, const std::map<std::string, std::string>& metadata);
   Result<std::shared_ptr<const safetensors::Archive>> open_step(const std::string& step) const;
-  uint64_t bytes() const;  // of all files
+  uint64_t bytes_beside_steps() const;  // of the artifact's files that are there
   // Whether a run that was killed while it published left the whole artifact, which only its name is missing.
   bool is_complete() const;
   // Gives the artifact its name, once it is complete: without the steps, and last without what says whose job it was.
@@ -45,5 +45,8 @@ class JobFolder {
   std::string path_;
   LockedFile owner_;  // the job's identity, and who made it
 };
+
+// An array of a finished step. Errors: kBadInput where it has none of this name, type and number of elements.
+Result<TensorView> step_array(const safetensors::Archive& step, const std::string& name, DType dtype, int64_t count);
 
 }  // namespace tq

@@ -163,11 +163,6 @@ void rotate_hessian(Buffer<float>& hessian, int64_t columns, const uint8_t* sign
   rotate_rows();
 }
 
-Objective make_objective(Buffer<float> hessian, int64_t columns, const uint8_t* sign, double damping) {
-  rotate_hessian(hessian, columns, sign);
-  return factored_objective(std::move(hessian), columns, damping, 1);
-}
-
 Buffer<float> permuted(const Buffer<float>& hessian, const std::vector<int64_t>& order) {
   const auto n = order.size();
   auto out = Buffer<float>::uninitialized(n * n);

@@ -29,15 +29,13 @@ struct Objective {
   bool is_on_device() const { return !device_hessian.empty(); }
 };
 
-// hessian: [C, C] in the original basis, both triangles; sign: [ceil(C / 8)] packed, the rotation of the tap point (codec/grid/grid.h).
-// damping is relative to the mean diagonal, and raised tenfold until the factorisation exists. A Hessian of zeros counts as I, and so does
-// one that is no finite number; its trace says so.
-Objective make_objective(Buffer<float> hessian, int64_t columns, const uint8_t* sign, double damping);
-// H' = Q H Q^T with Q = Had diag(sign), in place.
+// H' = Q H Q^T with Q = Had diag(sign), in place. hessian: [C, C] in the original basis, both triangles; sign: [ceil(C / 8)] packed, the
+// rotation of the tap point (codec/grid/grid.h).
 void rotate_hessian(Buffer<float>& hessian, int64_t columns, const uint8_t* sign, ThreadPool* threads = nullptr);
-// The same of a Hessian in the basis and order that the rounding works in. band: columns that are rounded together; their feedback is that
-// of a block LDL factorisation (feedback[j, k] = (U[j, K] U[K, K]^-1)[k], K the band of k). `diagonal` speaks of single columns only.
-// device, unless null, factors where the band is 1 and it has the memory.
+// Of a Hessian in the basis and order that the rounding works in. damping is relative to the mean diagonal, and raised tenfold until the
+// factorisation exists. A Hessian of zeros counts as I, and so does one that is no finite number; its trace says so. band: columns that are
+// rounded together; their feedback is that of a block LDL factorisation (feedback[j, k] = (U[j, K] U[K, K]^-1)[k], K the band of k).
+// `diagonal` speaks of single columns only. device, unless null, factors where the band is 1 and it has the memory.
 Objective factored_objective(Buffer<float> hessian, int64_t columns, double damping, int64_t band, DeviceQuantizer* device = nullptr);
 // The same from a moment's sum on a device and the weight of its tokens (SecondMoment::take_sum), rotated, all of it there. Without a value
 // the device lacks the memory; the sum is then what it was.

@@ -334,12 +334,6 @@ Loss round_columns(ColumnMatrix& matrix, Rounder& rounder, const LoopRequest& re
   return loss;
 }
 
-const RoundedPart& Rounded::part(std::string_view name) const {
-  const auto found = std::find_if(parts.begin(), parts.end(), [&](const RoundedPart& part) { return part.name == name; });
-  TQ_CHECK(found != parts.end());
-  return *found;
-}
-
 void put_in_order(float* rows, int64_t count, const std::vector<int64_t>& order) {
   std::vector<float> row(order.size());
   for (int64_t i = 0; i < count; ++i) {

@@ -73,8 +73,6 @@ struct RoundRequest {
 struct Rounded {
   std::vector<RoundedPart> parts;
   Loss loss;
-
-  const RoundedPart& part(std::string_view name) const;
 };
 
 // The same result on every machine of the same instruction set.

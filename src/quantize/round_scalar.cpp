@@ -60,6 +60,20 @@ void append(Rounded& all, const Rounded& next) {
 
 }  // namespace
 
+Status check_scalar_sizes(const QuantizePlan& plan) {
+  for (const TensorPlan* tensor : plan.tensors()) {
+    if (tensor->method == Method::kTurboquant || tensor->method == Method::kQuip) continue;
+    const Linear& linear = tensor->linear;
+    if (tensor->group > scalar::kLargestGroup)
+      return bad_usage("--group {}: {} has {} columns, a scale is for at most {}; give 128", plan.options.group, linear.name, linear.in,
+                       scalar::kLargestGroup);
+    if (tensor->has_order && linear.in > scalar::kMostOrdered)
+      return bad_usage("--method {}: {} has {} columns, at most {} can be put in order; give --act-order off", method_name(tensor->method),
+                       linear.name, linear.in, scalar::kMostOrdered);
+  }
+  return {};
+}
+
 Rounded round_to_scalar(const ScalarRequest& request) {
   static_assert(kBlockRows % 8 == 0);  // so that the packed zero points of a block end with a byte
   std::vector<Rounded> blocks(static_cast<size_t>((request.rows + kBlockRows - 1) / kBlockRows));

@@ -15,6 +15,9 @@ struct ScalarRequest {
   bool searches_clip = false;                   // AWQ
   ThreadPool* threads = nullptr;                // or the caller's alone
 };
+// Whether the codec can say how the plan's scalar tensors are grouped and ordered. Errors: kUsage.
+Status check_scalar_sizes(const QuantizePlan& plan);
+
 // Rows know nothing of each other: blocks of them are rounded side by side, the same ones on any number of threads.
 Rounded round_to_scalar(const ScalarRequest& request);
 

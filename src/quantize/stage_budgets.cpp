@@ -6,6 +6,7 @@
 #include "base/cpu.h"
 #include "quantize/allocation_plan.h"
 #include "quantize/calibrate_plan.h"
+#include "quantize/calibration.h"
 #include "quantize/plan.h"
 #include "quantize/tune.h"
 
@@ -32,7 +33,7 @@ double gradient_operations(const ModelSpec& spec, double tokens) { return tokens
 double tuning_operations(const ModelSpec& spec, const TuneSettings& settings) {
   const double length = static_cast<double>(settings.length);
   const double learned = static_cast<double>(settings.steps * settings.batch) * length;
-  const double measured = static_cast<double>((settings.measures + 1) * kUsualHeldOut) * length;
+  const double measured = static_cast<double>((settings.measures + 1) * settings.held_out) * length;
   // A step: the original and the rounded model forward, and the inputs' gradients. A measurement: both forward.
   return (3 * learned + 2 * measured) * (linear_weights(spec) + head_weights(spec));
 }
@@ -45,7 +46,9 @@ double allocation_operations(const ModelSpec& spec, const QuantizeOptions& optio
 
 CalibrationOperations calibration_operations(const ModelSpec& spec, const QuantizeOptions& options) {
   return calibration_operations(spec, calibration_budget(options, count_weights(spec).linears),
-                                static_cast<double>(calibration_tokens(options)), static_cast<double>(sequence_length(spec, options)));
+                                {.tokens = static_cast<double>(calibration_tokens(options)),
+                                 .length = static_cast<double>(sequence_length(spec, options)),
+                                 .texts = calibration_texts(options)});
 }
 
 // To `share` of the operations of the effort's own steps: fewer sequences a step come before fewer steps, as long as all steps together

@@ -50,6 +50,7 @@ TuneSettings tune_settings(const QuantizeOptions& options, int64_t context) {
   if (options.tune_measures > 0) settings.measures = options.tune_measures;
   settings.measures = std::min(settings.measures, settings.steps);
   if (options.tune_rate > 0) settings.rate = options.tune_rate;
+  settings.held_out = kHeldOutOfText * static_cast<int64_t>(calibration_texts(options));
   settings.seed = options.seed;
   return settings;
 }
@@ -71,7 +72,7 @@ uint64_t tuning_memory(const ModelSpec& spec, const TuneSettings& settings) {
       for (const Linear* linear : linears(block)) here += 2 * (linear->in + linear->out);
     activations = std::max(activations, here);
   }
-  const int64_t states = (steps * settings.batch + 2 * kUsualHeldOut) * settings.length * spec.hidden;
+  const int64_t states = (steps * settings.batch + 2 * settings.held_out) * settings.length * spec.hidden;
   const int64_t weights = count_weights(spec).linears / (stays_decoded(spec, true) ? 1 : std::max<int64_t>(1, spec.layers_count()));
   return sizeof(float) *
              static_cast<uint64_t>(weights + 2 * head + states + settings.length * activations + kLogits * kChunk * spec.vocabulary) +

@@ -18,6 +18,7 @@ struct TuneSettings {
   int64_t batch = 2;     // sequences a step
   int64_t length = 512;  // tokens of a sequence
   int64_t measures = 8;  // parts of the steps; after each, the held-out text is measured and the state can be saved
+  int64_t held_out = 0;  // sequences of held-out text that are expected, for estimates
   double rate = 0;       // the highest rate of the coordinates (TunableVector), a relative change; 0: usual_tuning_rate
   uint64_t seed = 0;
 

@@ -12,8 +12,7 @@ struct TuningText {
   std::vector<std::string> domains;             // names of the texts that have held-out sequences
 };
 
-constexpr int64_t kHeldOutOfText = 4;                  // sequences
-constexpr int64_t kUsualHeldOut = 5 * kHeldOutOfText;  // with the five texts of the program
+constexpr int64_t kHeldOutOfText = 4;  // sequences
 
 struct TuningTextRequest {
   std::span<const CalibrationText> texts;

@@ -26,6 +26,4 @@ const GgmlType* ggml_type(uint32_t id) {
   return found == kTypes.end() ? nullptr : &*found;
 }
 
-std::span<const GgmlType> ggml_types() { return kTypes; }
-
 }  // namespace tq

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <string_view>
 
 namespace tq {
@@ -16,6 +15,5 @@ struct GgmlType {
 
 // nullptr for an id that ggml never used or has withdrawn.
 const GgmlType* ggml_type(uint32_t id);
-std::span<const GgmlType> ggml_types();
 
 }  // namespace tq

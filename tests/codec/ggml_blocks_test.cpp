@@ -7,9 +7,9 @@
 
 #include "base/hash.h"
 #include "base/rng.h"
+#include "codec/all_ggml_types.h"
 #include "codec/codec.h"
 #include "codec/ggml/decode.h"
-#include "tensor/ggml_types.h"
 
 namespace tq {
 namespace {
@@ -58,11 +58,11 @@ TEST(GgmlBlocks, tenThousandRandomBlocksOfEveryTypeDecodeAsThePythonPackageDoes)
     EXPECT_EQ(hex64(hash64(std::as_bytes(std::span(bits)))), entry["hash"].get<std::string>()) << type->name;
     seen.push_back(type->id);
   }
-  for (const GgmlType& type : ggml_types()) EXPECT_TRUE(std::count(seen.begin(), seen.end(), type.id)) << type.name << " has no oracle";
+  for (const GgmlType& type : all_ggml_types()) EXPECT_TRUE(std::count(seen.begin(), seen.end(), type.id)) << type.name << " has no oracle";
 }
 
 TEST(GgmlBlocks, aRowInTheMiddleOfATensorIsThatOfTheWhole) {
-  for (const GgmlType& type : ggml_types()) {
+  for (const GgmlType& type : all_ggml_types()) {
     if (dtype_from_name(type.name)) continue;
     const int64_t columns = 2 * type.block_size;
     const std::vector<std::byte> bytes = random_bytes(7, static_cast<size_t>(6 * type.block_bytes));

@@ -13,6 +13,11 @@
 
 namespace tq::grid {
 
+// The inverse of store_column.
+inline void load_column(const Layout& layout, int64_t column, const uint8_t* packed, uint8_t* bits) {
+  for (int64_t p = 0; p < layout.plane_rows; ++p) bits[p] = packed[layout.byte_of(p, column)] >> Layout::bit_of(p) & 1;
+}
+
 struct StoredMatrix {
   int64_t experts, rows, columns;
   std::vector<std::vector<uint8_t>> rates;                    // [E][ranges]

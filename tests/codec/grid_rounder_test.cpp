@@ -5,6 +5,7 @@
 
 #include "base/rng.h"
 #include "codec/grid/taps.h"
+#include "codec/grid_matrix.h"
 
 namespace tq::grid {
 namespace {

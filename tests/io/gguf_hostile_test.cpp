@@ -51,7 +51,6 @@ std::string problem(const Draft& draft) {
 // Reads all that a file offers; sanitizers judge.
 void read_all(const File& file) {
   for (const auto& key : file.keys()) {
-    (void)file.describe(key);
     (void)file.string(key), (void)file.strings(key);
     (void)file.integer(key, 0, 1), (void)file.integers(key);
     (void)file.number(key), (void)file.numbers(key);
@@ -124,7 +123,7 @@ TEST(GgufHostile, NestingIsLimited) {
   EXPECT_THAT(problem(nested(200)), HasSubstr("nested deeper"));
   const auto bytes = nested(3).bytes();
   const auto file = File::parse(bytes, "x.gguf").value();
-  EXPECT_EQ(file->describe("n"), "array of 1 arrays");
+  EXPECT_THAT(file->integers("n").error().message, HasSubstr("array of 1 arrays"));
   EXPECT_FALSE(file->integers("n").has_value() || file->strings("n").has_value() || file->numbers("n").has_value());
 }
 
@@ -172,8 +171,6 @@ TEST(GgufHostile, ValuesAreCheckedWhenTheyAreRead) {
   const auto file = File::parse(bytes, "x.gguf").value();
   EXPECT_THAT(file->number("nan").error().message, HasSubstr("not a finite number"));
   EXPECT_FALSE(file->numbers("nan").has_value());
-  EXPECT_THAT(file->describe("esc"), HasSubstr("\"?[31m?xxx"));
-  EXPECT_LT(file->describe("esc").size(), 80u);
   EXPECT_EQ(file->string("esc").value().size(), 106u);
 }
 

@@ -67,17 +67,9 @@ TEST(Gguf, WrongTypesAndRangesAreRefusedByKey) {
   EXPECT_FALSE(file->has("no.key"));
 }
 
-TEST(Gguf, DescribesValuesInFewWords) {
+TEST(Gguf, KeysComeInFileOrder) {
   const auto file = open("pypi.gguf");
   ASSERT_TRUE(file);
-  EXPECT_EQ(file->describe("v.u32"), "u32 4294967295");
-  EXPECT_EQ(file->describe("v.i8"), "i8 -128");
-  EXPECT_EQ(file->describe("v.f32"), "f32 1e-05");
-  EXPECT_EQ(file->describe("v.true"), "bool true");
-  EXPECT_EQ(file->describe("v.string"), "string \"Grüße\"");
-  EXPECT_EQ(file->describe("a.strings"), "array of 4 strings");
-  EXPECT_EQ(file->describe("a.i32"), "array of 3 i32");
-  EXPECT_EQ(file->describe("no.key"), "missing");
   EXPECT_EQ(file->keys().front(), "general.architecture");
 }
 

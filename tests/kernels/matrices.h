@@ -3,14 +3,15 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/float16.h"
 #include "base/rng.h"
+#include "codec/all_ggml_types.h"
 #include "codec/grid/grid.h"
 #include "codec/grid/taps.h"
 #include "kernels/backend.h"
-#include "tensor/ggml_types.h"
 
 namespace tq {
 
@@ -104,9 +105,8 @@ inline double relative(const std::vector<float>& got, const std::vector<float>& 
 
 // Random blocks of a GGUF type; halves stay below 2, so that no value is infinite.
 inline PackedTensor random_blocks(std::string_view name, int64_t rows, int64_t columns) {
-  const GgmlType* type = nullptr;
-  for (const GgmlType& each : ggml_types())
-    if (each.name == name) type = &each;
+  const std::vector<GgmlType> types = all_ggml_types();
+  const auto type = std::find_if(types.begin(), types.end(), [&](const GgmlType& each) { return each.name == name; });
   const int64_t bytes = rows * columns / type->block_size * type->block_bytes;
   auto owner = std::make_shared<Buffer<uint8_t>>(static_cast<size_t>(bytes));
   Rng rng(11);

@@ -2,7 +2,9 @@
 #include "kernels/split/split_backend.h"
 
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/host_peers.h"
 #include "kernels/matrices.h"
+#include "kernels/recording_parts.h"
 
 namespace tq {
 namespace {
@@ -111,6 +113,38 @@ TEST_F(Split, ChainsOfOperationsAreTheWholesToTheBit) {
     const auto expected = run(*whole, tokens);
     for (const size_t parts : {2, 3, 4}) EXPECT_EQ(run(*split(parts), tokens), expected) << parts << " parts, " << tokens << " tokens";
   }
+}
+
+// Nothing was gathered while it was recorded: what was shared out before the pass still is when it is enqueued instead.
+TEST_F(Split, APassWithoutMemoryForItsRecordingBeginsWhereItBegan) {
+  constexpr int64_t kWidth = 128;
+  const PackedTensor first = random_grid(kWidth, kWidth, {4, 3, 4, 2}), second = random_halves(DType::kF16, kWidth, kWidth);
+  Recorder recorder;
+  std::vector<std::unique_ptr<Backend>> parts;
+  for (const bool has_memory : {true, false}) parts.push_back(std::make_unique<RecordingBackend>(cpu(), recorder, has_memory));
+  const auto recorded = make_split_backend("split", std::move(parts), std::make_unique<RecordingPeers>(recorder));
+  recorder.is_on = true;
+  const auto results = [&](Backend& backend) {
+    std::vector<std::vector<float>> out;
+    Floats input(backend, gaussian(kWidth, 1)), shared(backend, gaussian(kWidth, 2)), result(backend, gaussian(kWidth, 3));
+    const auto before = backend.prepare(first).value(), within = backend.prepare(second).value();
+    const int32_t token = 0;
+    const Stretch stretch{.tokens = 1};
+    for (uint64_t turn = 0; turn < 3; ++turn) {
+      const std::vector<float> values = gaussian(kWidth, 4 + turn);
+      backend.upload(input.data(), values.data(), values.size() * sizeof(float));
+      LinearJob job{before.get(), nullptr, shared.data()};
+      backend.linear({.input = input.data(), .tokens = 1, .jobs = {&job, 1}});
+      backend.pass({.tokens = {&token, 1}, .stretches = {&stretch, 1}, .recording = 1}, [&] {
+        LinearJob own{within.get(), nullptr, result.data()};
+        backend.linear({.input = shared.data(), .tokens = 1, .jobs = {&own, 1}});
+      });
+      out.push_back(result.values());
+    }
+    return out;
+  };
+  EXPECT_EQ(results(*recorded), results(*cpu()));
+  EXPECT_GT(recorder.recorded, 0);
 }
 
 }  // namespace

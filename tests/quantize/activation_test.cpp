@@ -8,6 +8,7 @@
 #include "base/rng.h"
 #include "codec/grid/grid.h"
 #include "quantize/plan.h"
+#include "quantize/rotated_objective.h"
 #include "quantize/round.h"
 #include "quantize/statistics.h"
 
@@ -80,7 +81,7 @@ TEST(ActivationBits, MassiveInputsAskForTheFinePrecision) {
     FloatProducts products(pool);
     moment.add(input.data(), kCount, products);
     activation.add(input.data(), kCount, pool);
-    const Objective objective = make_objective(moment.take(), kWidth, sign.data(), 0.001);
+    const Objective objective = rotated_objective(moment.take(), kWidth, sign.data(), 0.001);
     const std::vector<double> error = activation.mean();
     const Rounded rounded = round_to_grid(
         {.weight = [&](int64_t first, int64_t count, float* out) { std::copy_n(weight.data() + first * kWidth, count * kWidth, out); },

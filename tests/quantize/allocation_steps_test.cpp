@@ -5,7 +5,9 @@
 #include "convert/family_fixture.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "quantize/allocation_plan.h"
+#include "quantize/assemble.h"
 #include "quantize/float_backend.h"
+#include "quantize/job_steps.h"
 
 namespace tq {
 namespace {
@@ -97,6 +99,49 @@ TEST(AllocationSteps, WhatIsFinishedIsTakenOverAndGivesTheSameRates) {
   EXPECT_EQ(rates_of(first), rates_of(again));
   EXPECT_EQ(first.allocation.kl, again.allocation.kl);
   EXPECT_EQ(prices, std::filesystem::last_write_time(job.folder->path() + "/steps/prices-0.safetensors"));
+}
+
+// The candidates take several times as much of the disk as the artifact.
+TEST(AllocationSteps, WhatTheyWriteIsCountedBeforeTheJobBegins) {
+  TinyJob job({});
+  const auto on_disk = [&](std::string_view steps) {
+    uint64_t bytes = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(job.folder->path() + "/steps"))
+      if (entry.path().filename().string().starts_with(steps)) bytes += entry.file_size();
+    return static_cast<double>(bytes);
+  };
+  const auto before = static_cast<double>(missing_bytes(job.model, job.plan, *job.folder));
+  const QuantizePlan plan = job.allocated();
+  const auto left = static_cast<double>(missing_bytes(job.model, plan, *job.folder));
+  const double artifact = static_cast<double>(planned_bytes(job.model, plan));
+  EXPECT_GT(before - left, 0.5 * on_disk("candidates-"));
+  EXPECT_LT(before - left, on_disk("candidates-"));
+  EXPECT_GT(left, artifact);
+  EXPECT_LT(left, 2 * artifact);
+}
+
+TEST(AllocationSteps, DamagedStepsOfAnUnfinishedRunAreRefused) {
+  TinyJob job({});
+  const auto save = [&](DType dtype, size_t cut, uint8_t rate) {
+    std::vector<Rates> rates;
+    std::vector<JobFolder::Array> arrays;
+    for (const auto& layer : job.plan.layers)
+      for (const TensorPlan& tensor : layer) rates.push_back(Rates(tensor.rates.size() - cut, rate));
+    size_t next = 0;
+    for (const auto& layer : job.plan.layers)
+      for (const TensorPlan& tensor : layer) {
+        const Rates& own = rates[next++];
+        arrays.push_back({{tensor.linear.name, dtype, {static_cast<int64_t>(own.size())}}, std::as_bytes(std::span<const uint8_t>(own))});
+      }
+    EXPECT_TRUE(job.folder->save_step("allocation", arrays, {}));
+    QuantizePlan plan = job.plan;
+    return load_allocation(job.model, *job.folder, plan);
+  };
+  EXPECT_TRUE(save(DType::kU8, 0, 3));
+  for (const auto& refused : {save(DType::kI8, 0, 3), save(DType::kU8, 1, 3), save(DType::kU8, 0, 9), save(DType::kU8, 0, 0)}) {
+    ASSERT_FALSE(refused.has_value());
+    EXPECT_EQ(refused.error().code, ErrorCode::kBadInput);
+  }
 }
 
 TEST(AllocationSteps, ATargetsGroupsMoveTogether) {

@@ -9,6 +9,7 @@
 #include "quantize/job.h"
 #include "quantize/layer_trainer.h"
 #include "quantize/rounded_layer.h"
+#include "quantize/stage_budgets.h"
 #include "run/limited_backend.h"
 
 namespace tq {
@@ -112,6 +113,31 @@ TEST(Calibrate, HoldsOutSequencesOfEveryTextThatHasTwo) {
   EXPECT_EQ(held_out, (std::map<int, int>{{0, 2}, {1, 1}}));
   EXPECT_EQ(split.held_out.size() + split.training.size(), text.size());
   for (const int64_t i : split.held_out) EXPECT_EQ(std::count(split.training.begin(), split.training.end(), i), 0);
+}
+
+TEST(Calibrate, AsManySequencesAreHeldOutAsExpectedOfAnyNumberOfTexts) {
+  for (const int texts : {1, 3, 5, 20}) {
+    std::vector<int> text;
+    for (int i = 0; i < 16 * texts; ++i) text.push_back(i % texts);
+    EXPECT_EQ(split_sequences(text).held_out.size(), held_out_sequences(16 * texts, static_cast<size_t>(texts)));
+  }
+}
+
+TEST(Calibrate, OperationsAreOfTheCalibrationsOwnTexts) {
+  const ModelSpec spec = Tiny("llama3").model.spec;
+  QuantizeOptions options;
+  options.calibrate = true;
+  options.calibration_tokens = 24 * 16, options.sequence = 16;
+  const auto operations = [&](std::vector<std::string> files) {
+    options.calibration = std::move(files);
+    return stage_operations(spec, options).calibration;
+  };
+  const std::vector<std::string> twelve(12, "text");
+  EXPECT_EQ(calibration_texts({}), built_in_calibration().size());
+  EXPECT_GT(operations(twelve), operations({"one"}));  // one sequence of two is judged by, or one of eight
+  EXPECT_GT(tune_settings(options, 1024).held_out, 0);
+  options.calibration = twelve;
+  EXPECT_EQ(tune_settings(options, 1024).held_out, 12 * kHeldOutOfText);
 }
 
 // The first layer calibrated, the model with it, and what its block then loses on held-out text.

@@ -9,6 +9,7 @@
 #include "kernels/cuda/cuda_backend.h"
 #include "quantize/options.h"
 #include "quantize/plan.h"
+#include "quantize/rotated_objective.h"
 #include "quantize/statistics.h"
 
 namespace tq {
@@ -104,7 +105,7 @@ TEST_F(CudaRounding, ObjectivesAreTheHosts) {
     const std::vector<uint8_t> sign = sign_of("tap", columns, 1);
     SecondMoment settled = moment(input, columns, true);
     settled.settle();
-    const Objective host = make_objective(settled.take(), columns, sign.data(), 0.01), device = resident(input, columns, sign, 0.01);
+    const Objective host = rotated_objective(settled.take(), columns, sign.data(), 0.01), device = resident(input, columns, sign, 0.01);
     ASSERT_TRUE(device.is_on_device());
     EXPECT_NEAR(device.damping / host.damping, 1.0, 1e-4) << columns;
     const Buffer<float> hessian = from_card(device.device_hessian.as<float>(), columns * columns),
@@ -183,7 +184,7 @@ TEST_F(CudaRounding, LosesWhatTheHostLoses) {
     const std::vector<float> input = inputs(3 * each.columns, each.columns);
     SecondMoment settled = moment(input, each.columns, true);
     settled.settle();
-    const Objective host = make_objective(settled.take(), each.columns, each.sign.data(), 0.02),
+    const Objective host = rotated_objective(settled.take(), each.columns, each.sign.data(), 0.02),
                     device = resident(input, each.columns, each.sign, 0.02);
     const Loss expected = round_to_grid(each.request(host)).loss, found = round({each.request(device)})[0].loss;
     EXPECT_NEAR(found.energy / expected.energy, 1.0, 1e-3) << each.rows;

@@ -7,6 +7,7 @@
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/matrices.h"
 #include "quantize/float_backend.h"
+#include "quantize/gradient_steps.h"
 #include "quantize/statistics.h"
 
 namespace tq {
@@ -49,6 +50,21 @@ TEST(Gradients, AreTheSameInAnyWavesAndOnAnyNumberOfThreads) {
       for (size_t r = 0; r < own.row.size(); ++r) EXPECT_NEAR(own.row[r], parts.at(linear).row[r], 1e-5 * own.row[r]) << linear;
     }
   }
+}
+
+TEST(Gradients, AStepOfAnUnfinishedRunWithTooFewTokensIsRefused) {
+  const TinyModel tiny("llama3");
+  ThreadPool pool(2);
+  Listener listener;
+  const Context context{.threads = pool, .listener = listener};
+  const auto backend = make_cpu_backend(pool, best_isa());
+  JobFolder folder = *JobFolder::open(tiny.model, *make_plan(tiny.model, {}), tiny.directory / "out", false, "test");
+  const std::span<const std::vector<TokenId>> all = tiny.sequences;
+  ASSERT_TRUE(gradient_steps(tiny.model, *backend, context, folder, {.sequences = all.first(2)}));
+  ASSERT_TRUE(gradient_steps(tiny.model, *backend, context, folder, {.sequences = all.first(2)})) << "taken over";
+  const auto refused = gradient_steps(tiny.model, *backend, context, folder, {.sequences = all});
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, ErrorCode::kBadInput);
 }
 
 TEST(Gradients, FollowTheSeedOfTheDraws) {

@@ -1,12 +1,16 @@
 // GPTQ, AWQ and round to nearest give what plain readings of their papers give (scripts/oracles/rounding_rivals.py).
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 
 #include <cmath>
+#include <filesystem>
 
 #include "base/mapped_file.h"
 #include "codec/codec.h"
 #include "codec/scalar/scalar.h"
+#include "kernels/backend.h"
 #include "quantize/awq.h"
+#include "quantize/budget.h"
+#include "quantize/job.h"
 #include "quantize/round_scalar.h"
 
 namespace tq {
@@ -168,6 +172,42 @@ TEST(Rivals, ARangeOfWholeRowsIsFoundBeforeTheFirstColumn) {
       EXPECT_EQ(value, scalar::value_of(scalar::nearest_code(value, range, kBits), range));
     }
   }
+}
+
+// The arrays have 16 bits for the columns of a group and for a place in the order.
+TEST(Rivals, MatricesTooWideForTheCodecAreRefusedBeforeAnythingIsMade) {
+  ThreadPool threads(1);
+  Listener listener;
+  const Context context{.threads = threads, .listener = listener};
+  const auto backend = make_ref_backend(threads);
+  const std::string directory = testing::TempDir() + "too_wide";
+  const auto refusal = [&](int64_t columns, Method method, int64_t group) -> std::string {
+    const Model model = *shapes_of({{"architectures", {"LlamaForCausalLM"}},
+                                    {"hidden_size", 64},
+                                    {"intermediate_size", columns},
+                                    {"num_hidden_layers", 1},
+                                    {"num_attention_heads", 4},
+                                    {"num_key_value_heads", 2},
+                                    {"vocab_size", 96},
+                                    {"rms_norm_eps", 1e-5},
+                                    {"max_position_embeddings", 512}},
+                                   "config.json");
+    QuantizeOptions options;
+    options.method = method, options.group = group;
+    const QuantizePlan plan = *make_plan(model, options);
+    if (check_scalar_sizes(plan)) return "";
+    const auto refused = quantize(model, plan, directory, false, {*backend, *backend, "test"}, context);
+    EXPECT_FALSE(refused.has_value());
+    EXPECT_EQ(refused.error().code, ErrorCode::kUsage);
+    EXPECT_FALSE(std::filesystem::exists(directory + ".partial"));
+    return refused.error().message;
+  };
+  EXPECT_EQ(refusal(65535, Method::kRtn, 0), "");
+  EXPECT_THAT(refusal(65536, Method::kRtn, 0), testing::HasSubstr("--group 0"));
+  EXPECT_EQ(refusal(131072, Method::kRtn, 128), "");
+  EXPECT_EQ(refusal(65536, Method::kGptq, 128), "");
+  EXPECT_THAT(refusal(65664, Method::kGptq, 128), testing::HasSubstr("--act-order off"));
+  EXPECT_EQ(refusal(65664, Method::kAwq, 128), "");
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 #include "artifact/reader.h"
 #include "base/rng.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/host_peers.h"
+#include "kernels/split/split_backend.h"
 #include "run/engine.h"
 #include "run/limited_backend.h"
 
@@ -86,6 +88,35 @@ TEST_P(EngineMemory, AnEngineThatDoesNotFitIsRefused) {
   answers(*engine);
   device.set_limit(before / 2);
   const auto refused = Network::create(model_, device);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kNoResource);
+}
+
+// Two devices that share out rows: what lies apart on each is there before the first step, too.
+TEST_P(EngineMemory, StepsOfSeveralDevicesTakeNone) {
+  std::vector<std::unique_ptr<Backend>> parts;
+  std::vector<LimitedBackend*> devices;
+  for (int i = 0; i < 2; ++i) {
+    parts.push_back(std::make_unique<LimitedBackend>(cpu()));
+    devices.push_back(static_cast<LimitedBackend*>(parts.back().get()));
+  }
+  const auto split = make_split_backend("split", std::move(parts), make_host_peers());
+  Network network = Network::create(model_, *split).value();
+  const uint64_t before = devices[1]->used();
+  std::vector<uint64_t> used;
+  {
+    Engine engine = Engine::create(network, nullptr, kOptions).value();
+    for (LimitedBackend* device : devices) used.push_back(device->used()), device->set_limit(used.back());
+    const auto host = cpu();
+    Network own = Network::create(model_, *host).value();
+    Engine unlimited = Engine::create(own, nullptr, kOptions).value();
+    EXPECT_EQ(answers(engine), answers(unlimited));
+    for (size_t i = 0; i < devices.size(); ++i) EXPECT_EQ(devices[i]->used(), used[i]);
+  }
+  for (LimitedBackend* device : devices) device->set_limit(UINT64_MAX);
+  Network again = Network::create(model_, *split).value();
+  devices[1]->set_limit(devices[1]->used() + (used[1] - before) / 2);
+  const auto refused = Engine::create(again, nullptr, kOptions);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::kNoResource);
 }

@@ -4,7 +4,9 @@
 
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/host_peers.h"
 #include "kernels/matrices.h"
+#include "kernels/recording_parts.h"
 #include "kernels/split/split_backend.h"
 #include "model/family.h"
 #include "run/engine.h"
@@ -227,6 +229,28 @@ TEST(SplitPasses, GatherWhatTheyNeed) {
     EXPECT_EQ(tokens,
               std::vector<int64_t>(static_cast<size_t>(4 * model.spec.layers_count() + 1), 1));  // the last are hidden states and logits
   }
+}
+
+// One part has room for what the other has not: both go back to what was shared out before.
+TEST_P(SplitModel, PassesWithoutMemoryForTheirRecordingAreEnqueuedInstead) {
+  const Model model = make_model(GetParam());
+  for (const SplitBy by : {SplitBy::kRows, SplitBy::kLayers})
+    for (const size_t without : {0, 1}) {
+      Recorder recorder;
+      const auto run = [&](bool is_recorded) {
+        std::vector<std::unique_ptr<Backend>> parts;
+        for (size_t i = 0; i < 2; ++i) parts.push_back(std::make_unique<RecordingBackend>(one(false), recorder, i != without));
+        const auto make = by == SplitBy::kRows ? make_split_backend : make_layer_backend;
+        const auto backend = make("split", std::move(parts), std::make_unique<RecordingPeers>(recorder));
+        recorder.is_on = is_recorded;
+        return logits(model, *backend, {.prompt = 3}, 6);
+      };
+      const auto expected = run(false);
+      EXPECT_EQ(recorder.recorded, 0);
+      EXPECT_EQ(first_difference(run(true), expected), expected.size()) << "part " << without << " has no memory";
+      const bool is_mixture = GetParam() == "mixtral";
+      EXPECT_EQ(recorder.recorded > 0, !is_mixture);
+    }
 }
 
 TEST_P(SplitModel, RequestsTogetherAreAnsweredAsByOneBackend) {

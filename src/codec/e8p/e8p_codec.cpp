@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/float16.h"
+#include "codec/checked_part.h"
 #include "codec/e8p/e8p.h"
 
 namespace tq {
@@ -44,16 +45,6 @@ void decode_transformed(const Matrix& m, float* out) {
 
 namespace {
 
-Result<const TensorView*> find_part(const PackedTensor& tensor, const std::string& where, std::string_view name, DType dtype,
-                                    int64_t count) {
-  const TensorView* part = tensor.part(name);
-  if (!part) return bad_input("{}: the e8p tensor has no {}; quantize the model again", where, name);
-  if (part->dtype != dtype) return bad_input("{}: {} is {}, {} was expected", where, name, dtype_name(part->dtype), dtype_name(dtype));
-  if (part->count() != count)
-    return bad_input("{}: {} has {} elements, {} were expected; the file is damaged", where, name, part->count(), count);
-  return part;
-}
-
 Status check_finite(const TensorView& part, const std::string& where, std::string_view name) {
   const float* values = part.as<float>();
   if (std::all_of(values, values + part.count(), [](float x) { return std::isfinite(x); })) return {};
@@ -72,16 +63,16 @@ class E8pCodec final : public Codec {
       return bad_input("{}: e8p stores matrices of a multiple of 8 columns and stacks of them, the shape is {}", where, shape_text(shape));
     const int64_t experts = shape.size() == 3 ? shape[0] : 1, rows = shape[shape.size() - 2], columns = shape.back();
     const int64_t vectors = experts * rows * (columns / e8p::kWidth), table = e8p::kEntries * e8p::kWidth;
-    TQ_TRY(find_part(tensor, where, "vectors", DType::kU16, vectors));
-    TQ_TRY(find_part(tensor, where, "row_sign", DType::kU8, experts * ((rows + 7) / 8)));
+    TQ_TRY(checked_part(tensor, where, "vectors", DType::kU16, vectors));
+    TQ_TRY(checked_part(tensor, where, "row_sign", DType::kU8, experts * ((rows + 7) / 8)));
     if (tensor.part("row_scale")) TQ_TRY(check_scales(tensor, where, experts * rows));
-    TQ_TRY(find_part(tensor, where, "sign", DType::kU8, (columns + 7) / 8));
-    TQ_ASSIGN(const TensorView* stage, find_part(tensor, where, "stage", DType::kF32, 2 * experts));
+    TQ_TRY(checked_part(tensor, where, "sign", DType::kU8, (columns + 7) / 8));
+    TQ_ASSIGN(const TensorView* stage, checked_part(tensor, where, "stage", DType::kF32, 2 * experts));
     TQ_TRY(check_finite(*stage, where, "stage"));
     TQ_TRY(check_table(tensor, where, "e8p.absolute", table));
     const TensorView* residual = tensor.part("residual");
     if (!residual) return {};
-    TQ_TRY(find_part(tensor, where, "residual", residual->dtype == DType::kU8 ? DType::kU8 : DType::kU16, vectors));
+    TQ_TRY(checked_part(tensor, where, "residual", residual->dtype == DType::kU8 ? DType::kU8 : DType::kU16, vectors));
     if (residual->dtype == DType::kU8) return check_table(tensor, where, "e8p.residual", table);
     return {};
   }
@@ -98,14 +89,14 @@ class E8pCodec final : public Codec {
 
  private:
   static Status check_scales(const PackedTensor& tensor, const std::string& where, int64_t count) {
-    TQ_ASSIGN(const TensorView* scales, find_part(tensor, where, "row_scale", DType::kF16, count));
+    TQ_ASSIGN(const TensorView* scales, checked_part(tensor, where, "row_scale", DType::kF16, count));
     const uint16_t* values = scales->as<uint16_t>();
     if (std::all_of(values, values + count, [](uint16_t half) { return std::isfinite(f16_to_float(half)); })) return {};
     return bad_input("{}: row_scale holds a value that is not finite; the file is damaged", where);
   }
 
   static Status check_table(const PackedTensor& tensor, const std::string& where, std::string_view name, int64_t count) {
-    TQ_ASSIGN(const TensorView* table, find_part(tensor, where, name, DType::kF32, count));
+    TQ_ASSIGN(const TensorView* table, checked_part(tensor, where, name, DType::kF32, count));
     TQ_TRY(check_finite(*table, where, name));
     const float* values = table->as<float>();
     // Sums of coordinates are taken as whole numbers; anything sane is small.

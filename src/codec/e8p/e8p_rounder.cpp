@@ -44,15 +44,11 @@ void E8pRounder::round_row(int64_t r, int64_t first, const float* targets, float
 }
 
 std::vector<RoundedPart> E8pRounder::finish() {
-  const auto part = [](const char* name, DType dtype, const auto& values) {
-    const auto bytes = std::as_bytes(std::span(values.data(), values.size()));
-    return RoundedPart{name, dtype, {bytes.begin(), bytes.end()}};
-  };
-  std::vector<RoundedPart> parts = {part("vectors", DType::kU16, vectors_)};
-  if (bits_ == 4) parts.push_back(part("residual", DType::kU16, fine_));
-  if (bits_ == 3) parts.push_back(part("residual", DType::kU8, coarse_));
-  parts.push_back(part("stage", DType::kF32, stage_));
-  parts.push_back(part("row_sign", DType::kU8, row_sign_));
+  std::vector<RoundedPart> parts = {part_of("vectors", DType::kU16, vectors_)};
+  if (bits_ == 4) parts.push_back(part_of("residual", DType::kU16, fine_));
+  if (bits_ == 3) parts.push_back(part_of("residual", DType::kU8, coarse_));
+  parts.push_back(part_of("stage", DType::kF32, stage_));
+  parts.push_back(part_of("row_sign", DType::kU8, row_sign_));
   return parts;
 }
 

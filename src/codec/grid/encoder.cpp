@@ -293,8 +293,6 @@ void ColumnEncoder::encode_part(const float* target, const Part& part, uint8_t* 
   s.write_survivor(part.begin, part.end, bits, value);
 }
 
-int64_t ColumnEncoder::seam_rows() const { return state_->seam_rows; }
-
 double ColumnEncoder::branches() const {
   const Layout& layout = state_->layout;
   double total = 0.0;

@@ -42,7 +42,6 @@ class ColumnEncoder {
 
   // Trellis branches that one call of encode evaluates.
   double branches() const;
-  int64_t seam_rows() const;
 
  private:
   struct State;
@@ -54,8 +53,6 @@ class ColumnEncoder {
 void store_column(const Layout& layout, int64_t column, const uint8_t* bits, uint8_t* packed);
 // Its plane rows [begin, end) alone; ranges that begin at multiples of 128 touch different bytes too.
 void store_plane_rows(const Layout& layout, int64_t column, int64_t begin, int64_t end, const uint8_t* bits, uint8_t* packed);
-// The inverse.
-void load_column(const Layout& layout, int64_t column, const uint8_t* packed, uint8_t* bits);
 // value[r] = sum_j c_j b_j(r) of a ring of bits [plane_rows], summed in float in the order of the taps.
 void ring_values(const Layout& layout, const TapsByRate& taps, const uint8_t* bits, float* value);
 

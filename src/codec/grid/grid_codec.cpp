@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "codec/checked_part.h"
 #include "codec/grid/grid.h"
 
 namespace tq {
@@ -15,19 +16,6 @@ constexpr int64_t kLargestDim = int64_t{1} << 31;  // keeps every product below 
 struct Stack {
   int64_t experts, rows, columns;
 };
-
-Result<const TensorView*> find_part(const PackedTensor& tensor, const std::string& where, std::string_view name, DType dtype) {
-  const TensorView* part = tensor.part(name);
-  if (!part) return bad_input("{}: the grid tensor has no {}; convert the model again", where, name);
-  if (part->dtype != dtype) return bad_input("{}: {} is {}, {} was expected", where, name, dtype_name(part->dtype), dtype_name(dtype));
-  return part;
-}
-
-Status check_count(const TensorView& part, const std::string& where, std::string_view name, int64_t expected) {
-  if (part.count() != expected)
-    return bad_input("{}: {} has {} elements, {} were expected; the file is damaged", where, name, part.count(), expected);
-  return {};
-}
 
 Result<Stack> check_shape(const PackedTensor& tensor, const std::string& where) {
   const Shape& shape = tensor.shape;
@@ -47,8 +35,7 @@ Status check_scales(const TensorView& scales, const std::string& where) {
 // 8 or 15, or not there at all.
 Status check_activation_bits(const PackedTensor& tensor, const std::string& where) {
   if (!tensor.part("activation_bits")) return {};
-  TQ_ASSIGN(const TensorView* part, find_part(tensor, where, "activation_bits", DType::kU8));
-  TQ_TRY(check_count(*part, where, "activation_bits", 1));
+  TQ_ASSIGN(const TensorView* part, checked_part(tensor, where, "activation_bits", DType::kU8, 1));
   if (const int bits = *part->as<uint8_t>(); bits != 8 && bits != 15)
     return bad_input("{}: activation_bits is {}, 8 or 15 were expected", where, bits);
   return {};
@@ -83,14 +70,11 @@ class GridCodec final : public Codec {
 
   Status validate(const PackedTensor& tensor, const std::string& where) const override {
     TQ_ASSIGN(const Stack stack, check_shape(tensor, where));
-    TQ_ASSIGN(const TensorView* bits, find_part(tensor, where, "bits", DType::kU8));
-    TQ_ASSIGN(const TensorView* scales, find_part(tensor, where, "row_scale", DType::kF16));
-    TQ_ASSIGN(const TensorView* rates, find_part(tensor, where, "rates", DType::kU8));
-    TQ_ASSIGN(const TensorView* sign, find_part(tensor, where, "sign", DType::kU8));
     const int64_t ranges = (stack.rows + grid::kRateRows - 1) / grid::kRateRows;
-    TQ_TRY(check_count(*rates, where, "rates", stack.experts * ranges));
-    TQ_TRY(check_count(*scales, where, "row_scale", stack.experts * stack.rows));
-    TQ_TRY(check_count(*sign, where, "sign", (stack.columns + 7) / 8));
+    TQ_ASSIGN(const TensorView* bits, checked_part(tensor, where, "bits", DType::kU8));
+    TQ_ASSIGN(const TensorView* rates, checked_part(tensor, where, "rates", DType::kU8, stack.experts * ranges));
+    TQ_ASSIGN(const TensorView* scales, checked_part(tensor, where, "row_scale", DType::kF16, stack.experts * stack.rows));
+    TQ_TRY(checked_part(tensor, where, "sign", DType::kU8, (stack.columns + 7) / 8));
     TQ_TRY(check_scales(*scales, where));
     TQ_TRY(check_activation_bits(tensor, where));
 

@@ -13,12 +13,6 @@ constexpr int64_t kTallRows = 16384, kPartRows = 2048;
 
 float as_f16(double value) { return f16_to_float(float_to_f16(static_cast<float>(value))); }
 
-template <typename T>
-RoundedPart part_of(const char* name, DType dtype, const T& values) {
-  const auto bytes = std::as_bytes(std::span(values.data(), values.size()));
-  return {name, dtype, {bytes.begin(), bytes.end()}};
-}
-
 }  // namespace
 
 GridRounder::GridRounder(const Settings& settings, std::vector<float> scale)

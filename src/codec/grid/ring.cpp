@@ -15,10 +15,6 @@ void store_plane_rows(const Layout& layout, int64_t column, int64_t begin, int64
   }
 }
 
-void load_column(const Layout& layout, int64_t column, const uint8_t* packed, uint8_t* bits) {
-  for (int64_t p = 0; p < layout.plane_rows; ++p) bits[p] = packed[layout.byte_of(p, column)] >> Layout::bit_of(p) & 1;
-}
-
 void ring_values(const Layout& layout, const TapsByRate& taps, const uint8_t* bits, float* value) {
   // The last kMaxWindow bits before the first row; a short ring is wound several times.
   uint32_t window = 0;

@@ -67,7 +67,8 @@ ScalarRounder::ScalarRounder(Settings settings)
       ranges_(has_ranges_ ? settings_.ranges
                           : std::vector<Range>(static_cast<size_t>(settings_.rows * (settings_.columns / settings_.group)))),
       codes_(static_cast<size_t>(settings_.rows * row_bytes(settings_.columns, settings_.bits))) {
-  TQ_CHECK(settings_.columns % settings_.group == 0);
+  TQ_CHECK(settings_.columns % settings_.group == 0 && settings_.group <= kLargestGroup);
+  TQ_CHECK(settings_.order.empty() || settings_.columns <= kMostOrdered);
 }
 
 void ScalarRounder::begin_group(int64_t first, const float* targets) {
@@ -98,10 +99,6 @@ void ScalarRounder::round(int64_t first, const float* targets, float* values) {
 }
 
 std::vector<RoundedPart> ScalarRounder::finish() {
-  const auto part = [](const char* name, DType dtype, const auto& values) {
-    const auto bytes = std::as_bytes(std::span(values.data(), values.size()));
-    return RoundedPart{name, dtype, {bytes.begin(), bytes.end()}};
-  };
   const auto count = static_cast<int64_t>(ranges_.size());
   std::vector<uint16_t> scale, order;
   std::vector<uint8_t> zero(static_cast<size_t>(row_bytes(count, settings_.bits)));
@@ -110,10 +107,10 @@ std::vector<RoundedPart> ScalarRounder::finish() {
     put(zero.data(), i, settings_.bits, static_cast<unsigned>(ranges_[static_cast<size_t>(i)].zero));
   }
   const std::vector<uint16_t> facts = {static_cast<uint16_t>(settings_.bits), static_cast<uint16_t>(settings_.group)};
-  std::vector<RoundedPart> parts = {part("scalar", DType::kU16, facts), part("codes", DType::kU8, codes_),
-                                    part("scale", DType::kF16, scale), part("zero", DType::kU8, zero)};
+  std::vector<RoundedPart> parts = {part_of("scalar", DType::kU16, facts), part_of("codes", DType::kU8, codes_),
+                                    part_of("scale", DType::kF16, scale), part_of("zero", DType::kU8, zero)};
   for (const int64_t column : settings_.order) order.push_back(static_cast<uint16_t>(column));
-  if (!order.empty()) parts.push_back(part("order", DType::kU16, order));
+  if (!order.empty()) parts.push_back(part_of("order", DType::kU16, order));
   return parts;
 }
 

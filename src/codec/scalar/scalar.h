@@ -15,7 +15,7 @@ namespace tq::scalar {
 //   "codes"   U8  [R ceil(C b / 8)] row by row, each from a fresh byte; code k in bits [k b, (k + 1) b) of the row, lowest bit first
 //   "scale"   F16 [R G]            row by row
 //   "zero"    U8  [ceil(R G b / 8)] packed as one long row
-//   "order"   U16 or U32 [C]       optional: the column in place i belongs to group i / (columns of a group) (act-order); else column i
+//   "order"   U16 [C]              optional: the column in place i belongs to group i / (columns of a group) (act-order); else column i
 // A stack of experts has the parts of one after another, "scalar" and "order" [E C] too.
 struct Matrix {
   int64_t rows = 0, columns = 0, group = 0;
@@ -28,6 +28,9 @@ struct Matrix {
 };
 // Trusts a validated tensor.
 Matrix open(const PackedTensor& tensor, int64_t expert = 0);
+
+// What the arrays' 16 bits hold.
+constexpr int64_t kLargestGroup = 65535, kMostOrdered = 65536;  // columns
 
 int64_t row_bytes(int64_t columns, int bits);
 
@@ -57,6 +60,7 @@ class ScalarRounder final : public Rounder {
     std::vector<int64_t> order;  // column in place i; empty: as it is
     std::vector<Range> ranges;   // [R G] or empty: found from the targets
   };
+  // No group beyond kLargestGroup, no order of more than kMostOrdered columns.
   explicit ScalarRounder(Settings settings);
 
   int64_t columns() const override { return 1; }

@@ -4,24 +4,15 @@
 
 #include "base/check.h"
 #include "base/float16.h"
+#include "codec/checked_part.h"
 #include "codec/scalar/scalar.h"
 
 namespace tq {
 namespace {
 
-Result<const TensorView*> find_part(const PackedTensor& tensor, const std::string& where, std::string_view name, DType dtype,
-                                    int64_t count) {
-  const TensorView* part = tensor.part(name);
-  if (!part) return bad_input("{}: the scalar tensor has no {}; quantize the model again", where, name);
-  if (part->dtype != dtype) return bad_input("{}: {} is {}, {} was expected", where, name, dtype_name(part->dtype), dtype_name(dtype));
-  if (part->count() != count)
-    return bad_input("{}: {} has {} elements, {} were expected; the file is damaged", where, name, part->count(), count);
-  return part;
-}
-
 Status check_order(const PackedTensor& tensor, const std::string& where, int64_t experts, int64_t columns) {
   if (!tensor.part("order")) return {};
-  TQ_ASSIGN(const TensorView* part, find_part(tensor, where, "order", DType::kU16, experts * columns));
+  TQ_ASSIGN(const TensorView* part, checked_part(tensor, where, "order", DType::kU16, experts * columns));
   const uint16_t* order = part->as<uint16_t>();
   for (int64_t e = 0; e < experts; ++e) {
     std::vector<bool> seen(static_cast<size_t>(columns));
@@ -45,7 +36,7 @@ class ScalarCodec final : public Codec {
         !std::all_of(shape.begin(), shape.end(), [](int64_t dim) { return dim >= 1 && dim <= kLargestDim; }))
       return bad_input("{}: scalar codes store matrices and stacks of them, the shape is {}", where, shape_text(shape));
     const int64_t experts = shape.size() == 3 ? shape[0] : 1, rows = shape[shape.size() - 2], columns = shape.back();
-    TQ_ASSIGN(const TensorView* facts, find_part(tensor, where, "scalar", DType::kU16, 2 * experts));
+    TQ_ASSIGN(const TensorView* facts, checked_part(tensor, where, "scalar", DType::kU16, 2 * experts));
     const int bits = facts->as<uint16_t>()[0];
     const int64_t group = facts->as<uint16_t>()[1];
     if (bits < 2 || bits > 8 || group < 1 || columns % group != 0)
@@ -54,9 +45,9 @@ class ScalarCodec final : public Codec {
       if (facts->as<uint16_t>()[2 * e] != bits || facts->as<uint16_t>()[2 * e + 1] != group)
         return bad_input("{}: the experts of one stack have different bits or groups", where);
     const int64_t scales = rows * (columns / group);
-    TQ_TRY(find_part(tensor, where, "codes", DType::kU8, experts * rows * scalar::row_bytes(columns, bits)));
-    TQ_TRY(find_part(tensor, where, "zero", DType::kU8, experts * scalar::row_bytes(scales, bits)));
-    TQ_ASSIGN(const TensorView* scale, find_part(tensor, where, "scale", DType::kF16, experts * scales));
+    TQ_TRY(checked_part(tensor, where, "codes", DType::kU8, experts * rows * scalar::row_bytes(columns, bits)));
+    TQ_TRY(checked_part(tensor, where, "zero", DType::kU8, experts * scalar::row_bytes(scales, bits)));
+    TQ_ASSIGN(const TensorView* scale, checked_part(tensor, where, "scale", DType::kF16, experts * scales));
     for (int64_t i = 0; i < scale->count(); ++i)
       if ((scale->as<uint16_t>()[i] & 0x7c00u) == 0x7c00u) return bad_input("{}: scale {} is not finite; the file is damaged", where, i);
     return check_order(tensor, where, experts, columns);

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/dense_args.h"
+#include "kernels/plane_sizes.h"
 
 #ifdef __CUDACC__
 #define TQ_HOST_DEVICE __host__ __device__
@@ -18,11 +19,7 @@
 
 namespace tq::cuda {
 
-constexpr int kTileRows = 16;
-constexpr int kGroupColumns = 256;  // of a tile; they share a scale of the activations
-constexpr int kTileBytes = 512;
 constexpr int kMaxJobs = 4;          // matrices that one launch multiplies with the same input
-constexpr int kMaxTokens = 8;        // of one launch
 constexpr int kInvariantTokens = 4;  // of one launch where every token has the same bits in every batch: the form of four, whole or not
 constexpr int kMaxTaps = 24;
 constexpr int kRangeRows = 32;       // rows that share a rate
@@ -30,7 +27,6 @@ constexpr int kRates = 9;            // rates 0 (unused) to 8
 constexpr int kProductWarps = 16;    // of a thread block
 constexpr int kWarpGroups = 4;       // that a warp multiplies
 constexpr int kMaxRoundGroups = 32;  // of a slice of up to two tokens
-constexpr int kMaxLoadGroups = 16;   // of a slice of 4 or 8 tokens, or where there are several
 
 // The word of a tile of plane row `row` and columns 32 `word` + 0..31.
 TQ_HOST_DEVICE inline int tile_word(int row, int word) { return 4 * (4 * (row % 8) + word % 4) + row / 8 + 2 * (word / 4); }
@@ -108,12 +104,10 @@ struct Owners {
 // More than kMaxTokens tokens at a time, as bytes: a form of 16, 32 or 64 tokens of 8 bits, or 8, 16 or 32 of 16, which are the sum of a
 // byte and 256 of another, both with a sign. Of 16 bits the values of even steps are doubled, and scales halved: there the bits of planes
 // count half.
-constexpr int kManyTokens = 64;       // of one launch
 constexpr int kManyPairTokens = 32;   // of one launch, of 16 bits
 constexpr int kFineTokens = 16;       // up to here many tokens have 16 bits where 8 would do; at most kManyPairTokens
 constexpr int kManyWorkers = 4;       // of a thread block: warpgroups, each with rows of tiles of its own
 constexpr int kManyTiles = 4;         // that a worker multiplies at a time, a warp each
-constexpr int kManyWords = 32 << 10;  // of a slice's activations at most, in shared memory
 constexpr int kManyLeastPlanes = 40;  // of a matrix: the ring may not close upon itself within a window
 constexpr int kReachRows = 16;        // of outputs that take from a tile at most
 constexpr int kCarriedRows = 8;       // of these, those that end in it at most, and those that end behind it

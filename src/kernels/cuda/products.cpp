@@ -6,8 +6,7 @@
 namespace tq::cuda {
 namespace {
 
-constexpr int64_t kMostDecoded = int64_t{64} << 20;  // weights at a time
-constexpr int64_t kBandRows = 128;                   // of which bands of them are multiples
+constexpr int64_t kBandRows = 128;  // of which bands of decoded weights are multiples
 
 // Rows that are decoded at a time.
 int64_t band_rows(const Matrix& matrix) {

@@ -8,6 +8,7 @@ namespace tq::cuda {
 namespace {
 
 constexpr size_t kMostRecordings = 128;
+constexpr uint64_t kPatience = 256;  // passes before what had no memory is recorded again
 
 }  // namespace
 
@@ -32,7 +33,8 @@ void Recordings::make_room() {
 PassMode Recordings::mode(uint64_t key, uint64_t generation) const {
   const auto found = recordings_.find(key);
   if (found == recordings_.end() || found->second.generation != generation) return PassMode::kEnqueue;
-  return found->second.graph ? PassMode::kRepeat : PassMode::kRecord;
+  if (found->second.graph) return PassMode::kRepeat;
+  return uses_ < found->second.enqueued_until ? PassMode::kEnqueue : PassMode::kRecord;
 }
 
 void Recordings::begin(uint64_t key, PassMode mode, cudaStream_t stream) {
@@ -47,11 +49,15 @@ void Recordings::begin(uint64_t key, PassMode mode, cudaStream_t stream) {
 bool Recordings::end(cudaStream_t stream) {
   cudaGraph_t graph = nullptr;
   expect(cudaStreamEndCapture(stream, &graph), "recording");
-  const cudaError_t status = cudaGraphInstantiate(&current_->graph, graph, 0);
-  if (status == cudaErrorMemoryAllocation) (void)cudaGetLastError(), current_->graph = nullptr;
-  else expect(status, "recording");
+  cudaError_t status = cudaGraphInstantiate(&current_->graph, graph, 0);
+  if (status != cudaSuccess) current_->graph = nullptr;
+  else status = cudaGraphUpload(current_->graph, stream);  // else the first launch would find that there is no memory
   expect(cudaGraphDestroy(graph), "recording");
-  return current_->graph != nullptr;
+  if (status != cudaErrorMemoryAllocation) return expect(status, "recording"), true;
+  (void)cudaGetLastError();  // the next call must not report it again
+  drop_graph(*current_);
+  current_->enqueued_until = uses_ + kPatience;
+  return false;
 }
 
 void Recordings::finish(uint64_t generation, cudaStream_t stream) {

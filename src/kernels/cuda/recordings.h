@@ -17,7 +17,7 @@ class Recordings {
   ~Recordings();
 
   // How a pass is run best: the first time eagerly, so that memory grows; the second time recorded; then repeated, until some memory of it
-  // has gone, which generation tells.
+  // has gone, which generation tells. What there was no memory to record is enqueued for a while.
   PassMode mode(uint64_t key, uint64_t generation) const;
   // Before its operations, in this mode or a lower one. Then they are enqueued, unless it is kRepeat.
   void begin(uint64_t key, PassMode mode, cudaStream_t stream);
@@ -29,6 +29,7 @@ class Recordings {
  private:
   struct Recording {
     uint64_t generation = 0, used = 0;
+    uint64_t enqueued_until = 0;  // a number of uses
     cudaGraphExec_t graph = nullptr;
   };
   static void drop_graph(Recording& recording);

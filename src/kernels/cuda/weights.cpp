@@ -10,8 +10,6 @@
 namespace tq::cuda {
 namespace {
 
-constexpr double kPairRate = 4.75;
-
 // Which ranges take from which tiles.
 Status find_reach(const std::vector<uint8_t>& rate, const std::vector<int32_t>& newest, Weights& weights) {
   PlaneJob& job = weights.planes;
@@ -39,7 +37,7 @@ Status load_planes(const PackedTensor& tensor, int64_t expert, cudaStream_t stre
   weights.is_planes = true;
   weights.groups = static_cast<int>((layout.columns + kGroupColumns - 1) / kGroupColumns);
   weights.hadamard = static_cast<int>(grid::hadamard_block(layout.columns));
-  weights.wants_pairs = matrix.rate() >= kPairRate;
+  weights.wants_pairs = matrix.rate() >= kFineActivationRate;
   weights.whole_rows = static_cast<int>(matrix.all_rows());
   // Tiles before the first window are not needed.
   const auto oldest = layout.newest[0] - static_cast<int64_t>(matrix.taps[layout.rate[0]].size()) + 1;

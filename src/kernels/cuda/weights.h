@@ -7,6 +7,7 @@
 #include "kernels/backend.h"
 #include "kernels/cuda/device_memory.h"
 #include "kernels/cuda/ops.h"
+#include "kernels/plane_sizes.h"
 
 namespace tq::cuda {
 
@@ -45,8 +46,5 @@ class CudaMatrix final : public Matrix {
   uint64_t bytes() const override { return weights->bytes(); }
   std::shared_ptr<const Weights> weights;
 };
-
-// Up to here planes are multiplied as they are: with activations of 8 bits; with 15, or where tokens pass in eights.
-constexpr int64_t kPlaneTokens = 64, kPairPlaneTokens = 32;
 
 }  // namespace tq::cuda

@@ -43,7 +43,4 @@ class Peers {
   virtual void take(const Shares& shares, std::span<const float* const> whole, std::span<float* const> own) = 0;
 };
 
-// Of parts whose memory is the host's.
-std::unique_ptr<Peers> make_host_peers();
-
 }  // namespace tq

@@ -23,6 +23,7 @@ Result<Region*> Regions::create(uint64_t bytes, int64_t kv_heads) {
     if (memory) created->whole[i] = std::move(*memory);
     else status = Unexpected(memory.error());
   });
+  if (status && reserves_compact_ && kv_heads == 0) status = allocate_compact(*created);
   if (status) return created;
   remove(*created);
   return Unexpected(status.error());
@@ -38,6 +39,18 @@ void Regions::remove(const Region& region) {
   });
   regions_.erase(begin);
   munmap(const_cast<std::byte*>(begin), bytes + 4096);
+}
+
+Status Regions::allocate_compact(Region& region) {
+  region.compact.resize(parts());
+  Status status;
+  each([&](size_t i, Backend& backend) {
+    if (!status) return;
+    auto memory = backend.allocate(region.bytes());
+    if (memory) region.compact[i] = std::move(*memory);
+    else status = Unexpected(memory.error());
+  });
+  return status;
 }
 
 Region& Regions::of(const void* pointer) const {
@@ -59,12 +72,7 @@ float* Regions::compact(size_t part, const float* pointer) {
   Region& region = of(pointer);
   TQ_CHECK(region.kv_heads() == 0);
   if (region.compact.empty()) {
-    region.compact.resize(parts());
-    each([&](size_t i, Backend& backend) {
-      auto memory = backend.allocate(region.bytes());
-      TQ_CHECK(memory.has_value());
-      region.compact[i] = std::move(*memory);
-    });
+    TQ_CHECK(allocate_compact(region).has_value());
     peers_->enter(part);
   }
   return region.compact[part].as<float>() + (pointer - reinterpret_cast<const float*>(region.begin()));

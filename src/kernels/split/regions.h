@@ -57,7 +57,10 @@ class Regions {
     return first_head(kv_heads, part + 1, parts()) - first_head(kv_heads, part, parts());
   }
 
-  // kv_heads: 0, or Region::kv_heads.
+  // From now on regions that are created have memory for what is shared out in them from the beginning: Backend::reserve's promise. Those
+  // of a single part, and keys and values, need none.
+  void reserve_compact() { reserves_compact_ = parts() > 1; }
+  // kv_heads: 0, or Region::kv_heads. Errors: kNoResource.
   Result<Region*> create(uint64_t bytes, int64_t kv_heads);
   void remove(const Region& region);
   // The region of a pointer into one, its end included.
@@ -67,14 +70,17 @@ class Regions {
   T* at(size_t part, T* pointer) const {
     return reinterpret_cast<T*>(const_cast<std::byte*>(place(part, pointer)));
   }
+  // Where part i has its own columns close up. Takes the memory for them if the region has none yet, and ends the program without.
   float* compact(size_t part, const float* pointer);
 
  private:
   const std::byte* place(size_t part, const void* pointer) const;
+  Status allocate_compact(Region& region);
 
   std::vector<std::unique_ptr<Backend>> parts_;
   std::unique_ptr<Peers> peers_;
   std::map<const std::byte*, std::unique_ptr<Region>> regions_;  // by their begin
+  bool reserves_compact_ = false;
 };
 
 }  // namespace tq

@@ -1,54 +1,26 @@
 #include "kernels/split/split_backend.h"
 
 #include <algorithm>
-#include <numeric>
 #include <optional>
 
 #include "kernels/split/parts_backend.h"
+#include "kernels/split/split_heads.h"
+#include "kernels/split/split_matrix.h"
 
 namespace tq {
 namespace {
-
-constexpr int64_t kUnitRows = 32;  // rows are shared out in so many, or more where the codec wants it
-
-class SplitMatrix final : public Matrix {
- public:
-  using Matrix::Matrix;
-
-  std::string kernel(int64_t tokens) const override {
-    return fmt::format("{}, {} parts", parts[0]->kernel(tokens), bounds.empty() ? 1 : parts.size());
-  }
-  uint64_t bytes() const override {
-    uint64_t total = 0;
-    for (const auto& part : parts) total += part && (total == 0 || !bounds.empty()) ? part->bytes() : 0;
-    return total;
-  }
-  bool is_shared() const { return !bounds.empty(); }
-  Shares shares(int64_t tokens) const { return {tokens, rows(), bounds}; }
-
-  std::vector<std::unique_ptr<Matrix>> parts;  // null: without rows
-  std::vector<int64_t> bounds;                 // of rows; empty: every part has all of them
-};
-
-const SplitMatrix& matrix_of(const LinearJob& job) { return static_cast<const SplitMatrix&>(*job.matrix); }
 
 class SplitBackend final : public PartsBackend {
  public:
   using PartsBackend::PartsBackend;
 
   Result<std::unique_ptr<Matrix>> prepare(const PackedTensor& tensor, int64_t expert) override {
-    const int64_t rows = tensor.shape.size() < 2 ? 0 : tensor.shape[tensor.shape.size() - 2];
-    auto matrix = std::make_unique<SplitMatrix>(rows, tensor.columns());
-    if (const int64_t unit = cut_unit(tensor); unit > 0) matrix->bounds = bounds_of(rows, std::lcm(unit, kUnitRows));
-    matrix->parts.resize(regions_.parts());
-    for (size_t i = regions_.parts(); i-- > 0;) {
-      TQ_ASSIGN(matrix->parts[i], prepare_part(*matrix, tensor, expert, i));
-    }
-    return matrix;
+    return SplitMatrix::prepare(tensor, expert, regions_);
   }
 
   Result<Memory> allocate_heads(uint64_t bytes, int64_t kv_heads) override { return create_region(bytes, kv_heads); }
   Status reserve(const Reservation& bounds) override {
+    if (bounds.rows > 1) regions_.reserve_compact();  // single tokens are shared out where they lie
     Status status;
     regions_.each([&](size_t i, Backend& part) {
       if (status) status = part.reserve(part_bounds(bounds, i));
@@ -98,7 +70,7 @@ class SplitBackend final : public PartsBackend {
 
   // Heads' norms are each part's own.
   void norm(const NormArgs& args) override {
-    if (const auto spread = args.input == args.output ? whole_heads(args.input, args.count, args.width) : std::nullopt) {
+    if (const auto spread = args.input == args.output ? heads_.whole(args.input, args.count, args.width) : std::nullopt) {
       regions_.each([&](size_t i, Backend& part) {
         NormArgs own = args;
         own.input = own.output = spreads_.own(*spread, i);
@@ -115,59 +87,62 @@ class SplitBackend final : public PartsBackend {
 
   void rotary(const RotaryArgs& args) override {
     const int64_t tokens = tokens_of(args.stretches);
-    const auto spread = heads_of(args.values, tokens, args.heads, args.head_dim, args.stride);
+    const auto spread = heads_.find(args.values, tokens, args.heads, args.head_dim, args.stride);
     if (!spread) complete_rows(args.values, tokens, args.heads * args.head_dim, args.stride);
     regions_.each([&](size_t i, Backend& part) {
-      const RotaryArgs own = spread ? own_heads(args, *spread, i) : whole(args, i);
+      const RotaryArgs own = own_part(args, spread, i);
       if (own.heads > 0) part.rotary(own);
     });
   }
 
   void kv_store(const KvStoreArgs& args) override {
-    const Rows key = rows_of(args.key, args.stretches, args.kv.kv_heads, args.kv, args.stride);
-    const Rows value = rows_of(args.value, args.stretches, args.kv.kv_heads, args.kv, args.stride);
+    HeadRows key = heads_.rows(args.key, args.stretches, args.kv.kv_heads, args.kv, args.stride);
+    HeadRows value = heads_.rows(args.value, args.stretches, args.kv.kv_heads, args.kv, args.stride);
     // One stride for both.
-    const bool is_own = key.spread && value.spread;
-    if (!is_own) complete(key), complete(value);
+    if (!key.spread || !value.spread) {
+      complete(key), complete(value);
+      key.spread = value.spread = std::nullopt;
+    }
     regions_.each([&](size_t i, Backend& part) {
-      const KvStoreArgs own = own_store(args, is_own ? &*key.spread : nullptr, is_own ? &*value.spread : nullptr, i);
+      const KvStoreArgs own = own_part(args, key, value, i);
       if (own.kv.kv_heads > 0) part.kv_store(own);
     });
   }
 
   void attend(const AttendArgs& args) override {
-    const Rows query = rows_of(args.query, args.stretches, args.heads, args.kv, args.stride);
+    const HeadRows query = heads_.rows(args.query, args.stretches, args.heads, args.kv, args.stride);
     if (!query.spread) complete(query);
-    const std::optional<Shares> shares = share_output(args);
+    overwrite_output(args);
+    const std::optional<Shares> shares = heads_.output(args);
     regions_.each([&](size_t i, Backend& part) {
-      const AttendArgs own = own_attend(args, query.spread ? &*query.spread : nullptr, shares, i);
+      const AttendArgs own = own_part(args, query, shares, i);
       if (own.heads > 0) part.attend(own);
     });
     if (shares) spreads_.add(args.output, *shares);
   }
 
   void rotate_store_attend(const RotaryArgs& query, const RotaryArgs& key, const KvStoreArgs& store, const AttendArgs& args) override {
-    const Rows queries = rows_of(args.query, args.stretches, args.heads, args.kv, args.stride);
-    const Rows keys = rows_of(store.key, store.stretches, store.kv.kv_heads, store.kv, store.stride);
-    const Rows values = rows_of(store.value, store.stretches, store.kv.kv_heads, store.kv, store.stride);
-    if (!queries.spread || !keys.spread || !values.spread || !shares_heads(args.kv))
+    const HeadRows queries = heads_.rows(args.query, args.stretches, args.heads, args.kv, args.stride);
+    const HeadRows keys = heads_.rows(store.key, store.stretches, store.kv.kv_heads, store.kv, store.stride);
+    const HeadRows values = heads_.rows(store.value, store.stretches, store.kv.kv_heads, store.kv, store.stride);
+    if (!queries.spread || !keys.spread || !values.spread || !heads_.are_shared(args.kv))
       return Backend::rotate_store_attend(query, key, store, args);
-    const std::optional<Shares> shares = share_output(args);
+    overwrite_output(args);
+    const std::optional<Shares> shares = heads_.output(args);
     regions_.each([&](size_t i, Backend& part) {
-      const AttendArgs own = own_attend(args, &*queries.spread, shares, i);
+      const AttendArgs own = own_part(args, queries, shares, i);
       if (own.heads == 0) return;
-      part.rotate_store_attend(own_heads(query, *queries.spread, i), own_heads(key, *keys.spread, i),
-                               own_store(store, &*keys.spread, &*values.spread, i), own);
+      part.rotate_store_attend(own_part(query, queries.spread, i), own_part(key, keys.spread, i), own_part(store, keys, values, i), own);
     });
     spreads_.add(args.output, *shares);
-    for (const Rows* rows : {&queries, &keys, &values}) spreads_.forget(rows->values, rows->tokens, rows->width);
+    for (const HeadRows* rows : {&queries, &keys, &values}) spreads_.forget(rows->values, rows->tokens, rows->width);
   }
 
   void gated(const GatedArgs& args) override {
     const bool is_shared = gates_shared(args);
     if (!is_shared) complete_gates(args);
     Shares shares{args.tokens, args.width,
-                  is_shared ? spreads_.find(args.gate, args.width)->shares.bounds : bounds_of(args.width, kUnitRows)};
+                  is_shared ? spreads_.find(args.gate, args.width)->shares.bounds : bounds_of(args.width, kUnitRows, regions_.parts())};
     overwrite(args.output, args.tokens * args.width);
     regions_.each([&](size_t i, Backend& part) {
       GatedArgs own = args;
@@ -228,44 +203,21 @@ class SplitBackend final : public PartsBackend {
   }
 
  private:
-  // Heads of rows `stride` floats apart. spread: where they are shared out by the heads that the parts have.
-  struct Rows {
-    const float* values;
-    int64_t tokens, width, stride;
-    std::optional<Spread> spread;
-  };
-
   using PartsBackend::complete;
   void complete_rows(const float* values, int64_t tokens, int64_t width, int64_t stride) {
     if (tokens > 0) complete(values, (tokens - 1) * stride + width);
   }
-  void complete(const Rows& rows) { complete_rows(rows.values, rows.tokens, rows.width, rows.stride); }
-  // Empty: too few to be shared out.
-  std::vector<int64_t> bounds_of(int64_t rows, int64_t unit) const {
-    const auto parts = static_cast<int64_t>(regions_.parts());
-    const int64_t units = (rows + unit - 1) / unit;
-    if (units < parts) return {};
-    std::vector<int64_t> bounds;
-    for (int64_t i = 0; i <= parts; ++i) bounds.push_back(std::min(rows, units * i / parts * unit));
-    return bounds;
-  }
-  Result<std::unique_ptr<Matrix>> prepare_part(const SplitMatrix& matrix, const PackedTensor& tensor, int64_t expert, size_t i) {
-    regions_.peers().enter(i);
-    if (!matrix.is_shared()) return regions_.part(i).prepare(tensor, expert);
-    const int64_t begin = matrix.bounds[i], count = matrix.bounds[i + 1] - begin;
-    return regions_.part(i).prepare(cut_rows(tensor, expert, begin, count), 0);
-  }
+  void complete(const HeadRows& rows) { complete_rows(rows.values, rows.tokens, rows.width, rows.stride); }
+  void overwrite_output(const AttendArgs& args) { overwrite(args.output, tokens_of(args.stretches) * args.heads * args.kv.head_dim); }
 
   // Attention has a part's heads, or all of them where they are not shared out.
   Reservation part_bounds(const Reservation& bounds, size_t i) const {
     Reservation own = bounds;
     for (Reservation::Product& product : own.products) {
       std::vector<LinearJob> jobs;
-      for (const LinearJob& job : product.jobs)
-        if (const Matrix* part = matrix_of(job).parts[i].get()) jobs.push_back({part, regions_.at(i, job.bias), nullptr});
+      for (const LinearJob& job : product.jobs) jobs.push_back({matrix_of(job).part(i), regions_.at(i, job.bias), nullptr});
       product.jobs = std::move(jobs);
     }
-    std::erase_if(own.products, [](const Reservation::Product& product) { return product.jobs.empty(); });
     for (AttendArgs attention : bounds.attention) {
       const int64_t group = attention.heads / attention.kv.kv_heads;
       attention.kv.kv_heads = std::max<int64_t>(1, regions_.own_heads(attention.kv.kv_heads, i));
@@ -280,8 +232,7 @@ class SplitBackend final : public PartsBackend {
     float* sum = nullptr;
     for (const LinearJob& job : args.linear.jobs) {
       const SplitMatrix& matrix = matrix_of(job);
-      if (!matrix.parts[i]) continue;
-      LinearJob own{matrix.parts[i].get(), regions_.at(i, job.bias), regions_.at(i, job.output)};
+      LinearJob own{matrix.part(i), regions_.at(i, job.bias), regions_.at(i, job.output)};
       if (args.sum) sum = regions_.at(i, args.sum);
       if (matrix.is_shared()) {
         const Shares shares = matrix.shares(args.linear.tokens);
@@ -291,7 +242,6 @@ class SplitBackend final : public PartsBackend {
       }
       jobs.push_back(own);
     }
-    if (jobs.empty()) return;
     LinearArgs linear = args.linear;
     linear.input = regions_.at(i, args.linear.input), linear.jobs = jobs;
     FusedLinearArgs own{.linear = linear, .sum = sum};
@@ -324,94 +274,15 @@ class SplitBackend final : public PartsBackend {
     spreads_.add(args.sum, shares);
   }
 
-  // Values that are shared out as whole heads of this width.
-  std::optional<Spread> whole_heads(const float* values, int64_t count, int64_t width) const {
-    for (const Spread& each : spreads_.all()) {
-      if (each.values != values || each.shares.tokens * each.shares.width != count * width) continue;
-      const auto& bounds = each.shares.bounds;
-      return std::all_of(bounds.begin(), bounds.end(), [&](int64_t bound) { return bound % width == 0; }) ? std::optional(each)
-                                                                                                          : std::nullopt;
-    }
-    return std::nullopt;
+  static const Spread* address_of(const std::optional<Spread>& spread) { return spread ? &*spread : nullptr; }
+  RotaryArgs own_part(const RotaryArgs& args, const std::optional<Spread>& spread, size_t i) {
+    return heads_.own(args, address_of(spread), stretches_of(args.stretches, i), i);
   }
-
-  // Attention.
-  bool shares_heads(const KvView& kv) const { return regions_.of(kv.key).kv_heads() != 0; }
-  // Rows from a token of a matrix on that is shared out by heads of this size.
-  std::optional<Spread> heads_of(const float* values, int64_t tokens, int64_t heads, int64_t head_dim, int64_t stride) const {
-    if (stride != heads * head_dim) return std::nullopt;
-    for (const Spread& each : spreads_.all()) {
-      if (values < each.values || values + tokens * stride > each.end() || each.shares.width != stride) continue;
-      if ((values - each.values) % stride != 0) return std::nullopt;
-      const auto& bounds = each.shares.bounds;
-      return std::all_of(bounds.begin(), bounds.end(), [&](int64_t bound) { return bound % head_dim == 0; }) ? std::optional(each)
-                                                                                                             : std::nullopt;
-    }
-    return std::nullopt;
+  KvStoreArgs own_part(const KvStoreArgs& args, const HeadRows& key, const HeadRows& value, size_t i) {
+    return heads_.own(args, address_of(key.spread), address_of(value.spread), stretches_of(args.stretches, i), i);
   }
-  Rows rows_of(const float* values, std::span<const Stretch> stretches, int64_t heads, const KvView& kv, int64_t stride) const {
-    Rows rows{values, tokens_of(stretches), heads * kv.head_dim, stride, std::nullopt};
-    auto spread = heads_of(values, rows.tokens, heads, kv.head_dim, stride);
-    if (!spread || !shares_heads(kv)) return rows;
-    for (size_t i = 0; i <= regions_.parts(); ++i)
-      if (spread->shares.bounds[i] != first_head(kv.kv_heads, i, regions_.parts()) * (heads / kv.kv_heads) * kv.head_dim) return rows;
-    rows.spread = std::move(spread);
-    return rows;
-  }
-  // Where a part's own columns of a token of the spread lie.
-  float* own_rows(const Spread& spread, const float* values, size_t i) const {
-    return spreads_.own(spread, i) + (values - spread.values) / spread.shares.width * spread.shares.count(i);
-  }
-  RotaryArgs own_heads(const RotaryArgs& args, const Spread& spread, size_t i) {
-    RotaryArgs own = args;
-    own.values = own_rows(spread, args.values, i), own.stride = spread.shares.count(i);
-    own.heads = own.stride / args.head_dim, own.stretches = stretches_of(args.stretches, i);
-    return own;
-  }
-  RotaryArgs whole(const RotaryArgs& args, size_t i) {
-    RotaryArgs own = args;
-    own.values = regions_.at(i, args.values), own.stretches = stretches_of(args.stretches, i);
-    return own;
-  }
-  KvView own_kv(const KvView& kv, size_t i) const {
-    KvView own = kv;
-    own.key = regions_.at(i, kv.key), own.value = regions_.at(i, kv.value);
-    if (shares_heads(kv)) own.kv_heads = regions_.own_heads(kv.kv_heads, i);
-    return own;
-  }
-  // Floats of a row before a part's own heads, of `heads` in all.
-  int64_t skipped(const KvView& kv, int64_t heads, size_t i) const {
-    return shares_heads(kv) ? first_head(kv.kv_heads, i, regions_.parts()) * (heads / kv.kv_heads) * kv.head_dim : 0;
-  }
-  KvStoreArgs own_store(const KvStoreArgs& args, const Spread* key, const Spread* value, size_t i) {
-    KvStoreArgs own = args;
-    own.kv = own_kv(args.kv, i), own.stretches = stretches_of(args.stretches, i);
-    if (key && value) {
-      own.key = own_rows(*key, args.key, i), own.value = own_rows(*value, args.value, i), own.stride = key->shares.count(i);
-    } else {
-      const int64_t before = skipped(args.kv, args.kv.kv_heads, i);
-      own.key = regions_.at(i, args.key) + before, own.value = regions_.at(i, args.value) + before;
-    }
-    return own;
-  }
-  // What attention gives is shared out by heads, as keys and values are.
-  std::optional<Shares> share_output(const AttendArgs& args) {
-    const int64_t width = args.heads * args.kv.head_dim;
-    overwrite(args.output, tokens_of(args.stretches) * width);
-    if (!shares_heads(args.kv)) return std::nullopt;
-    Shares shares{tokens_of(args.stretches), width, {}};
-    for (size_t i = 0; i < regions_.parts(); ++i) shares.bounds.push_back(skipped(args.kv, args.heads, i));
-    shares.bounds.push_back(width);
-    return shares;
-  }
-  AttendArgs own_attend(const AttendArgs& args, const Spread* query, const std::optional<Shares>& shares, size_t i) {
-    AttendArgs own = args;
-    own.kv = own_kv(args.kv, i), own.stretches = stretches_of(args.stretches, i);
-    own.heads = args.heads / args.kv.kv_heads * own.kv.kv_heads;
-    if (query) own.query = own_rows(*query, args.query, i), own.stride = query->shares.count(i);
-    else own.query = regions_.at(i, args.query) + skipped(args.kv, args.heads, i);
-    own.output = shares ? spreads_.own({args.output, *shares}, i) : regions_.at(i, args.output);
-    return own;
+  AttendArgs own_part(const AttendArgs& args, const HeadRows& query, const std::optional<Shares>& output, size_t i) {
+    return heads_.own(args, address_of(query.spread), output, stretches_of(args.stretches, i), i);
   }
 
   // Whether gate and up are shared out alike, rows close up.
@@ -445,6 +316,8 @@ class SplitBackend final : public PartsBackend {
     gated(args);
     complete(args.output, args.tokens * args.width);
   }
+
+  SplitHeads heads_{regions_, spreads_};
 };
 
 }  // namespace

@@ -33,8 +33,14 @@ class Parser {
   [[noreturn]] void unexpected(std::string_view wanted = "") const;
   ExpressionPtr make(ExpressionKind kind, int line, std::vector<ExpressionPtr> parts = {}) const;
   void grow(Expression& expression) const;  // renews the height
+  template <typename... Parts>
+  static std::vector<ExpressionPtr> parts_of(Parts... parts) {
+    std::vector<ExpressionPtr> out;
+    (out.push_back(std::move(parts)), ...);
+    return out;
+  }
 
-  // expressions (parse_expression.cpp)
+  // operators and operands (parse_expression.cpp)
   ExpressionPtr expression(bool with_condition = true);
   ExpressionPtr conditional();
   ExpressionPtr either();
@@ -51,6 +57,8 @@ class Parser {
   ExpressionPtr list();
   ExpressionPtr dict();
   ExpressionPtr tuple(bool with_condition, bool parenthesized, std::string_view end_name = "");
+
+  // what follows an operand (parse_postfix.cpp)
   ExpressionPtr postfix(ExpressionPtr left);
   ExpressionPtr filters_and_tests(ExpressionPtr left);
   ExpressionPtr subscript(ExpressionPtr left);

@@ -2,17 +2,18 @@
 
 #include <algorithm>
 
+#include "kernels/plane_sizes.h"
+
 namespace tq::cpu {
 namespace {
 
-constexpr double kHighPrecisionRate = 4.75;
 constexpr int64_t kChunksPerThread = 32;
 
 }  // namespace
 
 PlaneMatrix::PlaneMatrix(grid::Matrix matrix) : matrix_(std::move(matrix)) {
   const grid::Layout& layout = matrix_.layout;
-  const bool is_fine = matrix_.rate() >= kHighPrecisionRate;
+  const bool is_fine = matrix_.rate() >= kFineActivationRate;
   high_precision_ = matrix_.activation_bits == 0 ? is_fine : matrix_.activation_bits > 8;
   for (int64_t block = 0; block < blocks(); ++block)
     first_row_.push_back(std::lower_bound(layout.newest.begin(), layout.newest.end(), block * grid::kLineRows) - layout.newest.begin());

@@ -1,9 +1,11 @@
+// Transport between parts whose memory is the host's.
+#pragma once
+
 #include <algorithm>
 
 #include "kernels/split/peers.h"
 
 namespace tq {
-namespace {
 
 class HostPeers final : public Peers {
  public:
@@ -25,8 +27,6 @@ class HostPeers final : public Peers {
   }
 };
 
-}  // namespace
-
-std::unique_ptr<Peers> make_host_peers() { return std::make_unique<HostPeers>(); }
+inline std::unique_ptr<Peers> make_host_peers() { return std::make_unique<HostPeers>(); }
 
 }  // namespace tq

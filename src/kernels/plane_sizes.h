@@ -1,0 +1,29 @@
+// Numbers of the grid's products that more than the kernels themselves count with (graph/footprint.h). Plain constants, for C++ and CUDA.
+#pragma once
+
+#include <cstdint>
+
+namespace tq {
+
+// Bits a weight from which on activations are rounded to 15 bits, on any processor, where the file does not say.
+constexpr double kFineActivationRate = 4.75;
+
+namespace cuda {
+
+// A tile of planes (cuda/plane_types.h).
+constexpr int kTileRows = 16;
+constexpr int kGroupColumns = 256;  // of a tile; they share a scale of the activations
+constexpr int kTileBytes = 512;
+
+constexpr int kMaxTokens = 8;       // of one launch, activations as bits
+constexpr int kMaxLoadGroups = 16;  // of a slice of 4 or 8 tokens, or where there are several
+
+constexpr int kManyTokens = 64;       // of one launch, activations as bytes
+constexpr int kManyWords = 32 << 10;  // of a slice's activations at most, in shared memory
+
+// Up to here planes are multiplied as they are: with activations of 8 bits; with 15, or where tokens pass in eights.
+constexpr int64_t kPlaneTokens = 64, kPairPlaneTokens = 32;
+constexpr int64_t kMostDecoded = int64_t{64} << 20;  // weights at a time, with more tokens
+
+}  // namespace cuda
+}  // namespace tq
