@@ -16,9 +16,9 @@ Result<CalibratedLayer> Calibration::round() {
   has_targets_ = true;
   const CalibrationFacts& facts = made.facts;
   if (facts.plain > 0)
-    passes_.context().listener.note(
-        fmt::format("layer {}: error at its output on held-out text {:.4g} without calibration, {:.4g} with it{}", layer_, facts.plain,
-                    facts.calibrated, facts.is_kept ? "" : ", not kept"));
+    passes_.context().listener.note(fmt::format(
+        "layer {}: error at its output on held-out text {:.4g} without calibration, {:.4g} with it{}{}", layer_, facts.plain,
+        facts.calibrated, facts.attempts > 1 ? fmt::format(" (attempt {})", facts.attempts) : "", facts.is_kept ? "" : ", not kept"));
   else if (budget_.steps > 0)
     passes_.context().listener.note(fmt::format("layer {}: a mixture of experts, rounded without calibration", layer_));
   return made;

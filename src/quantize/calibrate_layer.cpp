@@ -15,6 +15,8 @@ namespace tq {
 namespace {
 
 constexpr double kLastFactor = 0.1;  // of the learning rates at the last step
+constexpr int kMostAttempts = 3;     // to make a layer better on all texts
+constexpr double kMoreWeight = 4;    // of the texts that got worse, at each further one
 
 // Half a cosine from 1 to kLastFactor.
 double rate_factor(int64_t step, int64_t steps) {
@@ -37,24 +39,25 @@ class LayerCalibration {
   Result<CalibratedLayer> run() {
     TQ_TRY(begin());
     TQ_TRY(measure(nullptr, plain_statistics_));
-    plain_.tensors.resize(tensors_.size()), tuned_.tensors.resize(tensors_.size());
-    const auto& blocks = model_.spec.layers[static_cast<size_t>(passes_.layer())];
-    if (!can_calibrate(blocks)) return round_uncalibrated();
-    const LayerTrainer::Settings settings{model_.spec, passes_.layer(), {budget_.weight_rate, budget_.vector_rate}};
-    TQ_ASSIGN(LayerTrainer trainer, LayerTrainer::create(settings, weights_, passes_.backend()));
-    trainer_.emplace(std::move(trainer));
-    plain_.changed = trainer_->vectors();
-    for (const CalibrationStage& stage : calibration_stages(blocks)) {
-      TQ_TRY(round(stage));
-      TQ_TRY(fix(stage));
-      TQ_TRY(tune());
-    }
+    plain_.tensors.resize(tensors_.size());
+    if (!can_calibrate(blocks())) return round_uncalibrated();
+    TQ_TRY(calibrate());
     if (budget_.steps == 0) return CalibratedLayer{std::move(tuned_), {}};
-    finish();
     TQ_ASSIGN(const BlockErrors plain, errors_of(plain_));
-    TQ_ASSIGN(const BlockErrors calibrated, errors_of(tuned_));
-    const bool is_better = calibrated.all < plain.all && calibrated.is_no_worse_anywhere(plain);
-    return CalibratedLayer{std::move(is_better ? tuned_ : plain_), {plain.all, calibrated.all, is_better}};
+    CalibrationFacts facts{.plain = plain.all};
+    std::vector<double> factor(plain.text.size(), 1);
+    for (;; ++facts.attempts) {
+      finish();
+      TQ_ASSIGN(const BlockErrors calibrated, errors_of(tuned_));
+      facts.calibrated = calibrated.all;
+      const bool is_better = calibrated.all < plain.all;
+      facts.is_kept = is_better && calibrated.is_no_worse_anywhere(plain);
+      if (facts.is_kept || !is_better || facts.attempts == kMostAttempts) break;
+      for (size_t i = 0; i < factor.size(); ++i)
+        if (calibrated.text[i] > plain.text[i]) factor[i] *= kMoreWeight;
+      TQ_TRY(start_again(factor));
+    }
+    return CalibratedLayer{std::move(facts.is_kept ? tuned_ : plain_), facts};
   }
 
  private:
@@ -67,6 +70,7 @@ class LayerCalibration {
     std::map<std::string, const float*> stored = {};  // PendingStep::stored
   };
 
+  const std::vector<Block>& blocks() const { return model_.spec.layers[static_cast<size_t>(passes_.layer())]; }
   StageTimes* times() const { return passes_.context().times; }
   auto settle() const {
     return [this] { passes_.backend().synchronize(); };
@@ -76,6 +80,31 @@ class LayerCalibration {
     const StageTimer timer(times(), "targets", settle());
     TQ_ASSIGN(weights_, prepare_trainable_layer(model_, passes_.layer(), passes_.backend()));
     return passes_.make_targets(weights_);
+  }
+
+  // Stage by stage, from the original weights.
+  Status calibrate() {
+    tuned_ = {};
+    tuned_.tensors.resize(tensors_.size());
+    const LayerTrainer::Settings settings{model_.spec, passes_.layer(), {budget_.weight_rate, budget_.vector_rate}};
+    TQ_ASSIGN(LayerTrainer trainer, LayerTrainer::create(settings, weights_, passes_.backend()));
+    trainer_.emplace(std::move(trainer));
+    if (plain_.changed.empty()) plain_.changed = trainer_->vectors();
+    for (const CalibrationStage& stage : calibration_stages(blocks())) {
+      TQ_TRY(round(stage));
+      TQ_TRY(fix(stage));
+      TQ_TRY(tune());
+    }
+    return {};
+  }
+
+  // With texts that weigh more, since they had got worse for the others' sake.
+  Status start_again(const std::vector<double>& factor) {
+    passes_.weigh_texts(factor);
+    trainer_.reset();
+    weights_.clear();
+    TQ_ASSIGN(weights_, prepare_trainable_layer(model_, passes_.layer(), passes_.backend()));
+    return calibrate();
   }
 
   Status measure(const std::set<std::string>* taps, Statistics& statistics, MisfitMeter* misfit = nullptr) {
@@ -100,6 +129,7 @@ class LayerCalibration {
   // Before anything is tuned both are the same.
   Status round(const CalibrationStage& stage) {
     const bool is_first = !trainer_->is_started();
+    if (is_first && first_) return (tuned_ = *first_), Status();
     std::set<std::string> taps;
     for (const size_t i : stage.tensors) taps.insert(tensors_[i].linear.tap);
     Model current = model_;
@@ -124,6 +154,7 @@ class LayerCalibration {
     if (!is_first) return {};
     tuned_.signs = plain_.signs, tuned_.inputs = plain_.inputs;
     for (const size_t i : stage.tensors) tuned_.tensors[i] = plain_.tensors[i];
+    first_ = tuned_;
     return {};
   }
 
@@ -272,6 +303,7 @@ class LayerCalibration {
   std::optional<LayerTrainer> trainer_;
   Statistics plain_statistics_;  // of the original layer on the quantized stream
   RoundedStep plain_, tuned_;
+  std::optional<RoundedStep> first_;  // tuned_ behind the first stage, which every attempt begins with
 };
 
 }  // namespace

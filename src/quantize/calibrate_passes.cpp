@@ -116,12 +116,13 @@ Status CalibrationPasses::make_targets(const LayerWeights& weights) {
     };
     TQ_TRY(forward(weights, target(i), {.tokens = 0, .taps = compensates_ ? &keep : nullptr, .last = {}}));
   }
-  return weigh_tokens();
+  weigh_tokens();
+  return {};
 }
 
 // How much the error of a token counts: what the loss feels at the layer's output, as far as it was measured. Else an error counts in
 // relation to the hidden state, since every norm that reads it divides by its size.
-Status CalibrationPasses::weigh_tokens() {
+void CalibrationPasses::weigh_tokens() {
   std::vector<float> weight(static_cast<size_t>(count() * length_));
   backend_->training()->squares(
       {.gradient = target_.as<float>(), .token = token_weight_.as<float>(), .tokens = count() * length_, .rows = spec().hidden});
@@ -133,12 +134,26 @@ Status CalibrationPasses::weigh_tokens() {
     replace_measured(request_.weights->at(mlp->down.tap), weight);
   }
   normalise(weight);
+  weight_ = weight;
+  set_weights(std::move(weight));
+}
+
+void CalibrationPasses::weigh_texts(const std::vector<double>& factor) {
+  TQ_CHECK(factor.size() == texts_);
+  std::vector<float> weight = weight_;
+  for (const int64_t i : split_.training) {
+    const auto text = static_cast<size_t>(request_.text[static_cast<size_t>(i)]);
+    for (int64_t t = 0; t < length_; ++t) weight[static_cast<size_t>(i * length_ + t)] *= static_cast<float>(factor[text]);
+  }
+  set_weights(std::move(weight));
+}
+
+void CalibrationPasses::set_weights(std::vector<float> weight) {
   backend_->upload(token_weight_.as<float>(), weight.data(), weight.size() * sizeof(float));
   tap_weights_.clear();
-  if (!compensates_) return {};
+  if (!compensates_) return;
   for (const Block& block : blocks())
     for (const Linear* linear : linears(block)) tap_weights_[linear->tap] = weight;
-  return {};
 }
 
 void CalibrationPasses::replace_measured(const std::vector<float>& measured, std::vector<float>& weight) const {

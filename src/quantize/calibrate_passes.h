@@ -54,6 +54,8 @@ class CalibrationPasses {
   // After the last layer, of the quantized stream: what the head sees.
   Status measure_head(Statistics& statistics);
 
+  // Tokens of training sequences count so many times as much as make_targets weighed them, by the text that they are from. [texts]
+  void weigh_texts(const std::vector<double>& factor);
   // Of the first `tokens` tokens of every held-out sequence; 0: of all.
   Result<BlockErrors> held_out_errors(const LayerWeights& weights, int64_t tokens = 0);
   // Gradients of scale * (weighted squared error of the first `tokens` tokens of a training sequence, summed) to the sinks; 0: of all.
@@ -75,7 +77,8 @@ class CalibrationPasses {
   Status allocate();
   Status allocate_stream(Memory& stream);
   Status allocate_original();
-  Status weigh_tokens();
+  void weigh_tokens();
+  void set_weights(std::vector<float> weight);
   // The weights of measured sequences, [sequences * T], take the place of those in `weight`.
   void replace_measured(const std::vector<float>& measured, std::vector<float>& weight) const;
   // A forward pass of one sequence for statistics or a misfit.
@@ -116,7 +119,8 @@ class CalibrationPasses {
   // H]
   std::vector<Memory> inputs_, hidden_;
   TokenWeights tap_weights_;   // of what compensates: of the tokens at the taps of this layer
-  Memory token_weight_;        // [sequences, T]
+  std::vector<float> weight_;  // [sequences * T], by make_targets
+  Memory token_weight_;        // [sequences, T], as they count now
   Memory scratch_, gradient_;  // [T, H]
   std::optional<KvCache> kv_;
   Workspace workspace_;

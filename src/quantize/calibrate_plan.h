@@ -55,6 +55,7 @@ double held_out_sequences(double sequences, size_t texts);
 struct CalibrationFacts {
   double plain = 0, calibrated = 0;
   bool is_kept = false;  // the calibrated form: it is better, and on no text worse by more than 2 %
+  int attempts = 1;      // of which the last is told of
 };
 
 // Norms and biases of the layers that are calibrated: the plain arrays that change.

@@ -174,6 +174,60 @@ TEST(Calibrate, ABlockIsNeverWorseThanWithoutAndIsWhatWasMeasured) {
   EXPECT_GE(gains, 1);  // little is to be gained with random weights on random text
 }
 
+// One text that is learned by heart, and one that pays for it: it weighs more then, until it does not.
+TEST(Calibrate, ATextThatGetsWorseWeighsMoreInAnotherAttempt) {
+  int repeated = 0, kept = 0;
+  for (const char* name : {"llama3", "qwen2", "gemma3", "phi3"}) {
+    Tiny tiny(name, 24);
+    for (size_t i = 0; i < tiny.sequences.size(); ++i) {
+      tiny.text[i] = i + 2 < tiny.sequences.size() ? 0 : 1;
+      if (tiny.text[i] == 0) tiny.sequences[i] = tiny.sequences[0];
+    }
+    tiny.options.calibrate_weight_rate = tiny.options.calibrate_vector_rate = 1e-2;
+    Attempt run(tiny, 2);
+    FirstLayer first;
+    ASSERT_NO_FATAL_FAILURE(calibrate_first(tiny, run, first));
+    const CalibrationFacts& facts = first.made->facts;
+    repeated += facts.attempts > 1, kept += facts.is_kept && facts.attempts > 1;
+    EXPECT_TRUE(facts.is_kept || facts.attempts == 3 || facts.calibrated >= facts.plain)
+        << name << ": given up at attempt " << facts.attempts;
+    Attempt again(tiny, 1);
+    FirstLayer same;
+    ASSERT_NO_FATAL_FAILURE(calibrate_first(tiny, again, same));
+    EXPECT_EQ(bytes_of(run.plan, 0, first.made->rounded), bytes_of(again.plan, 0, same.made->rounded)) << name;
+  }
+  EXPECT_GE(repeated, 1);
+  RecordProperty("kept", kept);
+}
+
+TEST(Calibrate, TextsWeighInGradientsAndNotInWhatIsJudged) {
+  const Tiny tiny("llama3");
+  Attempt run(tiny, 1);
+  auto passes = CalibrationPasses::create(*run.request, run.backend, run.context);
+  ASSERT_TRUE(passes && passes->begin(0));
+  const auto made = calibrate_layer(*passes, run.budget(), run.backend);
+  ASSERT_TRUE(made);
+  const Model model = *with_rounded(tiny.model, run.plan.layers[0], run.plan.taps, arrays_of(run.plan.layers[0], made->rounded), nullptr);
+  const LayerWeights weights = *prepare_trainable_layer(model, 0, run.backend);
+  const auto gradient = [&](int text) {
+    const std::vector<int64_t>& training = passes->split().training;
+    const int64_t sequence =
+        *std::find_if(training.begin(), training.end(), [&](int64_t i) { return tiny.text[static_cast<size_t>(i)] == text; });
+    double sum = 0;
+    const GradientSinks sinks{.linear = [](const LinearGradient&) {},
+                              .norm = [&](const NormGradient& each) { sum += each.weight_gradient[0]; }};
+    EXPECT_TRUE(passes->gradients(weights, {sequence, 0, 1.0}, sinks));
+    return sum;
+  };
+  passes->weigh_texts({1, 1, 1});
+  const double first = gradient(0), second = gradient(1), judged = passes->held_out_errors(weights)->all;
+  ASSERT_NE(second, 0);
+  passes->weigh_texts({1, 4, 1});
+  EXPECT_EQ(gradient(0), first);
+  EXPECT_NEAR(gradient(1), 4 * second, 1e-4 * std::abs(second));
+  EXPECT_EQ(passes->held_out_errors(weights)->all, judged);
+}
+
 // QuIP#'s fine-tuning: E8P as the rounding, row scales that its signs become.
 TEST(Calibrate, QuipsBlocksLoseLessWithTuningThanWithout) {
   int gains = 0;
