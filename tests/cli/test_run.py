@@ -184,6 +184,15 @@ class Run(ProgramTest):
         terminal.say("/exit\n")
         self.assertEqual(terminal.end(), 0)
 
+    def test_has_the_threads_that_it_was_told_to_have(self):
+        for threads in (1, 3):
+            terminal = Terminal("run", self.chat, "-t", threads)
+            terminal.wait_for("> ")
+            with open(f"/proc/{terminal.process.pid}/status", encoding="ascii") as status:
+                self.assertIn(f"Threads:\t{threads}\n", status.read())
+            terminal.say("/exit\n")
+            self.assertEqual(terminal.end(), 0)
+
     def test_an_interrupt_stops_the_answer_and_at_the_prompt_the_program(self):
         terminal = Terminal("run", self.chat, *GREEDY)
         terminal.wait_for("> ")
