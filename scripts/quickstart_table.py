@@ -41,7 +41,7 @@ def main():
     for index, first in enumerate(texts[0]):
         pair = [model[index] for model in texts]
         add(f"perplexity, {first['name']}", [f"{first['ppl_original']:.2f}"] + [f"{each['ppl']:.2f}" for each in pair])
-        add("  KL to the original", ["0"] + [f"{each['kl']['mean']:.4f} ± {each['kl']['stderr']:.4f}" for each in pair])
+        add("  KL to the original", ["0"] + [f"{each['kl']['mean']:.4f} ± " + ("-" if each["kl"]["stderr"] is None else f"{each['kl']['stderr']:.4f}") for each in pair])
         add("  same first token", ["100 %"] + [f"{100 * each['top1']:.1f} %" for each in pair])
     add(f"prompt of {bench['prompt_tokens']}, tokens/s", [f"{each['prompt_tokens_per_second']:.0f}" for each in speeds])
     add("decode, tokens/s", [f"{each['decode_tokens_per_second']:.0f}" for each in speeds])

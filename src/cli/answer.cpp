@@ -52,7 +52,8 @@ void Answerer::report(const RequestStats& stats, const Answer& answer) const {
   const auto rate = [](int64_t tokens, double seconds) { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0; };
   // The first token of the answer comes with the prompt.
   const double prompt = rate(stats.prompt_tokens - stats.reused_tokens, stats.prompt_seconds);
-  const bool is_prompt_done = stats.answer_tokens > 0;  // else it was interrupted, and how much of it was computed is not known here
+  // Of an interrupted prompt it is not known here how much was computed.
+  const bool is_prompt_done = answer.finish != Finish::kCancelled || stats.answer_tokens > 0;
   const double decode = rate(std::max<int64_t>(0, stats.answer_tokens - 1), stats.decode_seconds);
   const double gigabytes = decode * static_cast<double>(network_.bytes_per_token()) / 1e9;
   const uint64_t seed = options_.request.sampler.seed + answers_ - 1;

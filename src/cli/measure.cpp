@@ -22,8 +22,8 @@ constexpr double kOverlapShare = 0.001;  // licences and the like are below it
 std::string file_name(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
 // Warns of what the models have been calibrated on.
-Result<EvalText> read_text(const std::string& path, const MeasureRequest& request, Session& session) {
-  TQ_ASSIGN(const std::string text, read_text_file(path));
+EvalText eval_text(const Measurements::Text& source, const MeasureRequest& request, Session& session) {
+  const auto& [path, text] = source;
   for (const TextOverlap& overlap : overlaps(text, request.calibration.texts))
     if (overlap.share >= kOverlapShare)
       session.context().listener.warn(
@@ -61,14 +61,14 @@ class Measuring {
       : request_(request), session_(session), report_(report), count_(request.models.size()) {}
 
   Status run() {
-    for (const std::string& path : request_.wanted.texts) TQ_TRY(measure_text(path));
+    for (const Measurements::Text& text : request_.wanted.texts) TQ_TRY(measure_text(text));
     for (const Task& task : request_.wanted.tasks) TQ_TRY(measure_task(task));
     return {};
   }
 
  private:
-  Status measure_text(const std::string& path) {
-    TQ_ASSIGN(const EvalText text, read_text(path, request_, session_));
+  Status measure_text(const Measurements::Text& source) {
+    const EvalText text = eval_text(source, request_, session_);
     std::vector<std::optional<TextResult>> results(count_);
     std::vector<size_t> missing;
     for (size_t i = 0; i < count_; ++i) {
@@ -76,7 +76,7 @@ class Measuring {
       if (!results[i]) missing.push_back(i);
     }
     if (!missing.empty()) TQ_TRY(evaluate_missing(text, missing, results));
-    if (request_.print && path == request_.wanted.texts.front()) fmt::print("{}\n", report_.protocol);
+    if (request_.print && &source == &request_.wanted.texts.front()) fmt::print("{}\n", report_.protocol);
     for (size_t i = 0; i < count_; ++i) {
       if (request_.print) print_name(i), fmt::print("{}", text_lines(*results[i]));
       report_.subjects[i].texts.push_back(std::move(*results[i]));
@@ -210,8 +210,12 @@ Result<Measurements> measurements_of(const MeasureFlags& flags, bool with_origin
   }
   if (!has_kl && !has_ppl && out.tasks.empty()) return bad_usage("--tasks: name at least one of {}", task_names());
   if (has_kl && !has_ppl && !with_original) return bad_usage("the task kl needs --against ORIGINAL");
-  if (has_kl || has_ppl) out.texts = flags.texts;
-  if ((has_kl || has_ppl) && flags.texts.empty()) return bad_usage("kl and ppl need --text FILE; --tasks names other tasks");
+  if (!has_kl && !has_ppl) return out;
+  if (flags.texts.empty()) return bad_usage("kl and ppl need --text FILE; --tasks names other tasks");
+  for (const std::string& path : flags.texts) {
+    TQ_ASSIGN(std::string content, read_text_file(path));
+    out.texts.push_back({path, std::move(content)});
+  }
   return out;
 }
 
@@ -235,8 +239,7 @@ Status prepare(Loaded& loaded, Session& session) {
 }
 
 Status check_texts(const Measurements& wanted, const Tokenizer& tokenizer) {
-  for (const std::string& path : wanted.texts) {
-    TQ_ASSIGN(const std::string text, read_text_file(path));
+  for (const auto& [path, text] : wanted.texts) {
     const size_t tokens = tokenizer.encode(text, false, wanted.options.protocol == Protocol::kSecondHalf).size();
     if (static_cast<int64_t>(tokens) < wanted.options.window)
       return bad_input("{}: it has {}, less than one window of {}; give more text or a smaller --window", path, counted(tokens, "token"),

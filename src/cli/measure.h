@@ -25,14 +25,17 @@ struct MeasureFlags {
 };
 void add_measure_flags(CLI::App& app, MeasureFlags& flags);
 
-// What the flags ask for, files read.
+// What the flags ask for, files read: a pipe can be read once.
 struct Measurements {
+  struct Text {
+    std::string path, content;
+  };
   EvalOptions options;
-  std::vector<std::string> texts;  // paths; empty when neither kl nor ppl is wanted
+  std::vector<Text> texts;  // empty when neither kl nor ppl is wanted
   std::vector<Task> tasks;
   TaskOptions task;
 };
-// Errors: kUsage for names and flags that don't go together, those of task files.
+// Errors: kUsage for names and flags that don't go together, those of texts and task files.
 Result<Measurements> measurements_of(const MeasureFlags& flags, bool with_original);
 std::string protocol_text(Protocol protocol);
 
@@ -44,7 +47,7 @@ struct Loaded {
 Result<std::unique_ptr<Loaded>> open(const std::string& path);
 Status prepare(Loaded& loaded, Session& session);  // if it is not yet
 
-// Errors: kBadInput for a text that cannot be read or has less than one window.
+// Errors: kBadInput for a text that has less than one window.
 Status check_texts(const Measurements& wanted, const Tokenizer& tokenizer);
 // Errors: kUsage for windows that are longer than the model's context.
 Status check_windows(const Measurements& wanted, const Model& model);

@@ -123,10 +123,11 @@ void print_plan(const Model& model, const QuantizePlan& plan, const QuantizeFlag
   }
   fmt::print("{} -> {}\n", describe(model), flags.output);
   if (uses_allocation(plan.options)) {
-    fmt::print("  size     at most {} bytes ({}), {} ({}) if all linears had equal bits; with the folder's entry, as du -b counts: {}\n",
-               most, size_text(most), bytes, size_text(bytes), most + entry);
+    fmt::print(
+        "  size     at most {} bytes ({}), {} ({}) if all linears had equal bits; with the folder's entry, as du -b counts on ext4: {}\n",
+        most, size_text(most), bytes, size_text(bytes), most + entry);
   } else {
-    fmt::print("  size     {} bytes ({}); with the folder's entry, as du -b counts: {}\n", bytes, size_text(bytes), bytes + entry);
+    fmt::print("  size     {} bytes ({}); with the folder's entry, as du -b counts on ext4: {}\n", bytes, size_text(bytes), bytes + entry);
   }
   fmt::print("  bits     {:.4f} a weight of the linears, {:.4f} stored, {:.3f} of all weights\n", bits.code, bits.stored,
              8.0 * static_cast<double>(bytes) / static_cast<double>(counts.all));

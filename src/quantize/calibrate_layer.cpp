@@ -52,7 +52,7 @@ class LayerCalibration {
       facts.calibrated = calibrated.all;
       const bool is_better = calibrated.all < plain.all;
       facts.is_kept = is_better && calibrated.is_no_worse_anywhere(plain);
-      if (facts.is_kept || !is_better || facts.attempts == kMostAttempts) break;
+      if (facts.is_kept || !is_better || !passes_.judges_apart() || facts.attempts == kMostAttempts) break;
       for (size_t i = 0; i < factor.size(); ++i)
         if (calibrated.text[i] > plain.text[i]) factor[i] *= kMoreWeight;
       TQ_TRY(start_again(factor));

@@ -172,8 +172,7 @@ float* CalibrationPasses::copied(int64_t sequence) {
 }
 
 bool CalibrationPasses::can_measure(const MisfitPlace& place) const {
-  const bool is_judged_apart = split_.training.size() + split_.held_out.size() == static_cast<size_t>(count());
-  return compensates_ && is_judged_apart && !(place.is_output && blocks()[place.block].post);
+  return compensates_ && judges_apart() && !(place.is_output && blocks()[place.block].post);
 }
 
 Status CalibrationPasses::measure(const LayerWeights& weights, const std::set<std::string>* taps, Statistics& statistics,

@@ -54,6 +54,8 @@ class CalibrationPasses {
   // After the last layer, of the quantized stream: what the head sees.
   Status measure_head(Statistics& statistics);
 
+  // Whether no sequence is both trained on and judged by.
+  bool judges_apart() const { return split_.training.size() + split_.held_out.size() == request_.sequences.size(); }
   // Tokens of training sequences count so many times as much as make_targets weighed them, by the text that they are from. [texts]
   void weigh_texts(const std::vector<double>& factor);
   // Of the first `tokens` tokens of every held-out sequence; 0: of all.

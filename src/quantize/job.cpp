@@ -279,7 +279,6 @@ std::string maker_of(const QuantizeBackends& backends) {
 Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume,
                                  const QuantizeBackends& backends, const Context& context, const ReportOf& report) {
   TQ_CHECK(plan.options.report == static_cast<bool>(report));
-  TQ_TRY(check_scalar_sizes(plan));
   TQ_ASSIGN(JobFolder folder, JobFolder::open(model, plan, directory, resume, maker_of(backends)));
   if (folder.is_complete()) {
     TQ_TRY(folder.publish(directory));

@@ -13,6 +13,7 @@
 #include "graph/tunable.h"
 #include "quantize/calibrate_plan.h"
 #include "quantize/card.h"
+#include "quantize/round_scalar.h"
 
 namespace tq {
 namespace {
@@ -228,6 +229,7 @@ Result<QuantizePlan> make_plan(const Model& model, const QuantizeOptions& option
     plan.tables.push_back({embedding, constant_rates(embedding, options.embedding_bits)});
   }
   if (!options.rates.empty()) plan.allocation.chosen = AllocationKind::kGiven;
+  TQ_TRY(check_scalar_sizes(plan));
   plan.texts = artifact_texts(model, plan);
   return plan;
 }

@@ -51,6 +51,15 @@ class Evaluate(ProgramTest):
             self.assertIn(f"protocol {name}", self.succeeds("eval", self.model, *flags).stdout)
             self.assertEqual(json.loads(self.succeeds("eval", self.model, *flags, "--json").stdout)["protocol"], name)
 
+    def test_a_text_may_come_through_a_pipe(self):
+        flags = ["--window", "64", "--windows", "2", "--json"]
+        command = [TQ, "eval", self.model, "--text", "/dev/stdin", *flags]
+        piped = subprocess.run(command, input=TEXT, capture_output=True, text=True, timeout=120)
+        self.assertEqual(piped.returncode, 0, piped.stderr)
+        (here,) = json.loads(piped.stdout)["texts"]
+        (there,) = json.loads(self.succeeds("eval", self.model, "--text", self.text, *flags).stdout)["texts"]
+        self.assertEqual(here["ppl"], there["ppl"])
+
     def test_wrong_flags_are_status_2(self):
         self.fails(2, "eval", self.model, says="--text")
         self.fails(2, "eval", self.model, "--tasks", "kl", "--text", self.text, says="--against")
