@@ -26,7 +26,7 @@ function(tq_precompile target owner)
   endif()
   cmake_language(EVAL CODE "cmake_language(DEFER CALL tq_leave_out_special ${target})")
   if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")  # no time of day in it: ccache compares contents
-    target_compile_options(${target} PRIVATE "SHELL:-Xclang -fno-pch-timestamp")
+    target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:SHELL:-Xclang -fno-pch-timestamp>")
   endif()
 endfunction()
 
