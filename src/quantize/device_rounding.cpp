@@ -125,7 +125,7 @@ class Batches {
 
 bool device_can_round(std::span<const uint8_t> rates, int64_t rows, const grid::TapsByRate& taps) {
   return rows >= kLeastDeviceRows && std::all_of(rates.begin(), rates.end(), [&](uint8_t rate) {
-           return rate >= 2 && static_cast<int>(taps[rate].size()) - rate <= kMostDeviceHistory;
+           return rate >= grid::kMinRate && static_cast<int>(taps[rate].size()) - rate <= kMostDeviceHistory;
          });
 }
 

@@ -64,7 +64,7 @@ TEST_F(CudaBackend, GridProductsWithFloatActivationsAreTheOracles) {
 // Up to four tokens the activations have 15 bits, up to eight 10, more of them 8, unless the planes are many or a card has 16 tokens at
 // most at a time; prompts go through halves.
 TEST_F(CudaBackend, PackedPlanesLoseOnlyTheRoundingOfTheActivations) {
-  for (const auto& rates : {std::vector<uint8_t>{3, 3, 3, 3}, {3, 4, 2, 5}, {6, 6, 6, 6}, {8, 2, 8, 2}})
+  for (const auto& rates : {std::vector<uint8_t>{3, 3, 3, 3}, {3, 4, 2, 5}, {6, 6, 6, 6}, {8, 2, 8, 2}, {1, 2, 4, 1}})
     for (const int64_t columns : {66, 172, 768, 9216})
       for (const int64_t tokens : {1, 2, 4, 5, 8, 11, 80}) {
         const PackedTensor tensor = random_grid(100, columns, rates);

@@ -55,7 +55,7 @@ inline PackedTensor random_grid(int64_t rows, int64_t columns, const std::vector
   add("rates", DType::kU8, parts->rates.size(), parts->rates.data());
   add("sign", DType::kU8, parts->sign.size(), parts->sign.data());
   add("row_scale", DType::kF16, parts->scale.size(), parts->scale.data());
-  for (int rate = 2; rate <= 8; ++rate) {
+  for (int rate = 1; rate <= 8; ++rate) {
     const grid::Taps& taps = grid::default_taps(rate, grid::windows(rate).front());
     add(grid::taps_name(rate, static_cast<int>(taps.size())), DType::kF32, taps.size(), taps.data());
   }

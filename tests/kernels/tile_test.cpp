@@ -38,7 +38,7 @@ Panels decode_tile(const PlaneMatrix& matrix, int64_t first, TileElement element
 
 TEST_P(Tile, IntegersAreThoseOfThePortableDecoderAndNearTheWeights) {
   for (const int64_t columns : {6, 172, 260})
-    for (const auto& rates : {std::vector<uint8_t>{3, 3, 3, 3}, {2, 8, 5, 7}, {6, 4, 3, 2}}) {
+    for (const auto& rates : {std::vector<uint8_t>{3, 3, 3, 3}, {2, 8, 5, 7}, {6, 4, 3, 2}, {1, 2, 1, 4}}) {
       const PackedTensor tensor = random_grid(101, columns, rates);
       const PlaneMatrix matrix(grid::open(tensor));
       std::vector<float> expected(static_cast<size_t>(32 * columns));

@@ -115,11 +115,18 @@ void check(const Case& each, uint64_t seed) {
 }
 
 TEST(TrellisStep, ChoosesTheBestStringWhateverIsSettledFirst) {
-  const Case small[] = {{{{3, 9}, {4, 10}, {5, 8}, {6, 8}}, 6}, {{{4, 10}}, 6}, {{{6, 8}}, 6}, {{{5, 9}, {3, 8}}, 6}};
-  const Case middle[] = {
-      {{{2, 10}, {3, 9}, {4, 10}, {5, 8}}, 8}, {{{4, 12}, {5, 12}, {6, 10}}, 8}, {{{2, 10}}, 8}, {{{2, 9}, {8, 9}, {7, 9}}, 8}};
+  const Case small[] = {{{{3, 9}, {4, 10}, {5, 8}, {6, 8}}, 6},
+                        {{{4, 10}}, 6},
+                        {{{1, 1}}, 6},
+                        {{{1, 5}, {2, 8}}, 6},
+                        {{{1, 7}, {3, 9}}, 6},
+                        {{{6, 8}}, 6},
+                        {{{5, 9}, {3, 8}}, 6}};
+  const Case middle[] = {{{{2, 10}, {3, 9}, {4, 10}, {5, 8}}, 8}, {{{4, 12}, {5, 12}, {6, 10}}, 8},        {{{2, 10}}, 8},
+                         {{{2, 9}, {8, 9}, {7, 9}}, 8},           {{{1, 1}, {2, 10}, {3, 9}, {4, 10}}, 8}, {{{1, 9}, {2, 10}}, 8}};
   const Case odd[] = {{{{3, 12}, {4, 12}, {5, 12}, {6, 10}}, 9}, {{{2, 11}, {3, 12}}, 9}};
-  const Case large[] = {{{{2, 12}, {3, 12}, {4, 12}, {5, 12}}, 10}, {{{2, 12}, {6, 10}, {8, 10}}, 10}};
+  const Case large[] = {
+      {{{2, 12}, {3, 12}, {4, 12}, {5, 12}}, 10}, {{{2, 12}, {6, 10}, {8, 10}}, 10}, {{{1, 1}, {2, 12}, {3, 12}, {4, 12}}, 10}};
   for (uint64_t seed = 0; seed < 3; ++seed) {
     for (const Case& each : small) check<6, 2>(each, seed);
     for (const Case& each : middle) check<8, 2>(each, seed), check<8, 8>(each, seed);
@@ -131,6 +138,8 @@ TEST(TrellisStep, ChoosesTheBestStringWhateverIsSettledFirst) {
 TEST(TrellisStep, ChoosesAmongAllBitsOfLongWindows) {
   const Case each{{{2, 14}, {3, 15}, {4, 16}}, 12};
   check<12, 4>(each, 1), check<12, 8>(each, 1);
+  const Case low{{{1, 1}, {2, 14}, {3, 15}}, 12};
+  check<12, 4>(low, 1), check<12, 8>(low, 1);
   check<8, 8>({{{8, 16}}, 8}, 1);
 }
 

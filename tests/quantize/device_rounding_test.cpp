@@ -178,7 +178,8 @@ Problem problem(int64_t rows, int64_t columns, Effort effort, const std::vector<
 TEST_F(CudaRounding, LosesWhatTheHostLoses) {
   const Problem problems[] = {problem(300, 256, Effort::kFast, {3}),          problem(900, 172, Effort::kFast, {2, 3, 4, 5}),
                               problem(100, 320, Effort::kFast, {3, 4, 5, 6}), problem(300, 256, Effort::kNormal, {3, 4, 5, 6}),
-                              problem(256, 256, Effort::kNormal, {2, 3, 4}),  problem(300, 128, Effort::kBest, {3, 4}),
+                              problem(256, 256, Effort::kNormal, {2, 3, 4}),  problem(300, 192, Effort::kFast, {1, 2, 3, 4}),
+                              problem(256, 128, Effort::kBest, {2, 1}),       problem(300, 128, Effort::kBest, {3, 4}),
                               problem(128, 256, Effort::kNormal, {7, 8})};
   for (const Problem& each : problems) {
     const std::vector<float> input = inputs(3 * each.columns, each.columns);

@@ -90,7 +90,7 @@ struct SearchCost {
   double row_instructions(int own) const {
     double sum = 0;
     int64_t all = 0;
-    for (int rate = 2; rate < kTrellisRates; ++rate) {
+    for (int rate = 1; rate < kTrellisRates; ++rate) {
       all += rows_of_rate[rate];
       const int joined = merged[static_cast<size_t>(rate)];
       const double merging = joined > 0 ? 3 * std::max(own, 1 << joined) + 5 * own : 0;

@@ -106,6 +106,12 @@ struct TrellisStep {
   template <int kDecisionBits>
   static TQ_STEP uint64_t choose_any(const StepRow& row, const float* from, float* after, const float (&newer)[kOwn], int thread) {
     const int free = row.rate - row.merged;
+    if constexpr (kOwn > 2) {
+      if (row.rate == 1) {
+        if (free == 1) return choose<kDecisionBits, 1, 2>(row, from, after, newer, thread);
+        return choose<kDecisionBits, 0, 2>(row, from, after, newer, thread);
+      }
+    }
     if constexpr (kOwn == 8) {
       if (row.rate == 2) {
         if (free == 2) return choose<kDecisionBits, 2, 4>(row, from, after, newer, thread);

@@ -24,13 +24,13 @@ struct HostTrellis {
     bool used[kTrellisRates] = {};
     for (const RoundMatrix& matrix : batch.matrices)
       for (int64_t r = 0; r < matrix.rows; ++r) used[matrix.rate[r]] = true;
-    for (int rate = 2; rate < kTrellisRates; ++rate)
+    for (int rate = 1; rate < kTrellisRates; ++rate)
       if (used[rate]) add_states(rate, static_cast<int>(batch.taps[rate].size()));
     if (!error.empty()) return;
     const size_t states = size_t{1} << state_bits;
     newer.resize(kTrellisRates * states), older.resize(512), taps.resize(kTrellisRates * kWindowTaps);
     window.resize(kTrellisRates), merged.resize(kTrellisRates);
-    for (int rate = 2; rate < kTrellisRates; ++rate)
+    for (int rate = 1; rate < kTrellisRates; ++rate)
       if (used[rate]) add_rate(rate, batch.taps[rate]);
   }
 
