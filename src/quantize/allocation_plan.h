@@ -9,7 +9,7 @@
 
 namespace tq {
 
-constexpr int kLowestRate = 1;            // that a choice may give
+constexpr int kLowestRate = 2;            // that a choice may give
 constexpr int64_t kTrialStride = 4;       // every so many positions of a measurement
 constexpr size_t kAllocationHeldOut = 6;  // of the calibration's sequences, which the guard has
 constexpr double kLargeMove = 0.1;        // bits a weight, on the mean: less is not priced again
