@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/rng.h"
+#include "codec/grid/taps.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "quantize/options.h"
 #include "quantize/plan.h"
