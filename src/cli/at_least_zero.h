@@ -9,26 +9,22 @@
 
 namespace tq::cli {
 
-// CLI11's own names the largest number there is, in 300 digits, and takes what is too large for that one.
-inline CLI::Validator at_least_zero() {
-  return {[](std::string& text) {
+// A number that is not negative and that `parse`, strtoll or strtoull, has room for.
+template <typename Number>
+CLI::Validator number_within(Number (*parse)(const char*, char**, int), const char* too_large, const char* name) {
+  return {[parse, too_large](std::string& text) {
             if (text.starts_with('-')) return text + " is less than 0";
             errno = 0;
-            std::strtoll(text.c_str(), nullptr, 0);
-            return errno == ERANGE ? text + " is too large" : std::string();
+            parse(text.c_str(), nullptr, 0);
+            return errno == ERANGE ? text + too_large : std::string();
           },
-          "NONNEGATIVE"};
+          name};
 }
 
+// CLI11's own names the largest number there is, in 300 digits, and takes what is too large for that one.
+inline CLI::Validator at_least_zero() { return number_within(std::strtoll, " is too large", "NONNEGATIVE"); }
+
 // Any number of 64 bits.
-inline CLI::Validator seed_number() {
-  return {[](std::string& text) {
-            if (text.starts_with('-')) return text + " is less than 0";
-            errno = 0;
-            std::strtoull(text.c_str(), nullptr, 0);
-            return errno == ERANGE ? text + " is too large: give a number below 2^64" : std::string();
-          },
-          "SEED"};
-}
+inline CLI::Validator seed_number() { return number_within(std::strtoull, " is too large: give a number below 2^64", "SEED"); }
 
 }  // namespace tq::cli

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "base/output_file.h"
+#include "quantize/letters.h"
 
 namespace tq {
 namespace {
@@ -35,16 +36,7 @@ TEST(Calibration, WhatATextLacksGoesToTheOthers) {
 class TokensAtHand : public testing::Test {
  protected:
   TokensAtHand() {
-    VocabularySpec spec;
-    spec.pre = "gpt-2";
-    for (char c = 'a'; c <= 'z'; ++c) spec.tokens.emplace_back(1, c);
-    spec.tokens.emplace_back("<s>");
-    spec.kinds.assign(26, TokenKind::kNormal);
-    spec.kinds.push_back(TokenKind::kControl);
-    spec.bos = 26, spec.add_bos = true;
-    auto tokenizer = Tokenizer::from_vocabulary(spec, "letters");
-    TQ_CHECK(tokenizer.has_value());
-    model_.tokenizer = std::make_shared<Tokenizer>(*tokenizer);
+    model_.tokenizer = std::make_shared<Tokenizer>(letters());
     model_.spec.context = 17;  // a bos and 16 letters
   }
   std::string text(const std::string& name, size_t length) {

@@ -13,10 +13,10 @@ namespace {
 
 using ::testing::HasSubstr;
 
-Model shapes() {
+Model shapes(int64_t intermediate = 128) {
   return *shapes_of({{"architectures", {"LlamaForCausalLM"}},
                      {"hidden_size", 64},
-                     {"intermediate_size", 128},
+                     {"intermediate_size", intermediate},
                      {"num_hidden_layers", 1},
                      {"num_attention_heads", 4},
                      {"num_key_value_heads", 2},
@@ -80,6 +80,25 @@ TEST(Plan, AKeptMatrixThatHalvesCannotHoldIsFoundBeforeAnythingIsRounded) {
     options.embedding_bits = 6;
     EXPECT_TRUE(check_kept(model, *make_plan(model, options)).has_value()) << "it is quantized";
   }
+}
+
+// The arrays have 16 bits for the columns of a group and for a place in the order.
+TEST(Plan, MatricesTooWideForTheCodecAreNotPlanned) {
+  const auto refusal = [](int64_t columns, Method method, int64_t group) -> std::string {
+    const Model model = shapes(columns);
+    QuantizeOptions options;
+    options.method = method, options.group = group;
+    const auto plan = make_plan(model, options);
+    if (plan) return "";
+    EXPECT_EQ(plan.error().code, ErrorCode::kUsage);
+    return plan.error().message;
+  };
+  EXPECT_EQ(refusal(65535, Method::kRtn, 0), "");
+  EXPECT_THAT(refusal(65536, Method::kRtn, 0), HasSubstr("--group 0"));
+  EXPECT_EQ(refusal(131072, Method::kRtn, 128), "");
+  EXPECT_EQ(refusal(65536, Method::kGptq, 128), "");
+  EXPECT_THAT(refusal(65664, Method::kGptq, 128), HasSubstr("--act-order off"));
+  EXPECT_EQ(refusal(65664, Method::kAwq, 128), "");
 }
 
 }  // namespace

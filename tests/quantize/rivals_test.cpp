@@ -1,16 +1,12 @@
 // GPTQ, AWQ and round to nearest give what plain readings of their papers give (scripts/oracles/rounding_rivals.py).
-#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include <cmath>
-#include <filesystem>
 
 #include "base/mapped_file.h"
 #include "codec/codec.h"
 #include "codec/scalar/scalar.h"
-#include "kernels/backend.h"
 #include "quantize/awq.h"
-#include "quantize/budget.h"
-#include "quantize/job.h"
 #include "quantize/round_scalar.h"
 
 namespace tq {
@@ -172,34 +168,6 @@ TEST(Rivals, ARangeOfWholeRowsIsFoundBeforeTheFirstColumn) {
       EXPECT_EQ(value, scalar::value_of(scalar::nearest_code(value, range, kBits), range));
     }
   }
-}
-
-// The arrays have 16 bits for the columns of a group and for a place in the order.
-TEST(Rivals, MatricesTooWideForTheCodecAreNotPlanned) {
-  const auto refusal = [](int64_t columns, Method method, int64_t group) -> std::string {
-    const Model model = *shapes_of({{"architectures", {"LlamaForCausalLM"}},
-                                    {"hidden_size", 64},
-                                    {"intermediate_size", columns},
-                                    {"num_hidden_layers", 1},
-                                    {"num_attention_heads", 4},
-                                    {"num_key_value_heads", 2},
-                                    {"vocab_size", 96},
-                                    {"rms_norm_eps", 1e-5},
-                                    {"max_position_embeddings", 512}},
-                                   "config.json");
-    QuantizeOptions options;
-    options.method = method, options.group = group;
-    const auto plan = make_plan(model, options);
-    if (plan) return "";
-    EXPECT_EQ(plan.error().code, ErrorCode::kUsage);
-    return plan.error().message;
-  };
-  EXPECT_EQ(refusal(65535, Method::kRtn, 0), "");
-  EXPECT_THAT(refusal(65536, Method::kRtn, 0), testing::HasSubstr("--group 0"));
-  EXPECT_EQ(refusal(131072, Method::kRtn, 128), "");
-  EXPECT_EQ(refusal(65536, Method::kGptq, 128), "");
-  EXPECT_THAT(refusal(65664, Method::kGptq, 128), testing::HasSubstr("--act-order off"));
-  EXPECT_EQ(refusal(65664, Method::kAwq, 128), "");
 }
 
 }  // namespace
