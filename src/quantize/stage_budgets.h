@@ -9,7 +9,8 @@
 namespace tq {
 
 // What the training's products run on, which may take more operations the faster it is.
-enum class Trainer : uint8_t { kProcessor, kTiles, kDevice };  // kTiles: a processor with AMX
+// kBfloat16: a processor that multiplies it in vectors; kTiles: one with AMX.
+enum class Trainer : uint8_t { kProcessor, kBfloat16, kTiles, kDevice };
 Trainer trainer_of(const Backend& training);
 
 // Multiply-adds a weight of the linears and the head. 0: as many as the effort's own tokens and steps take.

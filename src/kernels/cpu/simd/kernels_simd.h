@@ -68,8 +68,11 @@ void gemm_tokens(const BandArgs& args, int64_t token) {
           store(output + first, sum[t][v]);
           continue;
         }
+        // By a copy: an element of a sum that is chosen here would keep all of them in memory, stored at every step of the loop above.
+        float values[kWidth];
+        store(values, sum[t][v]);
         for (int64_t i = 0; i < kWidth && first + i < args.rows; ++i)
-          output[first + i] = sum[t][v][i] + (args.bias ? args.bias[first + i] : 0.0f);
+          output[first + i] = values[i] + (args.bias ? args.bias[first + i] : 0.0f);
       }
     }
   }
