@@ -18,11 +18,12 @@ import zlib
 
 import numpy as np
 
-FORMAT = 2
+FORMAT = 3
 ROW_SCALE_FORMAT = 2  # from which on E8P vectors may have row scales
+ONE_BIT_FORMAT = 3  # from which on ranges of rows may have one bit a weight
 LINE_ROWS, LINE_COLUMNS, LINE_BYTES = 128, 4, 64
 RATE_ROWS = 32
-MIN_RATE, MAX_RATE, MAX_WINDOW = 2, 8, 24
+MIN_RATE, MAX_RATE, MAX_WINDOW = 1, 8, 24
 HADAMARD_BLOCK = 256
 MAX_HEADER = 100_000_000
 MAX_JSON = 256 << 20
@@ -323,7 +324,7 @@ def read_taps(tensors):
         numbers = re.fullmatch(r"taps\.([0-9]{1,2})\.([0-9]{1,2})", name)
         rate, window = map(int, numbers.groups()) if numbers else (0, 0)
         if not MIN_RATE <= rate <= MAX_RATE or not rate <= window <= MAX_WINDOW:
-            fail(where, "names no rate from 2 to 8 with a window of at least as many and at most 24 taps")
+            fail(where, "names no rate from 1 to 8 with a window of at least as many and at most 24 taps")
         if rate in taps:
             fail(where, f"there are two tap tables for rate {rate}")
         part(tensors, name, "F32", window)
@@ -389,13 +390,15 @@ def activation_bits(tensors, name):
     return int(bits.data[0])
 
 
-def decode_grid(tensors, name, shape, tap, taps):
+def decode_grid(tensors, name, shape, tap, taps, version):
     experts, rows, columns = (1,) * (3 - len(shape)) + shape
     ranges = -(-rows // RATE_ROWS)
     rates, where = part(tensors, name + ".rates", "U8", experts * ranges)
     rates = np.array(rates.data).reshape(experts, ranges)
     if rates.min() < MIN_RATE or rates.max() > MAX_RATE:
-        fail(where, "a range of rows has a rate outside 2 to 8 bits a weight")
+        fail(where, "a range of rows has a rate outside 1 to 8 bits a weight")
+    if rates.min() < 2 and version < ONE_BIT_FORMAT:
+        fail(where, f"a range of rows has one bit a weight, which is there from format {ONE_BIT_FORMAT} on")
     for rate in np.unique(rates):
         if int(rate) not in taps:
             fail(where, f"rows have {rate} bits a weight, but there is no tap table for that rate")
@@ -556,7 +559,7 @@ class Artifact:
         linear = name.removesuffix(".weight")
         if linear + ".bits" in self.tensors:
             shape, tap = self.linears[linear]
-            return decode_grid(self.tensors, linear, shape, tap, self.taps)
+            return decode_grid(self.tensors, linear, shape, tap, self.taps, self.config.format)
         if linear + ".codes" in self.tensors:
             return decode_scalar(self.tensors, linear, self.linears[linear][0])
         if linear + ".vectors" in self.tensors:

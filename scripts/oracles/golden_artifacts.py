@@ -19,11 +19,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "docs" / "reference"))
 import decode  # noqa: E402
 
-FORMAT_2 = {"llama-quip-tuned-2"}
+NEWER = {"llama-quip-tuned-2": 2, "llama-mixed-2": 3}  # cases of later formats than the first
 
 
 def folder_of(name):
-    return ROOT / "tests" / "data" / "artifact" / ("format-2" if name in FORMAT_2 else "format-1")
+    return ROOT / "tests" / "data" / "artifact" / f"format-{NEWER.get(name, 1)}"
 
 
 BASE = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 2,
@@ -53,6 +53,8 @@ CASES = {
                     ["--bits", "4", "--effort", "fast", "--method", "awq", "--group", "32"]),
     "llama-quip-tuned-2": ({"num_hidden_layers": 1, "head_dim": 16, "intermediate_size": 96}, "BF16",
                            ["--bits", "2", "--effort", "fast", "--method", "quip", "--calibrate", "on", "--tune", "on"]),
+    # Ranges of one bit beside others, by a file of rates.
+    "llama-mixed-2": ({"num_hidden_layers": 1, "num_key_value_heads": 5}, "BF16", ["--effort", "normal", "--rates", "RATES"]),
 }
 
 
@@ -204,6 +206,9 @@ def make(program, name, seed, folder):
     target = folder_of(name) / name
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
+    rates = folder / "rates.json"
+    rates.write_text(json.dumps({"model.layers.0.self_attn.q_proj": 1.4, "model.layers.0.mlp.down_proj": 1, "*": 3}))
+    arguments = [str(rates) if each == "RATES" else each for each in arguments]
     subprocess.run([program, "quantize", str(folder / name), "-o", str(target), "--calibration-tokens", "2048", *arguments], check=True)
 
 

@@ -84,8 +84,12 @@ Status read_tokenizer(Model& model) {
 Status read_carried_files(const std::string& directory, Model& model) {
   for (const char* name : kCarried) {
     const std::string path = directory + "/" + name;
-    if (!fs::is_regular_file(path)) continue;
+    std::error_code error;
+    const fs::file_type type = fs::status(path, error).type();
+    if (type == fs::file_type::none) return bad_input("{}: cannot be examined ({})", path, error.message());
+    if (type != fs::file_type::regular) continue;
     TQ_ASSIGN(std::string text, read_text_file(path, kLargestCarriedFile));
+    model.source_parts.push_back(path);
     model.files.push_back({name, std::move(text)});
   }
   return read_tokenizer(model);

@@ -5,7 +5,8 @@
 
 namespace tq {
 
-// Reads the files that travel with a model from its directory, and builds the tokenizer and the chat template from them.
+// Reads the files that travel with a model from its directory, adds them to its parts, and builds the tokenizer and the chat template from
+// them. Errors: kBadInput with the file.
 Status read_carried_files(const std::string& directory, Model& model);
 
 }  // namespace tq

@@ -11,6 +11,4 @@ std::string shard_name(size_t index, size_t count) {
   return count == 1 ? "model.safetensors" : fmt::format("model-{:05}-of-{:05}.safetensors", index + 1, count);
 }
 
-std::string taps_name(int rate, int window) { return fmt::format("taps.{}.{}", rate, window); }
-
 }  // namespace tq

@@ -9,7 +9,7 @@
 namespace tq {
 
 // The highest that is read. 2: E8P matrices may have row scales; written only where they do.
-constexpr int kFormatVersion = 2;
+constexpr int kFormatVersion = 3;
 constexpr std::string_view kQuantMethod = "turboquant";
 
 // Whether a config.json is that of an artifact of ours, of any version.
@@ -17,8 +17,5 @@ bool is_artifact(const Json& config);
 
 // "model-00002-of-00003.safetensors"; one shard is "model.safetensors".
 std::string shard_name(size_t index, size_t count);
-
-// "taps.3.12": the tap table of a rate and window.
-std::string taps_name(int rate, int window);
 
 }  // namespace tq

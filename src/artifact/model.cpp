@@ -7,22 +7,24 @@
 namespace tq {
 namespace {
 
-struct Wanted {
-  std::string name;
-  Shape shape;
-};
-
-void want_linear(const Linear& linear, std::vector<Wanted>& out) {
+void want_linear(const Linear& linear, std::vector<WantedTensor>& out) {
   Shape weight = {linear.out, linear.in}, bias = {linear.out};
   if (linear.experts > 0) weight.insert(weight.begin(), linear.experts), bias.insert(bias.begin(), linear.experts);
   out.push_back({linear.name + ".weight", weight});
   if (linear.bias) out.push_back({linear.name + ".bias", bias});
 }
 
-void want_norm(const Norm& norm, std::vector<Wanted>& out) { out.push_back({norm.name + ".weight", {norm.width}}); }
+void want_norm(const Norm& norm, std::vector<WantedTensor>& out) { out.push_back({norm.name + ".weight", {norm.width}}); }
 
-std::vector<Wanted> wanted_tensors(const ModelSpec& spec) {
-  std::vector<Wanted> out;
+}  // namespace
+
+const PackedTensor* Model::find(const std::string& name) const {
+  const auto found = tensors.find(name);
+  return found == tensors.end() ? nullptr : &found->second;
+}
+
+std::vector<WantedTensor> wanted_tensors(const ModelSpec& spec) {
+  std::vector<WantedTensor> out;
   out.push_back({spec.embedding + ".weight", {spec.vocabulary, spec.hidden}});
   for (const auto& layer : spec.layers) {
     for (const Block& block : layer) {
@@ -40,21 +42,14 @@ std::vector<Wanted> wanted_tensors(const ModelSpec& spec) {
   return out;
 }
 
-}  // namespace
-
-const PackedTensor* Model::find(const std::string& name) const {
-  const auto found = tensors.find(name);
-  return found == tensors.end() ? nullptr : &found->second;
-}
-
 std::vector<std::string> tensor_names(const ModelSpec& spec) {
   std::vector<std::string> names;
-  for (const Wanted& wanted : wanted_tensors(spec)) names.push_back(wanted.name);
+  for (const WantedTensor& wanted : wanted_tensors(spec)) names.push_back(wanted.name);
   return names;
 }
 
 Status check_model(const Model& model) {
-  for (const Wanted& wanted : wanted_tensors(model.spec)) {
+  for (const WantedTensor& wanted : wanted_tensors(model.spec)) {
     const PackedTensor* tensor = model.find(wanted.name);
     if (!tensor) return bad_input("{}: tensor {} is missing", model.source, wanted.name);
     if (tensor->shape != wanted.shape)
@@ -67,7 +62,7 @@ Status check_model(const Model& model) {
 
 WeightCounts count_weights(const ModelSpec& spec) {
   WeightCounts counts;
-  for (const Wanted& wanted : wanted_tensors(spec)) counts.all += element_count(wanted.shape);
+  for (const WantedTensor& wanted : wanted_tensors(spec)) counts.all += element_count(wanted.shape);
   for (const Linear* linear : linears(spec)) counts.linears += std::max<int64_t>(1, linear->experts) * linear->in * linear->out;
   return counts;
 }
@@ -87,7 +82,7 @@ StoredBytes stored_bytes(const Model& model) {
   };
   std::set<std::string> linear_names;
   for (const Linear* linear : linears(model.spec)) linear_names.insert(linear->name + ".weight");
-  for (const Wanted& wanted : wanted_tensors(model.spec)) add(wanted.name, linear_names.contains(wanted.name));
+  for (const WantedTensor& wanted : wanted_tensors(model.spec)) add(wanted.name, linear_names.contains(wanted.name));
   return bytes;
 }
 

@@ -28,14 +28,19 @@ struct Model {
   std::string chat_template;                    // Jinja; empty when the source has none
   std::vector<CarriedFile> files;               // written out by save and convert
   std::string source;                           // the path it came from
-  std::vector<std::string> source_parts;        // the paths of all files of a split one; else empty
+  std::vector<std::string> source_parts;        // the paths of all files that it was read from; empty: of the source itself
   std::string format;                           // for people: "GGUF", "Hugging Face", "TurboQuant"
   uint64_t file_bytes = 0;                      // of the weight files
 
   const PackedTensor* find(const std::string& name) const;
 };
 
-// The names of all tensors that a model of this spec has, in order of use.
+// All tensors that a model of this spec has, in order of use.
+struct WantedTensor {
+  std::string name;
+  Shape shape;
+};
+std::vector<WantedTensor> wanted_tensors(const ModelSpec& spec);
 std::vector<std::string> tensor_names(const ModelSpec& spec);
 
 // Every tensor that the spec asks for is there, has the shape it asks for and passes its codec's checks; no required one is missing.

@@ -18,8 +18,8 @@ using safetensors::Archive;
 
 // The largest block of the input rotation, which the format fixes.
 constexpr int64_t kHadamardBlock = 256;
-constexpr int kMinFileRate = 2;         // the codec knows 1 too; files have no such rows
 constexpr int64_t kRowScaleFormat = 2;  // from which on E8P vectors may have row scales
+constexpr int64_t kOneBitFormat = 3;    // from which on ranges of rows may have one bit a weight
 
 // The version of the format.
 Result<int64_t> check_settings(const Json& config, const std::string& where) {
@@ -42,11 +42,16 @@ Result<PackedTensor::Part> grid_part(const Archive& archive, const std::string& 
   return PackedTensor::Part{part, *view};
 }
 
-Status check_rates(const TensorView& rates, const std::string& where) {
+Status check_rates(const TensorView& rates, int64_t version, const std::string& where) {
   if (rates.dtype != DType::kU8) return {};  // the codec's message
-  for (int64_t i = 0; i < rates.count(); ++i)
-    if (const uint8_t rate = rates.as<uint8_t>()[i]; rate < kMinFileRate || rate > grid::kMaxRate)
-      return bad_input("{}: range {} of rows has {} bits a weight, {} to {} were expected", where, i, rate, kMinFileRate, grid::kMaxRate);
+  for (int64_t i = 0; i < rates.count(); ++i) {
+    const uint8_t rate = rates.as<uint8_t>()[i];
+    if (rate < grid::kMinRate || rate > grid::kMaxRate)
+      return bad_input("{}: range {} of rows has {} bits a weight, {} to {} were expected", where, i, rate, grid::kMinRate, grid::kMaxRate);
+    if (rate == 1 && version < kOneBitFormat)
+      return bad_input("{}: range {} of rows has one bit a weight, which is there from format {} on; config.json says {}", where, i,
+                       kOneBitFormat, version);
+  }
   return {};
 }
 
@@ -63,7 +68,7 @@ Result<std::vector<PackedTensor::Part>> read_taps(const Archive& archive, const 
 }
 
 // The grid tensor whose bits are `name`.bits.
-Result<PackedTensor> grid_tensor(const Archive& archive, const Linear& linear, const std::vector<PackedTensor::Part>& taps,
+Result<PackedTensor> grid_tensor(const Archive& archive, const Linear& linear, const std::vector<PackedTensor::Part>& taps, int64_t version,
                                  const std::string& where) {
   PackedTensor tensor;
   tensor.codec = CodecId::kGrid;
@@ -71,7 +76,7 @@ Result<PackedTensor> grid_tensor(const Archive& archive, const Linear& linear, c
     TQ_ASSIGN(PackedTensor::Part part, grid_part(archive, linear.name, name, where));
     tensor.parts.push_back(std::move(part));
   }
-  TQ_TRY(check_rates(tensor.parts.back().view, where + ": tensor " + linear.name + ".rates"));
+  TQ_TRY(check_rates(tensor.parts.back().view, version, where + ": tensor " + linear.name + ".rates"));
   if (archive.find(linear.name + ".activation_bits")) {
     TQ_ASSIGN(PackedTensor::Part precision, grid_part(archive, linear.name, "activation_bits", where));
     tensor.parts.push_back(std::move(precision));
@@ -150,7 +155,7 @@ Status add_coded(const std::shared_ptr<const Archive>& archive, int64_t version,
     if (kind != "bits" && kind != "codes" && kind != "vectors") continue;
     const auto linear = possible.find(each.name.substr(0, dot));
     if (linear == possible.end()) return bad_input("{}: tensor {}: the model of config.json has no such linear", model.source, each.name);
-    TQ_ASSIGN(PackedTensor tensor, kind == "bits"    ? grid_tensor(*archive, linear->second, taps, model.source)
+    TQ_ASSIGN(PackedTensor tensor, kind == "bits"    ? grid_tensor(*archive, linear->second, taps, version, model.source)
                                    : kind == "codes" ? scalar_tensor(*archive, linear->second, model.source)
                                                      : e8p_tensor(*archive, linear->second, version, model.source));
     tensor.shape = {linear->second.out, linear->second.in};
@@ -196,6 +201,8 @@ Result<Model> read_artifact(const std::string& directory) {
   TQ_TRY(check_settings(config, directory + "/config.json"));
   TQ_ASSIGN(const std::shared_ptr<const Archive> archive, Archive::open_directory(directory));
   TQ_ASSIGN(Model model, artifact_model(std::move(config), archive, directory));
+  model.source_parts = archive->files();
+  model.source_parts.push_back(directory + "/config.json");
   TQ_TRY(read_carried_files(directory, model));
   return model;
 }

@@ -1,6 +1,7 @@
 #include "artifact/writer.h"
 
 #include <filesystem>
+#include <optional>
 
 #include "artifact/format.h"
 #include "base/hash.h"
@@ -92,6 +93,32 @@ std::string partial_directory(const std::string& final_directory) {
   std::string name = final_directory;
   while (name.size() > 1 && name.back() == '/') name.pop_back();
   return name + ".partial";
+}
+
+bool is_vacant(const std::string& partial, const std::string& marker) {
+  std::error_code error, ignored;
+  for (auto it = fs::directory_iterator(partial, error); !error && it != fs::directory_iterator(); it.increment(error)) {
+    if (it->path().filename() == marker) continue;
+    if (!it->is_directory(ignored) || !fs::is_empty(it->path(), ignored)) return false;
+  }
+  return !error;
+}
+
+Result<LockedFile> claim_partial(const std::string& partial, const std::string& marker) {
+  std::error_code error;
+  fs::create_directories(partial, error);
+  if (error) return fail(ErrorCode::kFailed, "{}: cannot be created: {}", partial, error.message());
+  const std::string path = partial + "/" + marker;
+  TQ_ASSIGN(std::optional<LockedFile> there, LockedFile::open(path));
+  std::string text;
+  if (there) {
+    TQ_ASSIGN(text, there->text());
+  }
+  if (text.empty() && !is_vacant(partial, marker))
+    return bad_usage("{}: what is in it does not say which run it belongs to; remove it, or, if it is complete but for its name, rename it",
+                     partial);
+  if (there) return std::move(*there);
+  return LockedFile::create(path);
 }
 
 bool holds_job(const std::string& partial) {

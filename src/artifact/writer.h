@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "artifact/model.h"
+#include "base/locked_file.h"
 #include "io/safetensors.h"
 
 namespace tq {
@@ -31,6 +32,13 @@ Result<std::map<std::string, std::string>> write_shards(const std::string& direc
 // The directory that becomes `final` only when everything in it is complete: DIR.partial, renamed by publish().
 std::string partial_directory(const std::string& final_directory);
 Status publish(const std::string& final_directory);
+
+// Takes DIR.partial, which need not exist, for this process alone: by its marker, a file that says whose work the folder is, empty where it
+// has been made just now. Errors: kUsage when the folder has anything and no such marker, so that it is somebody else's; it stays as it is.
+// kFailed when another process has it.
+Result<LockedFile> claim_partial(const std::string& partial, const std::string& marker);
+// Whether DIR.partial has nothing but its marker and empty folders.
+bool is_vacant(const std::string& partial, const std::string& marker);
 
 // Of a quantization's DIR.partial: what the job is, and its finished steps (quantize/job_folder.h).
 constexpr const char* kJobFile = "job";

@@ -11,22 +11,53 @@
 namespace tq {
 namespace {
 
+constexpr int kMostParts = 1000;  // of one file that are tried
+
 std::string part_name(const std::string& path) { return path + ".part"; }
+
+// A file that was not there before, or -1 and errno.
+int open_new(const std::string& path) { return ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644); }
+
+Unexpected not_created(const std::string& path) {
+  return fail(ErrorCode::kFailed, "{}: cannot be created ({})", path, std::strerror(errno));
+}
+
+Status write_all(Result<OutputFile> file, std::string_view text) {
+  if (!file) return Unexpected(file.error());
+  TQ_TRY(file->write(text));
+  return file->commit();
+}
 
 }  // namespace
 
 Result<OutputFile> OutputFile::create(const std::string& path) {
-  const int fd = ::open(part_name(path).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) return fail(ErrorCode::kFailed, "{}: cannot be created ({})", path, std::strerror(errno));
-  return OutputFile(path, fd);
+  const std::string part = part_name(path);
+  ::unlink(part.c_str());
+  const int fd = open_new(part);
+  if (fd < 0) return not_created(path);
+  return OutputFile(path, part, fd);
 }
 
-OutputFile::OutputFile(OutputFile&& other) noexcept : path_(std::move(other.path_)), fd_(other.fd_), size_(other.size_) { other.fd_ = -1; }
+Result<OutputFile> OutputFile::create_among_others(const std::string& path) {
+  std::string part = part_name(path);
+  int fd = open_new(part);
+  for (int i = 2; fd < 0 && errno == EEXIST && i <= kMostParts; ++i) {
+    part = part_name(path) + std::to_string(i);
+    fd = open_new(part);
+  }
+  if (fd < 0) return not_created(path);
+  return OutputFile(path, part, fd);
+}
+
+OutputFile::OutputFile(OutputFile&& other) noexcept
+    : path_(std::move(other.path_)), part_(std::move(other.part_)), fd_(other.fd_), size_(other.size_) {
+  other.fd_ = -1;
+}
 
 OutputFile::~OutputFile() {
   if (fd_ < 0) return;
   ::close(fd_);
-  ::unlink(part_name(path_).c_str());
+  ::unlink(part_.c_str());
 }
 
 Unexpected OutputFile::system_error(const char* action) const {
@@ -53,15 +84,15 @@ Status OutputFile::commit() {
   if (::fsync(fd_) != 0 && errno != EINVAL) return system_error("flushing");
   ::close(fd_);
   fd_ = -1;
-  if (std::rename(part_name(path_).c_str(), path_.c_str()) == 0) return {};
+  if (std::rename(part_.c_str(), path_.c_str()) == 0) return {};
   auto error = system_error("renaming");
-  ::unlink(part_name(path_).c_str());
+  ::unlink(part_.c_str());
   return error;
 }
 
 Status check_free_space(const std::string& path, uint64_t bytes) {
-  std::filesystem::path place = std::filesystem::absolute(path);
   std::error_code error;
+  std::filesystem::path place = std::filesystem::absolute(path, error);
   while (place.has_relative_path() && !std::filesystem::exists(place, error)) place = place.parent_path();
   const std::filesystem::space_info space = std::filesystem::space(place, error);
   if (error || space.available >= bytes) return {};
@@ -69,10 +100,10 @@ Status check_free_space(const std::string& path, uint64_t bytes) {
               static_cast<double>(bytes) * 1e-9, static_cast<double>(space.available) * 1e-9);
 }
 
-Status write_file(const std::string& path, std::string_view text) {
-  TQ_ASSIGN(auto file, OutputFile::create(path));
-  TQ_TRY(file.write(text));
-  return file.commit();
+Status write_file(const std::string& path, std::string_view text) { return write_all(OutputFile::create(path), text); }
+
+Status write_file_among_others(const std::string& path, std::string_view text) {
+  return write_all(OutputFile::create_among_others(path), text);
 }
 
 }  // namespace tq

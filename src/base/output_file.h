@@ -11,10 +11,13 @@
 
 namespace tq {
 
-// Writes PATH.part and renames it to PATH in commit(); the destructor removes what was not committed.
+// Writes a part file beside PATH and renames it to PATH in commit(); the destructor removes what was not committed.
 class OutputFile {
  public:
+  // In a folder that is the program's own: the part file is PATH.part, and what a killed process left under that name is gone.
   static Result<OutputFile> create(const std::string& path);
+  // In a folder where anything may lie: the part file is a new one, under a name that no other file has.
+  static Result<OutputFile> create_among_others(const std::string& path);
   OutputFile(OutputFile&& other) noexcept;
   OutputFile& operator=(OutputFile&&) = delete;
   ~OutputFile();
@@ -27,14 +30,16 @@ class OutputFile {
   Status commit();
 
  private:
-  OutputFile(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+  OutputFile(std::string path, std::string part, int fd) : path_(std::move(path)), part_(std::move(part)), fd_(fd) {}
   Unexpected system_error(const char* action) const;
-  std::string path_;
+  std::string path_, part_;
   int fd_;
   uint64_t size_ = 0;
 };
 
+// As the two above.
 Status write_file(const std::string& path, std::string_view text);
+Status write_file_among_others(const std::string& path, std::string_view text);
 
 // Before long work: whether `path`, which need not exist, has room for so many bytes. Errors: kNoResource with both figures.
 Status check_free_space(const std::string& path, uint64_t bytes);

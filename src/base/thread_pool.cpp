@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -16,7 +17,8 @@
 namespace tq {
 namespace {
 
-// Waiting threads poll for about 50 us before they sleep: a decoded token has some 90 stages, and waking costs more than most of them.
+// Waiting threads poll for about 50 us before they sleep: a decoded token has some 90 stages, and waking costs more than most of them. Not
+// where threads share a processor: one that polls there keeps it from one that has work.
 constexpr int kSpinRounds = 20000;
 
 void relax() {
@@ -39,6 +41,7 @@ struct ThreadPool::State {
   std::vector<std::thread> threads;
   std::mutex mutex;
   std::condition_variable wake;
+  int spin_rounds = kSpinRounds;        // set before the first thread begins
   std::atomic<uint64_t> generation{0};  // counts jobs; a change is the signal to start
   std::atomic<int> sleepers{0};
   std::atomic<int> running{0};  // workers that have not finished the present job
@@ -66,7 +69,7 @@ struct ThreadPool::State {
   }
 
   void wait_for_job(uint64_t seen) {
-    for (int round = 0; round < kSpinRounds; ++round) {
+    for (int round = 0; round < spin_rounds; ++round) {
       if (generation.load(std::memory_order_acquire) != seen) return;
       relax();
     }
@@ -97,8 +100,13 @@ struct ThreadPool::State {
 };
 
 ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
-  const int total = threads > 0 ? threads : available_processors();
-  for (int i = 1; i < total; ++i) state_->threads.emplace_back([state = state_.get(), i] { state->worker(i); });
+  const int processors = available_processors(), total = threads > 0 ? threads : processors;
+  if (total > processors) state_->spin_rounds = 0;
+  state_->threads.reserve(static_cast<size_t>(total - 1));  // so that nothing but a thread can be missing below
+  try {
+    for (int i = 1; i < total; ++i) state_->threads.emplace_back([state = state_.get(), i] { state->worker(i); });
+  } catch (const std::system_error&) {  // the system gives no more: those that are there do all
+  }
 }
 
 ThreadPool::~ThreadPool() {
@@ -123,7 +131,7 @@ void ThreadPool::run(int64_t count, int64_t grain, const std::function<void(int6
     state.announce();
     state.drain(0);
     for (int round = 0; state.running.load(std::memory_order_acquire) > 0; ++round) {
-      if (round < kSpinRounds) relax();
+      if (round < state.spin_rounds) relax();
       else std::this_thread::yield();
     }
   } else {

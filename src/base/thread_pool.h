@@ -10,6 +10,7 @@ namespace tq {
 class ThreadPool {
  public:
   // threads <= 0: one per processor that this process may use. The caller's thread is one of them.
+  // Where the system has no more to give there are fewer: size() tells.
   explicit ThreadPool(int threads = 0);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;

@@ -5,10 +5,10 @@
 #include "base/hash.h"
 #include "base/json_text.h"
 #include "base/version.h"
-#include "cli/at_least_zero.h"
 #include "cli/build_id.h"
 #include "cli/command.h"
 #include "cli/goes_with.h"
+#include "cli/number_checks.h"
 #include "convert/import.h"
 #include "eval/linears.h"
 #include "eval/random_model.h"
@@ -56,16 +56,25 @@ void print_speed(const Model& model, int64_t depth, const SpeedResult& speed) {
              hex64(speed.logits_hash));
 }
 
+StreamsOptions streams_options(int64_t streams, const Flags& flags) {
+  return {.streams = streams,
+          .prompt_tokens = flags.speed.prompt_tokens,
+          .answer_tokens = flags.speed.answer_tokens,
+          .repetitions = flags.speed.repetitions,
+          .precision = flags.invariant ? Precision::kInvariant : Precision::kInt8};
+}
+
+SpeedOptions speed_options(int64_t depth, const Flags& flags) {
+  SpeedOptions options = flags.speed;
+  options.depth = depth;
+  return options;
+}
+
 // Answers at once, instead of a single one.
 Status measure_many(const Model& model, const Flags& flags, Session& session, Network& network, Json& results) {
   Json all = Json::array();
   for (const int64_t streams : flags.streams) {
-    const StreamsOptions options{.streams = streams,
-                                 .prompt_tokens = flags.speed.prompt_tokens,
-                                 .answer_tokens = flags.speed.answer_tokens,
-                                 .repetitions = flags.speed.repetitions,
-                                 .precision = flags.invariant ? Precision::kInvariant : Precision::kInt8};
-    TQ_ASSIGN(const StreamsResult speed, measure_streams(network, options, session.context()));
+    TQ_ASSIGN(const StreamsResult speed, measure_streams(network, streams_options(streams, flags), session.context()));
     all.push_back({{"streams", streams},
                    {"tokens_per_second", speed.tokens_per_second},
                    {"decode_tokens_per_second", speed.decode_tokens_per_second},
@@ -133,9 +142,7 @@ Status measure_each_linear(const Model& model, const Flags& flags, Session& sess
 
 Status measure_depths(const Model& model, const Flags& flags, Session& session, Network& network, Json& results) {
   for (const int64_t depth : flags.depths) {
-    SpeedOptions options = flags.speed;
-    options.depth = depth;
-    TQ_ASSIGN(const SpeedResult speed, measure_speed(network, options, session.context()));
+    TQ_ASSIGN(const SpeedResult speed, measure_speed(network, speed_options(depth, flags), session.context()));
     results.push_back(speed_json(model, depth, speed));
     if (!flags.json) print_speed(model, depth, speed);
   }
@@ -145,13 +152,22 @@ Status measure_depths(const Model& model, const Flags& flags, Session& session, 
 bool measures_speed(const Flags& flags) { return flags.streams.empty() && flags.linears.empty(); }
 
 // Before anything takes time.
-Status check_depths(const ModelSpec& spec, const std::string& source, const Flags& flags) {
-  for (const int64_t depth : flags.depths) {
-    SpeedOptions options = flags.speed;
-    options.depth = depth;
-    if (measures_speed(flags)) TQ_TRY(check_speed(spec, source, options));
-  }
+Status check_context(const ModelSpec& spec, const std::string& source, const Flags& flags) {
+  for (const int64_t streams : flags.streams) TQ_TRY(check_streams(spec, source, streams_options(streams, flags)));
+  for (const int64_t depth : flags.depths)
+    if (measures_speed(flags)) TQ_TRY(check_speed(spec, source, speed_options(depth, flags)));
   return {};
+}
+
+// All that are named; what is wrong with one of them is said before another is measured.
+Result<std::vector<Model>> load_models(const Flags& flags) {
+  std::vector<Model> models;
+  for (const std::string& path : flags.models) {
+    TQ_ASSIGN(Model model, load_model(path));
+    TQ_TRY(check_context(model.spec, model.source, flags));
+    models.push_back(std::move(model));
+  }
+  return models;
 }
 
 Status measure(const Model& model, const Flags& flags, Session& session, Json& results) {
@@ -190,16 +206,18 @@ void print_head(const Json& facts, const Flags& flags) {
 
 Status act(const Flags& flags, const CLI::App& app) {
   TQ_TRY(goes_with(app, {"--bits", "--seed"}, "--random", !flags.random.empty()));
-  if (flags.models.empty() == flags.random.empty())
+  if (flags.models.empty() && flags.random.empty())
     return bad_usage("give a model, or --random {}", fmt::join(random_model_names(), " | "));
+  if (!flags.models.empty() && !flags.random.empty()) return bad_usage("give a model or --random {}, not both", flags.random);
   if (flags.invariant && flags.streams.empty()) return bad_usage("--batch-invariant goes with --streams");
   if (!flags.streams.empty() && !flags.linears.empty()) return bad_usage("--streams and --linears: give one of them");
   if (flags.depths != std::vector<int64_t>{0} && !measures_speed(flags)) return bad_usage("--depth goes without --streams and --linears");
   if (!flags.random.empty()) {
     TQ_ASSIGN(const ModelSpec spec, random_model_spec({.name = flags.random}));
-    TQ_TRY(check_depths(spec, "random " + flags.random, flags));
+    TQ_TRY(check_context(spec, "random " + flags.random, flags));
   }
   for (const std::string& text : flags.bits) TQ_TRY(random_bits(text));
+  TQ_ASSIGN(const std::vector<Model> models, load_models(flags));
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
   Json facts = {{"program", program_name()},
                 {"build", build_id()},
@@ -212,11 +230,7 @@ Status act(const Flags& flags, const CLI::App& app) {
                 {"batch_invariant", flags.invariant},
                 {"results", Json::array()}};
   if (!flags.json) print_head(facts, flags);
-  for (const std::string& path : flags.models) {
-    TQ_ASSIGN(const Model model, load_model(path));
-    TQ_TRY(check_depths(model.spec, model.source, flags));
-    TQ_TRY(measure(model, flags, *session, facts["results"]));
-  }
+  for (const Model& model : models) TQ_TRY(measure(model, flags, *session, facts["results"]));
   if (!flags.random.empty()) {
     for (const std::string& text : flags.bits) {
       TQ_ASSIGN(const int bits, random_bits(text));

@@ -4,8 +4,9 @@
 
 #include <CLI/CLI.hpp>
 
-#include "cli/at_least_zero.h"
+#include "cli/comma_list.h"
 #include "cli/goes_with.h"
+#include "cli/number_checks.h"
 #include "cli/units.h"
 
 namespace tq::cli {
@@ -13,15 +14,12 @@ namespace {
 
 Result<std::vector<double>> bits_of(const std::string& list) {
   std::vector<double> out;
-  for (size_t at = 0; at <= list.size();) {
-    const size_t end = std::min(list.find(',', at), list.size());
-    const std::string text = list.substr(at, end - at);
+  for (const std::string& text : split_at_commas(list)) {
     char* rest = nullptr;
     const double bits = std::strtod(text.c_str(), &rest);
     if (text.empty() || *rest != '\0' || !(bits >= 2 && bits <= 8))
       return bad_usage("--bits {}: give numbers from 2 to 8, like 2,3,4", list);
     if (std::find(out.begin(), out.end(), bits) == out.end()) out.push_back(bits);
-    at = end + 1;
   }
   return out;
 }
@@ -102,8 +100,9 @@ void add_compare_flags(CLI::App& app, CompareFlags& flags) {
                  "Of turboquant and quip-tuned, after each stage of a block; 0 follows the effort")
       ->check(at_least_zero());
   app.add_option("--tune-steps", flags.tune_steps, "Of turboquant and quip-tuned; 0 follows the effort")->check(at_least_zero());
-  app.add_option("--embedding", flags.embedding, "Bits of the embedding, or 'original'")->capture_default_str();
-  app.add_option("--head", flags.head, "Bits of the head, or 'original'")->capture_default_str();
+  app.add_option("--embedding", flags.embedding, "Bits of the embedding, or 'original' (16 bits where a source has it quantized)")
+      ->capture_default_str();
+  app.add_option("--head", flags.head, "Bits of the head, or 'original' (16 bits where a source has it quantized)")->capture_default_str();
   app.add_option("--calibration", flags.calibration, "Text files to calibrate on instead of the built-in text");
   app.add_option("--calibration-tokens", flags.calibration_tokens, "Tokens to calibrate on, the same for all; 0 follows the effort")
       ->check(at_least_zero());

@@ -48,6 +48,7 @@ class Session {
 
 // Whether Ctrl-C has been pressed since the program began, or since it was last forgotten.
 const std::atomic<bool>& interrupted();
+bool terminated();        // by a request to terminate, which is an interrupt too
 void forget_interrupt();  // after Ctrl-C stopped a part of the work only; a request to terminate is never forgotten
 void watch_interrupts();
 

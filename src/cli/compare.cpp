@@ -48,8 +48,11 @@ Status add_seconds(const CompareFlags& flags, const Candidate& candidate, double
 uint64_t folder_bytes(const std::string& directory) {
   std::error_code error;
   uint64_t bytes = 0;
-  for (const auto& entry : fs::recursive_directory_iterator(directory, error))
-    if (entry.is_regular_file(error)) bytes += entry.file_size(error);
+  for (auto it = fs::recursive_directory_iterator(directory, error); !error && it != fs::end(it); it.increment(error)) {
+    std::error_code unknown;
+    const uint64_t size = it->is_regular_file(unknown) ? it->file_size(unknown) : 0;
+    if (!unknown) bytes += size;
+  }
   return bytes;
 }
 
@@ -65,7 +68,7 @@ class Comparison {
   Status run() {
     TQ_ASSIGN(original_, open(flags_.model));
     TQ_TRY(check_windows(wanted_, original_->model));
-    TQ_TRY(check_texts(wanted_, *original_->model.tokenizer));
+    TQ_ASSIGN(texts_, encode_texts(wanted_, original_->model));
     TQ_TRY(sort_out());
     warn_of_quantized_source(original_->model, session_.context().listener);
     if (flags_.dry_run) return print_plan();
@@ -170,6 +173,7 @@ class Comparison {
     Kept kept{results, {}, {}, source_facts(original_->model)};
     for (const Candidate& candidate : candidates_) {
       TQ_ASSIGN(std::unique_ptr<Loaded> loaded, open(candidate.directory));
+      TQ_TRY(check_same_tokens(wanted_, texts_, original_->model, loaded->model));
       TQ_ASSIGN(const auto record, MappedFile::open(candidate.directory + "/turboquant.json"));
       kept.names.push_back(candidate.name);
       kept.identities.push_back(hex64(hash64(record->bytes())));
@@ -179,7 +183,7 @@ class Comparison {
     }
     KnownCalibration calibration;
     TQ_ASSIGN(calibration.texts, read_calibration(candidates_[0].options));
-    return measure({models, original_.get(), wanted_, calibration, false, &kept}, session_, report_);
+    return measure({models, original_.get(), wanted_, texts_, calibration, false, &kept}, session_, report_);
   }
 
   void add_notes() {
@@ -235,8 +239,8 @@ class Comparison {
 
   Status write() const {
     const Json all = json();
-    TQ_TRY(write_file(flags_.output + "/report.html", report::page(report_)));
-    TQ_TRY(write_file(flags_.output + "/compare.json", json_text(all, 2) + "\n"));
+    TQ_TRY(write_file_among_others(flags_.output + "/report.html", report::page(report_)));
+    TQ_TRY(write_file_among_others(flags_.output + "/compare.json", json_text(all, 2) + "\n"));
     if (flags_.json) {
       fmt::print("{}\n", json_text(all, 2));
       return {};
@@ -258,6 +262,7 @@ class Comparison {
   Session& session_;
   Trainer trainer_;
   std::unique_ptr<Loaded> original_;
+  std::vector<EvalText> texts_;  // as the original's tokenizer encodes them
   report::Report report_;
 };
 

@@ -1,6 +1,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 
 #include <CLI/CLI.hpp>
 
@@ -38,15 +39,47 @@ Json result_json(size_t index, const Flags& flags, const Measurements& wanted, c
   return out;
 }
 
+// Whether nothing but an earlier report, or an empty file, is there.
+bool may_be_replaced(const std::string& path) {
+  std::error_code error;
+  if (!fs::is_regular_file(path, error)) return false;  // a pipe would be waited for
+  constexpr std::string_view kBeginning = "<!doctype html";
+  std::string beginning(kBeginning.size(), '\0');
+  std::ifstream file(path, std::ios::binary);
+  file.read(beginning.data(), static_cast<std::streamsize>(beginning.size()));
+  beginning.resize(static_cast<size_t>(file.gcount()));
+  return beginning == kBeginning || (file.eof() && beginning.empty());
+}
+
+// Whether a report there is one that the command reads, or an artifact's own. Of what else it reads nothing begins as reports do.
+bool is_of(const std::string& path, const std::string& read) {
+  std::error_code error;
+  if (fs::equivalent(path, read, error)) return true;
+  return fs::exists(read + "/turboquant.json", error) && fs::equivalent(path, read + "/report.html", error);
+}
+
+Status check_replaced(const std::string& path, const Flags& flags) {
+  std::error_code error;
+  if (!fs::exists(fs::symlink_status(path, error))) return {};
+  if (!may_be_replaced(path)) return bad_usage("--report {}: what is there is no report of tq eval; give another name, or remove it", path);
+  std::vector<std::string> reads = flags.models;
+  reads.insert(reads.end(), flags.measure.texts.begin(), flags.measure.texts.end());
+  if (!flags.against.empty()) reads.push_back(flags.against);
+  for (const std::string& read : reads)
+    if (is_of(path, read)) return bad_usage("--report {}: it belongs to {}, which is read; give another name", path, read);
+  return {};
+}
+
 // Whether the report can be written, which comes last.
-Status check_report(const std::string& path) {
+Status check_report(const Flags& flags) {
+  const std::string& path = flags.report;
   std::error_code error;
   if (path.empty()) return {};
   if (fs::is_directory(path, error)) return fail(ErrorCode::kFailed, "--report {}: it is a folder; give the name of a file", path);
   const fs::path folder = fs::absolute(path, error).parent_path();
   if (!fs::is_directory(folder, error)) return fail(ErrorCode::kFailed, "--report {}: there is no folder {}", path, folder.string());
   if (access(folder.c_str(), W_OK) != 0) return fail(ErrorCode::kFailed, "--report {}: you may not write in {}", path, folder.string());
-  return {};
+  return check_replaced(path, flags);
 }
 
 Result<std::unique_ptr<Loaded>> open_for(const Measurements& wanted, const std::string& path) {
@@ -58,7 +91,7 @@ Result<std::unique_ptr<Loaded>> open_for(const Measurements& wanted, const std::
 Status act(const Flags& flags, const CLI::App& app) {
   TQ_ASSIGN(const Measurements wanted, measurements_of(flags.measure, !flags.against.empty()));
   TQ_TRY(check_measured(app, wanted));
-  TQ_TRY(check_report(flags.report));
+  TQ_TRY(check_report(flags));
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
   report::Report report;
   if (!wanted.texts.empty()) report.protocol = protocol_text(wanted.options.protocol);
@@ -73,10 +106,13 @@ Status act(const Flags& flags, const CLI::App& app) {
     report.subjects.push_back({.model = report::gather_facts(loaded->model), .texts = {}, .tasks = {}});
     models.push_back(std::move(loaded));
   }
-  TQ_TRY(check_texts(wanted, *models[0]->model.tokenizer));
+  const Model& first = models[0]->model;
+  TQ_ASSIGN(const std::vector<EvalText> texts, encode_texts(wanted, first));
+  for (const auto& each : models) TQ_TRY(check_same_tokens(wanted, texts, first, each->model));
+  if (original) TQ_TRY(check_same_tokens(wanted, texts, first, original->model));
   const KnownCalibration calibration = known_calibration(models);
-  TQ_TRY(measure({models, original.get(), wanted, calibration, !flags.json}, *session, report));
-  if (!flags.report.empty()) TQ_TRY(write_file(flags.report, report::page(report)));
+  TQ_TRY(measure({models, original.get(), wanted, texts, calibration, !flags.json}, *session, report));
+  if (!flags.report.empty()) TQ_TRY(write_file_among_others(flags.report, report::page(report)));
   if (!flags.json) {
     if (!flags.report.empty()) fmt::print("report: {}\n", flags.report);
     return {};

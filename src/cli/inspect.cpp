@@ -3,9 +3,12 @@
 
 #include <CLI/CLI.hpp>
 
+#include "artifact/format.h"
 #include "artifact/reader.h"
 #include "base/json_text.h"
 #include "cli/command.h"
+#include "cli/goes_with.h"
+#include "codec/grid/layout.h"
 #include "convert/import.h"
 #include "graph/network.h"
 #include "tensor/ggml_types.h"
@@ -34,9 +37,8 @@ std::string rate_text(const PackedTensor& tensor) {
   }
   const TensorView* rates = tensor.codec == CodecId::kGrid ? tensor.part("rates") : nullptr;
   if (!rates) return "";
-  double sum = 0;
-  for (int64_t i = 0; i < rates->count(); ++i) sum += rates->as<uint8_t>()[i];
-  return fmt::format("{:.3g}", sum / static_cast<double>(rates->count()));
+  return fmt::format("{:.3g}",
+                     grid::mean_rate({rates->as<uint8_t>(), static_cast<size_t>(rates->count())}, tensor.shape[tensor.shape.size() - 2]));
 }
 
 // How finely the input is to be rounded in integer products: 8 or 15; 0 when the file does not say.
@@ -138,16 +140,22 @@ Json inspect_json(const Model& model) {
           {"tensors", tensors}};
 }
 
-Status act(const Flags& flags) {
+Status verify(const Model& model, const std::string& path) {
+  if (!is_artifact(model.config)) return bad_input("{}: no artifact of tq, so it has no hashes to be checked", path);
+  return verify_artifact(path);
+}
+
+Status act(const Flags& flags, const CLI::App& app) {
+  TQ_TRY(goes_with(app, {"--threads", "--isa", "--backend", "--gpus", "--split"}, "--plan", flags.plan));
   TQ_ASSIGN(const Model model, load_model(flags.model));
-  if (flags.verify) {
-    TQ_TRY(verify_artifact(flags.model));
-    if (!flags.json) fmt::print("{}: all weights are what was written\n", flags.model);
-  }
+  if (flags.verify) TQ_TRY(verify(model, flags.model));
   if (flags.json) {
-    fmt::print("{}\n", json_text(inspect_json(model), 2));
+    Json facts = inspect_json(model);
+    if (flags.verify) facts["verified"] = true;
+    fmt::print("{}\n", json_text(facts, 2));
     return {};
   }
+  if (flags.verify) fmt::print("{}: all weights are what was written\n", flags.model);
   if (flags.plan) return print_plan(model, flags);
   print_tensors(model);
   print_totals(model);
@@ -164,7 +172,7 @@ Command add_inspect(CLI::App& root) {
   app->add_flag("--verify", flags->verify, "Read every byte of an artifact's weights and compare with their hashes");
   app->add_flag("--json", flags->json, "Print facts as JSON")->excludes(plan);
   add_compute_flags(*app, flags->compute);
-  return {app, [flags] { return act(*flags); }};
+  return {app, [flags, app] { return act(*flags, *app); }};
 }
 
 }  // namespace tq::cli

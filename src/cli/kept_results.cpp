@@ -1,5 +1,6 @@
 #include "cli/kept_results.h"
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
 
@@ -29,22 +30,33 @@ Json task_json_of(const TaskResult& result) {
   return {{"name", result.name}, {"description", result.description}, {"ids", result.ids}, {"groups", result.groups}, {"metrics", metrics}};
 }
 
-TaskResult task_of_json(const Json& json) {
+// Nothing where a figure is not one for each item.
+std::optional<TaskResult> task_of_json(const Json& json) {
   TaskResult out{json.at("name").get<std::string>(),
                  json.at("description").get<std::string>(),
                  json.at("ids").get<std::vector<std::string>>(),
                  json.at("groups").get<std::vector<std::string>>(),
                  {}};
+  if (out.groups.size() != out.ids.size()) return std::nullopt;
   for (const Json& each : json.at("metrics")) {
     Metric metric{
         each.at("name").get<std::string>(), each.at("values").get<std::vector<double>>(), {}, each.at("counts_flips").get<bool>()};
+    if (metric.values.size() != out.ids.size()) return std::nullopt;
     if (!each.at("chance").is_null()) metric.chance = each.at("chance").get<double>();
     out.metrics.push_back(std::move(metric));
   }
   return out;
 }
 
-TextResult text_of_archive(const safetensors::Archive& archive) {
+// Whole windows, and of every position each figure or none has it.
+bool is_whole(const Positions& positions) {
+  const size_t count = positions.loss.size();
+  if (count == 0 || positions.per_window <= 0 || count % static_cast<size_t>(positions.per_window) != 0) return false;
+  const auto arrays = arrays_of(positions);
+  return std::all_of(arrays.begin(), arrays.end(), [&](const auto& each) { return each.second->empty() || each.second->size() == count; });
+}
+
+std::optional<TextResult> text_of_archive(const safetensors::Archive& archive) {
   const Json facts = Json::parse(archive.metadata().at("result"));
   TextResult out;
   out.name = facts.at("name").get<std::string>();
@@ -53,6 +65,7 @@ TextResult text_of_archive(const safetensors::Archive& archive) {
   for (const auto& [name, values] : arrays_of(out.positions))
     if (const TensorView* view = archive.find(name); view && view->dtype == DType::kF64)
       values->assign(view->as<double>(), view->as<double>() + view->count());
+  if (!is_whole(out.positions)) return std::nullopt;
   summarize(out);
   return out;
 }

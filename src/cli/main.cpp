@@ -1,5 +1,6 @@
 // tq: makes language models small and runs them.
 #include <algorithm>
+#include <filesystem>
 #include <new>
 #include <numeric>
 #include <system_error>
@@ -34,6 +35,8 @@ int run(const tq::cli::Command& command) {
     const tq::Status status = command.action();
     if (!status) return fail_with(status.error());
     if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return 0;
+  } catch (const std::filesystem::filesystem_error& error) {
+    return fail_with({tq::ErrorCode::kFailed, error.what()});
   } catch (const std::system_error&) {  // of printing
   } catch (const std::bad_alloc&) {
     return fail_with({tq::ErrorCode::kNoResource, "not enough memory; a smaller --ctx, --window or model needs less"});

@@ -8,8 +8,9 @@
 #include "base/hash.h"
 #include "base/json_text.h"
 #include "base/mapped_file.h"
-#include "cli/at_least_zero.h"
+#include "cli/comma_list.h"
 #include "cli/goes_with.h"
+#include "cli/number_checks.h"
 #include "convert/import.h"
 #include "eval/summary.h"
 #include "quantize/text_overlap.h"
@@ -21,8 +22,26 @@ constexpr double kOverlapShare = 0.001;  // licences and the like are below it
 
 std::string file_name(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
-// Warns of what the models have been calibrated on.
-EvalText eval_text(const Measurements::Text& source, const MeasureRequest& request, Session& session) {
+std::vector<TokenId> encode(const Measurements& wanted, const Measurements::Text& text, const Model& model) {
+  return model.tokenizer->encode(text.content, false, wanted.options.protocol == Protocol::kSecondHalf);
+}
+
+// What the vocabulary adds to a text: windows begin with it.
+std::vector<TokenId> added_tokens(const Model& model) { return model.tokenizer->encode("", false, true); }
+
+// Whether it is told by the files already, so that nothing need be encoded.
+bool has_same_tokenizer(const Model& one, const Model& other) {
+  const auto text_of = [](const Model& model, std::string_view name) {
+    const auto found = std::find_if(model.files.begin(), model.files.end(), [&](const CarriedFile& file) { return file.name == name; });
+    return found == model.files.end() ? std::string_view() : std::string_view(found->text);
+  };
+  if (one.spec.vocabulary != other.spec.vocabulary) return false;
+  constexpr std::string_view kFiles[] = {"tokenizer.json", "tokenizer.model", "tokenizer_config.json"};
+  return std::all_of(std::begin(kFiles), std::end(kFiles),
+                     [&](std::string_view name) { return text_of(one, name) == text_of(other, name); });
+}
+
+void warn_of_calibration(const Measurements::Text& source, const MeasureRequest& request, Session& session) {
   const auto& [path, text] = source;
   for (const TextOverlap& overlap : overlaps(text, request.calibration.texts))
     if (overlap.share >= kOverlapShare)
@@ -34,18 +53,11 @@ EvalText eval_text(const Measurements::Text& source, const MeasureRequest& reque
     if (file.hash == hash)
       session.context().listener.warn(
           fmt::format("{}: {} was calibrated on this very text ({}); figures on it flatter", path, file.model, file.name));
-  const Tokenizer& tokenizer = *request.models[0]->model.tokenizer;
-  return EvalText{file_name(path), tokenizer.encode(text, false, request.wanted.options.protocol == Protocol::kSecondHalf)};
 }
 
-std::vector<std::string> list_of(const std::string& text) {
-  std::vector<std::string> out;
-  for (size_t at = 0; at <= text.size();) {
-    const size_t end = std::min(text.find(',', at), text.size());
-    if (end > at) out.push_back(text.substr(at, end - at));
-    at = end + 1;
-  }
-  return out;
+bool is_known_task(const std::string& name) {
+  const auto known = known_tasks();
+  return std::any_of(known.begin(), known.end(), [&](const TaskEntry& entry) { return entry.name == name; });
 }
 
 std::string task_names() {
@@ -61,14 +73,15 @@ class Measuring {
       : request_(request), session_(session), report_(report), count_(request.models.size()) {}
 
   Status run() {
-    for (const Measurements::Text& text : request_.wanted.texts) TQ_TRY(measure_text(text));
+    for (size_t i = 0; i < request_.texts.size(); ++i) TQ_TRY(measure_text(i));
     for (const Task& task : request_.wanted.tasks) TQ_TRY(measure_task(task));
     return {};
   }
 
  private:
-  Status measure_text(const Measurements::Text& source) {
-    const EvalText text = eval_text(source, request_, session_);
+  Status measure_text(size_t index) {
+    warn_of_calibration(request_.wanted.texts[index], request_, session_);
+    const EvalText& text = request_.texts[index];
     std::vector<std::optional<TextResult>> results(count_);
     std::vector<size_t> missing;
     for (size_t i = 0; i < count_; ++i) {
@@ -76,7 +89,7 @@ class Measuring {
       if (!results[i]) missing.push_back(i);
     }
     if (!missing.empty()) TQ_TRY(evaluate_missing(text, missing, results));
-    if (request_.print && &source == &request_.wanted.texts.front()) fmt::print("{}\n", report_.protocol);
+    if (request_.print && index == 0) fmt::print("{}\n", report_.protocol);
     for (size_t i = 0; i < count_; ++i) {
       if (request_.print) print_name(i), fmt::print("{}", text_lines(*results[i]));
       report_.subjects[i].texts.push_back(std::move(*results[i]));
@@ -186,7 +199,7 @@ void add_measure_flags(CLI::App& app, MeasureFlags& flags) {
   app.add_option("--task-data", flags.task_data, "Folder with the files of the tasks");
   app.add_option("--limit", flags.task.limit, "Items of a task at most, drawn by --seed; 0: all")->check(at_least_zero());
   app.add_option("--samples", flags.task.samples, "Answers an item, where answers are generated")->check(CLI::Range(1, 1000));
-  app.add_option("--temperature", flags.task.temperature, "Of generated answers; 0: greedy")->check(CLI::Range(0.0, 10.0));
+  app.add_option("--temperature", flags.task.temperature, "Of generated answers; 0: greedy")->check(number_in(0, 10));
   app.add_option("--seed", flags.task.seed, "Of drawn items and answers")->check(seed_number());
 }
 
@@ -200,17 +213,20 @@ Result<Measurements> measurements_of(const MeasureFlags& flags, bool with_origin
       .window = flags.window, .windows = flags.windows, .protocol = *protocol, .rows = flags.rows, .with_float = !flags.skip_float};
   out.task = flags.task;
   bool has_kl = false, has_ppl = false;
-  for (const std::string& name : list_of(flags.tasks)) {
+  for (const std::string& name : split_at_commas(flags.tasks)) {
+    if (name.empty()) continue;
     if (name == "kl") has_kl = true;
     else if (name == "ppl") has_ppl = true;
     else {
       TQ_ASSIGN(Task task, load_task(name, {flags.task_data}));
+      out.has_known_task |= is_known_task(name);
       out.tasks.push_back(std::move(task));
     }
   }
   if (!has_kl && !has_ppl && out.tasks.empty()) return bad_usage("--tasks: name at least one of {}", task_names());
   if (has_kl && !has_ppl && !with_original) return bad_usage("the task kl needs --against ORIGINAL");
   if (!has_kl && !has_ppl) return out;
+  out.has_divergence = with_original;
   if (flags.texts.empty()) return bad_usage("kl and ppl need --text FILE; --tasks names other tasks");
   for (const std::string& path : flags.texts) {
     TQ_ASSIGN(std::string content, read_text_file(path));
@@ -238,14 +254,27 @@ Status prepare(Loaded& loaded, Session& session) {
   return {};
 }
 
-Status check_texts(const Measurements& wanted, const Tokenizer& tokenizer) {
-  for (const auto& [path, text] : wanted.texts) {
-    const size_t tokens = tokenizer.encode(text, false, wanted.options.protocol == Protocol::kSecondHalf).size();
-    if (static_cast<int64_t>(tokens) < wanted.options.window)
-      return bad_input("{}: it has {}, less than one window of {}; give more text or a smaller --window", path, counted(tokens, "token"),
-                       wanted.options.window);
+Result<std::vector<EvalText>> encode_texts(const Measurements& wanted, const Model& model) {
+  std::vector<EvalText> out;
+  for (const Measurements::Text& text : wanted.texts) {
+    std::vector<TokenId> tokens = encode(wanted, text, model);
+    if (static_cast<int64_t>(tokens.size()) < wanted.options.window)
+      return bad_input("{}: it has {}, less than one window of {}; give more text or a smaller --window", text.path,
+                       counted(tokens.size(), "token"), wanted.options.window);
+    out.push_back({file_name(text.path), std::move(tokens)});
   }
-  return {};
+  return out;
+}
+
+Status check_same_tokens(const Measurements& wanted, const std::vector<EvalText>& texts, const Model& model, const Model& other) {
+  if (texts.empty() || has_same_tokenizer(model, other)) return {};
+  for (size_t i = 0; i < texts.size(); ++i)
+    if (encode(wanted, wanted.texts[i], other) != texts[i].tokens)
+      return bad_input("{}: its tokenizer makes other tokens of {} than that of {}; measure each of the two alone", other.source,
+                       wanted.texts[i].path, model.source);
+  if (added_tokens(model) == added_tokens(other)) return {};
+  return bad_input("{}: its tokenizer begins a text with other tokens than that of {}; measure each of the two alone", other.source,
+                   model.source);
 }
 
 Status check_windows(const Measurements& wanted, const Model& model) {
@@ -257,8 +286,13 @@ Status check_windows(const Measurements& wanted, const Model& model) {
 Status check_measured(const CLI::App& app, const Measurements& wanted) {
   TQ_TRY(goes_with(app, {"--text", "--window", "--windows", "--protocol", "--rows", "--skip-float"}, "kl or ppl among the --tasks",
                    !wanted.texts.empty()));
-  return goes_with(app, {"--task-data", "--limit", "--samples", "--temperature", "--seed"}, "other --tasks than kl and ppl",
-                   !wanted.tasks.empty());
+  TQ_TRY(goes_with(app, {"--skip-float"}, "kl, which needs --against", wanted.has_divergence));
+  TQ_TRY(goes_with(app, {"--task-data", "--limit", "--samples", "--temperature", "--seed"}, "other --tasks than kl and ppl",
+                   !wanted.tasks.empty()));
+  const bool generates =
+      std::any_of(wanted.tasks.begin(), wanted.tasks.end(), [](const Task& task) { return task.kind == TaskKind::kGeneration; });
+  TQ_TRY(goes_with(app, {"--task-data"}, "--tasks by name; files are read where they lie", wanted.has_known_task));
+  return goes_with(app, {"--samples", "--temperature"}, "--tasks whose answers are generated, as those of gsm8k and humaneval", generates);
 }
 
 KnownCalibration known_calibration(const std::vector<std::unique_ptr<Loaded>>& models) {

@@ -34,6 +34,8 @@ struct Measurements {
   std::vector<Text> texts;  // empty when neither kl nor ppl is wanted
   std::vector<Task> tasks;
   TaskOptions task;
+  bool has_divergence = false;  // of texts, from an original
+  bool has_known_task = false;  // which is read from --task-data, not from a file by its name
 };
 // Errors: kUsage for names and flags that don't go together, those of texts and task files.
 Result<Measurements> measurements_of(const MeasureFlags& flags, bool with_original);
@@ -47,11 +49,13 @@ struct Loaded {
 Result<std::unique_ptr<Loaded>> open(const std::string& path);
 Status prepare(Loaded& loaded, Session& session);  // if it is not yet
 
-// Errors: kBadInput for a text that has less than one window.
-Status check_texts(const Measurements& wanted, const Tokenizer& tokenizer);
+// The texts as the model's tokenizer encodes them. Errors: kBadInput for one that has less than one window.
+Result<std::vector<EvalText>> encode_texts(const Measurements& wanted, const Model& model);
+// Whether another model can be measured on these texts of the model as well. Errors: kBadInput when its tokenizer makes others.
+Status check_same_tokens(const Measurements& wanted, const std::vector<EvalText>& texts, const Model& model, const Model& other);
 // Errors: kUsage for windows that are longer than the model's context.
 Status check_windows(const Measurements& wanted, const Model& model);
-// Errors: kUsage for flags of texts where none is measured, and of tasks where there are none.
+// Errors: kUsage for flags of texts where none is measured, of tasks where there are none, and of kinds of tasks that are not there.
 Status check_measured(const CLI::App& app, const Measurements& wanted);
 
 // What artifacts among the models were calibrated on, as their records name it.
@@ -79,6 +83,7 @@ struct MeasureRequest {
   const std::vector<std::unique_ptr<Loaded>>& models;
   Loaded* original = nullptr;
   const Measurements& wanted;
+  const std::vector<EvalText>& texts;  // those wanted, as every model's tokenizer encodes them
   const KnownCalibration& calibration;
   bool print = false;
   const Kept* kept = nullptr;

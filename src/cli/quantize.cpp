@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <map>
 
 #include <CLI/CLI.hpp>
@@ -53,6 +54,17 @@ class Completing {
   std::map<int64_t, int64_t> at_hand_;  // by what is asked for
 };
 
+// With --fit.
+Result<RunningMemory> running_memory(const ModelSpec& spec, const QuantizeFlags& flags) {
+  RunningMemory running{.batch = flags.batch};
+  TQ_ASSIGN(running.memory, parse_bytes(flags.fit, "--fit"));
+  running.context = std::min(running.context, spec.context);
+  if (flags.context.empty()) return running;
+  TQ_ASSIGN(running.context, parse_tokens(flags.context, "--context"));
+  if (running.context > spec.context) return bad_usage("--context {}: the model was made for {} tokens", flags.context, spec.context);
+  return running;
+}
+
 // The bits that meet --size or --fit.
 Result<QuantizeOptions> with_budget(const Model& model, const QuantizeFlags& flags, QuantizeOptions options, const Completion& complete) {
   if (!flags.size.empty()) {
@@ -60,9 +72,7 @@ Result<QuantizeOptions> with_budget(const Model& model, const QuantizeFlags& fla
     return fit_bits(model, std::move(options), bytes, complete);
   }
   if (flags.fit.empty()) return options;
-  RunningMemory running{.batch = flags.batch};
-  TQ_ASSIGN(running.memory, parse_bytes(flags.fit, "--fit"));
-  TQ_ASSIGN(running.context, parse_tokens(flags.context, "--context"));
+  TQ_ASSIGN(const RunningMemory running, running_memory(model.spec, flags));
   return flags.compute.backend == "cuda" ? fit_card(model, std::move(options), running, complete)
                                          : fit_memory(model, std::move(options), running, complete);
 }
@@ -89,6 +99,7 @@ Status act(const QuantizeFlags& flags, const CLI::App& app) {
   TQ_TRY(check_stages(app, options));
   warn_of_quantized_source(model, session->context().listener);
   TQ_ASSIGN(const QuantizePlan plan, make_plan(model, options));
+  warn_of_size(model, plan, session->context().listener);
   if (flags.dry_run) {
     warn_of_one_text(options, session->context().listener);
     print_plan(model, plan, flags, *session);

@@ -3,21 +3,24 @@
 #include <CLI/CLI.hpp>
 
 #include "base/json.h"
-#include "cli/at_least_zero.h"
 #include "cli/goes_with.h"
+#include "cli/number_checks.h"
 #include "cli/units.h"
 
 namespace tq::cli {
 namespace {
 
-// {"model.layers.0.mlp.down_proj": 4, …}; "*" stands for all others, unless --bits does.
-Status read_rates(const std::string& path, bool has_bits, QuantizeOptions& options) {
+// {"model.layers.0.mlp.down_proj": 4, …}; "*" stands for all others. has_target: whether a flag says that of them.
+Status read_rates(const std::string& path, bool has_target, QuantizeOptions& options) {
   TQ_ASSIGN(const Json file, read_json_file(path));
   if (!file.is_object()) return bad_input("{}: an object of linears and their bits was expected", path);
+  if (has_target && file.contains("*"))
+    return bad_usage("{}: '*' and --bits, --size or --fit say both how small the other linears are; leave one of them out", path);
+  if (!has_target && !file.contains("*"))
+    return bad_usage("{}: it has no '*', the bits of the linears that it does not name; add it, or give --bits, --size or --fit", path);
   for (const auto& [name, bits] : file.items()) {
     if (!bits.is_number()) return bad_input("{}: the bits of {} are no number", path, name);
-    if (name != "*") options.rates[name] = bits.get<double>();
-    else if (!has_bits) options.bits = bits.get<double>();
+    (name == "*" ? options.bits : options.rates[name]) = bits.get<double>();
   }
   return {};
 }
@@ -35,7 +38,7 @@ Result<QuantizeOptions> options_of(const QuantizeFlags& flags) {
     if (!target) return bad_usage("--target {}: give gguf, vllm or sglang", flags.target);
     options.target = *target;
   }
-  if (!flags.rates.empty()) TQ_TRY(read_rates(flags.rates, flags.bits.has_value(), options));
+  if (!flags.rates.empty()) TQ_TRY(read_rates(flags.rates, targets > 0, options));
   if (!flags.allocate.empty()) options.allocate = flags.allocate == "on";
   if (!flags.tune.empty()) options.tune = flags.tune == "on";
   options.tune_steps = flags.tune_steps;
@@ -90,9 +93,11 @@ void add_quantize_flags(CLI::App& app, QuantizeFlags& flags) {
   app.add_option("--size", flags.size, "Instead of --bits: the most that the finished directory may take, such as 35GB");
   app.add_option("--fit", flags.fit,
                  "Instead of --bits: memory that running it may take, files, keys and values together; with --backend cuda, of a card");
-  app.add_option("--context", flags.context, "With --fit: tokens of a sequence")->capture_default_str();
+  app.add_option("--context", flags.context, "With --fit: tokens of a sequence; not given: 4096, or the model's own if that is less");
   app.add_option("--batch", flags.batch, "With --fit: sequences at once")->capture_default_str()->check(CLI::Range(1, 4096));
-  app.add_option("--rates", flags.rates, "JSON file with the bits of linears by name; '*' for the others")->check(CLI::ExistingFile);
+  app.add_option("--rates", flags.rates,
+                 "JSON file with the bits of linears by name, 1 to 8; '*' for the others, unless --bits, --size or --fit is given")
+      ->check(CLI::ExistingFile);
   app.add_option("--allocate", flags.allocate,
                  "on or off: choose the linears' bits by what they cost the model; on at effort best, and at normal on a GPU")
       ->check(CLI::IsMember({"on", "off"}));
@@ -106,13 +111,16 @@ void add_quantize_flags(CLI::App& app, QuantizeFlags& flags) {
       ->check(CLI::IsMember({"on", "off"}));
   app.add_option("--damping", flags.damping,
                  "Added to the Hessian's diagonal, relative to its mean; by default 0.01 for the rivals, more for turboquant, by bits")
-      ->check(CLI::Range(1e-6, 1.0));
+      ->check(number_in(1e-6, 1));
   app.add_option("--passes", flags.passes, "Times that every column is rounded again, given all others")
       ->capture_default_str()
       ->check(CLI::Range(0, 10));
   app.add_option("--effort", flags.effort, "fast, normal or best")->capture_default_str();
-  app.add_option("--embedding", flags.embedding, "Bits of the embedding, or 'original'; a tied one follows --head")->capture_default_str();
-  app.add_option("--head", flags.head, "Bits of the head, or 'original'")->capture_default_str();
+  app.add_option("--embedding", flags.embedding,
+                 "Bits of the embedding, or 'original' (16 bits where the source has it quantized); a tied one follows --head")
+      ->capture_default_str();
+  app.add_option("--head", flags.head, "Bits of the head, or 'original' (16 bits where the source has it quantized)")
+      ->capture_default_str();
   app.add_option("--calibration", flags.calibration, "Text files to measure on instead of the built-in text");
   app.add_option("--calibration-tokens", flags.calibration_tokens, "Tokens to measure on; 0 follows effort and model")
       ->check(at_least_zero());
@@ -135,16 +143,18 @@ void add_quantize_flags(CLI::App& app, QuantizeFlags& flags) {
   app.add_option("--calibrate-tokens", flags.calibrate_tokens, "Tokens of a sequence in a step, from its front; 0 follows the effort")
       ->check(at_least_zero());
   app.add_option("--calibrate-weight-rate", flags.calibrate_weight_rate,
-                 "Learning rate of weights not rounded yet, relative to their size; 0: left alone; negative: by effort");
+                 "Learning rate of weights not rounded yet, relative to their size; 0: left alone; negative: by effort")
+      ->check(number_in(-1, 0.5));
   app.add_option("--calibrate-vector-rate", flags.calibrate_vector_rate,
-                 "Learning rate of row scales, norms and biases, relative to their size; negative: by effort");
+                 "Learning rate of row scales, norms and biases, relative to their size; negative: by effort")
+      ->check(number_in(-1, 0.5));
   app.add_option(
          "--tune", flags.tune,
          "on or off: after rounding, move scales, norms and biases towards the original; not given: on for best, and for normal on a GPU")
       ->check(CLI::IsMember({"on", "off"}));
   app.add_option("--tune-steps", flags.tune_steps, "Steps of the tuning; 0 follows effort and model")->check(CLI::Range(0, 100000));
   app.add_option("--tune-rate", flags.tune_rate, "Highest relative change in a step of the tuning; 0: by the KL that it begins with")
-      ->check(CLI::Range(0.0, 1.0));
+      ->check(number_in(0, 1));
   app.add_option("--seed", flags.seed, "Of the random rotation")->check(seed_number());
   app.add_flag("--dry-run", flags.dry_run, "Print size, memory and time; write nothing");
   app.add_flag("--resume", flags.resume, "Continue an interrupted run");

@@ -87,6 +87,14 @@ std::string rates_text(const std::vector<std::vector<TensorPlan>>& layers) {
   return out;
 }
 
+void warn_of_size(const Model& model, const QuantizePlan& plan, Listener& listener) {
+  const uint64_t most = most_bytes(model, plan);
+  if (model.file_bytes == 0 || most < model.file_bytes) return;  // 0: shapes alone
+  listener.warn(fmt::format("{}: its weights take {}, the result {}{}; fewer bits make it smaller, for head and embedding too",
+                            model.source, bytes_text(static_cast<double>(model.file_bytes)), uses_allocation(plan.options) ? "up to " : "",
+                            bytes_text(static_cast<double>(most))));
+}
+
 void print_plan(const Model& model, const QuantizePlan& plan, const QuantizeFlags& flags, Session& session) {
   const int threads = session.threads().size();
   const uint64_t bytes = planned_bytes(model, plan), most = most_bytes(model, plan), entry = folder_entry_bytes(flags.output);

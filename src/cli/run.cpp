@@ -1,14 +1,13 @@
 #include <unistd.h>
 
-#include <cmath>
 #include <iostream>
 #include <random>
 
 #include <CLI/CLI.hpp>
 
 #include "base/mapped_file.h"
-#include "cli/at_least_zero.h"
 #include "cli/command.h"
+#include "cli/number_checks.h"
 #include "cli/talk.h"
 #include "convert/import.h"
 #include "run/generation_config.h"
@@ -100,21 +99,12 @@ Status answer_once(const Flags& flags, Answerer& answerer, const Tokenizer& toke
   return {};
 }
 
-Status check_sampler(const SamplerFlags& flags) {
-  const std::pair<const char*, std::optional<float>> numbers[] = {{"--temperature", flags.temperature},
-                                                                  {"--top-p", flags.top_p},
-                                                                  {"--min-p", flags.min_p},
-                                                                  {"--repetition-penalty", flags.repetition_penalty}};
-  for (const auto& [name, value] : numbers)  // the ranges let NaN through
-    if (value && std::isnan(*value)) return bad_usage("{}: a number was expected", name);
-  return {};
-}
-
 Status act(const Flags& flags) {
-  TQ_TRY(check_sampler(flags.sampler));
   if (!flags.file.empty() && flags.prompt) return bad_usage("give a prompt or -f FILE, not both");
   TQ_ASSIGN(const Model model, load_model(flags.model));  // first: what is wrong with it is said before a prompt is waited for
-  TQ_ASSIGN(const std::optional<std::string> prompt, find_prompt(flags));
+  const auto found = find_prompt(flags);
+  if (interrupted()) return fail(ErrorCode::kInterrupted, "stopped");  // a part of the prompt is none
+  TQ_ASSIGN(const std::optional<std::string> prompt, found);
   if (!prompt && flags.json) return bad_usage("--json needs a prompt");
   if (prompt && prompt->empty()) return bad_usage("the prompt is empty");
   if (!model.tokenizer) return bad_input("{}: it has no tokenizer", flags.model);
@@ -146,16 +136,16 @@ Status act(const Flags& flags) {
 
 void add_sampler_flags(CLI::App& app, SamplerFlags& flags) {
   app.add_option("--temperature", flags.temperature, "0: always the most likely token; else the model's own, or 0.8")
-      ->check(CLI::Range(0.0, 1000.0));
+      ->check(number_in(0, 1000));
   app.add_option("--top-k", flags.top_k, "Only the K most likely tokens, 0: all; else the model's own, or 40")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
   app.add_option("--top-p", flags.top_p, "Only the most likely tokens that reach this probability; else the model's own, or 0.95")
-      ->check(CLI::Range(0.0, 1.0));
+      ->check(number_in(0, 1));
   app.add_option("--min-p", flags.min_p, "Only tokens of this probability relative to the first; else the model's own, or 0.05")
-      ->check(CLI::Range(0.0, 1.0));
+      ->check(number_in(0, 1));
   app.add_option("--repetition-penalty", flags.repetition_penalty,
                  "Above 1: tokens seen before become less likely; else the model's own, or 1")
-      ->check(CLI::Range(0.01, 100.0));
+      ->check(number_in(0.01, 100));
   app.add_option("--seed", flags.seed, "Of the random choice; else another one every time")->check(seed_number());
 }
 

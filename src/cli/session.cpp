@@ -75,6 +75,7 @@ class TerminalListener final : public Listener {
 }  // namespace
 
 const std::atomic<bool>& interrupted() { return g_interrupted; }
+bool terminated() { return g_terminated; }
 void forget_interrupt() { g_interrupted = g_terminated.load(); }
 
 void watch_interrupts() {

@@ -118,6 +118,7 @@ Status talk(Answerer& answerer, const Tokenizer& tokenizer, Conversation* conver
         break;
     }
   }
+  if (terminated()) return fail(ErrorCode::kInterrupted, "stopped");
   return {};
 }
 

@@ -22,6 +22,7 @@ class MessageReader {
 };
 
 // Until the user has had enough. Without a conversation (a model that has no chat template) every message is continued as a text.
+// Errors: kInterrupted for a request to terminate; Ctrl-C at the prompt is how a user leaves. Those of answers.
 Status talk(Answerer& answerer, const Tokenizer& tokenizer, Conversation* conversation);
 
 }  // namespace tq::cli

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "base/json_text.h"
+#include "cli/comma_list.h"
 #include "quantize/card.h"
 
 namespace tq::cli {
@@ -71,13 +72,10 @@ std::string variant_names() {
 Result<std::vector<Variant>> variants_of(const std::string& list) {
   if (list == "all") return std::vector<Variant>(std::begin(kVariants), std::end(kVariants));
   std::vector<Variant> out;
-  for (size_t at = 0; at <= list.size();) {
-    const size_t end = std::min(list.find(',', at), list.size());
-    const std::string name = list.substr(at, end - at);
+  for (const std::string& name : split_at_commas(list)) {
     const auto found = std::find_if(std::begin(kVariants), std::end(kVariants), [&](const Variant& each) { return each.name == name; });
     if (found == std::end(kVariants)) return bad_usage("--methods {}: give all, or some of {}", list, variant_names());
     if (std::none_of(out.begin(), out.end(), [&](const Variant& each) { return each.name == name; })) out.push_back(*found);
-    at = end + 1;
   }
   return out;
 }

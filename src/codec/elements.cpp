@@ -44,6 +44,11 @@ void decode_part(const ElementRows& rows, int64_t row, int64_t first, int64_t la
   else if (rows.dtype != DType::kF32 && !to_halves(values, rows.dtype, band.halves.data() + at)) band.fits = false;
 }
 
+// "model.gguf: tensor output.weight"
+std::string name_of(const ElementRows& rows) {
+  return fmt::format("{}{}tensor {}", rows.source, rows.source.empty() ? "" : ": ", rows.name);
+}
+
 }  // namespace
 
 Status write_elements(const ElementRows& rows, const std::function<Status(std::span<const std::byte>)>& sink, ThreadPool* threads) {
@@ -59,10 +64,9 @@ Status write_elements(const ElementRows& rows, const std::function<Status(std::s
     const auto decode = [&](int64_t first, int64_t last, int) { decode_part(rows, row, first, last, band); };
     if (threads) threads->run(here, is_whole ? here : std::max<int64_t>(1, here / 64), decode);
     else decode(0, here, 0);
-    if (!band.is_finite) return bad_input("tensor {} holds values that are no finite numbers; fetch or convert the model again", rows.name);
+    if (!band.is_finite) return bad_input("{} holds values that are no finite numbers; fetch or convert the model again", name_of(rows));
     if (!band.fits)
-      return bad_input("tensor {} holds values beyond the range of {}; tq convert --dtype f32 keeps them", rows.name,
-                       dtype_name(rows.dtype));
+      return bad_input("{} holds values beyond the range of {}; tq convert --dtype f32 keeps them", name_of(rows), dtype_name(rows.dtype));
     const auto count = static_cast<size_t>(here * columns);
     TQ_TRY(rows.dtype == DType::kF32 ? sink(std::as_bytes(std::span<const float>(band.values.data(), count)))
                                      : sink(std::as_bytes(std::span<const uint16_t>(band.halves.data(), count))));

@@ -4,6 +4,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "base/thread_pool.h"
 #include "codec/codec.h"
@@ -15,7 +16,8 @@ struct ElementRows {
   const std::string& name;  // for messages
   const PackedTensor& tensor;
   int64_t begin = 0, end = 0;
-  DType dtype = DType::kF32;  // F32, F16 or BF16
+  DType dtype = DType::kF32;     // F32, F16 or BF16
+  std::string_view source = {};  // the file, for messages; empty: whoever asks says it
 };
 
 // Decodes the rows in bands and calls sink with the elements of each, in order. threads: null: the caller's alone.

@@ -9,7 +9,7 @@
 namespace tq {
 
 // Writes every tensor decoded to dtype (F32, F16 or BF16), config.json and the tokenizer files, which any Hugging Face tool loads.
-// Errors: kUsage when the directory exists, those of files.
+// Errors: kUsage when the directory exists or DIRECTORY.partial is somebody else's, those of files.
 Status export_hf(const Model& model, DType dtype, const std::string& directory, const Context& context);
 
 }  // namespace tq

@@ -32,6 +32,8 @@ Result<Model> import_hf(const std::string& directory) {
   TQ_ASSIGN(model.spec, parse_config(model.config, directory + "/config.json"));
   TQ_ASSIGN(const std::shared_ptr<const safetensors::Archive> archive, safetensors::Archive::open_directory(directory));
   model.file_bytes = archive->file_bytes();
+  model.source_parts = archive->files();
+  model.source_parts.push_back(directory + "/config.json");
   for (const safetensors::Tensor& tensor : archive->tensors())
     model.tensors.emplace(plain_name(tensor.name), plain_tensor(tensor.view, archive));
   TQ_TRY(stack_experts(model));

@@ -8,7 +8,7 @@
 namespace tq {
 namespace {
 
-constexpr int64_t kHostChunk = 64, kDeviceChunk = 256;  // positions whose logits exist at a time
+constexpr int64_t kHostChunk = 64, kDeviceChunk = 256;
 
 struct Window {
   std::vector<TokenId> tokens;
@@ -26,6 +26,9 @@ Window cut_window(const EvalText& text, const EvalOptions& options, int64_t inde
   return window;
 }
 
+// Positions whose logits exist at a time.
+int64_t chunk_of(const Backend& backend, int64_t window) { return std::min(backend.is_host() ? kHostChunk : kDeviceChunk, window); }
+
 bool has_grid(const Model& model) {
   return std::any_of(model.tensors.begin(), model.tensors.end(), [](const auto& entry) { return entry.second.codec == CodecId::kGrid; });
 }
@@ -33,9 +36,15 @@ bool has_grid(const Model& model) {
 // A model's way through a window: its hidden states are kept until every model's are there, then logits exist chunk by chunk.
 class Pass {
  public:
-  // rows: that go through the network at once.
+  // rows: that go through the network at once. All that a window may need is taken here, so that none of them ends for want of memory.
   static Result<Pass> create(Network& network, Precision precision, int64_t window, int64_t rows) {
     const ModelSpec& spec = network.model().spec;
+    rows = std::min(rows, window);
+    TQ_TRY(network.reserve({.rows = rows,
+                            .head_rows = std::min(rows, chunk_of(network.backend(), window)),
+                            .capacity = window,
+                            .precision = precision,
+                            .has_own_logits = false}));
     TQ_ASSIGN(KvCache cache, KvCache::create(network.backend(), spec, KvType::kF16, window));
     TQ_ASSIGN(Memory states, network.backend().allocate(static_cast<uint64_t>(window * spec.hidden) * sizeof(float)));
     return Pass(network, precision, rows, std::move(cache), std::move(states));
@@ -98,7 +107,7 @@ class Evaluation {
     }
     backend_ = &networks[0]->backend();
     vocabulary_ = networks[0]->model().spec.vocabulary;
-    chunk_ = std::min(backend_->is_host() ? kHostChunk : kDeviceChunk, options_.window);
+    chunk_ = chunk_of(*backend_, options_.window);
     for (Memory* logits : {&logits_, &original_logits_}) {
       TQ_ASSIGN(*logits, backend_->allocate(static_cast<uint64_t>(chunk_ * vocabulary_) * sizeof(float)));
     }

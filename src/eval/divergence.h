@@ -60,7 +60,7 @@ void summarize(TextResult& result);
 // original may be null: then only the losses are measured.
 // done, unless null: for each network the positions of the first windows, as an interrupted call left them (none: empty); those that all
 // networks have are not measured again. When this call is interrupted, what it has is put there.
-// Errors: kBadInput when the text is shorter than one window or the vocabularies differ; kInterrupted.
+// Errors: kBadInput when the text is shorter than one window or the vocabularies differ; kNoResource; kInterrupted.
 Result<std::vector<TextResult>> evaluate(std::span<Network* const> networks, Network* original, const EvalText& text,
                                          const EvalOptions& options, const Context& context, std::vector<Positions>* done = nullptr);
 

@@ -5,14 +5,11 @@
 
 #include "base/hash.h"
 #include "base/rng.h"
+#include "base/seconds.h"
 #include "eval/statistics.h"
 
 namespace tq {
 namespace {
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 constexpr int64_t kFillTokens = 512;  // of a pass that fills the context
 
@@ -132,6 +129,9 @@ Status check_speed(const ModelSpec& spec, const std::string& source, const Speed
 Result<SpeedResult> measure_speed(Network& network, const SpeedOptions& options, const Context& context) {
   const ModelSpec& spec = network.model().spec;
   TQ_TRY(check_speed(spec, network.model().source, options));
+  // All that a pass may need, so that none of them ends for want of memory.
+  TQ_TRY(network.reserve(
+      {.rows = std::max(options.prompt_tokens, std::min(kFillTokens, options.depth)), .head_rows = 1, .capacity = longest_run(options)}));
   TQ_ASSIGN(KvCache cache, KvCache::create(network.backend(), spec, KvType::kF16, longest_run(options)));
   Run run(network, options, cache);
   TQ_TRY(run.fill(context));

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "base/rng.h"
+#include "base/seconds.h"
 #include "eval/statistics.h"
 #include "graph/footprint.h"
 #include "run/engine.h"
@@ -12,8 +13,6 @@ namespace tq {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 Request random_request(const StreamsOptions& options, int64_t vocabulary, Rng& rng) {
   Request request{.max_tokens = options.answer_tokens, .ignore_end_of_turn = true};
@@ -79,12 +78,18 @@ class Round {
 
 }  // namespace
 
-Result<StreamsResult> measure_streams(Network& network, const StreamsOptions& options, const Context& context) {
-  const ModelSpec& spec = network.model().spec;
-  const int64_t length = options.prompt_tokens + options.answer_tokens;
+Status check_streams(const ModelSpec& spec, const std::string& source, const StreamsOptions& options) {
   if (options.streams < 1 || options.prompt_tokens < 1 || options.answer_tokens < 1 || options.repetitions < 1)
     return bad_usage("streams, prompt, answer and repetitions must be at least 1");
-  if (length > spec.context) return bad_usage("{} tokens: {} was made for {}", length, network.model().source, spec.context);
+  const int64_t length = options.prompt_tokens + options.answer_tokens;
+  if (length > spec.context) return bad_usage("{} tokens: {} was made for {}", length, source, spec.context);
+  return {};
+}
+
+Result<StreamsResult> measure_streams(Network& network, const StreamsOptions& options, const Context& context) {
+  const ModelSpec& spec = network.model().spec;
+  TQ_TRY(check_streams(spec, network.model().source, options));
+  const int64_t length = options.prompt_tokens + options.answer_tokens;
   const uint64_t bytes = kv_cache_bytes(spec, KvType::kF16, length) * static_cast<uint64_t>(options.streams);
   const EngineOptions engine_options{
       .context = length, .kv_bytes = bytes, .max_sequences = options.streams, .precision = options.precision};

@@ -1,6 +1,8 @@
 // How fast many requests are answered at once.
 #pragma once
 
+#include <string>
+
 #include "base/context.h"
 #include "graph/network.h"
 
@@ -24,8 +26,10 @@ struct StreamsResult {
   uint64_t footprint_bytes = 0;         // what a card was expected to say (graph/footprint.h)
 };
 
-// Through an engine, with random prompts that share no beginning. Errors: kUsage when the model's context is too short, kNoResource,
-// kInterrupted, kBadInput for logits that are no numbers.
+// Errors: kUsage when the model's context is too short. source: the model, for messages.
+Status check_streams(const ModelSpec& spec, const std::string& source, const StreamsOptions& options);
+// Through an engine, with random prompts that share no beginning. Errors: those, kNoResource, kInterrupted, kBadInput for logits that are
+// no numbers.
 Result<StreamsResult> measure_streams(Network& network, const StreamsOptions& options, const Context& context);
 
 }  // namespace tq

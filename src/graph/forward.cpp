@@ -198,6 +198,11 @@ Status Workspace::reserve(size_t slot, int64_t count) {
   return {};
 }
 
+Status Workspace::reserve(const std::vector<int64_t>& counts) {
+  for (size_t slot = 0; slot < counts.size(); ++slot) TQ_TRY(reserve(slot, counts[slot]));
+  return {};
+}
+
 float* Workspace::floats(size_t slot, int64_t count) {
   TQ_CHECK(reserve(slot, count));
   return slots_[slot].as<float>();

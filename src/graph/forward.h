@@ -23,6 +23,8 @@ class Workspace {
   float* floats(size_t slot, int64_t count);
   // Errors: kNoResource.
   Status reserve(size_t slot, int64_t count);
+  // The same of the slots from the first on, a count for each.
+  Status reserve(const std::vector<int64_t>& counts);
 
  private:
   Backend* backend_;

@@ -77,7 +77,8 @@ Result<Network> Network::create(const Model& model, Backend& backend) {
 
 Status Network::reserve(const Size& size) {
   const ModelSpec& spec = model_->spec;
-  Reservation all{.rows = size.rows, .precision = size.precision, .ranked_rows = size.head_rows};
+  const int64_t own_logits = size.has_own_logits ? size.head_rows : 0;
+  Reservation all{.rows = size.rows, .precision = size.precision, .ranked_rows = own_logits};
   for (size_t i = 0; i < layers_.size(); ++i)
     for (size_t b = 0; b < layers_[i].size(); ++b) {
       const Block& block = spec.layers[i][b];
@@ -90,10 +91,9 @@ Status Network::reserve(const Size& size) {
     }
   all.products.push_back({.jobs = {head_.linear.job(nullptr)}, .tokens = size.head_rows});
   TQ_TRY(backend_->reserve(all));
-  const std::vector<int64_t> floats = forward_floats(spec, size.rows, size.head_rows);
-  for (size_t slot = 0; slot < floats.size(); ++slot) TQ_TRY(workspace_.reserve(slot, floats[slot]));
+  TQ_TRY(workspace_.reserve(forward_floats(spec, size.rows, size.head_rows)));
   TQ_TRY(workspace_.reserve(kHidden, size.rows * spec.hidden));
-  return workspace_.reserve(kLogits, size.head_rows * spec.vocabulary);
+  return workspace_.reserve(kLogits, own_logits * spec.vocabulary);
 }
 
 const float* Network::forward(const Args& args) {

@@ -31,6 +31,7 @@ class Network {
     int64_t head_rows = 0;  // whose logits are asked for at once
     int64_t capacity = 0;   // of the cache
     Precision precision = Precision::kInt8;
+    bool has_own_logits = true;  // logits lie in the network's memory and may be ranked; false: in the caller's alone
   };
   // Takes the memory that calls within these bounds need, so that none of them needs more. Without it they take it as they need it, and end
   // the program where there is none. Errors: kNoResource.

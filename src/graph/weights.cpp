@@ -1,21 +1,48 @@
 #include "graph/weights.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <functional>
+#include <set>
 
 #include "kernels/training.h"
 
 namespace tq {
 namespace {
 
+bool are_finite(std::span<const float> values) {
+  return std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); });
+}
+
+// Rows on the threads, if the codec can decode them alone.
+bool is_finite(const PackedTensor& tensor, ThreadPool& threads) {
+  constexpr int64_t kBandElements = 1 << 16;
+  const int64_t rows = tensor.rows(), columns = tensor.columns();
+  const bool is_whole = codec_of(tensor.codec).info().is_whole;
+  std::atomic<bool> is_sound = true;
+  threads.run(rows, std::max<int64_t>(1, is_whole ? rows : kBandElements / std::max<int64_t>(1, columns)),
+              [&](int64_t begin, int64_t end, int) {
+                if (!is_sound) return;
+                std::vector<float> values(static_cast<size_t>((end - begin) * columns));
+                decode_rows(tensor, begin, end - begin, values.data());
+                if (!are_finite(values)) is_sound = false;
+              });
+  return is_sound;
+}
+
+Unexpected missing(const Model& model, const std::string& name) { return bad_input("{}: tensor {} is missing", model.source, name); }
+
+Unexpected not_finite(const Model& model, const std::string& name) {
+  return bad_input("{}: tensor {} holds values that are no finite numbers; fetch or convert the model again", model.source, name);
+}
+
 Result<std::vector<float>> read_vector(const Model& model, const std::string& name) {
   const PackedTensor* tensor = model.find(name);
-  if (!tensor) return bad_input("{}: tensor {} is missing", model.source, name);
+  if (!tensor) return missing(model, name);
   std::vector<float> out(static_cast<size_t>(element_count(tensor->shape)));
   decode_rows(*tensor, 0, tensor->rows(), out.data());
-  if (!std::all_of(out.begin(), out.end(), [](float x) { return std::isfinite(x); }))
-    return bad_input("{}: tensor {} holds values that are no finite numbers; fetch or convert the model again", model.source, name);
+  if (!are_finite(out)) return not_finite(model, name);
   return out;
 }
 
@@ -112,6 +139,19 @@ Result<DeviceVector> DeviceVector::create(std::span<const float> values, Backend
   TQ_ASSIGN(vector.memory_, backend.allocate(values.size_bytes()));
   backend.upload(vector.memory_.as<float>(), values.data(), values.size_bytes());
   return vector;
+}
+
+Status check_tables(const Model& model, ThreadPool& threads) {
+  std::set<std::string> rounded;
+  for (const Linear* linear : linears(model.spec))
+    if (linear->role != Role::kRouter) rounded.insert(linear->name + ".weight");
+  for (const std::string& name : tensor_names(model.spec)) {
+    if (rounded.contains(name)) continue;
+    const PackedTensor* tensor = model.find(name);
+    if (!tensor) return missing(model, name);
+    if (!is_finite(*tensor, threads)) return not_finite(model, name);
+  }
+  return {};
 }
 
 Result<LinearWeight> prepare_linear(const Model& model, const Linear& linear, Backend& backend, int64_t expert) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "artifact/model.h"
+#include "base/thread_pool.h"
 #include "kernels/backend.h"
 
 namespace tq {
@@ -48,6 +49,10 @@ struct HeadWeights {
 Result<LayerWeights> prepare_layer(const Model& model, int64_t layer, Backend& backend);
 Result<HeadWeights> prepare_head(const Model& model, Backend& backend);
 Result<LinearWeight> prepare_linear(const Model& model, const Linear& linear, Backend& backend, int64_t expert = 0);
+
+// Whether all that quantization leaves until its end or as it is holds finite numbers alone: embedding, head, norms, biases, routers. Each
+// is decoded once. Errors: kBadInput with the first that does not.
+Status check_tables(const Model& model, ThreadPool& threads);
 
 // All weights of a model as floats that training may change: norms and biases in place, matrices through Training::weights().
 struct TrainableModel {

@@ -19,12 +19,13 @@ void Adam::step(std::span<const float> gradient, std::span<const float> rate, st
   }
 }
 
+double half_cosine(double done, double last) { return last + (1 - last) * 0.5 * (1 + std::cos(std::numbers::pi * done)); }
+
 double rate_factor(int64_t step, int64_t steps) {
   constexpr double kLast = 0.05;
   const auto rising = std::max<int64_t>(1, steps / 10);
   if (step < rising) return static_cast<double>(step + 1) / static_cast<double>(rising);
-  const double part = static_cast<double>(step - rising) / static_cast<double>(std::max<int64_t>(1, steps - rising));
-  return kLast + (1.0 - kLast) * 0.5 * (1.0 + std::cos(std::numbers::pi * part));
+  return half_cosine(static_cast<double>(step - rising) / static_cast<double>(std::max<int64_t>(1, steps - rising)), kLast);
 }
 
 }  // namespace tq

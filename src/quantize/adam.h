@@ -20,6 +20,8 @@ struct Adam {
   void step(std::span<const float> gradient, std::span<const float> rate, std::span<float> theta, const AdamSettings& settings = {});
 };
 
+// Half a cosine: 1 where nothing is done, `last` where all is.
+double half_cosine(double done, double last);
 // A factor for the rate of step `step` of `steps`: a linear rise over the first tenth, then half a cosine down to a twentieth.
 double rate_factor(int64_t step, int64_t steps);
 

@@ -10,9 +10,6 @@ namespace {
 constexpr const char* kPrices = "prices";
 constexpr const char* kCost = "cost";  // metadata of a trial
 
-// Demotions that are measured together have hidden states of their own meanwhile.
-constexpr uint64_t kTrialBytes = uint64_t{512} << 20;
-
 // Sequences spread evenly, cut to `length` tokens unless that is 0: then the parts of all of them count, so that few sequences give many.
 std::vector<std::vector<TokenId>> spread(std::span<const std::vector<TokenId>> all, size_t count, int64_t length = 0) {
   std::vector<std::vector<TokenId>> out;
@@ -99,6 +96,21 @@ Result<std::vector<double>> AllocationMeasures::demotion_costs(const Groups& gro
   return costs;
 }
 
+std::vector<Rates> AllocationMeasures::demoted(const std::vector<Range>& group, int rate) const {
+  std::vector<Rates> rates = at_base();
+  for (const Range& range : group) rates[range.linear][range.place()] = static_cast<uint8_t>(rate);
+  return rates;
+}
+
+int64_t AllocationMeasures::first_changed(const std::vector<Rates>& rates) const {
+  const auto is_base = [&](uint8_t rate) { return rate == own_.base; };
+  size_t linear = 0;
+  for (size_t layer = 0; layer < request_.plan.layers.size(); ++layer)
+    for (size_t i = 0; i < request_.plan.layers[layer].size(); ++i, ++linear)
+      if (!std::all_of(rates[linear].begin(), rates[linear].end(), is_base)) return static_cast<int64_t>(layer);
+  return request_.model.spec.layers_count();
+}
+
 std::string AllocationMeasures::trial_step(const std::vector<Range>& group, int rate) const {
   return fmt::format("trial-{}.{}.{}", linears_[group[0].linear]->name, group[0].range, rate);
 }
@@ -110,14 +122,15 @@ Status AllocationMeasures::measure_demotions(const Groups& all, int rate) {
     if (!folder_.has_step(trial_step(group, rate))) groups.push_back(group);
   if (groups.empty()) return {};
   const std::vector<std::vector<TokenId>> sequences = spread(request_.sequences, own_.trial_sequences, own_.length);
-  TQ_ASSIGN(Trials trials, Trials::create(request_.model, base(), backend_, context_, sequences, own_.stride));
+  std::set<int64_t> starts = {request_.model.spec.layers_count()};
+  for (const std::vector<Range>& group : groups) starts.insert(first_changed(demoted(group, rate)));
+  TQ_ASSIGN(Trials trials, Trials::create(request_.model, base(), backend_, context_, sequences, own_.stride, starts));
   TQ_ASSIGN(const double before, trials.divergence({}));
   const size_t most = std::max<size_t>(1, kTrialBytes / trials.state_bytes());
   for (size_t first = 0; first < groups.size(); first += most) {
     const size_t count = std::min(most, groups.size() - first);
-    std::vector<std::vector<Rates>> rates(count, at_base());
-    for (size_t i = 0; i < count; ++i)
-      for (const Range& range : groups[first + i]) rates[i][range.linear][range.place()] = static_cast<uint8_t>(rate);
+    std::vector<std::vector<Rates>> rates;
+    for (size_t i = 0; i < count; ++i) rates.push_back(demoted(groups[first + i], rate));
     TQ_ASSIGN(const std::vector<double> after, divergences(trials, rates));
     for (size_t i = 0; i < count; ++i)
       TQ_TRY(folder_.save_step(trial_step(groups[first + i], rate), {}, {{kCost, fmt::format("{:.17g}", after[i] - before)}}));
@@ -137,7 +150,9 @@ Result<double> AllocationMeasures::demotion_cost(const std::vector<Range>& group
 // One after another: each has hidden states of its own only while it is measured.
 Result<std::vector<double>> AllocationMeasures::held_out_divergences(const std::vector<std::vector<Rates>>& rates) {
   const std::vector<std::vector<TokenId>> sequences = spread(request_.held_out, own_.held_out, own_.length);
-  TQ_ASSIGN(Trials trials, Trials::create(request_.model, base(), backend_, context_, sequences, own_.stride));
+  std::set<int64_t> starts;
+  for (const std::vector<Rates>& each : rates) starts.insert(first_changed(each));
+  TQ_ASSIGN(Trials trials, Trials::create(request_.model, base(), backend_, context_, sequences, own_.stride, starts));
   std::vector<double> out;
   for (const std::vector<Rates>& each : rates) {
     TQ_ASSIGN(const std::vector<double> found, divergences(trials, {&each, 1}));

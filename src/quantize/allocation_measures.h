@@ -38,6 +38,9 @@ class AllocationMeasures {
  private:
   Status measure_prices(const Model& standing, const std::string& step, bool has_base);
   std::string trial_step(const std::vector<Range>& group, int rate) const;
+  std::vector<Rates> demoted(const std::vector<Range>& group, int rate) const;
+  // The first layer that has another rate than the base's, the number of layers where none has.
+  int64_t first_changed(const std::vector<Rates>& rates) const;
   Status measure_demotions(const Groups& groups, int rate);
   Result<double> demotion_cost(const std::vector<Range>& group, int rate) const;
   std::map<std::string, PackedTensor> changed_tensors(const std::vector<Rates>& rates) const;

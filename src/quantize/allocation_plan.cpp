@@ -32,7 +32,8 @@ void limit_to(int64_t tokens, int64_t length, size_t sequences, AllocationPlan& 
 AllocationPlan allocation_plan(const ModelSpec& spec, const QuantizeOptions& options, size_t sequences) {
   AllocationPlan plan;
   plan.base = static_cast<int>(std::floor(options.bits + 1e-9));
-  for (int rate = std::max(kLowestRate, plan.base - 1); rate <= std::min(plan.base + 2, grid::kMaxRate); ++rate) plan.rates.push_back(rate);
+  for (int rate = std::max(grid::kMinRate, plan.base - 1); rate <= std::min(plan.base + 2, grid::kMaxRate); ++rate)
+    plan.rates.push_back(rate);
   plan.priced = std::min(sequences, std::clamp(sequences / kPricedShare, kLeastPriced, kMostPriced));
   plan.candidates = sequences, plan.held_out = kAllocationHeldOut, plan.repricings = 1;
   if (plan.rates.front() < plan.base) plan.tried = std::max<size_t>(1, ties(rated_linears(spec), options.target).size() / kTrialShare);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "model/spec.h"
@@ -9,10 +10,11 @@
 
 namespace tq {
 
-constexpr int kLowestRate = 2;            // that a choice may give
-constexpr int64_t kTrialStride = 4;       // every so many positions of a measurement
-constexpr size_t kAllocationHeldOut = 6;  // of the calibration's sequences, which the guard has
-constexpr double kLargeMove = 0.1;        // bits a weight, on the mean: less is not priced again
+constexpr int64_t kTrialStride = 4;                    // every so many positions of a measurement
+constexpr int64_t kTogetherTokens = 2048;              // of short sequences, that take a layer of a measurement together
+constexpr uint64_t kTrialBytes = uint64_t{512} << 20;  // of hidden states of models that are measured together
+constexpr size_t kAllocationHeldOut = 6;               // of the calibration's sequences, which the guard has
+constexpr double kLargeMove = 0.1;                     // bits a weight, on the mean: less is not priced again
 
 struct AllocationPlan {
   int base = 0;                   // the whole part of the mean bits

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "codec/grid/layout.h"
 #include "quantize/allocation_plan.h"
 
 namespace tq {
@@ -56,7 +57,7 @@ Status load_allocation(const Model& model, const JobFolder& folder, QuantizePlan
     for (const TensorPlan& tensor : layer) {
       TQ_ASSIGN(const TensorView view, step_array(*archive, tensor.linear.name, DType::kU8, static_cast<int64_t>(tensor.rates.size())));
       Rates& own = rates.back().emplace_back(view.as<uint8_t>(), view.as<uint8_t>() + view.count());
-      if (std::any_of(own.begin(), own.end(), [](uint8_t rate) { return rate < kLowestRate || rate > grid::kMaxRate; }))
+      if (std::any_of(own.begin(), own.end(), [](uint8_t rate) { return rate < grid::kMinRate || rate > grid::kMaxRate; }))
         return bad_input("an unfinished run has rates of {} that there are not; remove it and begin again", tensor.linear.name);
     }
   }

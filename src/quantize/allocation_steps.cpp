@@ -5,6 +5,7 @@
 #include <limits>
 #include <optional>
 
+#include "codec/grid/layout.h"
 #include "quantize/allocation_measures.h"
 #include "quantize/assemble.h"
 #include "quantize/range_costs.h"
@@ -84,7 +85,7 @@ class Allocating {
       QuantizePlan plan = request_.plan;
       set_rates(request_.model, plan, by_layer(allocation.rates));
       const uint64_t bytes = planned_bytes(request_.model, plan);
-      if (bytes <= limit || bits < kLowestRate) return allocation;
+      if (bytes <= limit || bits < grid::kMinRate) return allocation;
       bits = std::min(bits, allocation.bits) - 8.0 * static_cast<double>(bytes - limit) / weights_;
     }
   }

@@ -3,6 +3,7 @@
 #include "artifact/format.h"
 #include "base/output_file.h"
 #include "codec/e8p/e8p.h"
+#include "codec/grid/grid.h"
 #include "quantize/card.h"
 
 namespace tq {
@@ -37,7 +38,7 @@ Result<std::map<std::string, std::string>> write_weights(const AssembleRequest& 
   MadeArrays made;
   for (const auto& step : request.steps) made.add(step);
   for (size_t rate = 0; rate < plan.taps.size(); ++rate)
-    made.add(taps_name(static_cast<int>(rate), static_cast<int>(plan.taps[rate].size())), plan.taps[rate]);
+    made.add(grid::taps_name(static_cast<int>(rate), static_cast<int>(plan.taps[rate].size())), plan.taps[rate]);
   const e8p::Table absolute = e8p::absolute_table(), residual = e8p::residual_table();
   made.add("e8p.absolute", absolute);
   made.add("e8p.residual", residual);

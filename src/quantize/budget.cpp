@@ -79,16 +79,25 @@ class Fitting {
   const std::string what_;
 };
 
-// Floats that one layer keeps of a chunk of tokens.
-int64_t working_floats(const ModelSpec& spec) {
-  int64_t widest = 0;
-  for (const auto& layer : spec.layers)
-    for (const Block& block : layer) {
-      int64_t sum = 3 * spec.hidden;
-      for (const Linear* linear : linears(block)) sum += linear->out;
-      widest = std::max(widest, sum);
-    }
-  return widest * kPromptChunk;
+// Of an engine's steps, at most.
+Network::Size engine_size(const RunningMemory& running) {
+  return {.rows = std::min(kPromptChunk, running.batch * running.context) + running.batch,
+          .head_rows = running.batch,
+          .capacity = running.context};
+}
+
+// What the processor's operations have beside their arguments: inputs of a product turned and packed, and keys and values packed.
+uint64_t operation_bytes(const ModelSpec& spec, const RunningMemory& running) {
+  constexpr int64_t kPacked = int64_t{64} << 20;   // of keys and values, but at least one head's
+  constexpr int64_t kThreads = int64_t{16} << 20;  // rows and sums
+  int64_t widest = 0, head = 0;
+  for (const auto& layer : spec.layers) {
+    head = std::max(head, 2 * attention_of(layer).head_dim);
+    for (const Block& block : layer)
+      for (const Linear* linear : linears(block)) widest = std::max(widest, linear->in);
+  }
+  const int64_t inputs = 2 * engine_size(running).rows * widest;
+  return 4 * static_cast<uint64_t>(inputs) + static_cast<uint64_t>(std::max(kPacked, 4 * head * running.context) + kThreads);
 }
 
 std::string running_text(const RunningMemory& running) {
@@ -141,10 +150,6 @@ uint64_t most_of_headers(const Model& model, const QuantizePlan& plan, uint64_t 
   return bytes;
 }
 
-Shape shape_of(const Linear& linear) {
-  return linear.experts > 0 ? Shape{linear.experts, linear.out, linear.in} : Shape{linear.out, linear.in};
-}
-
 }  // namespace
 
 Result<QuantizeOptions> fit_bits(const Model& model, QuantizeOptions options, uint64_t bytes, const Completion& complete) {
@@ -177,16 +182,22 @@ CardFootprint footprint_of(const Model& model, const QuantizePlan* plan, const R
     const size_t expert = count[matrix.name]++;
     matrix.plane_rows = expert < found->second.size() ? found->second[expert] : 0;
   }
-  const Network::Size size{.rows = std::min(kPromptChunk, running.batch * running.context) + running.batch,
-                           .head_rows = running.batch,
-                           .capacity = running.context};
-  return card_footprint(model.spec, matrices, size,
+  return card_footprint(model.spec, matrices, engine_size(running),
                         kv_cache_bytes(model.spec, KvType::kF16, running.context) * static_cast<uint64_t>(running.batch));
 }
 
-uint64_t running_bytes(const ModelSpec& spec, const RunningMemory& running) {
+uint64_t engine_bytes(const ModelSpec& spec, const RunningMemory& running) {
   const uint64_t cache = kv_cache_bytes(spec, KvType::kF16, running.context) * static_cast<uint64_t>(running.batch);
-  return cache + 4 * static_cast<uint64_t>(working_floats(spec) + running.batch * spec.vocabulary);
+  const Network::Size size = engine_size(running);
+  int64_t floats = size.rows * spec.hidden + size.head_rows * spec.vocabulary;
+  for (const int64_t slot : forward_floats(spec, size.rows, size.head_rows)) floats += slot;
+  const int64_t pages = (running.context + kPageTokens - 1) / kPageTokens;
+  floats += running.batch * (spec.hidden + 1 + pages);  // what logits are wanted of, and where its pages are
+  return cache + 4 * static_cast<uint64_t>(floats);
+}
+
+uint64_t running_bytes(const ModelSpec& spec, const RunningMemory& running) {
+  return engine_bytes(spec, running) + operation_bytes(spec, running);
 }
 
 Result<QuantizeOptions> fit_memory(const Model& model, QuantizeOptions options, const RunningMemory& running, const Completion& complete) {
@@ -210,22 +221,8 @@ Result<Model> shapes_of(const Json& config, const std::string& source) {
   model.config = language_config(config);
   TQ_ASSIGN(model.spec, parse_config(model.config, source));
   model.source = source, model.format = "shapes";
-  const auto add = [&](const std::string& name, Shape shape) {
-    model.tensors[name] = plain_tensor({DType::kBF16, std::move(shape), nullptr}, nullptr);
-  };
-  for (const std::string& name : tensor_names(model.spec)) add(name, {model.spec.hidden});  // norms and biases; the rest follows
-  add(model.spec.embedding + ".weight", {model.spec.vocabulary, model.spec.hidden});
-  std::vector<const Linear*> all = linears(model.spec);
-  all.push_back(&model.spec.head);
-  for (const Linear* linear : all) {
-    add(linear->name + ".weight", shape_of(*linear));
-    if (linear->bias) add(linear->name + ".bias", {linear->out});
-  }
-  for (const auto& layer : model.spec.layers)
-    for (const Block& block : layer)
-      if (const auto* attention = std::get_if<Attention>(&block.op))
-        for (const auto& norm : {attention->query_norm, attention->key_norm})
-          if (norm) add(norm->name + ".weight", {norm->width});
+  for (WantedTensor& wanted : wanted_tensors(model.spec))
+    model.tensors[wanted.name] = plain_tensor({DType::kBF16, std::move(wanted.shape), nullptr}, nullptr);
   return model;
 }
 

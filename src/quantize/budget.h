@@ -28,7 +28,9 @@ struct RunningMemory {
   uint64_t memory = 0;
   int64_t context = 4096, batch = 1;  // sequences at once, keys and values of each in F16
 };
-// Beside the files: keys, values and the working memory of a prompt's chunk.
+// Beside the files, on the host: keys and values of all sequences, and what an engine of so many works in.
+uint64_t engine_bytes(const ModelSpec& spec, const RunningMemory& running);
+// This, and what operations have of their own.
 uint64_t running_bytes(const ModelSpec& spec, const RunningMemory& running);
 // As fit_card, on the host: files and running_bytes.
 Result<QuantizeOptions> fit_memory(const Model& model, QuantizeOptions options, const RunningMemory& running,

@@ -1,12 +1,12 @@
 #include "quantize/calibrate_layer.h"
 
 #include <algorithm>
-#include <numbers>
 #include <numeric>
 #include <optional>
 
 #include "base/float16.h"
 #include "base/rng.h"
+#include "quantize/adam.h"
 #include "quantize/compensation.h"
 #include "quantize/layer_trainer.h"
 #include "quantize/rounded_layer.h"
@@ -17,12 +17,6 @@ namespace {
 constexpr double kLastFactor = 0.1;  // of the learning rates at the last step
 constexpr int kMostAttempts = 3;     // to make a layer better on all texts
 constexpr double kMoreWeight = 4;    // of the texts that got worse, at each further one
-
-// Half a cosine from 1 to kLastFactor.
-double rate_factor(int64_t step, int64_t steps) {
-  const double done = static_cast<double>(step) / static_cast<double>(std::max<int64_t>(1, steps - 1));
-  return kLastFactor + (1 - kLastFactor) * 0.5 * (1 + std::cos(std::numbers::pi * done));
-}
 
 class LayerCalibration {
  public:
@@ -250,7 +244,7 @@ class LayerCalibration {
     bool was_worse = false;
     for (int64_t step = 0; step < budget_.steps; ++step) {
       for (int64_t i = 0; i < budget_.sequences; ++i) TQ_TRY(passes_.gradients(weights_, {next_sequence(), tokens, scale}, sinks));
-      trainer_->step(rate_factor(step, budget_.steps));
+      trainer_->step(half_cosine(static_cast<double>(step) / static_cast<double>(std::max<int64_t>(1, budget_.steps - 1)), kLastFactor));
       if ((step + 1) % between != 0 && step + 1 < budget_.steps) continue;
       TQ_ASSIGN(const BlockErrors now, judged(weights_));
       const bool is_better = now.all < best && now.is_no_worse_anywhere(before);

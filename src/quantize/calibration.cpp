@@ -1,6 +1,7 @@
 #include "quantize/calibration.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <numeric>
 
 #include "base/counted.h"
@@ -24,7 +25,11 @@ Result<SequenceShape> sequence_shape(const Tokenizer& tokenizer, int64_t sequenc
   return bad_input("sequences of {} tokens have no room for text; the model's context is too short to calibrate", sequence);
 }
 
-int64_t wanted_sequences(int64_t tokens, int64_t sequence) { return std::max<int64_t>(1, tokens / sequence); }
+// Errors: kUsage for tokens that are less than one.
+Result<int64_t> wanted_sequences(int64_t tokens, int64_t sequence) {
+  if (tokens >= sequence) return tokens / sequence;
+  return bad_usage("--calibration-tokens {}: less than one sequence of {}; give at least as many", tokens, sequence);
+}
 
 // longest: tokens of the longest text.
 Unexpected too_short(std::span<const CalibrationText> texts, size_t longest, int64_t sequence) {
@@ -40,6 +45,13 @@ size_t tokens_in(const Tokenizer& tokenizer, std::string_view text, size_t enoug
     const size_t tokens = tokenizer.encode(text.substr(0, size), false, false).size();
     if (size >= text.size() || tokens >= enough) return tokens;
   }
+}
+
+// It is read several times. Errors: those of files; kBadInput for what gives its text only once.
+Result<std::string> read_calibration_text(const std::string& path) {
+  std::error_code error;
+  if (std::filesystem::is_other(path, error)) return bad_input("{}: a pipe cannot be read twice; give a file", path);
+  return read_text_file(path, kLargestText);
 }
 
 }  // namespace
@@ -62,6 +74,7 @@ std::vector<int64_t> share_out(std::span<const CalibrationText> texts, std::span
 
 Result<std::vector<std::vector<TokenId>>> calibration_sequences(const Tokenizer& tokenizer, std::span<const CalibrationText> texts,
                                                                 int64_t sequence, int64_t tokens, std::vector<int>* text_of) {
+  TQ_ASSIGN(const int64_t wanted, wanted_sequences(tokens, sequence));
   TQ_ASSIGN(const SequenceShape shape, sequence_shape(tokenizer, sequence));
   std::vector<std::vector<TokenId>> ids;
   std::vector<int64_t> available;
@@ -71,7 +84,7 @@ Result<std::vector<std::vector<TokenId>>> calibration_sequences(const Tokenizer&
     available.push_back(static_cast<int64_t>(ids.back().size()) / shape.body);
     longest = std::max(longest, ids.back().size());
   }
-  const std::vector<int64_t> taken = share_out(texts, available, wanted_sequences(tokens, sequence), sequence);
+  const std::vector<int64_t> taken = share_out(texts, available, wanted, sequence);
   std::vector<std::vector<TokenId>> out;
   for (size_t i = 0; i < ids.size(); ++i) {
     for (int64_t n = 0; n < taken[i]; ++n) {
@@ -90,7 +103,7 @@ Result<int64_t> tokens_at_hand(const Model& model, const QuantizeOptions& option
   if (!model.tokenizer) return bad_input("{}: it has no tokenizer, so that no text can be run through it", model.source);
   TQ_ASSIGN(const std::vector<CalibrationText> texts, read_calibration(options));
   const int64_t sequence = std::min(options.sequence, model.spec.context);
-  const int64_t wanted = wanted_sequences(calibration_tokens(options), sequence);
+  TQ_ASSIGN(const int64_t wanted, wanted_sequences(calibration_tokens(options), sequence));
   TQ_ASSIGN(const SequenceShape shape, sequence_shape(*model.tokenizer, sequence));
   std::vector<int64_t> available;
   size_t longest = 0;
@@ -116,8 +129,7 @@ Result<std::vector<CalibrationText>> read_calibration(const QuantizeOptions& opt
   if (options.calibration.empty()) return built_in_calibration();
   std::vector<CalibrationText> texts;
   for (const std::string& path : options.calibration) {
-    TQ_TRY(MappedFile::open(path));  // a pipe could not be read again
-    TQ_ASSIGN(std::string text, read_text_file(path, kLargestText));
+    TQ_ASSIGN(std::string text, read_calibration_text(path));
     texts.push_back({path, std::move(text)});
   }
   return texts;

@@ -37,7 +37,8 @@ std::vector<int64_t> share_out(std::span<const CalibrationText> texts, std::span
 
 // Sequences of `sequence` tokens, as many as the options ask for and the texts hold, from every text by its weight as far as each
 // lasts, spread evenly over it. With a bos token, if the vocabulary adds one, at the front of each.
-// text_of, if not null: the place in `texts` that each sequence comes from. Errors: kBadInput when the texts hold less than one sequence.
+// text_of, if not null: the place in `texts` that each sequence comes from. Errors: kUsage for tokens that are less than one sequence,
+// kBadInput when the texts hold less than one.
 Result<std::vector<std::vector<TokenId>>> calibration_sequences(const Tokenizer& tokenizer, std::span<const CalibrationText> texts,
                                                                 int64_t sequence, int64_t tokens, std::vector<int>* text_of = nullptr);
 
@@ -49,7 +50,7 @@ Result<int64_t> tokens_at_hand(const Model& model, const QuantizeOptions& option
 // That text of other kinds than the one file's will lose more.
 void warn_of_one_text(const QuantizeOptions& options, Listener& listener);
 
-// The files of the options, or the built-in text.
+// The files of the options, or the built-in text. Errors: those of files; kBadInput for a pipe, since texts are read several times.
 Result<std::vector<CalibrationText>> read_calibration(const QuantizeOptions& options);
 
 }  // namespace tq

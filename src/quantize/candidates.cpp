@@ -2,7 +2,8 @@
 
 #include <future>
 
-#include "quantize/round_steps.h"
+#include "quantize/rounded_layer.h"
+#include "quantize/rounded_model.h"
 #include "quantize/stream.h"
 
 namespace tq {
@@ -12,12 +13,11 @@ constexpr Effort kEffort = Effort::kFast;  // of the windows
 
 std::string array_of(const Linear& linear, int rate, std::string_view part) { return fmt::format("{}.{}.{}", linear.name, rate, part); }
 
-// What every tensor of a candidate model shares.
+// What the tensors of the candidate models point into.
 struct Shared {
   grid::TapsByRate taps = taps_of(kEffort);
-  std::map<std::string, std::vector<uint8_t>> signs;   // by tap point
-  std::map<std::pair<std::string, int>, Rates> rates;  // by linear and rate
-  std::vector<std::shared_ptr<const safetensors::Archive>> archives;
+  std::map<std::string, std::vector<uint8_t>> signs;  // by tap point
+  StepArchives layers;
 };
 
 // The plan of all candidates of a layer: every linear once for each rate.
@@ -59,51 +59,35 @@ TensorView bytes_view(const std::vector<uint8_t>& bytes) {
   return {DType::kU8, {static_cast<int64_t>(bytes.size())}, reinterpret_cast<const std::byte*>(bytes.data())};
 }
 
-Result<TensorView> find(const safetensors::Archive& archive, const std::string& name) {
-  for (const auto& tensor : archive.tensors())
-    if (tensor.name == name) return tensor.view;
-  return bad_input("an unfinished run lacks {}; remove it and begin again", name);
-}
-
-// A rounded linear, in the memory of `shared`.
-Result<PackedTensor> packed(const Linear& linear, int rate, const safetensors::Archive& archive, const std::shared_ptr<Shared>& shared,
-                            uint64_t seed) {
-  PackedTensor tensor{.codec = CodecId::kGrid, .shape = {linear.out, linear.in}};
-  if (linear.experts > 0) tensor.shape = {linear.experts, linear.out, linear.in};
-  TQ_ASSIGN(const TensorView bits, find(archive, array_of(linear, rate, "bits")));
-  TQ_ASSIGN(const TensorView scales, find(archive, array_of(linear, rate, "row_scale")));
-  const Rates& rates = shared->rates[{linear.name, rate}] = constant_rates(linear, rate);
-  const auto [sign, is_new] = shared->signs.try_emplace(linear.tap);
-  if (is_new) sign->second = sign_of(linear.tap, linear.in, seed);
-  const grid::Taps& taps = shared->taps[static_cast<size_t>(rate)];
-  const auto window = static_cast<int64_t>(taps.size());
-  tensor.parts = {
-      {"bits", bits},
-      {"row_scale", scales},
-      {"rates", bytes_view(rates)},
-      {"sign", bytes_view(sign->second)},
-      {grid::taps_name(rate, static_cast<int>(window)), {DType::kF32, {window}, reinterpret_cast<const std::byte*>(taps.data())}}};
-  tensor.owner = shared;
-  return tensor;
+// Of one rate, by the names that they have in an artifact.
+StepArrays arrays_at(const CandidateRequest& request, int rate, const Shared& shared) {
+  StepArrays arrays;
+  for (size_t layer = 0; layer < shared.layers.size(); ++layer)
+    for (const TensorPlan& tensor : request.plan.layers[layer]) {
+      const Linear& linear = tensor.linear;
+      for (const char* part : {"bits", "row_scale", "rates"})
+        if (const TensorView* view = shared.layers[layer]->find(array_of(linear, rate, part))) arrays[linear.name + "." + part] = *view;
+      arrays[linear.tap + ".sign"] = bytes_view(shared.signs.at(linear.tap));
+    }
+  return arrays;
 }
 
 Result<Candidates> open_candidates(const CandidateRequest& request, const JobFolder& folder) {
   const auto shared = std::make_shared<Shared>();
-  Candidates out;
-  for (const int rate : request.rates) {
-    Model model = request.model;
-    model.files.clear();
-    out.emplace(rate, std::move(model));
-  }
   for (size_t layer = 0; layer < request.plan.layers.size(); ++layer) {
     TQ_ASSIGN(auto archive, folder.open_step(candidates_step(layer)));
-    shared->archives.push_back(archive);
+    shared->layers.push_back(std::move(archive));
     for (const TensorPlan& tensor : request.plan.layers[layer])
-      for (auto& [rate, model] : out) {
-        TQ_ASSIGN(PackedTensor rounded, packed(tensor.linear, rate, *archive, shared, request.plan.options.seed));
-        TQ_TRY(codec_of(CodecId::kGrid).validate(rounded, tensor.linear.name));
-        model.tensors.at(tensor.linear.name + ".weight") = std::move(rounded);
-      }
+      if (const auto [sign, is_new] = shared->signs.try_emplace(tensor.linear.tap); is_new)
+        sign->second = sign_of(tensor.linear.tap, tensor.linear.in, request.plan.options.seed);
+  }
+  Candidates out;
+  for (const int rate : request.rates) {
+    std::vector<TensorPlan> tensors;
+    for (const auto& layer : request.plan.layers)
+      for (TensorPlan& tensor : candidate_tensors(layer, {&rate, 1})) tensors.push_back(std::move(tensor));
+    TQ_ASSIGN(Model model, with_rounded(request.model, tensors, shared->taps, arrays_at(request, rate, *shared), shared));
+    out.emplace(rate, std::move(model));
   }
   return out;
 }

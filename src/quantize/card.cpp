@@ -32,8 +32,12 @@ Json calibration_names(const QuantizeOptions& options) {
 
 // The oldest whose readers get these arrays right.
 int format_of(const QuantizePlan& plan) {
-  const std::vector<const TensorPlan*> tensors = plan.tensors();
-  return std::any_of(tensors.begin(), tensors.end(), [](const TensorPlan* tensor) { return tensor->has_row_scale; }) ? 2 : 1;
+  int format = 1;
+  for (const TensorPlan* tensor : plan.tensors()) {
+    if (tensor->has_row_scale) format = std::max(format, 2);
+    if (tensor->method == Method::kTurboquant && std::ranges::find(tensor->rates, 1) != tensor->rates.end()) format = 3;
+  }
+  return format;
 }
 
 Json quantization_config(const QuantizePlan& plan) {

@@ -2,14 +2,15 @@
 
 #include <algorithm>
 #include <chrono>
-#include <filesystem>
 #include <optional>
 #include <set>
 
+#include "base/seconds.h"
 #include "quantize/allocation_plan.h"
 #include "quantize/allocation_steps.h"
 #include "quantize/calibrate.h"
 #include "quantize/calibration.h"
+#include "quantize/finished_job.h"
 #include "quantize/float_backend.h"
 #include "quantize/gradient_steps.h"
 #include "quantize/job_folder.h"
@@ -23,10 +24,6 @@
 
 namespace tq {
 namespace {
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 class Job {
  public:
@@ -281,10 +278,8 @@ Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, c
   TQ_CHECK(plan.options.report == static_cast<bool>(report));
   TQ_ASSIGN(JobFolder folder, JobFolder::open(model, plan, directory, resume, maker_of(backends)));
   if (folder.is_complete()) {
+    TQ_ASSIGN(QuantizeSummary summary, finished_summary(folder, model, plan));
     TQ_TRY(folder.publish(directory));
-    QuantizeSummary summary;
-    summary.files_bytes = planned_bytes(model, plan);
-    summary.bits = mean_bits(plan);
     return summary;
   }
   StageTimes times;
@@ -292,9 +287,7 @@ Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, c
   timed.times = &times;
   auto result = Job(model, plan, backends, timed, folder, report).run(directory);
   if (result) result->seconds = times.seconds();
-  std::error_code ignored;
-  if (!result && result.error().code != ErrorCode::kInterrupted && std::filesystem::is_empty(folder.path() + "/" + kJobSteps, ignored))
-    std::filesystem::remove_all(folder.path(), ignored);  // nothing in it is worth a --resume
+  if (!result && result.error().code != ErrorCode::kInterrupted) folder.remove_without_steps();
   return result;
 }
 

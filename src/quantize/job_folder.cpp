@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <optional>
 
 #include "base/hash.h"
 #include "base/mapped_file.h"
@@ -53,21 +52,6 @@ Status make_directories(const std::string& path) {
   return {};
 }
 
-// The file that says whose work the folder is, empty where there is none yet. A folder with work that does not say is nobody's to continue.
-Result<LockedFile> owner_of(const std::string& path) {
-  const std::string name = path + "/" + kJobFile, steps = path + "/" + kJobSteps;
-  TQ_ASSIGN(std::optional<LockedFile> there, LockedFile::open(name));
-  if (there) {
-    TQ_ASSIGN(const std::string text, there->text());
-    if (!text.empty()) return std::move(*there);
-  }
-  std::error_code error;
-  if (fs::exists(path + "/turboquant.json", error) || (fs::exists(steps, error) && !fs::is_empty(steps, error)))
-    return bad_usage("{}: it does not say which run it belongs to; remove it, or, if it is complete but for its name, rename it", path);
-  if (there) return std::move(*there);
-  return LockedFile::create(name);
-}
-
 // found: what the folder says.
 Status check_owner(const std::string& path, const std::string& found, const std::string& identity, const std::string& maker) {
   const size_t end = std::min(found.find('\n'), found.size());
@@ -82,14 +66,10 @@ Status check_owner(const std::string& path, const std::string& found, const std:
 }  // namespace
 
 std::string source_facts(const Model& model) {
-  std::error_code error;
   std::vector<std::string> files = model.source_parts;
-  const std::string path = fs::absolute(model.source, error).string();
-  if (files.empty() && !fs::is_directory(path, error)) return path_facts(path);
-  if (files.empty())
-    for (const auto& entry : fs::directory_iterator(path, error)) files.push_back(entry.path().string());
-  std::sort(files.begin(), files.end());
+  if (files.empty()) files = {model.source};
   std::string text;
+  std::error_code error;
   for (const std::string& file : files) text += path_facts(fs::absolute(file, error).string());
   return text;
 }
@@ -99,16 +79,17 @@ Status check_output(const std::string& directory, bool resume) {
   if (directory.empty()) return bad_usage("the directory to write has no name");
   if (fs::exists(directory, error)) return bad_usage("{}: already exists; choose another name or remove it", directory);
   const std::string path = partial_directory(directory);
-  if (!resume && fs::exists(path, error)) return bad_usage("{}: an unfinished run is there; continue it with --resume, or remove it", path);
-  return {};
+  if (resume || !fs::exists(path, error)) return {};
+  if (holds_job(path) || fs::is_empty(path, error))
+    return bad_usage("{}: an unfinished run is there; continue it with --resume, or remove it", path);
+  return bad_usage("{}: something else is there; choose another name, or remove it", path);
 }
 
 Result<JobFolder> JobFolder::open(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume,
                                   const std::string& maker) {
   TQ_TRY(check_output(directory, resume));
   const std::string path = partial_directory(directory);
-  TQ_TRY(make_directories(path));
-  TQ_ASSIGN(LockedFile owner, owner_of(path));
+  TQ_ASSIGN(LockedFile owner, claim_partial(path, kJobFile));
   TQ_ASSIGN(const std::string found, owner.text());
   const std::string identity = job_identity(model, plan);
   if (!found.empty()) TQ_TRY(check_owner(path, found, identity, maker));
@@ -147,10 +128,10 @@ Result<TensorView> step_array(const safetensors::Archive& step, const std::strin
 }
 
 uint64_t JobFolder::bytes_beside_steps() const {
-  std::error_code error;
   uint64_t total = 0;
-  for (const auto& entry : fs::directory_iterator(path_, error))
-    if (entry.is_regular_file(error)) total += entry.file_size(error);
+  std::error_code error, ignored;
+  for (auto it = fs::directory_iterator(path_, error); !error && it != fs::directory_iterator(); it.increment(error))
+    if (it->is_regular_file(ignored) && it->path().filename() != kJobFile) total += it->file_size(ignored);
   return total;
 }
 
@@ -168,6 +149,12 @@ Status JobFolder::publish(const std::string& directory) {
   if (error) return fail(ErrorCode::kFailed, "{}: cannot be removed: {}", steps, error.message());
   TQ_TRY(owner_.remove());
   return tq::publish(directory);
+}
+
+void JobFolder::remove_without_steps() {
+  std::error_code ignored;
+  if (!fs::remove(path_ + "/" + kJobSteps, ignored)) return;
+  if (owner_.remove()) fs::remove(path_, ignored);
 }
 
 }  // namespace tq

@@ -10,17 +10,17 @@
 
 namespace tq {
 
-// The files of a model, or the one file, or all parts of a split one, by path, size and time of change.
+// The files that a model was read from, by path, size and time of change. What else is in its directory does not count.
 std::string source_facts(const Model& model);
 
-// Whether a job may write there. Errors: kUsage when the directory exists, or an unfinished one without resume.
+// Whether a job may write there. Errors: kUsage when the directory exists, or, without resume, DIRECTORY.partial.
 Status check_output(const std::string& directory, bool resume);
 
 class JobFolder {
  public:
   // Creates DIRECTORY.partial, or opens it with resume, for this process alone. maker: the program and processor that the steps' bytes may
-  // depend on, for people to read. Errors: kUsage when the folder belongs to another job or maker, does not say to which, or exists without
-  // resume; kFailed when another process is at work on it.
+  // depend on, for people to read. Errors: kUsage when the folder belongs to another job or maker, has anything and does not say to which
+  // it belongs, or exists without resume; kFailed when another process is at work on it.
   static Result<JobFolder> open(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume,
                                 const std::string& maker);
 
@@ -38,6 +38,9 @@ class JobFolder {
   bool is_complete() const;
   // Gives the artifact its name, once it is complete: without the steps, and last without what says whose job it was.
   Status publish(const std::string& directory);
+  // Removes what a job has made of the folder that has no steps, which are all that --resume could go on from, and the folder itself,
+  // unless somebody else's files are in it.
+  void remove_without_steps();
 
  private:
   JobFolder(std::string path, LockedFile owner) : path_(std::move(path)), owner_(std::move(owner)) {}

@@ -5,6 +5,7 @@
 
 #include "graph/training_pass.h"
 #include "quantize/calibrate_plan.h"
+#include "quantize/candidates.h"
 #include "quantize/gradients.h"
 #include "quantize/tune.h"
 
@@ -50,6 +51,87 @@ uint64_t compensation_bytes(const std::vector<TensorPlan>& layer) {
   return most;
 }
 
+constexpr int64_t kLogitTokens = 256;  // whose logits exist at a time
+constexpr int64_t kLogits = 5;         // arrays of them: plain and capped, their gradient, the original's
+
+// Floats that a pass of so many tokens through a layer has beside their hidden states: its workspace, keys and values.
+int64_t forward_working(const ModelSpec& spec, int64_t tokens, int64_t sequences, int64_t head_rows) {
+  int64_t floats = 0, width = 0;
+  for (const int64_t slot : forward_floats(spec, tokens, head_rows)) floats += slot;
+  for (const auto& layer : spec.layers) width = std::max(width, 2 * attention_of(layer).kv_heads * attention_of(layer).head_dim);
+  return floats + (tokens + sequences * kPageTokens) * width;
+}
+
+// Floats of a token on its way back through a layer: what the linears read and write, kept and as gradients.
+int64_t backward_working(const ModelSpec& spec) {
+  int64_t most = 0;
+  for (const auto& layer : spec.layers) {
+    int64_t floats = 0;
+    for (const Block& block : layer) {
+      const auto* mixture = std::get_if<Moe>(&block.op);
+      for (const Linear* linear : linears(block))
+        floats += 3 * (linear->in + linear->out) * (linear->experts > 0 && mixture ? mixture->experts_per_token : 1);
+    }
+    most = std::max(most, floats);
+  }
+  return most;
+}
+
+// Of one wave: hidden states and kept layers of the way back, squared gradients of all outputs, the original's last states.
+uint64_t pricing_memory(const ModelSpec& spec, const AllocationPlan& plan, int64_t length) {
+  const int64_t wave = std::min(sequences_per_wave(spec, length), static_cast<int64_t>(plan.priced)), tokens = wave * length;
+  const int64_t logits = std::min(kLogitTokens, length);
+  int64_t widest = 0, gradients = 0;
+  std::vector<const Linear*> all = linears(spec);
+  all.push_back(&spec.head);
+  for (const Linear* linear : all) {
+    if (linear->role != Role::kHead) widest = std::max(widest, linear->out);
+    gradients += tokens + std::max<int64_t>(1, linear->experts) * linear->out;
+  }
+  const int64_t floats = tokens * spec.hidden + 3 * gradients + length * (backward_working(spec) + widest + 1) + 2 * widest +
+                         forward_working(spec, length, 1, logits) + kLogits * logits * spec.vocabulary;
+  return static_cast<uint64_t>(wave) * training_bytes(spec, length) + kept_trace_bytes(spec, tokens) +
+         static_cast<uint64_t>(floats) * sizeof(float);
+}
+
+// Of measurements on so many sequences, of so many models; hidden states are kept before `starts` layers, where these begin.
+uint64_t trials_memory(const ModelSpec& spec, const AllocationPlan& plan, int64_t length, int64_t sequences, size_t models, size_t starts) {
+  const int64_t together = std::clamp<int64_t>(kTogetherTokens / length, 1, sequences);
+  const int64_t logits = std::min(kLogitTokens, (sequences * length + plan.stride - 1) / plan.stride);
+  const auto states = static_cast<uint64_t>(sequences * length * spec.hidden) * sizeof(float);
+  const uint64_t at_once = std::min(models * states, std::max(states, kTrialBytes));
+  const int64_t floats = forward_working(spec, together * length, together, logits) + logits * (spec.hidden + 1 + 2 * spec.vocabulary);
+  // The original's, those that are kept, and of each model; or, while these are made, the embedded ones and those on their way.
+  return (1 + starts) * states + std::max(2 * states, at_once) + static_cast<uint64_t>(floats) * sizeof(float);
+}
+
+// Weights that the choice of bits has in memory beside its hidden states: a layer rounded at all rates and the one before it, which is
+// being written; or what is decoded of a layer, at all rates, and of both heads.
+uint64_t allocation_weights(const ModelSpec& spec, const QuantizePlan& plan, const AllocationPlan& own, int threads) {
+  const uint64_t decoded = decoded_layer_bytes(plan);
+  const bool is_decoded = decoded <= kLargestDecodedLayer;
+  uint64_t most =
+      is_decoded ? (own.rates.size() + 1) * decoded + 2 * static_cast<uint64_t>(spec.head.in * spec.head.out) * sizeof(float) : 0;
+  for (const auto& layer : plan.layers) {
+    const std::vector<TensorPlan> tensors = candidate_tensors(layer, own.rates);
+    const StepMemory memory = step_memory(tensors, threads);
+    uint64_t rounded = 0;
+    for (const TensorPlan& tensor : tensors) rounded += static_cast<uint64_t>(element_count(arrays_of(tensor)[0].shape));
+    most = std::max(most, (is_decoded ? decoded : 0) + memory.objectives + working_memory(memory, 1, threads) + 2 * rounded);
+  }
+  return most;
+}
+
+// All that the choice of bits takes at once; 0 without one.
+uint64_t choosing_memory(const ModelSpec& spec, const QuantizePlan& plan, int threads) {
+  if (!uses_allocation(plan.options)) return 0;
+  const int64_t length = std::min(plan.options.sequence, spec.context);
+  const auto sequences = static_cast<size_t>(std::max<int64_t>(1, calibration_tokens(plan.options) / length));
+  AllocationPlan own = allocation_plan(spec, plan.options, sequences);
+  if (uses_gradients(plan.options)) own.candidates = sequences;  // token weights are those of all
+  return allocation_memory(spec, own, length) + allocation_weights(spec, plan, own, threads);
+}
+
 }  // namespace
 
 uint64_t decoded_layer_bytes(const QuantizePlan& plan) {
@@ -77,6 +159,19 @@ size_t layers_in_memory(const QuantizePlan& plan, int threads) {
 
 size_t layers_per_wave(const QuantizePlan& plan, int threads) {
   return std::min(static_cast<size_t>(std::max(2, threads)), layers_in_memory(plan, threads));
+}
+
+uint64_t allocation_memory(const ModelSpec& spec, const AllocationPlan& plan, int64_t length) {
+  const auto layers = static_cast<size_t>(spec.layers_count());
+  const auto stream =
+      static_cast<uint64_t>(static_cast<int64_t>(plan.candidates) * length * spec.hidden + forward_working(spec, length, 1, length)) *
+      sizeof(float);
+  const int64_t own = plan.length > 0 ? plan.length : length;
+  const uint64_t demotions = plan.tried == 0 ? 0
+                                             : trials_memory(spec, plan, own, static_cast<int64_t>(plan.trial_sequences), plan.trials(),
+                                                             std::min(layers, plan.trials()) + 1);
+  const uint64_t guard = trials_memory(spec, plan, own, static_cast<int64_t>(plan.held_out), 1, std::min(layers + 1, kMeasuredAllocations));
+  return std::max({stream, pricing_memory(spec, plan, own), demotions, guard});
 }
 
 uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int threads) {
@@ -110,8 +205,9 @@ uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int thread
           : 0;
   largest = std::max(largest, traces);
   const uint64_t rounding = hidden + trained + std::max(largest, tables.objectives + working_memory(tables, 1, threads));
-  if (!uses_tuning(plan.options)) return program + rounding;
-  return program + std::max(rounding, tuning_memory(model.spec, tune_settings(plan.options, model.spec.context)));
+  const uint64_t measured = std::max(rounding, choosing_memory(model.spec, plan, threads));
+  if (!uses_tuning(plan.options)) return program + measured;
+  return program + std::max(measured, tuning_memory(model.spec, tune_settings(plan.options, model.spec.context)));
 }
 
 }  // namespace tq

@@ -12,11 +12,11 @@ namespace {
 constexpr std::array<std::string_view, 3> kNames = {"fast", "normal", "best"};
 constexpr std::array<std::string_view, 5> kMethods = {"turboquant", "rtn", "gptq", "awq", "quip"};
 
-// [effort][K]. At high rates a longer window gains less than a tenth of a decibel.
+// [effort][K]. At high rates a longer window gains less than a tenth of a decibel, at one bit nothing.
 constexpr int kWindows[3][grid::kMaxRate + 1] = {
-    {0, 0, 10, 9, 10, 8, 8, 9, 9},
-    {0, 0, 12, 12, 12, 12, 10, 10, 10},
-    {0, 0, 14, 15, 16, 15, 12, 12, 12},
+    {0, 1, 10, 9, 10, 8, 8, 9, 9},
+    {0, 1, 12, 12, 12, 12, 10, 10, 10},
+    {0, 1, 14, 15, 16, 15, 12, 12, 12},
 };
 
 }  // namespace
@@ -73,7 +73,7 @@ int window_of(int rate, Effort effort) { return kWindows[static_cast<size_t>(eff
 
 grid::TapsByRate taps_of(Effort effort) {
   grid::TapsByRate taps;
-  for (int rate = 2; rate <= grid::kMaxRate; ++rate) {
+  for (int rate = grid::kMinRate; rate <= grid::kMaxRate; ++rate) {
     taps[static_cast<size_t>(rate)] = grid::default_taps(rate, window_of(rate, effort));
     TQ_CHECK(!taps[static_cast<size_t>(rate)].empty());
   }

@@ -61,7 +61,7 @@ Origin origin_of(const Model& model, const QuantizeOptions& options) {
   Origin origin{source_hash(model), {}};
   if (options.calibration.empty()) origin.calibration.push_back(built_in_hash());
   for (const std::string& path : options.calibration) {
-    const auto file = MappedFile::open(path);  // a pipe cannot be read twice
+    const auto file = MappedFile::open(path);  // it may be gone since it was read
     origin.calibration.push_back(file ? hex64(hash64((*file)->bytes())) : kUnknown);
   }
   return origin;

@@ -9,6 +9,7 @@
 #include "base/rng.h"
 #include "codec/e8p/e8p.h"
 #include "codec/elements.h"
+#include "codec/grid/layout.h"
 #include "codec/scalar/scalar.h"
 #include "graph/tunable.h"
 #include "quantize/calibrate_plan.h"
@@ -22,9 +23,9 @@ using safetensors::TensorInfo;
 
 bool is_rotated(Method method) { return method == Method::kTurboquant || method == Method::kQuip; }
 
-// Where they come from (a flag, a file, a size) is not known here. of: what they are bits of.
-Status check_bits(Method method, double bits, std::string_view of) {
-  if (!(bits >= 2.0 && bits <= 8.0)) return bad_usage("{} bits {}: give 2 to 8", bits, of);
+// Where they come from (a flag, a file, a size) is not known here. of: what they are bits of; `least` of them at least.
+Status check_bits(Method method, double bits, int least, std::string_view of) {
+  if (!(bits >= least && bits <= 8.0)) return bad_usage("{} bits {}: give {} to 8", bits, of, least);
   if (has_whole_bits(method) && bits != std::floor(bits))
     return bad_usage("{} bits {}: {} takes whole bits", bits, of, method_name(method));
   if (bits > highest_bits(method)) return bad_usage("{} bits {}: {} has 2 to {}", bits, of, method_name(method), highest_bits(method));
@@ -32,7 +33,7 @@ Status check_bits(Method method, double bits, std::string_view of) {
 }
 
 Status check_options(const QuantizeOptions& options) {
-  TQ_TRY(check_bits(options.method, options.bits, "a weight"));
+  TQ_TRY(check_bits(options.method, options.bits, 2, "a weight"));
   for (const int bits : {options.embedding_bits, options.head_bits})
     if (bits != 0 && (bits < 2 || bits > 8)) return bad_usage("{} bits for the embedding or head: give 2 to 8, or 'original'", bits);
   if (options.method != Method::kTurboquant && options.allocate.value_or(false))
@@ -67,7 +68,8 @@ Status apply_rates(const QuantizeOptions& options, const std::vector<const Linea
     names.insert(all[i]->name);
     const auto own = options.rates.find(all[i]->name);
     if (own == options.rates.end()) continue;
-    TQ_TRY(check_bits(options.method, own->second, "for " + own->first));
+    const int least = options.method == Method::kTurboquant ? grid::kMinRate : 2;
+    TQ_TRY(check_bits(options.method, own->second, least, "for " + own->first));
     rates[i] = uniform_rates({&all[i], 1}, own->second)[0];
   }
   for (const auto& [name, bits] : options.rates)
@@ -281,7 +283,7 @@ std::vector<PendingArray> artifact_arrays(const Model& model, const QuantizePlan
   for (const TensorPlan* tensor : plan.tensors()) quantized.insert(tensor->linear.name + ".weight");
   for (const int rate : used_rates(plan)) {
     const auto window = static_cast<int64_t>(plan.taps[static_cast<size_t>(rate)].size());
-    collector.add_made({taps_name(rate, static_cast<int>(window)), DType::kF32, {window}});
+    collector.add_made({grid::taps_name(rate, static_cast<int>(window)), DType::kF32, {window}});
   }
   for (const auto& layer : plan.layers)
     for (const TensorPlan& tensor : layer) collector.add_tensor(tensor);
@@ -325,16 +327,7 @@ MeanBits mean_bits(const QuantizePlan& plan) {
   return {code / weights, stored / weights};
 }
 
-double mean_rate(const TensorPlan& tensor) {
-  double sum = 0, rows = 0;
-  const auto per_matrix = static_cast<size_t>((tensor.linear.out + grid::kRateRows - 1) / grid::kRateRows);
-  for (size_t i = 0; i < tensor.rates.size(); ++i) {
-    const auto here =
-        static_cast<double>(std::min(grid::kRateRows, tensor.linear.out - static_cast<int64_t>(i % per_matrix) * grid::kRateRows));
-    sum += here * tensor.rates[i], rows += here;
-  }
-  return sum / rows;
-}
+double mean_rate(const TensorPlan& tensor) { return grid::mean_rate(tensor.rates, tensor.linear.out); }
 
 void set_rates(const Model& model, QuantizePlan& plan, const std::vector<std::vector<Rates>>& rates) {
   for (size_t layer = 0; layer < rates.size(); ++layer)

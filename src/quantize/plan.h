@@ -62,7 +62,7 @@ std::vector<int64_t> plane_rows(const TensorPlan& tensor);
 // Bits a weight of one tensor's codes.
 double code_bits(const TensorPlan& tensor);
 
-// Errors: kUsage for options out of range, kBadInput for a model that the grid cannot take (mixtures, for now).
+// Errors: kUsage for options out of range, kBadInput for a model that the method cannot take (quip: columns that are no multiple of 8).
 Result<QuantizePlan> make_plan(const Model& model, const QuantizeOptions& options);
 
 // The arrays of a planned tensor, without the shared ones.

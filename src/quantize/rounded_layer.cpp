@@ -2,6 +2,7 @@
 
 #include "artifact/format.h"
 #include "codec/e8p/e8p.h"
+#include "codec/grid/grid.h"
 
 namespace tq {
 namespace {
@@ -33,7 +34,7 @@ std::vector<const char*> own_parts(const TensorPlan& plan) {
 void add_taps(const grid::TapsByRate& taps, PackedTensor& tensor) {
   for (size_t rate = 0; rate < taps.size(); ++rate)
     if (!taps[rate].empty())
-      tensor.parts.push_back({taps_name(static_cast<int>(rate), static_cast<int>(taps[rate].size())),
+      tensor.parts.push_back({grid::taps_name(static_cast<int>(rate), static_cast<int>(taps[rate].size())),
                               view_of(DType::kF32, taps[rate].data(), taps[rate].size() * sizeof(float))});
 }
 

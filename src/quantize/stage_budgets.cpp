@@ -142,8 +142,7 @@ StageOperations stage_operations(const ModelSpec& spec, const QuantizeOptions& o
 QuantizeOptions with_usual_stages(QuantizeOptions options, Trainer trainer) {
   if (options.method != Method::kTurboquant) return options;
   const bool is_on = options.effort == Effort::kBest || (options.effort == Effort::kNormal && trainer == Trainer::kDevice);
-  for (std::optional<bool>* stage : {&options.calibrate, &options.tune}) *stage = stage->value_or(is_on);
-  options.allocate = options.allocate.value_or(is_on && options.bits > kLowestRate);  // at the lowest rate there is no choice
+  for (std::optional<bool>* stage : {&options.allocate, &options.calibrate, &options.tune}) *stage = stage->value_or(is_on);
   return options;
 }
 

@@ -9,8 +9,7 @@
 namespace tq {
 namespace {
 
-constexpr int64_t kChunk = 256;            // positions whose logits exist at a time
-constexpr int64_t kTogetherTokens = 2048;  // that take a layer together
+constexpr int64_t kChunk = 256;  // positions whose logits exist at a time
 
 Result<Memory> copy_of(const Memory& from, Backend& backend) {
   TQ_ASSIGN(Memory to, backend.allocate(from.bytes()));
@@ -23,11 +22,12 @@ enum Slot : size_t { kRowNumbers = 32, kRows, kLogits, kReference };  // behind 
 }  // namespace
 
 Result<Trials> Trials::create(const Model& original, const Model& base, Backend& backend, const Context& context,
-                              std::span<const std::vector<int32_t>> sequences, int64_t stride) {
+                              std::span<const std::vector<int32_t>> sequences, int64_t stride, const std::set<int64_t>& starts) {
   TQ_CHECK(!sequences.empty() && backend.training());
   Trials trials(original, base, backend, context);
   trials.sequences_ = static_cast<int64_t>(sequences.size()), trials.length_ = static_cast<int64_t>(sequences[0].size());
   trials.stride_ = stride;
+  TQ_TRY(trials.reserve());
   const ModelSpec& spec = base.spec;
   const int64_t of_sequence = trials.length_ * spec.hidden;
   const auto bytes = static_cast<uint64_t>(trials.sequences_ * of_sequence) * sizeof(float);
@@ -37,12 +37,27 @@ Result<Trials> Trials::create(const Model& original, const Model& base, Backend&
   TQ_ASSIGN(trials.reference_, copy_of(first, backend));
   for (int64_t layer = 0; layer < spec.layers_count(); ++layer) TQ_TRY(trials.advance(original, layer, trials.reference_.as<float>()));
   TQ_ASSIGN(const Memory hidden, copy_of(first, backend));
-  for (int64_t layer = 0; layer <= spec.layers_count(); ++layer) {
-    TQ_ASSIGN(Memory state, copy_of(hidden, backend));
-    trials.states_.push_back(std::move(state));
-    if (layer < spec.layers_count()) TQ_TRY(trials.advance(base, layer, hidden.as<float>()));
+  const int64_t last = starts.empty() ? spec.layers_count() : *starts.rbegin();
+  for (int64_t layer = 0; layer <= last; ++layer) {
+    if (starts.empty() || starts.contains(layer)) {
+      TQ_ASSIGN(trials.states_[layer], copy_of(hidden, backend));
+    }
+    if (layer < last) TQ_TRY(trials.advance(base, layer, hidden.as<float>()));
   }
   return trials;
+}
+
+// Short sequences go together where pages can be named on the host.
+int64_t Trials::together() const { return backend_->is_host() ? std::clamp<int64_t>(kTogetherTokens / length_, 1, sequences_) : 1; }
+
+Status Trials::reserve() {
+  const ModelSpec& spec = variant_.spec;
+  const int64_t positions = std::min(kChunk, (sequences_ * length_ + stride_ - 1) / stride_);
+  TQ_TRY(workspace_.reserve(forward_floats(spec, together() * length_, positions)));
+  TQ_TRY(workspace_.reserve(kRowNumbers, positions));
+  TQ_TRY(workspace_.reserve(kRows, positions * spec.hidden));
+  TQ_TRY(workspace_.reserve(kLogits, positions * spec.vocabulary));
+  return workspace_.reserve(kReference, positions * spec.vocabulary);
 }
 
 std::set<int64_t> Trials::changed_layers(const Changes& changes) const {
@@ -62,8 +77,7 @@ Status Trials::advance(const Model& model, int64_t layer, float* hidden) {
 
 Status Trials::advance(const LayerWeights& weights, int64_t layer, float* hidden) {
   const ModelSpec& spec = variant_.spec;
-  // Short sequences go together where pages can be named on the host.
-  const int64_t most = backend_->is_host() ? std::clamp<int64_t>(kTogetherTokens / length_, 1, sequences_) : 1;
+  const int64_t most = together();
   const int64_t pages = (length_ + kPageTokens - 1) / kPageTokens;
   TQ_ASSIGN(const KvCache cache,
             KvCache::create(*backend_, spec, {.type = KvType::kF32, .pages = most * pages, .capacity = length_}, layer, layer + 1));
@@ -106,7 +120,7 @@ Result<std::vector<double>> Trials::divergences(std::span<const Changes> changes
     for (size_t i = 0; i < changes.size(); ++i) {
       if (changed[i].empty() || layer < *changed[i].begin()) continue;
       if (hidden[i].empty()) {
-        TQ_ASSIGN(hidden[i], copy_of(states_[static_cast<size_t>(layer)], *backend_));
+        TQ_ASSIGN(hidden[i], copy_of(states_.at(layer), *backend_));
       }
       if (changed[i].contains(layer)) {
         TQ_TRY(advance_changed(changes[i], layer, hidden[i].as<float>()));
@@ -120,7 +134,7 @@ Result<std::vector<double>> Trials::divergences(std::span<const Changes> changes
   }
   std::vector<double> out;
   for (const Memory& each : hidden) {
-    TQ_ASSIGN(const double found, measure((each.empty() ? states_.back() : each).as<float>()));
+    TQ_ASSIGN(const double found, measure((each.empty() ? states_.at(layers) : each).as<float>()));
     out.push_back(found);
   }
   return out;

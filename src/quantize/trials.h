@@ -15,10 +15,12 @@ namespace tq {
 
 class Trials {
  public:
-  // Runs original and base over the sequences, all of equal length, and keeps the base's hidden states before every layer.
-  // Models, backend and context must outlive it. Errors: a tensor that the backend cannot multiply; kInterrupted.
+  // Runs original and base over the sequences, all of equal length, and keeps the base's hidden states before every layer, or before those
+  // of `starts`: the layers that the models to come change first, for one that changes none the number of layers. Empty: any.
+  // Models, backend and context must outlive it. Errors: a tensor that the backend cannot multiply; kNoResource; kInterrupted.
   static Result<Trials> create(const Model& original, const Model& base, Backend& backend, const Context& context,
-                               std::span<const std::vector<int32_t>> sequences, int64_t stride = kTrialStride);
+                               std::span<const std::vector<int32_t>> sequences, int64_t stride = kTrialStride,
+                               const std::set<int64_t>& starts = {});
 
   // KL of the base model with these tensors instead, by name with ".weight", in nats a token over every stride-th position. Only the layers
   // from the first changed one on are run.
@@ -31,6 +33,8 @@ class Trials {
  private:
   Trials(const Model& original, const Model& base, Backend& backend, const Context& context)
       : original_(&original), variant_(base), backend_(&backend), context_(&context), workspace_(backend) {}
+  int64_t together() const;  // sequences that take a layer at once
+  Status reserve();          // what layers and logits may need
   std::set<int64_t> changed_layers(const Changes& changes) const;
   Status advance(const Model& model, int64_t layer, float* hidden);
   Status advance(const LayerWeights& weights, int64_t layer, float* hidden);
@@ -43,8 +47,8 @@ class Trials {
   Backend* backend_;
   const Context* context_;
   int64_t sequences_ = 0, length_ = 0, stride_ = kTrialStride;
-  std::vector<Memory> states_;  // of the base before each layer and after the last, [sequences, T, H]
-  Memory reference_;            // of the original after the last
+  std::map<int64_t, Memory> states_;  // of the base before layers, and after the last, [sequences, T, H]
+  Memory reference_;                  // of the original after the last
   Workspace workspace_;
 };
 

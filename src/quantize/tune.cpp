@@ -183,7 +183,12 @@ class Tuner::Run {
         for (int64_t t = 0; t < tokens; ++t) sum[text_.domain[i]] += loss[static_cast<size_t>(t)];
         count[text_.domain[i]] += static_cast<double>(tokens);
       }
-    for (size_t i = 0; i < sum.size(); ++i) sum[i] /= count[i];
+    for (size_t i = 0; i < sum.size(); ++i) {
+      sum[i] /= count[i];
+      if (!std::isfinite(sum[i]))
+        return fail(ErrorCode::kFailed, "tuning: the KL on held-out text of {} is no finite number; --tune off leaves the model as rounded",
+                    text_.domains[i]);
+    }
     return sum;
   }
 

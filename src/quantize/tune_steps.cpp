@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/float16.h"
-#include "base/json.h"
+#include "base/json_text.h"
 
 namespace tq {
 namespace {
@@ -34,9 +34,9 @@ std::vector<TunePoint> held_out_of(const Json& json) {
 // Doubles go through JSON unchanged.
 using Metadata = std::map<std::string, std::string>;
 Metadata metadata_of(const TuneState& state, const TuningText& text) {
-  return {{kLosses, Json(state.losses).dump()},
-          {kHeldOut, held_out_json(state.held_out).dump()},
-          {kDomains, Json(text.domains).dump()},
+  return {{kLosses, json_text(state.losses)},
+          {kHeldOut, json_text(held_out_json(state.held_out))},
+          {kDomains, json_text(text.domains)},
           {kBestStep, std::to_string(state.best_step)}};
 }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 
+#include "base/seconds.h"
+
 namespace tq {
 namespace {
 
@@ -10,8 +12,6 @@ constexpr int64_t kLeastContext = 4096;
 constexpr int64_t kDeviceContext = 16384;
 
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 }  // namespace
 

@@ -29,6 +29,7 @@ void Sampler::penalize(std::span<float> logits, std::span<const TokenId> seen) {
 void Sampler::keep_candidates(std::span<const float> logits) {
   candidates_.clear();
   for (size_t i = 0; i < logits.size(); ++i) candidates_.push_back({logits[i] / options_.temperature, static_cast<TokenId>(i)});
+  if (!leaves_out()) return;
   if (options_.top_k > 0 && static_cast<size_t>(options_.top_k) < candidates_.size()) {
     const auto end = candidates_.begin() + options_.top_k;
     std::partial_sort(candidates_.begin(), end, candidates_.end(), is_before);
@@ -43,7 +44,7 @@ void Sampler::keep_candidates(std::span<const float> logits) {
 bool Sampler::keep_candidates(std::span<const Ranked> largest, int64_t vocabulary, std::span<const TokenId> seen) {
   const bool is_whole = static_cast<int64_t>(largest.size()) == vocabulary, has_penalty = options_.repetition_penalty != 1.0f;
   if (largest.empty() || (!is_whole && options_.repetition_penalty < 1.0f)) return false;
-  const float divisor = options_.temperature > 0 ? options_.temperature : 1.0f, bound = largest.back().value / divisor;
+  const float divisor = is_greedy() ? 1.0f : options_.temperature, bound = largest.back().value / divisor;
   if (has_penalty) find_seen(vocabulary, seen);
   candidates_.clear();
   for (const Ranked& each : largest) {
@@ -52,8 +53,12 @@ bool Sampler::keep_candidates(std::span<const Ranked> largest, int64_t vocabular
     if (is_whole || logit > bound) candidates_.push_back({logit, each.index});
   }
   if (candidates_.empty()) return false;
+  if (is_whole && !is_greedy() && !leaves_out()) {
+    std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) { return a.token < b.token; });
+    return true;
+  }
   std::sort(candidates_.begin(), candidates_.end(), is_before);
-  if (options_.temperature <= 0) return true;
+  if (is_greedy()) return true;
   const int64_t limit = options_.top_k > 0 ? std::min(options_.top_k, vocabulary) : vocabulary;
   if (limit <= static_cast<int64_t>(candidates_.size())) {
     candidates_.resize(static_cast<size_t>(limit));
@@ -68,28 +73,31 @@ int64_t Sampler::wanted_ranks() const {
   constexpr int64_t kMore = 8, kMoreSeen = 64;  // equal ones; those that a penalty moves back
   if (options_.repetition_penalty < 1.0f) return 0;
   const int64_t more = options_.repetition_penalty > 1.0f ? kMoreSeen : kMore;
-  if (options_.temperature <= 0) return 1 + more;
+  if (is_greedy()) return 1 + more;
   if (options_.top_k > 0 && options_.top_k + more <= kMostRanked) return options_.top_k + more;
   return options_.top_p >= 1.0f && options_.min_p > 0 ? kMostRanked : 0;
 }
 
 TokenId Sampler::next(std::span<float> logits, std::span<const TokenId> seen) {
   penalize(logits, seen);
-  if (options_.temperature <= 0) return static_cast<TokenId>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+  if (is_greedy()) return static_cast<TokenId>(std::max_element(logits.begin(), logits.end()) - logits.begin());
   keep_candidates(logits);
   return draw();
 }
 
 std::optional<TokenId> Sampler::next(std::span<const Ranked> largest, int64_t vocabulary, std::span<const TokenId> seen) {
   if (!keep_candidates(largest, vocabulary, seen)) return std::nullopt;
-  return options_.temperature <= 0 ? candidates_[0].token : draw();
+  return is_greedy() ? candidates_[0].token : draw();
 }
 
 TokenId Sampler::draw() {
+  const double largest = std::max_element(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
+                           return a.logit < b.logit;
+                         })->logit;
   std::vector<double> weight;
   double total = 0;
   for (const Candidate& candidate : candidates_) {
-    weight.push_back(std::exp(static_cast<double>(candidate.logit) - candidates_[0].logit));
+    weight.push_back(std::exp(static_cast<double>(candidate.logit) - largest));
     total += weight.back();
   }
   size_t kept = weight.size();

@@ -38,6 +38,10 @@ class Sampler {
     float logit;
     TokenId token;
   };
+  // At temperatures below a millionth too, where a quotient might be too large for a float.
+  bool is_greedy() const { return options_.temperature < 1e-6f; }
+  // Whether some tokens are left out; else they are drawn in the order of their ids, which needs no sorting.
+  bool leaves_out() const { return options_.top_k > 0 || options_.top_p < 1.0f || options_.min_p > 0.0f; }
   float penalized(float logit) const;
   void find_seen(int64_t vocabulary, std::span<const TokenId> seen);
   void penalize(std::span<float> logits, std::span<const TokenId> seen);
@@ -46,7 +50,7 @@ class Sampler {
   TokenId draw();
   SamplerOptions options_;
   Rng rng_;
-  std::vector<Candidate> candidates_;  // most likely first; ties by the lower id
+  std::vector<Candidate> candidates_;  // most likely first, ties by the lower id; all of them by id where none is left out
   std::vector<uint8_t> is_seen_;
 };
 

@@ -1,6 +1,6 @@
 #include "artifact/carried_files.h"
 
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 
 #include "artifact/editable_artifact.h"
 
@@ -32,6 +32,18 @@ TEST(ChatTemplate, EntriesOfOtherTypesAreNotTheDefault) {
   }
   for (const char* config : {"[]", "5", "null", R"({"chat_template": {"default": "x"}})", R"({"chat_template": null})"})
     EXPECT_EQ(template_of(Json::parse(config)), "") << config;
+}
+
+TEST(CarriedFiles, ThatCannotBeExaminedAreNoMissingOnes) {
+  const TemporaryFolder folder;
+  const std::string path = folder.path() + "/tokenizer.json";
+  Model model;
+  EXPECT_TRUE(read_carried_files(folder.path(), model).has_value()) << "there is none";
+  std::filesystem::create_symlink("tokenizer.json", path);
+  const Status refused = read_carried_files(folder.path(), model);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, ErrorCode::kBadInput);
+  EXPECT_THAT(refused.error().message, testing::StartsWith(path + ": cannot be examined ("));
 }
 
 }  // namespace

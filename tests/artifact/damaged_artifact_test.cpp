@@ -117,8 +117,8 @@ TEST_F(DamagedArtifact, WithAPartOfAnotherShapeOrType) {
   expect_refused_after([](EditableArtifact& a) { a.at("model.norm.weight").info.dtype = DType::kI16; }, {"model.norm.weight", "I16"});
 }
 
-TEST_F(DamagedArtifact, WithRatesOutside2To8) {
-  for (const uint8_t rate : {0, 1, 9, 255})
+TEST_F(DamagedArtifact, WithRatesOutside1To8) {
+  for (const uint8_t rate : {0, 9, 255})
     expect_refused_after([&](EditableArtifact& a) { a.at(kQuery + ".rates").set<uint8_t>(3, rate); },
                          {kQuery + ".rates", "range 3", fmt::format("{} bits", rate)});
 }
@@ -171,7 +171,7 @@ TEST_F(DamagedArtifact, WithAConfigurationOfAnotherModel) {
 }
 
 TEST_F(DamagedArtifact, OfAnUnknownFormat) {
-  for (const Json& version : {Json(3), Json(0), Json(-1), Json("1"), Json(1.5), Json(nullptr), Json(uint64_t{1} << 63)}) {
+  for (const Json& version : {Json(4), Json(0), Json(-1), Json("1"), Json(1.5), Json(nullptr), Json(uint64_t{1} << 63)}) {
     artifact.config["quantization_config"]["format"] = version;
     expect_refused({"config.json", "format"});
   }
@@ -183,6 +183,11 @@ TEST_F(DamagedArtifact, OfAFormatThatDoesNotHaveWhatIsInIt) {
   EXPECT_TRUE(read_artifact(folder.path()).has_value());
   artifact.config["quantization_config"]["format"] = 1;
   expect_refused({"row_scale", "format 2"});
+  artifact = EditableArtifact("llama-mixed-2", 3);
+  artifact.save(folder.path());
+  EXPECT_TRUE(read_artifact(folder.path()).has_value());
+  artifact.config["quantization_config"]["format"] = 2;
+  expect_refused({".rates", "one bit", "format 3"});
 }
 
 TEST_F(DamagedArtifact, WithAHostileQuantizationConfig) {

@@ -128,7 +128,7 @@ class Damaged(unittest.TestCase):
         self.refuse("offsets", text=lambda t: t.replace(b"[0, ", b"[1, ", 1))
 
     def test_settings(self):
-        for version in (3, 0, "1", None):
+        for version in (4, 0, "1", None):
             self.refuse("format", settings={"format": version})
         self.refuse("hadamard_block", settings={"hadamard_block": 128})
         self.refuse("not a TurboQuant artifact", settings={"quant_method": "gptq"})
@@ -144,6 +144,20 @@ class Damaged(unittest.TestCase):
             (copy / "config.json").write_text(json.dumps(config))
             with self.assertRaisesRegex(decode.FormatError, "row_scale.*format 2"):
                 decode.Artifact(str(copy))
+
+    def test_one_bit_is_of_format_3(self):
+        golden = "format-3/llama-mixed-2"
+        with tempfile.TemporaryDirectory() as folder:
+            copy = pathlib.Path(folder) / "copy"
+            shutil.copytree(FOLDER.parent / golden, copy)
+            decode.Artifact(str(copy))
+            config = json.loads((copy / "config.json").read_text())
+            config["quantization_config"]["format"] = 2
+            (copy / "config.json").write_text(json.dumps(config))
+            with self.assertRaisesRegex(decode.FormatError, "one bit.*format 3"):
+                artifact = decode.Artifact(str(copy))
+                for name in artifact.names():
+                    artifact.decode(name)
 
     def test_precision_of_the_input(self):
         name = QUERY + ".activation_bits"
@@ -169,8 +183,8 @@ class Damaged(unittest.TestCase):
                 old = arrays[name][2]
                 arrays[name][2] = old[:index] + data + old[index + len(data):]
             return edit
-        for rate in (0, 1, 9):
-            self.refuse("outside 2 to 8", edit=put(QUERY + ".rates", 2, bytes([rate])))
+        for rate in (0, 9):
+            self.refuse("outside 1 to 8", edit=put(QUERY + ".rates", 2, bytes([rate])))
         self.refuse("scale of row 99 is not finite", edit=put(QUERY + ".row_scale", 198, b"\x00\x7e"))
         self.refuse("not finite", edit=put("taps.4.10", 0, b"\x00\x00\xc0\x7f"))
 

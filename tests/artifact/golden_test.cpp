@@ -21,7 +21,7 @@ uint32_t crc32(std::span<const std::byte> bytes) {
 // "format-1/NAME", of all formats.
 std::vector<std::string> goldens() {
   std::vector<std::string> names;
-  for (const char* format : {"format-1", "format-2"})
+  for (const char* format : {"format-1", "format-2", "format-3"})
     for (const auto& entry : std::filesystem::directory_iterator(std::string(TQ_TEST_DATA "/artifact/") + format))
       if (entry.is_directory()) names.push_back(format + ("/" + entry.path().filename().string()));
   std::sort(names.begin(), names.end());

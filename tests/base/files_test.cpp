@@ -47,6 +47,31 @@ TEST_F(Files, AppearOnlyWhenCommitted) {
   EXPECT_EQ(*read_text_file(path("a")), "whole");
 }
 
+TEST_F(Files, OfTheProgramsOwnReplaceWhatAKillLeft) {
+  ASSERT_TRUE(write_file(path("other"), "another file").has_value());
+  fs::create_symlink(path("other"), path("a.part"));
+  ASSERT_TRUE(write_file(path("a"), "whole").has_value());
+  EXPECT_EQ(*read_text_file(path("a")), "whole");
+  EXPECT_FALSE(fs::is_symlink(path("a")));
+  EXPECT_EQ(*read_text_file(path("other")), "another file");
+  EXPECT_FALSE(fs::exists(fs::symlink_status(path("a.part"))));
+}
+
+TEST_F(Files, AmongOthersLeaveThemAlone) {
+  for (const char* other : {"a.part", "a.part2"}) ASSERT_TRUE(write_file(path(other), other).has_value());
+  auto first = OutputFile::create_among_others(path("a")), second = OutputFile::create_among_others(path("a"));
+  ASSERT_TRUE(first.has_value() && second.has_value());
+  ASSERT_TRUE(first->write("first").has_value() && second->write("second").has_value());
+  ASSERT_TRUE(second->commit().has_value());
+  EXPECT_EQ(*read_text_file(path("a")), "second");
+  ASSERT_TRUE(first->commit().has_value());
+  ASSERT_TRUE(write_file_among_others(path("b"), "text").has_value());
+  EXPECT_EQ(*read_text_file(path("a")), "first");
+  EXPECT_EQ(*read_text_file(path("b")), "text");
+  for (const char* other : {"a.part", "a.part2"}) EXPECT_EQ(*read_text_file(path(other)), other);
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()), 4);
+}
+
 TEST_F(Files, MapsWhatWasWritten) {
   ASSERT_TRUE(write_file(path("b"), "text").has_value());
   const auto mapped = MappedFile::open(path("b"));

@@ -1,6 +1,7 @@
 """What bad input gets: one line, the exit status of its kind, nothing left behind."""
 
 import json
+import os
 import resource
 import shutil
 import struct
@@ -53,12 +54,22 @@ class Errors(ProgramTest):
         self.fails(2, "quantize", self.model, "-o", self.folder / "out", "--bits", "many", says="bits")
         self.fails(2, "run", self.model, "hello", "--isa", "sse9", says="sse9")
         self.fails(2, "inspect", self.model, "--plan", "--json", says="--plan excludes --json")
+        for flag, value in (("--backend", "cpu"), ("--isa", "generic"), ("--gpus", "2"), ("--split", "layer"), ("--threads", "1")):
+            self.fails(2, "inspect", self.model, flag, value, says=f"{flag} goes with --plan")
         self.fails(2, "bench", self.model, "--bits", "3", says="--bits goes with --random")
         self.fails(2, "convert", self.model, "-o", self.folder / "out", "--dtype", "f12", says="f12")
 
     def test_wrong_values_are_status_2(self):
         for flags in (["--bits", "1.5"], ["--bits", "9"], ["--bits", "nan"], ["--effort", "huge"], ["--head", "9"], ["--threads", "-1"]):
             self.fails(2, "quantize", self.model, "-o", self.folder / "out", *([] if "--bits" in flags else ["--bits", "3"]), *flags)
+
+    def test_fractions_out_of_range_and_none_at_all_are_status_2(self):
+        quantize = ["quantize", self.model, "-o", self.folder / "out", "--bits", "3"]
+        for flag in ("--damping", "--tune-rate", "--calibrate-weight-rate", "--calibrate-vector-rate"):
+            for value in ("nan", "2", "inf", "0.1x"):
+                self.fails(2, *quantize, flag, value, says=f"{flag}: {value} is not from ")
+        for value in ("nan", "11"):
+            self.fails(2, "eval", self.model, "--temperature", value, says=f"--temperature: {value} is not from 0 to 10")
 
     def test_numbers_of_more_than_64_bits_are_status_2(self):
         quantize = ["quantize", self.model, "-o", self.folder / "out", "--bits", "3"]
@@ -116,6 +127,8 @@ class Errors(ProgramTest):
         (folder / "tokenizer.json").unlink()
         self.quantize_fails(3, folder, says="tokenizer")
         self.fails(3, "run", folder, "hello", says="tokenizer")
+        (folder / "tokenizer.json").symlink_to("tokenizer.json")
+        self.fails(3, "inspect", folder, says="tokenizer.json: cannot be examined")
 
     def test_a_chat_template_of_no_name_is_not_the_default(self):
         folder = self.changed_model("unnamed")
@@ -163,10 +176,12 @@ class Errors(ProgramTest):
         (length,) = struct.unpack("<Q", weights[:8])
         header = json.loads(weights[8 : 8 + length])
         begin, end = header["model.embed_tokens.weight"]["data_offsets"]
-        weights[8 + length + begin : 8 + length + end] = b"\xc0\x7f" * ((end - begin) // 2)
+        weights[8 + length + end - 2 : 8 + length + end] = b"\xc0\x7f"  # of a token that no text has
         (folder / "model.safetensors").write_bytes(weights)
-        for method in ("turboquant", "gptq", "awq"):
-            self.quantize_fails(3, folder, "--embedding", "original", "--method", method, says="is no finite number")
+        damage = f"{folder}: tensor model.embed_tokens.weight holds values that are no finite numbers"
+        for flags in (["--method", "turboquant"], ["--method", "gptq"], ["--method", "awq"], ["--gradients", "on"], ["--calibrate", "on"]):
+            self.quantize_fails(3, folder, "--embedding", "original", *flags, says=damage)
+        self.fails(3, "convert", folder, "-o", self.folder / "no", says=damage)
 
     def test_a_truncated_gguf_file_is_status_3(self):
         gguf = (DATA / "io" / "pypi.gguf").read_bytes()
@@ -175,6 +190,20 @@ class Errors(ProgramTest):
             path.write_bytes(gguf[:length])
             self.fails(3, "inspect", path, says="cut.gguf")
             path.unlink()
+
+    def test_calibration_of_less_than_a_sequence_is_status_2(self):
+        for more in ([], ["--dry-run"]):
+            self.fails(2, "quantize", self.model, "-o", self.folder / "no", "--bits", "3", "--calibration-tokens", "127", *more,
+                       says="--calibration-tokens 127: less than one sequence of 128")  # fmt: skip
+
+    def test_calibration_text_from_a_pipe_is_status_3(self):
+        pipe = self.folder / "pipe"
+        os.mkfifo(pipe)
+        self.quantize_fails(3, self.model, "--calibration", pipe, says="pipe: a pipe cannot be read twice; give a file")
+        pipe.unlink()
+
+    def test_hashes_of_what_has_none_are_status_3(self):
+        self.fails(3, "inspect", self.model, "--verify", says=f"{self.model}: no artifact of tq, so it has no hashes to be checked")
 
     def test_calibration_text_that_is_too_short_is_status_3(self):
         text = self.folder / "short.txt"
@@ -196,6 +225,18 @@ class Errors(ProgramTest):
         folder.mkdir()
         (folder / "diary").write_text("dear")
         self.fails(2, "quantize", self.model, "-o", folder, "--bits", "3", *QUANTIZE, says="taken")
+        self.assertEqual((folder / "diary").read_text(), "dear")
+        shutil.rmtree(folder)
+
+    def test_a_partial_output_of_somebody_else_is_status_2_and_stays(self):
+        folder = self.folder / "somebodys.partial"
+        folder.mkdir()
+        (folder / "diary").write_text("dear")
+        output, quantize = folder.with_suffix(""), ["--bits", "3", *QUANTIZE]
+        for command in (["convert", self.model, "-o", output], ["quantize", self.model, "-o", output, *quantize],
+                        ["quantize", self.model, "-o", output, *quantize, "--resume"]):  # fmt: skip
+            self.fails(2, *command, says="somebodys.partial")
+            self.assertEqual([path.name for path in folder.iterdir()], ["diary"])
         self.assertEqual((folder / "diary").read_text(), "dear")
         shutil.rmtree(folder)
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import time
 import unittest
@@ -96,6 +97,37 @@ class Evaluate(ProgramTest):
             self.fails(2, *command, "--text", self.text, "--window", "129", says=says)
         self.succeeds("eval", self.model, "--text", self.text, "--window", "128")
 
+    def with_tokenizer(self, name, change=None, **config):
+        """A copy of the model whose tokenizer is changed."""
+        folder = shutil.copytree(self.model, self.folder / name)
+        path, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
+        tokenizer = json.loads(path.read_text())
+        if change:
+            change(tokenizer["model"]["vocab"])
+        path.write_text(json.dumps(tokenizer, indent=1))
+        settings.write_text(json.dumps(json.loads(settings.read_text()) | config))
+        return folder
+
+    def test_models_of_other_tokens_are_status_3(self):
+        def swap(vocabulary):
+            vocabulary["e"], vocabulary["o"] = vocabulary["o"], vocabulary["e"]
+
+        same, swapped = self.with_tokenizer("same-tokens"), self.with_tokenizer("swapped", swap)
+        begun = self.with_tokenizer("begun", bos_token="<|end|>", add_bos_token=True)
+        flags = ["--text", self.text, "--window", "64", "--windows", "1"]
+        for other, says in ((swapped, "other tokens of"), (begun, "begins a text with other tokens")):
+            for models in ([self.model, other], [self.model, "--against", other]):
+                message = self.fails(3, "eval", *models, *flags, says=says).stderr
+                self.assertIn(f"{other}: its tokenizer ", message)
+                self.assertIn(f"that of {self.model}; measure", message)
+        self.succeeds("eval", self.model, same, "--against", same, *flags)
+        self.succeeds("eval", swapped, *flags)
+
+    def test_a_path_that_cannot_be_followed_is_status_3(self):
+        loop = self.folder / "loop"
+        loop.symlink_to("loop")
+        self.fails(3, "eval", self.model, "--tasks", "arc_easy", "--task-data", loop, says=f"{loop}/arc_easy.jsonl: cannot be examined")
+
     def test_what_is_wrong_is_said_before_anything_is_measured(self):
         good = ["eval", self.model, "--text", self.text, "--window", "64"]
         self.fails(3, *good, "--text", self.folder / "missing.txt", says="missing.txt")
@@ -103,9 +135,41 @@ class Evaluate(ProgramTest):
         self.fails(1, *good, "--report", self.folder / "nowhere" / "page.html", says="nowhere")
         self.fails(1, *good, "--report", self.folder, says="it is a folder")
 
+    def test_a_report_takes_the_place_of_nothing_but_a_report(self):
+        flags = ["eval", self.model, "--text", self.text, "--window", "64", "--windows", "1", "--report"]
+        page, beside, dangling, pipe = (self.folder / name for name in ("page.html", "page.html.part", "dangling", "report.pipe"))
+        dangling.symlink_to("nowhere")
+        os.mkfifo(pipe)
+        before = contents(self.model)
+        for path in (self.model / "model.safetensors", self.text, dangling, pipe):
+            self.fails(2, *flags, path, says=f"--report {path}: what is there is no report")
+        self.assertEqual((contents(self.model), self.text.read_text()), (before, TEXT))
+        beside.write_text("dear")
+        page.write_text("")
+        for _ in range(2):  # an empty file, then a report
+            self.succeeds(*flags, page)
+            self.assertTrue(page.read_text().startswith("<!doctype html>"))
+        self.assertEqual(sorted(path.name for path in self.folder.glob("page.html*")), ["page.html", "page.html.part"])
+        self.assertEqual(beside.read_text(), "dear")
+
+    def test_a_report_that_is_read_is_not_replaced(self):
+        page, link, out = self.folder / "read.html", self.folder / "link.html", self.folder / "with-report"
+        page.write_text("<!doctype html>" + TEXT)
+        link.symlink_to(page)
+        self.fails(2, "eval", self.model, "--text", page, "--window", "64", "--report", link, says=f"it belongs to {page}")
+        self.succeeds("quantize", self.model, "-o", out, "--bits", "3", *QUANTIZE)
+        own = ["--text", self.text, "--window", "64", "--report", out / "report.html"]
+        for models in ([out], [self.model, "--against", out]):
+            self.fails(2, "eval", *models, *own, says=f"it belongs to {out}")
+
     def test_flags_of_what_is_not_measured_are_status_2(self):
         self.fails(2, "eval", self.model, "--tasks", self.choices, "--text", self.text, says="--text goes with kl or ppl")
         self.fails(2, "eval", self.model, "--text", self.text, "--window", "64", "--limit", "3", says="--limit goes with")
+        self.fails(2, "eval", self.model, "--text", self.text, "--window", "64", "--skip-float", says="--skip-float goes with kl")
+        task = ["eval", self.model, "--tasks", self.choices]
+        self.fails(2, *task, "--task-data", self.folder, says="--task-data goes with --tasks by name")
+        self.fails(2, *task, "--temperature", "0.5", says="--temperature goes with --tasks whose answers are generated")
+        self.fails(2, *task, "--samples", "2", "--temperature", "0.5", says="--samples goes with --tasks whose answers are generated")
 
     def test_wrong_files_are_status_3(self):
         self.fails(3, "eval", self.model, "--tasks", "arc_easy", "--task-data", self.folder, says="arc_easy.jsonl")
@@ -133,7 +197,7 @@ class Evaluate(ProgramTest):
         fresh.write_text(" ".join(f"word{i} of{i * 7} text{i * 3}" for i in range(300)))
         out = self.folder / "artifact"
         self.succeeds("quantize", self.model, "-o", out, "--bits", "3", *QUANTIZE)
-        flags = ["--text", seen, "--text", fresh, "--window", "64", "--windows", "2", "--skip-float"]
+        flags = ["--text", seen, "--text", fresh, "--window", "64", "--windows", "2"]
         warned = self.succeeds("eval", out, *flags).stderr
         self.assertIn("seen.txt: ", warned)
         self.assertIn("% of its runs of 13 words stand in the calibration text code", warned)
@@ -178,6 +242,60 @@ class Evaluate(ProgramTest):
         self.succeeds(*compare)
         self.assertEqual(json.loads((output / "compare.json").read_text()), first)
         self.assertEqual({path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file() and path.parent != output}, made)
+
+    def test_compare_measures_again_what_is_kept_and_makes_no_sense(self):
+        output = self.folder / "kept"
+        compare = self.compare(output, "--bits", "3", "--methods", "rtn")
+        self.succeeds(*compare)
+        first = json.loads((output / "compare.json").read_text())
+        (path,) = output.glob("results/*/text.txt-*.safetensors")
+        kept = path.read_bytes()
+        (length,) = struct.unpack("<Q", kept[:8])
+
+        def damage(change):
+            header, data = json.loads(kept[8 : 8 + length]), kept[8 + length :]
+            facts = json.loads(header["__metadata__"]["result"])
+            arrays = {name: data[slice(*entry["data_offsets"])] for name, entry in header.items() if name != "__metadata__"}
+            change(facts, arrays)
+            header, data = {"__metadata__": {"result": json.dumps(facts)}}, b""
+            for name, values in arrays.items():
+                offsets = [len(data), len(data) + len(values)]
+                header[name] = {"dtype": "F64", "shape": [len(values) // 8], "data_offsets": offsets}
+                data += values
+            text = json.dumps(header).encode()
+            text += b" " * (-len(text) % 8)
+            path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+        def harmless(facts, arrays):
+            arrays["loss"] = struct.pack("<d", 9) * (len(arrays["loss"]) // 8)
+
+        damage(harmless)
+        self.succeeds(*compare)
+        changed = json.loads((output / "compare.json").read_text())
+        self.assertNotEqual(changed, first)  # what is kept counts
+        for change in (lambda facts, arrays: facts.update(per_window=0), lambda facts, arrays: facts.update(per_window=-63),
+                       lambda facts, arrays: facts.update(per_window=62), lambda facts, arrays: arrays.update(kl=arrays["kl"][:-8]),
+                       lambda facts, arrays: arrays.pop("loss")):  # fmt: skip
+            damage(change)
+            self.succeeds(*compare)
+            self.assertEqual(json.loads((output / "compare.json").read_text()), first)
+            self.assertEqual(path.read_bytes(), kept)
+
+    def test_compare_measures_again_a_task_that_is_kept_without_some_items(self):
+        output = self.folder / "kept-task"
+        compare = self.compare(output, "--bits", "3", "--methods", "rtn")
+        self.succeeds(*compare)
+        first = json.loads((output / "compare.json").read_text())
+        path = sorted(output.glob("results/*/choices-*.json"))[0]
+        kept = path.read_bytes()
+        for change in (lambda task: task["metrics"][0]["values"].pop(), lambda task: task["metrics"][1].update(values=[]),
+                       lambda task: task["ids"].pop(), lambda task: task["groups"].append("")):  # fmt: skip
+            task = json.loads(kept)
+            change(task)
+            path.write_text(json.dumps(task))
+            self.succeeds(*compare)
+            self.assertEqual(json.loads((output / "compare.json").read_text()), first)
+            self.assertEqual(path.read_bytes(), kept)
 
     def test_compare_has_all_methods_and_says_what_is_left_out(self):
         model = write_model(self.folder / "of-eights", 1, "eights")

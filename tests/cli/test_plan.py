@@ -58,7 +58,8 @@ class Plan(ProgramTest):
                              ("--gradients on", ["--gradient-tokens"]), ("--fit", ["--context", "--batch"]),
                              ("--method rtn, gptq or awq", ["--group"])):  # fmt: skip
             for flag in flags:
-                self.fails(2, *self.command(self.folder / "x", "--bits", "3", flag, "1"), says=f"{flag} goes with {stage}")
+                value = "0.25" if flag.endswith("rate") else "1"
+                self.fails(2, *self.command(self.folder / "x", "--bits", "3", flag, value), says=f"{flag} goes with {stage}")
         self.fails(2, *self.command(self.folder / "x", "--bits", "3", "--method", "awq", "--act-order", "on"), says="--act-order goes with")
         self.fails(2, *self.command(self.folder / "x", "--bits", "3", "--split", "layer"), says="--split layer goes with --gpus")
         rates = self.folder / "rates.json"
@@ -67,6 +68,21 @@ class Plan(ProgramTest):
         self.plan("--bits", "3", "--tune", "on", "--tune-steps", "1")  # on, so that it is taken
         best = ["--effort", "best", "--calibration-tokens", "1024", "--tune-steps", "1"]
         self.succeeds("quantize", self.model, "-o", self.folder / "dry", "--bits", "3", "--dry-run", *best)
+
+    def test_rates_of_a_file_say_once_how_small_the_other_linears_are(self):
+        rates, down = self.folder / "some-rates.json", "model.layers.0.mlp.down_proj"
+        rates.write_text(json.dumps({down: 5}))
+        self.fails(2, *self.command(self.folder / "x", "--rates", rates), says="it has no '*'")
+        self.assertGreater(self.plan("--rates", rates, "--bits", "3")["bytes"], self.plan("--bits", "3")["bytes"])
+        self.assertLessEqual(self.plan("--rates", rates, "--size", "140000")["bytes"], 140000)
+        rates.write_text(json.dumps({"*": 3, down: 5}))
+        for target in (["--bits", "3"], ["--size", "140000"], ["--fit", "1GB"]):
+            self.fails(2, *self.command(self.folder / "x", "--rates", rates, *target), says="leave one of them out")
+
+    def test_a_context_that_the_model_does_not_have_is_status_2(self):
+        fit = ["--fit", "1GB", "--context"]
+        self.fails(2, *self.command(self.folder / "x", *fit, "129"), says="--context 129: the model was made for 128 tokens")
+        self.plan(*fit, "128")
 
     def test_messages_name_no_flags_that_were_not_given(self):
         rates = self.folder / "broken-rates.json"
@@ -121,6 +137,13 @@ class Plan(ProgramTest):
         self.assertNotIn("already", self.succeeds(*self.command(once, "--bits", "4")).stderr)
         self.assertIn(f"warning: {once}: tq has quantized it already", self.succeeds("quantize", once, "-o", twice, "--bits", "3", *QUANTIZE).stderr)
         self.succeeds("inspect", twice, "--verify")
+
+    def test_a_result_no_smaller_than_its_source_is_warned_about(self):
+        small, says = self.folder / "small", "its weights take "
+        self.succeeds(*self.command(small, "--bits", "2"))
+        larger = self.succeeds("quantize", small, "-o", self.folder / "dry", *QUANTIZE, "--bits", "8", "--dry-run")
+        self.assertIn(f"warning: {small}: {says}", larger.stderr)
+        self.assertNotIn(says, self.succeeds(*self.command(self.folder / "dry", "--bits", "8", "--dry-run")).stderr)
 
     def test_inspected_bytes_add_up_to_the_files(self):
         output = self.folder / "inspected"

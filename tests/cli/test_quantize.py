@@ -57,7 +57,7 @@ class Quantize(ProgramTest):
         config = self.folder / "llama-3-70b.json"
         config.write_text(json.dumps({
             "architectures": ["LlamaForCausalLM"], "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80,
-            "num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 8192,
+            "num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 32768,
             "rms_norm_eps": 1e-5, "rope_theta": 500000.0}))  # fmt: skip
         for flags, bits in ((("--size", "35GB"), 3.903), (("--size", "27GB"), 2.968),
                             (("--size", "35GB", "--embedding", "4", "--head", "5"), 3.949),
@@ -226,7 +226,7 @@ class Quantize(ProgramTest):
         self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--rates", rates, *QUANTIZE, says="no.such.linear")
         self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--size", "1kB", *QUANTIZE, says="fewest")
         self.fails(2, "quantize", self.model, "-o", self.folder / "x", *QUANTIZE, says="--size")
-        self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--fit", "1kB", "--batch", "3", *QUANTIZE, says="3 x 4096 tokens")
+        self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--fit", "1kB", "--batch", "3", *QUANTIZE, says="3 x 128 tokens")
         rates.write_text(json.dumps({"*": 3, "model.layers.0.self_attn.v_proj": 4}))
         self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--rates", rates, "--target", "vllm", *QUANTIZE, says="v_proj")
 
@@ -309,10 +309,46 @@ class Quantize(ProgramTest):
         self.fails(2, "convert", self.model, "-o", output, says="--resume")
         self.assertEqual(contents(partial), before)
         shutil.rmtree(partial)
+
+    def test_convert_removes_of_a_killed_one_what_that_had_listed(self):
+        output, partial = self.folder / "converted-again", self.folder / "converted-again.partial"
         partial.mkdir()
-        (partial / "model.safetensors.part").write_text("of a convert that was killed")
+        listed = ["config.json", "model.safetensors", "model-00002-of-00002.safetensors", "../model/config.json"]
+        (partial / "convert").write_text("\n".join(["files of tq convert", *listed]))
+        (partial / "model.safetensors.part").write_text("half")
+        (partial / "model-00002-of-00002.safetensors").write_text("of another model")
+        (partial / "diary").write_text("dear")
+        self.fails(2, "convert", self.model, "-o", output, says="something else")
+        self.assertEqual((partial / "diary").read_text(), "dear")
+        (partial / "diary").unlink()
         self.succeeds("convert", self.model, "-o", output)
         self.assertFalse(partial.exists())
+        names = sorted(path.name for path in output.iterdir())
+        self.assertEqual(names, ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"])
+        self.assertTrue((self.model / "config.json").exists())
+
+    def test_the_summary_of_a_complete_folder_is_its_own(self):
+        flags, output = ("--allocate", "on", "--json"), self.folder / "summed"
+        partial = output.with_name("summed.partial")
+        made = json.loads(self.succeeds(*self.command(output, *flags)[1:]).stdout)
+        output.rename(self.folder / "made")
+        process = self.start(output, *flags)
+        job = self.wait_for_job(process, output).read_text()
+        process.kill()
+        process.communicate()
+        shutil.rmtree(partial)
+        (self.folder / "made").rename(partial)  # as a kill leaves it between the removal of the steps and that of the job
+        (partial / "job").write_text(job)
+        told = json.loads(self.succeeds(*self.command(output, *flags, "--resume")[1:]).stdout)
+        self.assertFalse(partial.exists())
+        self.assertEqual(told["bytes"], sum(map(len, contents(output).values())))
+        for key in ("bytes", "bits_linears", "bits_linears_stored", "rates", "inputs", "experts"):
+            self.assertEqual(told[key], made[key], key)
+        self.assertEqual(told["allocation"].keys(), made["allocation"].keys())
+        self.assertEqual(told["allocation"]["chosen"], made["allocation"]["chosen"])
+        self.assertEqual(list(told["relative_error"]), list(made["relative_error"]))
+        for name, error in made["relative_error"].items():
+            self.assertAlmostEqual(told["relative_error"][name], error, delta=1e-5 * error, msg=name)
 
     def test_resume_refuses_a_source_that_changed(self):
         model, output = self.folder / "touched", self.folder / "of-touched"
@@ -366,7 +402,9 @@ class Quantize(ProgramTest):
     def test_a_changed_byte_is_found(self):
         output = self.folder / "changed"
         shutil.copytree(self.reference, output)
-        self.succeeds("inspect", output, "--verify")
+        self.assertIn("all weights are what was written", self.succeeds("inspect", output, "--verify").stdout)
+        self.assertIs(json.loads(self.succeeds("inspect", output, "--verify", "--json").stdout)["verified"], True)
+        self.assertNotIn("verified", json.loads(self.succeeds("inspect", output, "--json").stdout))
         weights = output / "model.safetensors"
         data = bytearray(weights.read_bytes())
         data[-1] ^= 1

@@ -207,6 +207,28 @@ class Run(ProgramTest):
         terminal.process.send_signal(signal.SIGINT)
         self.assertEqual(terminal.end(), 0)
 
+    def test_a_request_to_terminate_is_status_5_at_the_prompt_and_in_an_answer(self):
+        for question in ("", "talk for ever\n"):
+            terminal = Terminal("run", self.chat, *GREEDY)
+            terminal.wait_for("> ")
+            if question:
+                terminal.say(question)
+                terminal.wait_for("talk for ever\n")
+                time.sleep(0.3)
+            terminal.process.send_signal(signal.SIGTERM)
+            self.assertEqual(terminal.end(), 5)
+
+    def test_an_interrupt_while_standard_input_is_waited_for_is_status_5(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            command = [TQ, "run", self.chat, "-n", "2", *GREEDY]
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+                process.stdin.write("the beginning of a prompt")
+                process.stdin.flush()
+                time.sleep(0.5)
+                process.send_signal(number)
+                self.assertEqual(process.wait(60), 5)
+                self.assertEqual((process.stdout.read(), process.stderr.read()), ("", "tq: stopped\n"))
+
     def test_an_interrupt_of_the_prompt_claims_no_speed(self):
         path = self.folder / "long.txt"
         path.write_text("a long prompt " * 30000)

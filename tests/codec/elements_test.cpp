@@ -79,6 +79,19 @@ TEST(Elements, ThatATypeRoundsToInfinityAreRefusedWithTheTensorsName) {
   }
 }
 
+TEST(Elements, AreRefusedWithTheFileWhereItIsKnown) {
+  const std::string name = "matrix.weight";
+  const auto refusal = [&](float value, std::string_view source) {
+    const PackedTensor tensor = matrix_of({1, 1}, {value});
+    const auto sink = [](std::span<const std::byte>) -> Status { return {}; };
+    return write_elements({name, tensor, 0, 1, DType::kF16, source}, sink, nullptr).error().message;
+  };
+  for (const float value : {INFINITY, 1e30f}) {
+    EXPECT_THAT(refusal(value, "model.gguf"), testing::StartsWith("model.gguf: tensor matrix.weight holds values"));
+    EXPECT_THAT(refusal(value, ""), testing::StartsWith("tensor matrix.weight holds values"));
+  }
+}
+
 TEST(Elements, ThatAreNoFiniteNumbersAreRefusedWithTheTensorsName) {
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     for (const float value : {std::nanf(""), INFINITY, -INFINITY}) {

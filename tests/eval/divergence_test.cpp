@@ -9,6 +9,7 @@
 #include "artifact/reader.h"
 #include "eval/summary.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "run/limited_backend.h"
 
 namespace tq {
 namespace {
@@ -159,6 +160,44 @@ TEST_F(Divergence, ATextShorterThanAWindowIsRefused) {
   ASSERT_FALSE(result.has_value());
   EXPECT_EQ(result.error().code, ErrorCode::kBadInput);
   EXPECT_THAT(result.error().message, HasSubstr("--window"));
+}
+
+// What a window may need is there before the first one.
+TEST_F(Divergence, ThatADeviceHasNoMemoryForIsRefused) {
+  LimitedBackend device(make_cpu_backend(threads_, best_isa()));
+  Machine machine("llama-original-4", device);
+  const uint64_t before = device.used();
+  struct Watching : Listener {
+    explicit Watching(const LimitedBackend& watched) : device(watched) {}
+    void progress(std::string_view, int64_t, int64_t) override { used = device.used(); }
+    const LimitedBackend& device;
+    uint64_t used = 0;
+  } watching(device);
+  const auto measured = [&](Network& network, int64_t rows) {
+    Network* networks[] = {&network};
+    EvalOptions options = options_;
+    options.rows = rows;
+    return evaluate(networks, &network, text(), options, {.threads = threads_, .listener = watching});
+  };
+  for (const int64_t rows : {0, 5}) {
+    {
+      Network again = Network::create(machine.model, device).value();
+      ASSERT_TRUE(measured(again, rows));
+    }
+    ASSERT_EQ(device.used(), before);
+    const uint64_t needed = watching.used - 2 * before;
+    Network network = Network::create(machine.model, device).value();
+    const uint64_t loaded = device.used();
+    for (const uint64_t part : {0, 1, 30, 60, 90, 99}) {
+      device.set_limit(loaded + needed * part / 100);
+      const auto refused = measured(network, rows);
+      ASSERT_FALSE(refused) << part;
+      EXPECT_EQ(refused.error().code, ErrorCode::kNoResource);
+    }
+    device.set_limit(loaded + needed);
+    EXPECT_TRUE(measured(network, rows));
+    device.set_limit(UINT64_MAX);
+  }
 }
 
 TEST(TaskJson, HasThePairedDifferenceAndTheMarkOfChance) {

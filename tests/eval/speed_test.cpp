@@ -4,6 +4,7 @@
 
 #include "eval/random_model.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "run/limited_backend.h"
 
 namespace tq {
 namespace {
@@ -46,6 +47,37 @@ class Speed : public testing::Test {
   const Context context_{.threads = threads_, .listener = listener_};
   const Model model_ = make_random_model({.bits = 3, .changes = small(1)}, threads_).value();
 };
+
+// What a pass may need is there before the first one.
+TEST_F(Speed, OfAModelThatADeviceHasNoMemoryForIsRefused) {
+  LimitedBackend device(make_cpu_backend(threads_, best_isa()));
+  const uint64_t before = device.used();
+  struct Watching : Listener {
+    explicit Watching(const LimitedBackend& watched) : device(watched) {}
+    void progress(std::string_view, int64_t, int64_t) override { used = device.used(); }
+    const LimitedBackend& device;
+    uint64_t used = 0;
+  } watching(device);
+  const auto measured = [&] {
+    Network network = Network::create(model_, device).value();
+    const SpeedOptions options{.prompt_tokens = 7, .answer_tokens = 3, .depth = 20, .repetitions = 1};
+    const uint64_t loaded = device.used();
+    auto result = measure_speed(network, options, {.threads = threads_, .listener = watching});
+    return std::pair(std::move(result), loaded);
+  };
+  const auto [enough, loaded] = measured();
+  ASSERT_TRUE(enough) << enough.error().message;
+  ASSERT_EQ(device.used(), before);
+  const uint64_t needed = watching.used - loaded;
+  for (const uint64_t part : {0, 30, 60, 99}) {
+    device.set_limit(loaded + needed * part / 100);
+    const auto refused = measured().first;
+    ASSERT_FALSE(refused) << part;
+    EXPECT_EQ(refused.error().code, ErrorCode::kNoResource);
+  }
+  device.set_limit(loaded + needed);
+  EXPECT_TRUE(measured().first);
+}
 
 TEST_F(Speed, ThePromptAndTheAnswerStandBehindTheTokensOfTheDepth) {
   WatchedBackend backend(threads_);

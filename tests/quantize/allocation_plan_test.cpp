@@ -29,10 +29,10 @@ AllocationPlan plan_of(const ModelSpec& spec, double bits, size_t sequences, Tar
 TEST(AllocationPlan, HasTheRatesAroundTheBase) {
   const ModelSpec spec = spec_of(4);
   EXPECT_EQ(plan_of(spec, 3.25, 48).rates, (std::vector<int>{2, 3, 4, 5}));
-  EXPECT_EQ(plan_of(spec, 2.0, 48).rates, (std::vector<int>{2, 3, 4}));
+  EXPECT_EQ(plan_of(spec, 2.0, 48).rates, (std::vector<int>{1, 2, 3, 4}));
   EXPECT_EQ(plan_of(spec, 8.0, 48).rates, (std::vector<int>{7, 8}));
   EXPECT_EQ(plan_of(spec, 3.0, 48).tried, 3u);  // a quarter of twelve
-  EXPECT_EQ(plan_of(spec, 2.0, 48).tried, 0u);  // nothing below
+  EXPECT_EQ(plan_of(spec, 2.0, 48).tried, 3u);
 }
 
 TEST(AllocationPlan, PricesAreMadeOnASixthWithinBounds) {
@@ -90,7 +90,7 @@ TEST(AllocationPlan, OperationsGrowWithTextAndModel) {
   const double base = allocation_operations(small, plan_of(small, 3, 48), 512);
   EXPECT_DOUBLE_EQ(allocation_operations(small, plan_of(small, 3, 48), 1024), 2 * base);
   EXPECT_GT(allocation_operations(large, plan_of(large, 3, 48), 512), 2 * base);  // twice as many trials, each twice as long
-  EXPECT_GT(base, allocation_operations(small, plan_of(small, 2, 48), 512));
+  EXPECT_GT(base, allocation_operations(small, plan_of(small, 8, 48), 512));      // nothing above
 }
 
 }  // namespace

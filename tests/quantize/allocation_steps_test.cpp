@@ -183,7 +183,7 @@ TEST(AllocationSteps, PricesOfAMovedModelAreZeroWhereItStands) {
   double zero = 0, other = 0;
   for (const auto& tensor : (*archive)->tensors())
     for (int64_t i = 0; i < tensor.view.count(); ++i) ++(tensor.view.as<float>()[i] == 0 ? zero : other);
-  EXPECT_NEAR(zero / (zero + other), 1.0 / 3, 0.05) << "one of the candidates of 2, 3 and 4 bits";
+  EXPECT_NEAR(zero / (zero + other), 1.0 / 4, 0.05) << "one of the candidates of 1 to 4 bits";
 }
 
 }  // namespace

@@ -4,8 +4,12 @@
 
 #include <cmath>
 
+#include "convert/family_fixture.h"
+#include "kernels/cpu/cpu_backend.h"
 #include "quantize/allocate.h"
 #include "quantize/job.h"
+#include "run/engine.h"
+#include "run/limited_backend.h"
 
 namespace tq {
 namespace {
@@ -161,6 +165,35 @@ TEST(FitMemory, LeavesRoomForKeysAndValues) {
     const uint64_t all = planned_bytes(model, *make_plan(model, *fitted)) + running_bytes(model.spec, running);
     EXPECT_LE(all, running.memory);
     EXPECT_GT(static_cast<double>(all), 0.9999 * static_cast<double>(running.memory));
+  }
+}
+
+// Beside the weights, which are the files.
+TEST(FitMemory, AnEngineTakesWhatRunningIsSaidToTakeAndNoMore) {
+  using namespace families_test;
+  for (const char* name : {"llama2", "gemma3", "mixtral"}) {
+    const Fixture fixture = load_fixture(name);
+    TemporaryDirectory directory;
+    write_hf(fixture.weights, fixture.json["config"], DType::kF32, 1 << 30, directory / "model");
+    const Model model = read(load_model(directory / "model"));
+    for (const int64_t batch : {1, 5}) {
+      const RunningMemory running{.context = 64, .batch = batch};
+      ThreadPool threads{2};
+      LimitedBackend device(make_cpu_backend(threads, best_isa()));
+      Network network = Network::create(model, device).value();
+      const uint64_t weights = device.used();
+      const uint64_t cache = kv_cache_bytes(model.spec, KvType::kF16, running.context) * static_cast<uint64_t>(batch);
+      Engine engine = Engine::create(network, nullptr, {.context = running.context, .kv_bytes = cache, .max_sequences = batch}).value();
+      for (int64_t i = 0; i < batch; ++i) {
+        const std::vector<TokenId> prompt(fixture.tokens.begin() + i, fixture.tokens.begin() + i + 20);
+        ASSERT_TRUE(engine.submit({.prompt = prompt, .sampler = {}, .max_tokens = 4, .stop = {}, .end_of_turn = {}}));
+      }
+      while (!engine.idle()) engine.step();
+      const uint64_t taken = device.most_used() - weights, said = engine_bytes(model.spec, running);
+      EXPECT_LE(taken, said) << name << ", " << batch;
+      EXPECT_GT(static_cast<double>(taken), 0.9 * static_cast<double>(said)) << name << ", " << batch;
+      EXPECT_LE(said, running_bytes(model.spec, running));
+    }
   }
 }
 

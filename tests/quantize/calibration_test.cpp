@@ -1,5 +1,8 @@
 #include "quantize/calibration.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <gmock/gmock.h>
 
 #include "base/output_file.h"
@@ -59,12 +62,35 @@ TEST_F(TokensAtHand, AreThoseOfTheSequences) {
   QuantizeOptions options;
   options.calibration = {text("long", 100'000), text("short", 16 * 5 + 3), text("tiny", 15)};
   for (const auto& [asked, got] :
-       {std::pair<int64_t, int64_t>{17, 17}, {16, 17}, {17 * 10 + 16, 17 * 10}, {17 * 100, 17 * 100}, {1 << 30, 17 * 6255}}) {
+       {std::pair<int64_t, int64_t>{17, 17}, {17 * 10 + 16, 17 * 10}, {17 * 100, 17 * 100}, {1 << 30, 17 * 6255}}) {
     options.calibration_tokens = asked;
     EXPECT_THAT(counted(options), testing::Pair(got, got)) << asked;
   }
   options.calibration = {options.calibration[1]};
   EXPECT_THAT(counted(options), testing::Pair(17 * 5, 17 * 5));
+}
+
+TEST_F(TokensAtHand, OfLessThanASequenceAreRefusedByTheFlag) {
+  QuantizeOptions options;
+  options.calibration = {text("enough", 100)}, options.calibration_tokens = 16;
+  const auto refused = tokens_at_hand(model_, options);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, ErrorCode::kUsage);
+  EXPECT_EQ(refused.error().message, "--calibration-tokens 16: less than one sequence of 17; give at least as many");
+  EXPECT_EQ(calibration_sequences(*model_.tokenizer, *read_calibration(options), 17, 16).error().code, ErrorCode::kUsage);
+}
+
+TEST_F(TokensAtHand, OfAPipeAreRefusedBeforeItIsRead) {
+  const std::string pipe = testing::TempDir() + "/tokens-at-hand-pipe";
+  ::unlink(pipe.c_str());
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  QuantizeOptions options;
+  options.calibration = {pipe};
+  const auto refused = tokens_at_hand(model_, options);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, ErrorCode::kBadInput);
+  EXPECT_EQ(refused.error().message, pipe + ": a pipe cannot be read twice; give a file");
+  ::unlink(pipe.c_str());
 }
 
 TEST_F(TokensAtHand, NeedATokenizerAndATextOfASequence) {

@@ -172,7 +172,6 @@ struct Problem {
 
 Problem problem(int64_t rows, int64_t columns, Effort effort, const std::vector<uint8_t>& rates) {
   Problem out{.rows = rows, .columns = columns, .rates = {}, .taps = taps_of(effort)};
-  out.taps[1] = grid::default_taps(1, 1);  // which no effort has
   for (int64_t i = 0; i < (rows + 31) / 32; ++i) out.rates.push_back(rates[static_cast<size_t>(i) % rates.size()]);
   return out;
 }

@@ -64,8 +64,18 @@ TEST(EstimateTime, NeedsShapesAloneAndEveryStageTakesItsPart) {
   const TimeEstimate all = estimate_time(model, *make_plan(model, options), *backend, context);
   for (const double stage : {all.statistics, all.rounding, all.allocation, all.calibration, all.tuning}) EXPECT_GT(stage, 0);
   EXPECT_GT(all.calibration, all.statistics);
-  const StageOperations operations = stage_operations(model.spec, options);
-  EXPECT_DOUBLE_EQ(operations.of_calibration.all(), operations.calibration);
+}
+
+TEST(StageOperations, TwiceTheStepsOfACalibrationTakeTheirShareOnceMore) {
+  const Model model = *shapes_of(qwen_half_billion(), "config.json");
+  QuantizeOptions options;
+  options.calibrate = true, options.calibrate_steps = 8;
+  const StageOperations once = stage_operations(model.spec, options);
+  options.calibrate_steps *= 2;
+  const StageOperations twice = stage_operations(model.spec, options);
+  EXPECT_GT(once.of_calibration.steps, 0);
+  EXPECT_GT(once.of_calibration.passes, 0);
+  EXPECT_NEAR(twice.calibration - once.calibration, once.of_calibration.steps, 1e-9 * once.calibration);
 }
 
 }  // namespace

@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+
 #include "convert/family_fixture.h"
 #include "kernels/backend.h"
 #include "quantize/job.h"
@@ -23,10 +25,14 @@ class JobFolders : public ::testing::Test {
     model_ = read(load_model(directory_ / "model"));
   }
   Result<JobFolder> open(bool resume, double bits = 4, uint64_t seed = 0, const std::string& maker = "test") {
+    return open_at("out", resume, bits, seed, maker);
+  }
+  Result<JobFolder> open_at(const std::string& output, bool resume, double bits = 4, uint64_t seed = 0, const std::string& maker = "test") {
     QuantizeOptions options;
     options.bits = bits, options.seed = seed;
-    return JobFolder::open(model_, *make_plan(model_, options), directory_ / "out", resume, maker);
+    return JobFolder::open(model_, *make_plan(model_, options), directory_ / output, resume, maker);
   }
+  void write(const std::string& file, const std::string& text) { ASSERT_TRUE(write_file(directory_ / file, text).has_value()) << file; }
   // As a run leaves it that is killed while it publishes.
   void leave_complete() {
     ASSERT_TRUE(open(false).has_value());
@@ -74,6 +80,46 @@ TEST_F(JobFolders, WithWorkThatDoNotSayWhoseItIsAreRefused) {
   expect_refused(open(true), "does not say");
   fs::remove(directory_ / "out.partial/steps/layer-00000.safetensors");
   EXPECT_TRUE(open(true).has_value());  // killed before it had begun
+}
+
+TEST_F(JobFolders, ThatAreSomebodyElsesAreRefusedAndStay) {
+  fs::create_directory(directory_ / "out.partial");
+  write("out.partial/notes", "dear");
+  expect_refused(open(true), "does not say");
+  expect_refused(open(false), "something else is there");
+  EXPECT_EQ(*read_text_file(directory_ / "out.partial/notes"), "dear");
+  EXPECT_FALSE(fs::exists(directory_ / "out.partial/job"));
+  write("out.partial/job", "");  // killed before it said whose it is; what is beside it was there already
+  expect_refused(open(true), "does not say");
+  EXPECT_TRUE(fs::exists(directory_ / "out.partial/notes"));
+}
+
+TEST_F(JobFolders, LoseWithoutAStepWhatTheirJobMadeAndNoMore) {
+  open(false)->remove_without_steps();
+  EXPECT_FALSE(fs::exists(directory_ / "out.partial"));
+  auto folder = open(false);
+  ASSERT_TRUE(folder.has_value());
+  write("out.partial/steps/layer-00000.safetensors", "");
+  folder->remove_without_steps();
+  EXPECT_TRUE(folder->has_step("layer-00000"));
+  EXPECT_TRUE(fs::exists(directory_ / "out.partial/job"));
+  fs::remove(directory_ / "out.partial/steps/layer-00000.safetensors");
+  write("out.partial/notes", "dear");
+  folder->remove_without_steps();
+  EXPECT_EQ(*read_text_file(directory_ / "out.partial/notes"), "dear");
+  EXPECT_FALSE(fs::exists(directory_ / "out.partial/job"));
+}
+
+TEST_F(JobFolders, InTheModelsDirectoryAreResumed) {
+  const std::string before = source_facts(model_);
+  ASSERT_TRUE(open_at("model/out", false).has_value());
+  write("model/log", "of the run");
+  model_ = read(load_model(directory_ / "model"));
+  EXPECT_EQ(source_facts(model_), before);
+  EXPECT_TRUE(open_at("model/out", true).has_value());
+  const std::string config = directory_ / "model/config.json";
+  fs::last_write_time(config, fs::last_write_time(config) + std::chrono::hours(1));
+  expect_refused(open_at("model/out", true), "another source");
 }
 
 TEST_F(JobFolders, AreOfOneRunAtATime) {

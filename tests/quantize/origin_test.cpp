@@ -57,6 +57,8 @@ TEST(Origin, OfTextsIsTheirContent) {
   EXPECT_EQ(hashes[0], hashes[1]);
   EXPECT_NE(hashes[0], hashes[2]);
   EXPECT_EQ(unknown_origin(options).calibration.size(), 2u);
+  std::filesystem::remove(options.calibration[0]);
+  EXPECT_EQ(origin_of({}, options).calibration[0], std::string(16, '0'));
 }
 
 }  // namespace

@@ -1,24 +1,30 @@
 // Another backend as a device with so much memory and no more.
 #pragma once
 
+#include <algorithm>
+
 #include "kernels/backend.h"
 
 namespace tq {
 
 class LimitedBackend final : public Backend {
  public:
-  explicit LimitedBackend(std::unique_ptr<Backend> inner, uint64_t limit = UINT64_MAX) : inner_(std::move(inner)), limit_(limit) {}
+  // is_host: one that counts the host's memory.
+  explicit LimitedBackend(std::unique_ptr<Backend> inner, uint64_t limit = UINT64_MAX, bool is_host = false)
+      : inner_(std::move(inner)), limit_(limit), is_host_(is_host) {}
 
   uint64_t used() const { return used_; }
+  uint64_t most_used() const { return most_used_; }
   void set_limit(uint64_t limit) { limit_ = limit; }
 
-  bool is_host() const override { return false; }
+  bool is_host() const override { return is_host_; }
   std::string name() const override { return "limited " + inner_->name(); }
   Training* training() override { return inner_->training(); }
   Result<Memory> allocate(uint64_t bytes) override {
     if (used_ + bytes > limit_) return fail(ErrorCode::kNoResource, "{} of {} bytes are used, {} more are needed", used_, limit_, bytes);
     TQ_ASSIGN(Memory memory, inner_->allocate(bytes));
     used_ += bytes;
+    most_used_ = std::max(most_used_, used_);
     auto owner = std::make_shared<Memory>(std::move(memory));
     return Memory(owner->as<std::byte>(), bytes, [this, owner](std::byte*) mutable {
       used_ -= owner->bytes();
@@ -42,7 +48,8 @@ class LimitedBackend final : public Backend {
 
  private:
   std::unique_ptr<Backend> inner_;
-  uint64_t limit_, used_ = 0;
+  uint64_t limit_, used_ = 0, most_used_ = 0;
+  bool is_host_;
 };
 
 }  // namespace tq

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace tq {
@@ -88,6 +89,36 @@ TEST(SamplerRanks, AllOfThemAreAlwaysEnough) {
   for (const int64_t top_k : {0, 40}) {
     const Tally tally = compare({.temperature = 1.0f, .top_k = top_k, .top_p = 0.9f, .repetition_penalty = 0.8f}, 1.0, 4.0, kVocabulary);
     EXPECT_EQ(tally.chosen, tally.all);
+  }
+  const Tally tally = compare({.temperature = 1.0f, .top_k = 0, .top_p = 1.0f, .min_p = 0.0f}, 1.0, 4.0, kVocabulary);
+  EXPECT_EQ(tally.chosen, tally.all);
+}
+
+// With all tokens, and with those that a limit leaves.
+TEST(Sampler, DrawsAsOftenAsTheSoftmaxSays) {
+  const std::vector<double> probability = {0.1, 0.5, 0.05, 0.35};
+  for (const int64_t top_k : {0, 2}) {
+    Sampler sampler({.temperature = 1.0f, .top_k = top_k, .top_p = 1.0f, .min_p = 0.0f, .seed = 3});
+    std::vector<int> drawn(4);
+    constexpr int kDraws = 4000;
+    for (int i = 0; i < kDraws; ++i) {
+      std::vector<float> logits;
+      for (const double p : probability) logits.push_back(static_cast<float>(std::log(p)));
+      ++drawn[static_cast<size_t>(sampler.next(logits, {}))];
+    }
+    for (size_t token = 0; token < 4; ++token) {
+      const double expected = top_k == 0 ? probability[token] : probability[token] < 0.2 ? 0.0 : probability[token] / 0.85;
+      EXPECT_NEAR(static_cast<double>(drawn[token]) / kDraws, expected, 0.03) << token;
+    }
+  }
+}
+
+TEST(Sampler, ATemperatureNextToNothingTakesTheMostLikely) {
+  for (const float temperature : {0.0f, 1e-38f, 1e-7f}) {
+    Sampler sampler({.temperature = temperature, .top_k = 0, .top_p = 1.0f, .min_p = 0.0f});
+    std::vector<float> logits = random_logits(1, 3.0, 1e6);
+    const auto likeliest = std::max_element(logits.begin(), logits.end()) - logits.begin();
+    EXPECT_EQ(sampler.next(logits, {}), likeliest) << temperature;
   }
 }
 

@@ -1,5 +1,7 @@
 #include "codec/grid/layout.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 
 namespace tq::grid {
@@ -19,6 +21,16 @@ Layout::Layout(int64_t rows_, int64_t columns_, std::span<const uint8_t> rates, 
   }
   padded_plane_rows = (plane_rows + kLineRows - 1) / kLineRows * kLineRows;
   padded_columns = (columns + kLineColumns - 1) / kLineColumns * kLineColumns;
+}
+
+double mean_rate(std::span<const uint8_t> rates, int64_t rows) {
+  const auto ranges = static_cast<size_t>((rows + kRateRows - 1) / kRateRows);
+  double bits = 0, counted = 0;
+  for (size_t i = 0; i < rates.size(); ++i) {
+    const auto here = static_cast<double>(std::min(kRateRows, rows - static_cast<int64_t>(i % ranges) * kRateRows));
+    bits += here * rates[i], counted += here;
+  }
+  return bits / counted;
 }
 
 }  // namespace tq::grid

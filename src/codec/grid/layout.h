@@ -43,4 +43,7 @@ struct Layout {
   static int bit_of(int64_t plane_row) { return static_cast<int>(plane_row % kLineRows / 16); }
 };
 
+// Bits a weight of matrices [rows, C], one after another. rates: [matrices * ceil(rows / 32)].
+double mean_rate(std::span<const uint8_t> rates, int64_t rows);
+
 }  // namespace tq::grid

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "artifact/inputs.h"
+#include "codec/grid/layout.h"
 
 namespace tq::report {
 namespace {
@@ -30,9 +31,7 @@ std::string kind_name(Role role) {
 double mean_rate(const PackedTensor& tensor) {
   const TensorView* rates = tensor.codec == CodecId::kGrid ? tensor.part("rates") : nullptr;
   if (!rates || rates->count() == 0) return 0;
-  double sum = 0;
-  for (int64_t i = 0; i < rates->count(); ++i) sum += rates->as<uint8_t>()[i];
-  return sum / static_cast<double>(rates->count());
+  return grid::mean_rate({rates->as<uint8_t>(), static_cast<size_t>(rates->count())}, tensor.shape[tensor.shape.size() - 2]);
 }
 
 // An object of turboquant.json; an empty one for every other model, and for a file that cannot be read.

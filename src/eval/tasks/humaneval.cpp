@@ -15,4 +15,9 @@ Result<double> check_program(const Item& item, const std::string& generated) {
   return result.passed ? 1.0 : 0.0;
 }
 
+Result<bool> programs_are_isolated() {
+  TQ_ASSIGN(const SandboxResult nothing, run_python("pass", {}));
+  return nothing.isolated;
+}
+
 }  // namespace tq

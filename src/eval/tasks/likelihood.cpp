@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "graph/forward.h"
+
 namespace tq {
 namespace {
 
@@ -30,6 +32,9 @@ TokenPair encode_pair(const Tokenizer& tokenizer, const std::string& context, co
 Result<LikelihoodScorer> LikelihoodScorer::create(Network& network, int64_t longest) {
   const ModelSpec& spec = network.model().spec;
   const int64_t capacity = std::max<int64_t>(2, std::min(longest, spec.context));
+  // All that a pair may need, so that none of them ends for want of memory.
+  TQ_TRY(network.reserve(
+      {.rows = std::min(kPrefill, capacity), .head_rows = std::min(kChunk, capacity), .capacity = capacity, .has_own_logits = false}));
   TQ_ASSIGN(KvCache cache, KvCache::create(network.backend(), spec, KvType::kF16, capacity));
   const auto row = static_cast<uint64_t>(spec.vocabulary) * sizeof(float);
   TQ_ASSIGN(Memory first_logits, network.backend().allocate(row));
@@ -50,6 +55,9 @@ void LikelihoodScorer::add(Likelihood& sum, const Memory& logits, std::span<cons
 
 void LikelihoodScorer::run_context(std::span<const TokenId> context, int64_t length) {
   const auto size = static_cast<int64_t>(context.size());
+  const bool is_long = rotates_as_long(network_->model().spec, length);
+  if (is_long != is_long_) cached_.clear();
+  is_long_ = is_long;
   const auto limit = std::min(static_cast<int64_t>(cached_.size()), size - 1);  // the last token's state is needed
   int64_t done = 0;
   while (done < limit && cached_[static_cast<size_t>(done)] == context[static_cast<size_t>(done)]) ++done;

@@ -27,6 +27,7 @@ TokenPair encode_pair(const Tokenizer& tokenizer, const std::string& context, co
 class LikelihoodScorer {
  public:
   // longest: tokens of the longest pair. A pair longer than the model's context loses the beginning of its context.
+  // Errors: kNoResource.
   static Result<LikelihoodScorer> create(Network& network, int64_t longest);
   // All continuations after one context: the context is computed once. Continuations without tokens have log-likelihood 0.
   std::vector<Likelihood> score(std::span<const TokenId> context, std::span<const std::vector<TokenId>> continuations);
@@ -41,8 +42,9 @@ class LikelihoodScorer {
   Network* network_;
   KvCache cache_;
   std::vector<TokenId> cached_;
-  Memory first_logits_;  // [V], after the context
-  Memory logits_;        // [kChunk, V]
+  bool is_long_ = false;  // what is cached is rotated as long sequences are
+  Memory first_logits_;   // [V], after the context
+  Memory logits_;         // [kChunk, V]
 };
 
 }  // namespace tq

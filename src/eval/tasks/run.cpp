@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
 
+#include "base/counted.h"
 #include "base/rng.h"
 #include "eval/tasks/likelihood.h"
-#include "eval/tasks/sandbox.h"
+#include "graph/kv_cache.h"
 #include "run/engine.h"
 
 namespace tq {
@@ -109,8 +111,8 @@ class TaskRun {
   }
 
   Status warn_of_network() const {
-    TQ_ASSIGN(const SandboxResult nothing, run_python("pass", {}));
-    if (!nothing.isolated)
+    TQ_ASSIGN(const bool is_isolated, task_.is_isolated());
+    if (!is_isolated)
       context_.listener.warn(
           fmt::format("{}: the system allows no name spaces here, so that programs which the model writes have a network; their time, "
                       "memory and files are limited",
@@ -118,55 +120,104 @@ class TaskRun {
     return {};
   }
 
-  Status generate() {
-    if (task_.runs_programs) TQ_TRY(warn_of_network());
-    const ModelSpec& spec = network_.model().spec;
+  // Tokens of an answer at most: half of a short context is the prompt's.
+  int64_t answer_tokens() const { return std::min(task_.max_tokens, std::max<int64_t>(1, network_.model().spec.context / 2)); }
+
+  void warn_of_context(size_t cut) const {
+    const Model& model = network_.model();
+    if (answer_tokens() < task_.max_tokens)
+      context_.listener.warn(fmt::format("{}: answers end after {} instead of {}: {} was made for {}", task_.name,
+                                         counted(answer_tokens(), "token"), task_.max_tokens, model.source, model.spec.context));
+    if (cut > 0)
+      context_.listener.warn(fmt::format("{}: {} lost the beginning: {} was made for {} tokens, of which an answer takes up to {}",
+                                         task_.name, counted(cut, "prompt"), model.source, model.spec.context, answer_tokens()));
+  }
+
+  // The items' prompts; one without room beside its answer loses the beginning.
+  std::vector<std::vector<TokenId>> fitting_prompts() const {
+    const int64_t room = std::max<int64_t>(1, network_.model().spec.context - answer_tokens());
     std::vector<std::vector<TokenId>> prompts;
-    int64_t longest = 1;
+    size_t cut = 0;
     for (const Item* item : items_) {
-      std::vector<TokenId> prompt = tokenizer_.encode(item->context, true, true);
-      const int64_t room = std::max<int64_t>(1, spec.context - task_.max_tokens);
-      if (static_cast<int64_t>(prompt.size()) > room) prompt.erase(prompt.begin(), prompt.end() - room);
-      longest = std::max(longest, static_cast<int64_t>(prompt.size()));
-      prompts.push_back(std::move(prompt));
+      std::vector<TokenId>& prompt = prompts.emplace_back(tokenizer_.encode(item->context, true, true));
+      if (static_cast<int64_t>(prompt.size()) <= room) continue;
+      prompt.erase(prompt.begin(), prompt.end() - room);
+      ++cut;
     }
-    TQ_ASSIGN(Engine engine, Engine::create(network_, &tokenizer_, {.context = std::min(spec.context, longest + task_.max_tokens + 1)}));
-    Metric metric{task_.metric, {}, {}, true};
-    for (size_t i = 0; i < items_.size(); ++i) {
-      double sum = 0;
-      for (int64_t sample = 0; sample < options_.samples; ++sample) {
-        Request request{.prompt = prompts[i], .max_tokens = task_.max_tokens, .stop = task_.stop};
-        request.sampler = {.temperature = options_.temperature,  // and nothing else, as the papers sample
-                           .top_k = 0,
-                           .top_p = 1.0f,
-                           .min_p = 0.0f,
-                           .repetition_penalty = 1.0f,
-                           .seed = splitmix64(options_.seed + i) + static_cast<uint64_t>(sample)};
-        TQ_ASSIGN(const std::string text, answer(engine, std::move(request)));
-        TQ_ASSIGN(const double value, task_.check(*items_[i], text));
-        sum += value;
-      }
-      metric.values.push_back(sum / static_cast<double>(options_.samples));
-      context_.listener.progress(task_.name, static_cast<int64_t>(i + 1), static_cast<int64_t>(items_.size()));
-    }
-    result_.metrics.push_back(std::move(metric));
+    warn_of_context(cut);
+    return prompts;
+  }
+
+  Status generate() {
+    if (task_.is_isolated) TQ_TRY(warn_of_network());
+    const int64_t most = answer_tokens();
+    const std::vector<std::vector<TokenId>> prompts = fitting_prompts();
+    size_t longest = 1;
+    for (const std::vector<TokenId>& prompt : prompts) longest = std::max(longest, prompt.size());
+    const int64_t needed = static_cast<int64_t>(longest) + most + 1;
+    TQ_ASSIGN(Engine engine, engine_for(std::min(network_.model().spec.context, needed)));
+    TQ_ASSIGN(std::vector<double> sums, answer_all(engine, prompts, most));
+    for (double& sum : sums) sum /= static_cast<double>(options_.samples);
+    result_.metrics.push_back({task_.metric, std::move(sums), {}, true});
     return {};
   }
 
-  Result<std::string> answer(Engine& engine, Request request) const {
-    TQ_ASSIGN(const int64_t id, engine.submit(std::move(request)));
-    std::string text;
-    while (true) {
+  int64_t answers() const { return static_cast<int64_t>(items_.size()) * options_.samples; }
+
+  // Room for kTogether sequences, or for what there is. What is answered does not depend on what is computed beside it.
+  Result<Engine> engine_for(int64_t context) const {
+    EngineOptions options{.context = context, .precision = Precision::kInvariant};
+    const int64_t pages = (context + options.page_tokens - 1) / options.page_tokens * std::min(kTogether, answers());
+    options.kv_bytes = static_cast<uint64_t>(pages) * kv_page_bytes(network_.model().spec, options.kv_type, options.page_tokens);
+    auto engine = Engine::create(network_, &tokenizer_, options);
+    if (engine || engine.error().code != ErrorCode::kNoResource) return engine;
+    options.kv_bytes = 0;
+    return Engine::create(network_, &tokenizer_, options);
+  }
+
+  Request request_of(const std::vector<TokenId>& prompt, int64_t item, int64_t sample, int64_t most) const {
+    Request request{.prompt = prompt, .max_tokens = most, .stop = task_.stop};
+    request.sampler = {.temperature = options_.temperature,  // and nothing else, as the papers sample
+                       .top_k = 0,
+                       .top_p = 1.0f,
+                       .min_p = 0.0f,
+                       .repetition_penalty = 1.0f,
+                       .seed = splitmix64(options_.seed + static_cast<uint64_t>(item)) + static_cast<uint64_t>(sample)};
+    return request;
+  }
+
+  // Of every item the sum of its answers' values. kTogether answers are written at a time.
+  Result<std::vector<double>> answer_all(Engine& engine, const std::vector<std::vector<TokenId>>& prompts, int64_t most) {
+    struct Answer {
+      size_t item;
+      std::string text;
+    };
+    std::map<int64_t, Answer> running;  // by request
+    std::vector<double> sums(items_.size());
+    for (int64_t begun = 0, done = 0; done < answers();) {
       if (context_.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
+      for (; begun < answers() && static_cast<int64_t>(running.size()) < kTogether; ++begun) {
+        const int64_t item = begun / options_.samples;
+        const auto index = static_cast<size_t>(item);
+        TQ_ASSIGN(const int64_t id, engine.submit(request_of(prompts[index], item, begun % options_.samples, most)));
+        running[id] = {index, {}};
+      }
       for (const Event& event : engine.step()) {
-        if (event.id != id) continue;
-        text += event.text;
+        Answer& answer = running.at(event.id);
+        answer.text += event.text;
         if (event.finish == Finish::kNotFinite)
           return bad_input("{}: its logits are no finite numbers; fetch or make it again", network_.model().source);
-        if (event.finish) return text;
+        if (!event.finish) continue;
+        TQ_ASSIGN(const double value, task_.check(*items_[answer.item], answer.text));
+        sums[answer.item] += value;
+        running.erase(event.id);
+        context_.listener.progress(task_.name, ++done, answers());
       }
     }
+    return sums;
   }
+
+  static constexpr int64_t kTogether = 16;
 
   Network& network_;
   const Task& task_;

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -106,6 +107,21 @@ struct Child {
   _exit(1);
 }
 
+// A killed parent takes this process with it.
+void end_with_parent() { prctl(PR_SET_PDEATHSIG, SIGKILL); }
+
+// The caller becomes the child; what it was waits for that, and ends as it ends.
+void go_on_in_a_child(const Child& child) {
+  end_with_parent();
+  const pid_t inner = fork();
+  if (inner < 0) give_up(child, Failure::kNotIsolated);
+  if (inner == 0) return;
+  int status = 0;
+  while (waitpid(inner, &status, 0) < 0 && errno == EINTR) {
+  }
+  _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+}
+
 // Between fork and exec: system calls only, since other threads may have held locks.
 [[noreturn]] void run_child(const Child& child) {
   setsid();
@@ -119,16 +135,10 @@ struct Child {
   limit(RLIMIT_CORE, 0);
   if (child.isolate) {
     if (unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWIPC) != 0) give_up(child, Failure::kNotIsolated);
-    // The first process of the new name space: whatever it starts ends with it.
-    const pid_t inner = fork();
-    if (inner < 0) give_up(child, Failure::kNotIsolated);
-    if (inner > 0) {
-      int status = 0;
-      while (waitpid(inner, &status, 0) < 0 && errno == EINTR) {
-      }
-      _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
-    }
+    go_on_in_a_child(child);  // the first process of the new name space: whatever is in it ends with it
+    go_on_in_a_child(child);  // the program, so that the first process is not its own: that one cannot leave the group
   }
+  end_with_parent();
   const char* arguments[] = {child.python, "-I", "-B", "program.py", nullptr};
   const char* environment[] = {"PATH=/usr/bin:/bin", "OMP_NUM_THREADS=1", nullptr};
   execve(child.python, const_cast<char* const*>(arguments), const_cast<char* const*>(environment));

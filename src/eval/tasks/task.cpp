@@ -23,6 +23,12 @@ std::string spaced(std::string_view before, std::string_view text) {
   return (is_spaced ? "" : " ") + std::string(text);
 }
 
+Result<std::string> filled(const JsonReader& line, const char* key) {
+  TQ_ASSIGN(std::string text, line.string(key));
+  if (text.empty()) return bad_input("{}: '{}' is empty", line.where(), key);
+  return text;
+}
+
 Result<std::vector<std::string>> strings(const Json& line, const char* key, const std::string& where) {
   const auto found = line.find(key);
   std::vector<std::string> out;
@@ -36,9 +42,12 @@ Result<std::vector<std::string>> strings(const Json& line, const char* key, cons
 Result<Item> choice_item(const Json& line, const std::string& where) {
   const JsonReader reader(line, where);
   Item item;
-  TQ_ASSIGN(item.context, reader.string("query"));
+  TQ_ASSIGN(item.context, filled(reader, "query"));
   TQ_ASSIGN(const std::vector<std::string> choices, strings(line, "choices", where));
-  for (const std::string& choice : choices) item.choices.push_back(spaced(item.context, choice));
+  for (const std::string& choice : choices) {
+    if (choice.empty()) return bad_input("{}: one of 'choices' is empty", where);
+    item.choices.push_back(spaced(item.context, choice));
+  }
   TQ_ASSIGN(const int64_t gold, reader.integer("gold", 0, static_cast<int64_t>(choices.size()) - 1));
   item.gold = static_cast<size_t>(gold);
   return item;
@@ -48,7 +57,7 @@ Result<Item> contexts_item(const Json& line, const std::string& where) {
   const JsonReader reader(line, where);
   Item item;
   TQ_ASSIGN(item.contexts, strings(line, "context_options", where));
-  TQ_ASSIGN(const std::string continuation, reader.string("continuation"));
+  TQ_ASSIGN(const std::string continuation, filled(reader, "continuation"));
   item.choices = {spaced(item.contexts[0], continuation)};
   TQ_ASSIGN(const int64_t gold, reader.integer("gold", 0, static_cast<int64_t>(item.contexts.size()) - 1));
   item.gold = static_cast<size_t>(gold);
@@ -59,7 +68,7 @@ Result<Item> continuation_item(const Json& line, const std::string& where) {
   const JsonReader reader(line, where);
   Item item;
   TQ_ASSIGN(item.context, reader.string("context"));
-  TQ_ASSIGN(const std::string continuation, reader.string("continuation"));
+  TQ_ASSIGN(const std::string continuation, filled(reader, "continuation"));
   item.choices = {spaced(item.context, continuation)};
   return item;
 }
@@ -78,9 +87,9 @@ Result<Item> question_item(const Json& line, const std::string& where) {
 Result<Item> program_item(const Json& line, const std::string& where) {
   const JsonReader reader(line, where);
   Item item;
-  TQ_ASSIGN(item.context, reader.string("prompt"));
-  TQ_ASSIGN(item.answer, reader.string("test"));
-  TQ_ASSIGN(item.name, reader.string("entry_point"));
+  TQ_ASSIGN(item.context, filled(reader, "prompt"));
+  TQ_ASSIGN(item.answer, filled(reader, "test"));
+  TQ_ASSIGN(item.name, filled(reader, "entry_point"));
   TQ_ASSIGN(const std::string solution, reader.string_or("canonical_solution", ""));
   if (!solution.empty()) item.choices = {solution};
   TQ_ASSIGN(item.id, reader.string_or("task_id", ""));
@@ -120,9 +129,17 @@ const std::vector<LineShape>& line_shapes() {
         .stop = {"\nclass", "\ndef", "\n#", "\nif", "\nprint"},
         .max_tokens = 1024,
         .check = check_program,
-        .runs_programs = true}},
+        .is_isolated = programs_are_isolated}},
   };
   return kShapes;
+}
+
+// Errors: kBadInput for a path that cannot be followed.
+Result<bool> is_there(const std::string& path) {
+  std::error_code error;
+  const bool found = std::filesystem::exists(path, error);
+  if (error) return bad_input("{}: cannot be examined ({})", path, error.message());
+  return found;
 }
 
 bool has_keys(const Json& line, const LineShape& shape) {
@@ -134,9 +151,11 @@ bool has_keys(const Json& line, const LineShape& shape) {
 Result<std::string> TaskData::text(std::string_view name) const {
   if (directory.empty()) return bad_usage("this task needs --task-data DIR, the folder that holds {}", name);
   const std::string path = fmt::format("{}/{}", directory, name);
-  if (std::filesystem::exists(path)) return read_text_file(path, kLargestFile);
+  TQ_ASSIGN(const bool is_plain, is_there(path));
+  if (is_plain) return read_text_file(path, kLargestFile);
   const std::string packed = path + ".gz";
-  if (!std::filesystem::exists(packed)) return bad_input("{}: no such file, packed or not; --task-data should name the folder of it", path);
+  TQ_ASSIGN(const bool is_packed, is_there(packed));
+  if (!is_packed) return bad_input("{}: no such file, packed or not; --task-data should name the folder of it", path);
   TQ_ASSIGN(const auto mapped, MappedFile::open(packed));
   return gunzip(mapped->bytes(), packed, kLargestFile);
 }

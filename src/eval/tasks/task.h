@@ -47,7 +47,8 @@ struct Task {
   std::vector<std::string> stop;  // kGeneration
   int64_t max_tokens = 256;
   Checker check;
-  bool runs_programs = false;  // that the model wrote
+  // Whether programs that the model wrote run without a network; empty: none are run.
+  std::function<Result<bool>()> is_isolated;
 };
 
 // Where the files of the known tasks are.
@@ -77,6 +78,8 @@ std::string final_number(std::string_view text);
 Result<double> check_number(const Item& item, const std::string& generated);
 // The prompt, what was generated, and the item's tests: run by Python in a sandbox.
 Result<double> check_program(const Item& item, const std::string& generated);
+// Whether that sandbox has no network here: it runs a program that does nothing.
+Result<bool> programs_are_isolated();
 
 // Rows of comma-separated values; quotes as in RFC 4180.
 Result<std::vector<std::vector<std::string>>> parse_csv(std::string_view text, const std::string& where);

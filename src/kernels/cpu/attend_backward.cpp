@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cpu/attention_part.h"
+
 namespace tq::cpu {
 namespace {
 
@@ -15,15 +17,11 @@ struct Tile {
   float* slope = nullptr;   // [count, width], gradient of the scores
 };
 
-int64_t first_seen(const AttendBackwardArgs& args, int64_t token) {
-  return args.window > 0 ? std::max<int64_t>(0, token + 1 - args.window) : 0;
-}
-
 // Turns tile.weight (scores without scale) into softmax weights and tile.slope (gradients of those) into gradients of those scores.
 void differentiate_rows(const AttendBackwardArgs& args, const FloatKernels& kernels, const Tile& tile) {
   std::vector<float> cap(args.softcap > 0 ? static_cast<size_t>(tile.width) : 0);
   for (int64_t i = 0; i < tile.count; ++i) {
-    const int64_t token = tile.first + i, from = first_seen(args, token) - tile.begin, seen = token + 1 - tile.begin - from;
+    const int64_t token = tile.first + i, from = first_seen(args.window, token) - tile.begin, seen = token + 1 - tile.begin - from;
     float* weight = tile.weight + i * tile.width;
     float* slope = tile.slope + i * tile.width;
     for (size_t j = 0; j < cap.size(); ++j) cap[j] = std::tanh(weight[j] * args.scale / args.softcap);
@@ -126,7 +124,7 @@ void attend_backward(const AttendBackwardArgs& args, const FloatKernels& kernels
     for (int64_t head = begin; head < end; ++head)
       for (int64_t first = 0; first < args.tokens; first += kQueryBlock) {
         Tile tile{.head = head, .first = first, .count = std::min(kQueryBlock, args.tokens - first)};
-        tile.begin = first_seen(args, first), tile.width = first + tile.count - tile.begin;
+        tile.begin = first_seen(args.window, first), tile.width = first + tile.count - tile.begin;
         tile.weight = memory.data(), tile.slope = memory.data() + tile_size;
         run_tile(args, kernels, tile, {products, thread, precision}, workspace);
       }

@@ -16,7 +16,7 @@ constexpr int64_t kPackedFloats = 16 << 20;  // of keys and values packed at a t
 // One query over all it sees: a dot product a key, then the weighted sum of the values.
 void attend_one(const Part& args, const FloatKernels& kernels, int64_t token, int64_t head, float* scratch) {
   const KvView& kv = args.kv;
-  const int64_t kv_head = head / (args.heads / kv.kv_heads), last = args.first_position + token, first = first_seen(args, last);
+  const int64_t kv_head = head / (args.heads / kv.kv_heads), last = args.first_position + token, first = first_seen(args.window, last);
   float* row = scratch;
   float* scores = scratch + kv.head_dim;
   const float* query = args.query + token * args.stride + head * kv.head_dim;
@@ -71,7 +71,7 @@ void pack_positions(const Part& args, const FloatKernels& kernels, int64_t kv_he
 void attend_block(const Part& args, const FloatKernels& kernels, const PackedHead& packed, int64_t head, int64_t begin, int64_t count,
                   float* scores) {
   const int64_t dim = args.kv.head_dim, end = args.first_position + begin + count;
-  const int64_t first_band = first_seen(args, args.first_position + begin) / kBandRows, width = packed.positions;
+  const int64_t first_band = first_seen(args.window, args.first_position + begin) / kBandRows, width = packed.positions;
   const float* queries = args.query + begin * args.stride + head * dim;
   for (int64_t band = first_band; band * kBandRows < end; ++band)
     kernels.gemm_band({.input = queries,
@@ -84,7 +84,7 @@ void attend_block(const Part& args, const FloatKernels& kernels, const PackedHea
                        .rows = std::min(kBandRows, width - band * kBandRows)});
   const int64_t start = first_band * kBandRows;
   for (int64_t t = 0; t < count; ++t) {
-    const int64_t last = args.first_position + begin + t, first = first_seen(args, last);
+    const int64_t last = args.first_position + begin + t, first = first_seen(args.window, last);
     float* row = scores + t * width;
     std::fill(row + start, row + first, 0.0f);
     kernels.softmax(row + first, last - first + 1, args.scale, args.softcap);

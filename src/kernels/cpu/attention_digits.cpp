@@ -71,9 +71,9 @@ struct Queries {
   const FloatKernels& kernels;
   const DigitKernels& digits;
   const Head& head;
-  int64_t query_head, begin, count;                                                              // tokens
-  int64_t end() const { return args.first_position + begin + count; }                            // of the positions that they see
-  int64_t start() const { return first_seen(args, args.first_position + begin) / kDigitGroup; }  // group
+  int64_t query_head, begin, count;                                                                     // tokens
+  int64_t end() const { return args.first_position + begin + count; }                                   // of the positions that they see
+  int64_t start() const { return first_seen(args.window, args.first_position + begin) / kDigitGroup; }  // group
 
   // values: [groups of dimensions], scores: rows `width` apart, from the start's group on.
   void score(float* scores, int64_t width, uint8_t* values, float* scale, float* sums) const {
@@ -105,7 +105,7 @@ struct Queries {
   // Scores become factors, 0 where a query does not look.
   void weigh(float* scores, int64_t width) const {
     for (int64_t t = 0; t < count; ++t) {
-      const int64_t before = start() * kDigitGroup, last = args.first_position + begin + t, first = first_seen(args, last);
+      const int64_t before = start() * kDigitGroup, last = args.first_position + begin + t, first = first_seen(args.window, last);
       float* row = scores + t * width;
       std::fill(row, row + (first - before), 0.0f);
       kernels.softmax(row + (first - before), last - first + 1, args.scale, args.softcap);

@@ -21,9 +21,7 @@ struct Part : AttendArgs {
   int64_t tokens, first_position;
 };
 
-// The first position that a token sees.
-inline int64_t first_seen(const Part& args, int64_t position) {
-  return args.window > 0 ? std::max<int64_t>(0, position + 1 - args.window) : 0;
-}
+// The first position that the token at `position` sees. window: of attention, 0: all.
+inline int64_t first_seen(int64_t window, int64_t position) { return window > 0 ? std::max<int64_t>(0, position + 1 - window) : 0; }
 
 }  // namespace tq::cpu

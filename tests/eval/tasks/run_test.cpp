@@ -7,8 +7,8 @@
 
 #include "artifact/reader.h"
 #include "eval/tasks/likelihood.h"
-#include "eval/tasks/sandbox.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "run/limited_backend.h"
 
 namespace tq {
 namespace {
@@ -69,6 +69,23 @@ TEST(LikelihoodScorer, ALongContextLosesItsBeginning) {
   const std::vector<std::vector<TokenId>> continuations = {{9, 8}};
   const double cut = scorer.score(std::vector<TokenId>{1, 2, 3, 4, 5, 6, 7}, continuations)[0].log_likelihood;
   EXPECT_NEAR(cut, plain_likelihood(machine, {3, 4, 5, 6, 7}, {9, 8}).log_likelihood, 1e-3);
+}
+
+TEST(LikelihoodScorer, HasItsMemoryBeforeTheFirstPairOrIsRefused) {
+  Machine machine;
+  LimitedBackend device(make_cpu_backend(machine.threads, best_isa()));
+  Network network = Network::create(machine.model, device).value();
+  const uint64_t before = device.used();
+  device.set_limit(before + 1000);
+  const auto refused = LikelihoodScorer::create(network, 64);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kNoResource);
+  device.set_limit(UINT64_MAX);
+  LikelihoodScorer scorer = LikelihoodScorer::create(network, 64).value();
+  const uint64_t used = device.used();
+  device.set_limit(used);
+  scorer.score(std::vector<TokenId>(60, 3), std::vector<std::vector<TokenId>>{{9}, {4, 5, 6, 7}});
+  EXPECT_EQ(device.used(), used);
 }
 
 TEST(EncodePair, SpacesAtTheEndOfTheContextBelongToTheContinuation) {
@@ -135,19 +152,53 @@ TEST(RunTask, GeneratedTextGoesToTheCheckerAsOftenAsSamplesAreWanted) {
   EXPECT_EQ(run_task(machine.network, task, {.samples = 2}, machine.context()).error().code, ErrorCode::kUsage);
 }
 
-TEST(RunTask, SaysWhereProgramsHaveANetwork) {
-  struct Warned : Listener {
-    void warn(std::string_view text) override { message = text; }
-    std::string message;
-  } warned;
+struct Warned : Listener {
+  void warn(std::string_view text) override { message += text; }
+  std::string message;
+};
+
+TEST(RunTask, LeavesHalfOfAShortContextToThePromptAndSaysSo) {
+  Warned warned;
   Machine machine;
-  Task task{.name = "programs", .kind = TaskKind::kGeneration, .metric = "pass@1", .max_tokens = 1, .runs_programs = true};
+  const int64_t context = machine.model.spec.context = 32;
+  Task task{.name = "stories", .kind = TaskKind::kGeneration, .metric = "m", .max_tokens = 31};
+  const std::string text = "a b c d e";  // a prompt that fits beside the shorter answer
+  ASSERT_LE(static_cast<int64_t>(machine.tokenizer().encode(text, true, true).size()), context / 2);
+  task.items = {{.id = "1", .context = text}};
+  std::string answer;
+  task.check = [&](const Item&, const std::string& given) -> Result<double> { return answer = given, 0.0; };
+  const auto run = [&] { return run_task(machine.network, task, {}, {.threads = machine.threads, .listener = warned}); };
+  ASSERT_TRUE(run().has_value());
+  EXPECT_THAT(warned.message, testing::AllOf(testing::StartsWith("stories: answers end after 16 tokens instead of 31"),
+                                             testing::Not(testing::HasSubstr("lost"))));
+  const std::string shorter = std::exchange(answer, "");
+  warned.message.clear();
+  task.max_tokens = 16;
+  ASSERT_TRUE(run().has_value());
+  EXPECT_EQ(warned.message, "");
+  EXPECT_EQ(answer, shorter);
+  for (int i = 0; i < 5; ++i) task.items[0].context += text;
+  ASSERT_TRUE(run().has_value());
+  EXPECT_THAT(warned.message, testing::StartsWith("stories: 1 prompt lost the beginning"));
+}
+
+TEST(RunTask, SaysWhereProgramsHaveANetwork) {
+  Warned warned;
+  Machine machine;
+  Task task{.name = "programs", .kind = TaskKind::kGeneration, .metric = "pass@1", .max_tokens = 1};
   task.items = {{.id = "1", .context = "Hello"}};
   task.check = [](const Item&, const std::string&) -> Result<double> { return 0.0; };
-  ASSERT_TRUE(run_task(machine.network, task, {}, {.threads = machine.threads, .listener = warned}).has_value());
-  const bool is_isolated = run_python("pass", {}).value().isolated;
-  EXPECT_EQ(warned.message.empty(), is_isolated);
-  if (!is_isolated) EXPECT_THAT(warned.message, testing::HasSubstr("network"));
+  const auto run = [&] { return run_task(machine.network, task, {}, {.threads = machine.threads, .listener = warned}); };
+  ASSERT_TRUE(run().has_value());
+  EXPECT_EQ(warned.message, "") << "it runs no programs";
+  task.is_isolated = [] { return true; };
+  ASSERT_TRUE(run().has_value());
+  EXPECT_EQ(warned.message, "");
+  task.is_isolated = [] { return false; };
+  ASSERT_TRUE(run().has_value());
+  EXPECT_THAT(warned.message, testing::AllOf(testing::StartsWith("programs: "), testing::HasSubstr("have a network")));
+  task.is_isolated = []() -> Result<bool> { return fail(ErrorCode::kFailed, "no python3"); };
+  EXPECT_EQ(run().error().message, "no python3");
 }
 
 TEST(ChosenItems, AreASeededSubsetInOrder) {

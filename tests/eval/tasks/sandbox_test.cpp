@@ -63,6 +63,19 @@ TEST(Sandbox, LeavesNoProcessAndNoFile) {
   std::filesystem::remove(mark);
 }
 
+TEST(Sandbox, EndsInTimeWhatLeavesItsGroup) {
+  const std::string begun = testing::TempDir() + "tq-sandbox-begun", late = begun + "-late";
+  std::filesystem::remove(begun), std::filesystem::remove(late);
+  // Where it is the leader of its group already it cannot leave it.
+  const std::string leave = "import os, time\ntry: os.setsid()\nexcept OSError: pass\n";
+  const SandboxResult result = run(leave + "open('" + begun + "', 'w')\ntime.sleep(2)\nopen('" + late + "', 'w')", 1.5);
+  EXPECT_TRUE(result.timed_out);
+  ASSERT_TRUE(std::filesystem::exists(begun));
+  std::this_thread::sleep_for(std::chrono::milliseconds(1200));
+  EXPECT_FALSE(std::filesystem::exists(late));
+  std::filesystem::remove(begun);
+}
+
 TEST(Sandbox, HasNoNetworkWhereTheSystemAllowsIt) {
   if (!run("pass").isolated) GTEST_SKIP() << "no name spaces here";
   EXPECT_TRUE(run("import socket\nnames = [name for _, name in socket.if_nameindex()]\nassert 'eth0' not in names, names").passed);

@@ -62,6 +62,25 @@ TEST(TaskOfLines, NamesTheLineThatIsWrong) {
   EXPECT_FALSE(task_of("\n\n").has_value());
 }
 
+// Nothing is as likely as can be, whatever the model.
+TEST(TaskOfLines, RefusesTextsThatAreEmpty) {
+  const std::string good = R"({"query": "Q", "choices": ["a", "b"], "gold": 0})";
+  EXPECT_THAT(task_of(good + "\n" + R"({"query": "Q", "choices": [" blue", ""], "gold": 0})").error().message,
+              HasSubstr("t.jsonl:2: one of 'choices' is empty"));
+  for (const auto& [line, key] : {std::pair(R"({"query": "", "choices": ["a", "b"], "gold": 0})", "query"),
+                                  {R"({"context_options": ["x", "y"], "continuation": "", "gold": 0})", "continuation"},
+                                  {R"({"context": "", "continuation": ""})", "continuation"},
+                                  {R"({"prompt": "", "test": "t", "entry_point": "f"})", "prompt"},
+                                  {R"({"prompt": "p", "test": "", "entry_point": "f"})", "test"},
+                                  {R"({"prompt": "p", "test": "t", "entry_point": ""})", "entry_point"}}) {
+    const auto refused = task_of(line);
+    ASSERT_FALSE(refused.has_value()) << line;
+    EXPECT_EQ(refused.error().code, ErrorCode::kBadInput);
+    EXPECT_EQ(refused.error().message, "t.jsonl:1: '" + std::string(key) + "' is empty");
+  }
+  EXPECT_TRUE(task_of(R"({"context": "", "continuation": "z"})").has_value());
+}
+
 TEST(FinalNumber, IsComparedWithoutSigns) {
   EXPECT_EQ(final_number("He pays $1,234.50 in 3 days, so $18."), "18");
   EXPECT_EQ(final_number("#### 1,000"), "1000");
@@ -101,6 +120,14 @@ TEST_F(TaskFiles, Gsm8kHasFiveExamplesInFront) {
   EXPECT_THAT(context, testing::EndsWith("Question: q4\nAnswer: #### 1\n\nQuestion: mine\nAnswer:"));
   EXPECT_EQ(task->check(task->items[0], " I think 3, no 7.").value(), 1.0);
   EXPECT_EQ(task->check(task->items[0], " I think 7, no 3.").value(), 0.0);
+}
+
+TEST_F(TaskFiles, APathThatCannotBeFollowedIsNamed) {
+  std::filesystem::create_symlink("gsm8k-test.jsonl", folder_ / "gsm8k-test.jsonl");
+  const auto text = data_.text("gsm8k-test.jsonl");
+  ASSERT_FALSE(text.has_value());
+  EXPECT_EQ(text.error().code, ErrorCode::kBadInput);
+  EXPECT_THAT(text.error().message, HasSubstr("gsm8k-test.jsonl: cannot be examined"));
 }
 
 TEST_F(TaskFiles, MissingFilesAndNamesAreErrorsThatHelp) {

@@ -1,10 +1,11 @@
-// The checks of flags that count something, and of seeds.
+// The checks of flags that are numbers.
 #pragma once
 
 #include <cerrno>
 #include <cstdlib>
 #include <string>
 
+#include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
 namespace tq::cli {
@@ -23,6 +24,17 @@ CLI::Validator number_within(Number (*parse)(const char*, char**, int), const ch
 
 // CLI11's own names the largest number there is, in 300 digits, and takes what is too large for that one.
 inline CLI::Validator at_least_zero() { return number_within(std::strtoll, " is too large", "NONNEGATIVE"); }
+
+// A number from `least` to `most`. CLI11's own takes what is none ("nan"), which is neither below nor above anything.
+inline CLI::Validator number_in(double least, double most) {
+  return {[least, most](std::string& text) {
+            char* end = nullptr;
+            const double value = std::strtod(text.c_str(), &end);
+            const bool is_number = end != text.c_str() && *end == '\0';
+            return is_number && value >= least && value <= most ? std::string() : fmt::format("{} is not from {} to {}", text, least, most);
+          },
+          fmt::format("in [{} - {}]", least, most)};
+}
 
 // Any number of 64 bits.
 inline CLI::Validator seed_number() { return number_within(std::strtoull, " is too large: give a number below 2^64", "SEED"); }

@@ -1,0 +1,88 @@
+#include "quantize/job_memory.h"
+
+#include <gtest/gtest.h>
+
+#include "convert/family_fixture.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "quantize/allocation_steps.h"
+#include "quantize/budget.h"
+#include "quantize/float_backend.h"
+#include "run/limited_backend.h"
+
+namespace tq {
+namespace {
+
+using namespace families_test;
+
+// What hidden states and all that works on them take while bits are chosen, and what they were said to take.
+struct Choosing {
+  Choosing(const std::string& name, QuantizeOptions options) : fixture(load_fixture(name)) {
+    write_hf(fixture.weights, fixture.json["config"], DType::kF32, 1 << 30, directory / "model");
+    model = read(load_model(directory / "model"));
+    for (size_t i = 0; i < 10; ++i) sequences.emplace_back(fixture.tokens.begin() + i, fixture.tokens.begin() + i + 32);
+    options.effort = Effort::kFast, options.allocate = true, options.sequence = 32;
+    plan = *make_plan(model, options);
+  }
+
+  uint64_t taken() {
+    LimitedBackend backend(std::make_unique<FloatBackend>(*processor, threads), UINT64_MAX, true);
+    JobFolder folder = *JobFolder::open(model, plan, directory / "out", false, "test");
+    const std::span<const std::vector<TokenId>> all = sequences;
+    QuantizePlan chosen = plan;
+    const Status done =
+        allocation_steps({.model = model, .plan = plan, .sequences = all.first(4), .held_out = all.last(kAllocationHeldOut)}, backend,
+                         context, folder, chosen);
+    EXPECT_TRUE(done.has_value()) << (done ? "" : done.error().message);
+    return backend.most_used();
+  }
+  uint64_t said() const { return allocation_memory(model.spec, allocation_plan(model.spec, plan.options, 4), 32); }
+
+  Fixture fixture;
+  TemporaryDirectory directory;
+  Model model;
+  std::vector<std::vector<TokenId>> sequences;
+  QuantizePlan plan;
+  ThreadPool threads{2};
+  Listener listener;
+  Context context{.threads = threads, .listener = listener};
+  std::unique_ptr<Backend> processor = make_cpu_backend(threads, best_isa());
+};
+
+TEST(JobMemory, TheChoiceOfBitsTakesNoMoreThanItIsSaidTo) {
+  for (const char* name : {"llama2", "phi3"})
+    for (const int64_t tokens : {0, 64}) {
+      QuantizeOptions options;
+      options.bits = 3, options.allocate_tokens = tokens;
+      Choosing choosing(name, options);
+      const uint64_t taken = choosing.taken();
+      EXPECT_GT(taken, 0u);
+      EXPECT_LE(taken, choosing.said()) << name << ", " << tokens;
+      EXPECT_LE(taken, planned_memory(choosing.model, choosing.plan, 2));
+    }
+}
+
+// Of a large model the hidden states before every layer, since a demotion may begin at any.
+TEST(JobMemory, OfAPlanCountsTheChoiceOfBits) {
+  const Model model = *shapes_of({{"architectures", {"LlamaForCausalLM"}},
+                                  {"hidden_size", 8192},
+                                  {"intermediate_size", 28672},
+                                  {"num_hidden_layers", 80},
+                                  {"num_attention_heads", 64},
+                                  {"num_key_value_heads", 8},
+                                  {"vocab_size", 128256},
+                                  {"max_position_embeddings", 8192},
+                                  {"rms_norm_eps", 1e-5},
+                                  {"rope_theta", 500000.0}},
+                                 "config.json");
+  QuantizeOptions options;
+  options.bits = 3, options.effort = Effort::kBest, options.allocate = true;
+  const QuantizePlan plan = *make_plan(model, options);
+  const int64_t length = std::min(options.sequence, model.spec.context);
+  const AllocationPlan own = allocation_plan(model.spec, options, static_cast<size_t>(calibration_tokens(options) / length));
+  const uint64_t states = own.trial_sequences * static_cast<uint64_t>(length) * 8192 * sizeof(float);
+  EXPECT_GT(allocation_memory(model.spec, own, length), 80 * states);
+  EXPECT_GT(planned_memory(model, plan, 8), allocation_memory(model.spec, own, length));
+}
+
+}  // namespace
+}  // namespace tq
