@@ -144,7 +144,7 @@ TEST(UsualStages, AreThoseThatTheMachineCanBear) {
   best.gradients = true;
   EXPECT_TRUE(uses_gradients(with_usual_stages(best, Trainer::kProcessor)));
   best.bits = 2;
-  EXPECT_TRUE(uses_allocation(with_usual_stages(best, Trainer::kProcessor)));  // one bit for some pays for three elsewhere
+  EXPECT_FALSE(uses_allocation(with_usual_stages(best, Trainer::kProcessor)));  // one bit for some does not pay
   best.bits = 3, best.rates["*"] = 3;
   EXPECT_FALSE(uses_allocation(with_usual_stages(best, Trainer::kProcessor)));
   QuantizeOptions rival;
