@@ -30,7 +30,6 @@ bool BlockErrors::is_no_worse_anywhere(const BlockErrors& other) const {
 Result<CalibrationPasses> CalibrationPasses::create(const CalibrationRequest& request, Backend& backend, const Context& context) {
   TQ_CHECK(!request.sequences.empty() && request.text.size() == request.sequences.size());
   if (!backend.training()) return fail(ErrorCode::kFailed, "the backend {} has no training operations", backend.name());
-  TQ_TRY(check_tables(request.model, context.threads));
   CalibrationPasses passes(request, backend, context);
   TQ_TRY(passes.allocate());
   for (int64_t i = 0; i < passes.count(); ++i) {

@@ -41,7 +41,6 @@ Result<Gradients> gradient_steps(const Model& model, Backend& backend, const Con
   const auto length = static_cast<int64_t>(request.sequences[0].size());
   const auto count = static_cast<int64_t>(request.sequences.size());
   const int64_t wave = sequences_per_wave(model.spec, length);
-  TQ_TRY(check_tables(model, context.threads));
   const std::optional<Network> loaded = keep_loaded(model, backend);
   Gradients all;
   for (int64_t first = 0; first < count; first += wave) {

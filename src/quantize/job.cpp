@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/seconds.h"
+#include "graph/weights.h"
 #include "quantize/allocation_plan.h"
 #include "quantize/allocation_steps.h"
 #include "quantize/calibrate.h"
@@ -40,6 +41,7 @@ class Job {
   Result<QuantizeSummary> run(const std::string& directory) {
     TQ_TRY(check_free_space(directory, missing_bytes(model_, plan_, folder_)));
     TQ_TRY(check_kept(model_, plan_));
+    TQ_TRY(check_tables(model_, context_.threads));
     TQ_TRY(make_steps());
     TQ_TRY(tune());
     TQ_TRY(assemble_steps());

@@ -4,7 +4,6 @@ namespace tq {
 
 Result<Stream> Stream::create(const Model& model, Backend& backend, const Context& context, const Settings& settings) {
   TQ_CHECK(!settings.sequences.empty());
-  TQ_TRY(check_tables(model, context.threads));
   const uint64_t tokens = settings.sequences.size() * settings.sequences[0].size();
   TQ_ASSIGN(Memory hidden, backend.allocate(tokens * static_cast<uint64_t>(model.spec.hidden) * sizeof(float)));
   Stream stream(model, backend, context, settings, std::move(hidden));

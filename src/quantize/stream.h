@@ -20,8 +20,8 @@ namespace tq {
 class Stream {
  public:
   // Embeds the sequences, all of equal length. options: the seed of the input rotations (sign_of), and what is wanted beside the second
-  // moments. weights: of every token at the tap points; null: all 1. Errors: those of check_tables; kNoResource for the hidden states of
-  // all of them and for a sequence's way through a layer.
+  // moments. weights: of every token at the tap points; null: all 1. Errors: kNoResource for the hidden states of all of them and for a
+  // sequence's way through a layer.
   struct Settings {
     std::span<const std::vector<TokenId>> sequences;
     const QuantizeOptions& options;

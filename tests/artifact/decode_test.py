@@ -133,31 +133,29 @@ class Damaged(unittest.TestCase):
         self.refuse("hadamard_block", settings={"hadamard_block": 128})
         self.refuse("not a TurboQuant artifact", settings={"quant_method": "gptq"})
 
-    def test_row_scales_of_vectors_are_of_format_2(self):
-        golden = "format-2/llama-quip-tuned-2"
+    def refuse_as_older(self, golden, version, says):
+        """A golden artifact is read whole, and refused where it claims an older format."""
         with tempfile.TemporaryDirectory() as folder:
             copy = pathlib.Path(folder) / "copy"
             shutil.copytree(FOLDER.parent / golden, copy)
-            decode.Artifact(str(copy))
+            self.read_whole(copy)
             config = json.loads((copy / "config.json").read_text())
-            config["quantization_config"]["format"] = 1
+            config["quantization_config"]["format"] = version
             (copy / "config.json").write_text(json.dumps(config))
-            with self.assertRaisesRegex(decode.FormatError, "row_scale.*format 2"):
-                decode.Artifact(str(copy))
+            with self.assertRaisesRegex(decode.FormatError, says):
+                self.read_whole(copy)
+
+    @staticmethod
+    def read_whole(folder):
+        artifact = decode.Artifact(str(folder))
+        for name in artifact.names():
+            artifact.decode(name)
+
+    def test_row_scales_of_vectors_are_of_format_2(self):
+        self.refuse_as_older("format-2/llama-quip-tuned-2", 1, "row_scale.*format 2")
 
     def test_one_bit_is_of_format_3(self):
-        golden = "format-3/llama-mixed-2"
-        with tempfile.TemporaryDirectory() as folder:
-            copy = pathlib.Path(folder) / "copy"
-            shutil.copytree(FOLDER.parent / golden, copy)
-            decode.Artifact(str(copy))
-            config = json.loads((copy / "config.json").read_text())
-            config["quantization_config"]["format"] = 2
-            (copy / "config.json").write_text(json.dumps(config))
-            with self.assertRaisesRegex(decode.FormatError, "one bit.*format 3"):
-                artifact = decode.Artifact(str(copy))
-                for name in artifact.names():
-                    artifact.decode(name)
+        self.refuse_as_older("format-3/llama-mixed-2", 2, "one bit.*format 3")
 
     def test_precision_of_the_input(self):
         name = QUERY + ".activation_bits"

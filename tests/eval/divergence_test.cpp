@@ -167,12 +167,7 @@ TEST_F(Divergence, ThatADeviceHasNoMemoryForIsRefused) {
   LimitedBackend device(make_cpu_backend(threads_, best_isa()));
   Machine machine("llama-original-4", device);
   const uint64_t before = device.used();
-  struct Watching : Listener {
-    explicit Watching(const LimitedBackend& watched) : device(watched) {}
-    void progress(std::string_view, int64_t, int64_t) override { used = device.used(); }
-    const LimitedBackend& device;
-    uint64_t used = 0;
-  } watching(device);
+  UsedMemory watching(device);
   const auto measured = [&](Network& network, int64_t rows) {
     Network* networks[] = {&network};
     EvalOptions options = options_;

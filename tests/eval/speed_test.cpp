@@ -52,12 +52,7 @@ class Speed : public testing::Test {
 TEST_F(Speed, OfAModelThatADeviceHasNoMemoryForIsRefused) {
   LimitedBackend device(make_cpu_backend(threads_, best_isa()));
   const uint64_t before = device.used();
-  struct Watching : Listener {
-    explicit Watching(const LimitedBackend& watched) : device(watched) {}
-    void progress(std::string_view, int64_t, int64_t) override { used = device.used(); }
-    const LimitedBackend& device;
-    uint64_t used = 0;
-  } watching(device);
+  UsedMemory watching(device);
   const auto measured = [&] {
     Network network = Network::create(model_, device).value();
     const SpeedOptions options{.prompt_tokens = 7, .answer_tokens = 3, .depth = 20, .repetitions = 1};

@@ -8,24 +8,12 @@
 #include "kernels/cpu/cpu_backend.h"
 #include "quantize/allocate.h"
 #include "quantize/job.h"
+#include "quantize/llama_70b.h"
 #include "run/engine.h"
 #include "run/limited_backend.h"
 
 namespace tq {
 namespace {
-
-Json llama_70b() {
-  return {{"architectures", {"LlamaForCausalLM"}},
-          {"hidden_size", 8192},
-          {"intermediate_size", 28672},
-          {"num_hidden_layers", 80},
-          {"num_attention_heads", 64},
-          {"num_key_value_heads", 8},
-          {"vocab_size", 128256},
-          {"max_position_embeddings", 8192},
-          {"rms_norm_eps", 1e-5},
-          {"rope_theta", 500000.0}};
-}
 
 Json tiny() {
   return {{"architectures", {"Qwen2ForCausalLM"}},

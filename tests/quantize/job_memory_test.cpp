@@ -7,6 +7,7 @@
 #include "quantize/allocation_steps.h"
 #include "quantize/budget.h"
 #include "quantize/float_backend.h"
+#include "quantize/llama_70b.h"
 #include "run/limited_backend.h"
 
 namespace tq {
@@ -63,17 +64,7 @@ TEST(JobMemory, TheChoiceOfBitsTakesNoMoreThanItIsSaidTo) {
 
 // Of a large model the hidden states before every layer, since a demotion may begin at any.
 TEST(JobMemory, OfAPlanCountsTheChoiceOfBits) {
-  const Model model = *shapes_of({{"architectures", {"LlamaForCausalLM"}},
-                                  {"hidden_size", 8192},
-                                  {"intermediate_size", 28672},
-                                  {"num_hidden_layers", 80},
-                                  {"num_attention_heads", 64},
-                                  {"num_key_value_heads", 8},
-                                  {"vocab_size", 128256},
-                                  {"max_position_embeddings", 8192},
-                                  {"rms_norm_eps", 1e-5},
-                                  {"rope_theta", 500000.0}},
-                                 "config.json");
+  const Model model = *shapes_of(llama_70b(), "config.json");
   QuantizeOptions options;
   options.bits = 3, options.effort = Effort::kBest, options.allocate = true;
   const QuantizePlan plan = *make_plan(model, options);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "base/context.h"
 #include "kernels/backend.h"
 
 namespace tq {
@@ -50,6 +51,14 @@ class LimitedBackend final : public Backend {
   std::unique_ptr<Backend> inner_;
   uint64_t limit_, used_ = 0, most_used_ = 0;
   bool is_host_;
+};
+
+// What of it was used when progress was last told of.
+struct UsedMemory final : Listener {
+  explicit UsedMemory(const LimitedBackend& watched) : device(watched) {}
+  void progress(std::string_view, int64_t, int64_t) override { used = device.used(); }
+  const LimitedBackend& device;
+  uint64_t used = 0;
 };
 
 }  // namespace tq
