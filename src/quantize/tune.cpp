@@ -8,24 +8,14 @@
 #include "base/rng.h"
 #include "graph/training_pass.h"
 #include "graph/tunable_model.h"
+#include "quantize/reference_divergence.h"
 
 namespace tq {
 namespace {
 
 constexpr double kWorstDomain = 1.02;  // of a domain's KL of the untuned model
-constexpr int64_t kChunk = 256;        // tokens whose logits exist at a time
 // Decoded models up to these sizes stay in memory.
 constexpr uint64_t kHostBytes = uint64_t{8} << 30, kDeviceBytes = uint64_t{48} << 30;
-
-std::vector<size_t> shuffled(size_t count, uint64_t seed) {
-  std::vector<size_t> order(count);
-  std::iota(order.begin(), order.end(), size_t{0});
-  Rng rng(seed);
-  for (size_t i = count; i > 1; --i) std::swap(order[i - 1], order[rng.bits() % i]);
-  return order;
-}
-
-Result<Memory> allocate_floats(Backend& backend, int64_t count) { return backend.allocate(static_cast<uint64_t>(count) * sizeof(float)); }
 
 }  // namespace
 
@@ -75,7 +65,7 @@ uint64_t tuning_memory(const ModelSpec& spec, const TuneSettings& settings) {
   const int64_t states = (steps * settings.batch + 2 * settings.held_out) * settings.length * spec.hidden;
   const int64_t weights = count_weights(spec).linears / (stays_decoded(spec, true) ? 1 : std::max<int64_t>(1, spec.layers_count()));
   return sizeof(float) *
-             static_cast<uint64_t>(weights + 2 * head + states + settings.length * activations + kLogits * kChunk * spec.vocabulary) +
+             static_cast<uint64_t>(weights + 2 * head + states + settings.length * activations + kLogits * kLogitsChunk * spec.vocabulary) +
          static_cast<uint64_t>(settings.batch) * training_bytes(spec, settings.length) +
          kept_trace_bytes(spec, settings.batch * settings.length);
 }
@@ -89,16 +79,13 @@ class Tuner::Run {
         spec_(request.original.spec),
         backend_(backend),
         context_(context),
-        tunables_(request.rounded),
-        workspace_(backend) {}
+        tunables_(request.rounded) {}
 
   Status prepare() {
     TQ_CHECK(!text_.sequences.empty() && !text_.held_out.empty() && backend_.training());
-    TQ_ASSIGN(head_, prepare_head(request_.original, backend_));
-    TQ_ASSIGN(gradient_, allocate_floats(backend_, tunables_.count()));
-    for (Memory& logits : logits_) {
-      TQ_ASSIGN(logits, allocate_floats(backend_, kChunk * spec_.vocabulary));
-    }
+    TQ_ASSIGN(auto divergence, ReferenceDivergence::create(request_.original, backend_, context_));
+    divergence_.emplace(std::move(divergence));
+    TQ_ASSIGN(gradient_, backend_.allocate(static_cast<uint64_t>(tunables_.count()) * sizeof(float)));
     return {};
   }
 
@@ -118,10 +105,11 @@ class Tuner::Run {
   }
 
   Status train(TuneState& state, int64_t until) {
-    const std::vector<size_t> numbers = numbers_of_steps(state.step(), until);
+    const std::vector<size_t> numbers =
+        drawn_sequences(text_.sequences.size(), state.step() * settings_.batch, until * settings_.batch, settings_.seed);
     std::vector<std::vector<TokenId>> sequences;
     for (const size_t number : numbers) sequences.push_back(text_.sequences[number]);
-    TQ_ASSIGN(const Memory reference, final_hidden(request_.original, backend_, context_, sequences));
+    TQ_ASSIGN(const Memory reference, divergence_->hidden(sequences));
     if (!resident_) TQ_TRY(prepare_resident(state.theta));  // of a state that was read
     for (size_t first = 0; state.step() < until; first += static_cast<size_t>(settings_.batch)) {
       const auto batch = std::span(sequences).subspan(first, static_cast<size_t>(settings_.batch));
@@ -134,77 +122,17 @@ class Tuner::Run {
  private:
   int64_t floats() const { return settings_.length * spec_.hidden; }  // of the hidden states of a sequence
 
-  // The sequences of steps [first, last), drawn without repetition until all have been used.
-  std::vector<size_t> numbers_of_steps(int64_t first, int64_t last) const {
-    const auto count = static_cast<int64_t>(text_.sequences.size());
-    std::vector<size_t> out, order;
-    int64_t epoch = -1;
-    for (int64_t i = first * settings_.batch; i < last * settings_.batch; ++i) {
-      if (i / count != epoch) {
-        epoch = i / count;
-        order = shuffled(static_cast<size_t>(count), splitmix64(settings_.seed ^ splitmix64(static_cast<uint64_t>(epoch))));
-      }
-      out.push_back(order[static_cast<size_t>(i % count)]);
-    }
-    return out;
-  }
-
-  // logits[tokens, V] of the original from its hidden states [tokens, H].
-  void reference_logits(const float* hidden, int64_t tokens, float* logits) {
-    forward_head(spec_, head_, backend_, {.hidden = hidden, .tokens = tokens, .logits = logits, .precision = Precision::kTraining},
-                 workspace_);
-  }
-
   Result<std::vector<double>> held_out_divergence(std::span<const float> theta) {
-    if (held_out_reference_.empty()) {
-      TQ_ASSIGN(held_out_reference_, final_hidden(request_.original, backend_, context_, text_.held_out));
-    }
     const Model moved = tunables_.moved(request_.rounded, theta);
     TQ_TRY(prepare_resident(theta));
-    TQ_ASSIGN(const Memory hidden, final_hidden(moved, backend_, context_, text_.held_out, resident()));
-    HeadWeights prepared;
-    if (!resident()) {
-      TQ_ASSIGN(prepared, prepare_head(moved, backend_));
-    }
-    const HeadWeights& head = resident() ? resident()->head : prepared;
-    std::vector<double> sum(text_.domains.size()), count(text_.domains.size());
-    std::vector<double> loss(static_cast<size_t>(kChunk));
-    for (size_t i = 0; i < text_.held_out.size(); ++i)
-      for (int64_t first = 0; first < settings_.length; first += kChunk) {
-        if (context_.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
-        const int64_t tokens = std::min(kChunk, settings_.length - first);
-        const int64_t place = static_cast<int64_t>(i) * floats() + first * spec_.hidden;
-        float *logits = logits_[0].as<float>(), *reference = logits_[1].as<float>();
-        forward_head(spec_, head, backend_,
-                     {.hidden = hidden.as<float>() + place, .tokens = tokens, .logits = logits, .precision = Precision::kTraining},
-                     workspace_);
-        reference_logits(held_out_reference_.as<float>() + place, tokens, reference);
-        diverge({.logits = logits, .reference = reference, .gradient = logits, .loss = loss.data(), .tokens = tokens});
-        for (int64_t t = 0; t < tokens; ++t) sum[text_.domain[i]] += loss[static_cast<size_t>(t)];
-        count[text_.domain[i]] += static_cast<double>(tokens);
-      }
-    for (size_t i = 0; i < sum.size(); ++i) {
-      sum[i] /= count[i];
-      if (!std::isfinite(sum[i]))
-        return fail(ErrorCode::kFailed, "tuning: the KL on held-out text of {} is no finite number; --tune off leaves the model as rounded",
-                    text_.domains[i]);
-    }
-    return sum;
-  }
-
-  void diverge(DivergenceArgs args) {
-    args.vocabulary = spec_.vocabulary;
-    backend_.training()->divergence(args);
+    return divergence_->held_out(
+        {.model = moved, .weights = resident(), .text = text_, .what = "tuning (--tune off leaves the model as rounded)"});
   }
 
   // reference: the original's last hidden states of the batch.
   Status step(TuneState& state, std::span<const std::vector<TokenId>> batch, const float* reference) {
     backend_.zero(gradient_.as<float>(), tunables_.count());
-    const auto on_loss = [&](int64_t sequence, const LossChunk& chunk) {
-      float* logits = logits_[1].as<float>();
-      reference_logits(reference + sequence * floats() + chunk.first * spec_.hidden, chunk.tokens, logits);
-      diverge({.logits = chunk.logits, .reference = logits, .gradient = chunk.gradient, .loss = chunk.loss, .tokens = chunk.tokens});
-    };
+    const auto on_loss = [&](int64_t sequence, const LossChunk& chunk) { divergence_->fill(chunk, reference + sequence * floats()); };
     const Model moved = resident_ ? request_.rounded : tunables_.moved(request_.rounded, state.theta);
     TQ_ASSIGN(const double loss, training_pass(moved, backend_, context_,
                                                {.sequences = batch,
@@ -278,12 +206,9 @@ class Tuner::Run {
   Backend& backend_;
   const Context& context_;
   Tunables tunables_;
-  HeadWeights head_;           // the original's
-  Memory held_out_reference_;  // the original's last hidden states [held-out sequences, T, H]
+  std::optional<ReferenceDivergence> divergence_;
   std::optional<TunableModel> resident_;
-  Memory gradient_;   // by the stored values of the vectors; of row scales by their logarithms
-  Memory logits_[2];  // [kChunk, V]
-  Workspace workspace_;
+  Memory gradient_;    // by the stored values of the vectors; of row scales by their logarithms
   KeptTraces traces_;  // of a batch
 };
 

@@ -1,7 +1,10 @@
 #include "quantize/tuning_text.h"
 
 #include <algorithm>
+#include <numeric>
 #include <set>
+
+#include "base/rng.h"
 
 namespace tq {
 namespace {
@@ -89,6 +92,21 @@ TuningText tuning_text(const Tokenizer& tokenizer, const TuningTextRequest& requ
       out.domain.push_back(out.domains.size() - 1);
     }
     for (const int64_t number : take_spread(all[i].learned, share[i])) out.sequences.push_back(sequence(all[i], number));
+  }
+  return out;
+}
+
+std::vector<size_t> drawn_sequences(size_t count, int64_t first, int64_t last, uint64_t seed) {
+  std::vector<size_t> out, order(count);
+  int64_t epoch = -1;
+  for (int64_t i = first; i < last; ++i) {
+    if (i / static_cast<int64_t>(count) != epoch) {
+      epoch = i / static_cast<int64_t>(count);
+      Rng rng(splitmix64(seed ^ splitmix64(static_cast<uint64_t>(epoch))));
+      std::iota(order.begin(), order.end(), size_t{0});
+      for (size_t k = count; k > 1; --k) std::swap(order[k - 1], order[rng.bits() % k]);
+    }
+    out.push_back(order[static_cast<size_t>(i % static_cast<int64_t>(count))]);
   }
   return out;
 }

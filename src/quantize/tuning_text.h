@@ -25,4 +25,7 @@ struct TuningTextRequest {
 // each, if the vocabulary adds one.
 TuningText tuning_text(const Tokenizer& tokenizer, const TuningTextRequest& request);
 
+// Numbers below `count` at the places [first, last) of an endless draw without repetition until all have been used.
+std::vector<size_t> drawn_sequences(size_t count, int64_t first, int64_t last, uint64_t seed);
+
 }  // namespace tq
