@@ -69,4 +69,14 @@ std::vector<Isa> supported_isas() {
 
 Isa best_isa() { return supported_isas().back(); }
 
+bool has_full_width_avx512() {
+#if defined(__x86_64__)
+  constexpr unsigned kPerformance = 0x8000001A, kFp512 = 1u << 3;  // AMD64 Architecture Programmer's Manual, volume 3, appendix E
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(kPerformance, &eax, &ebx, &ecx, &edx) && (eax & kFp512) != 0;
+#else
+  return false;
+#endif
+}
+
 }  // namespace tq

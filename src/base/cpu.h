@@ -22,5 +22,7 @@ std::optional<Isa> isa_from_name(std::string_view name);
 // to come.
 std::vector<Isa> supported_isas();
 Isa best_isa();
+// Whether AVX-512 has units as wide as its vectors, as AMD says of its processors (Zen 5): others take two turns for one, or say nothing.
+bool has_full_width_avx512();
 
 }  // namespace tq

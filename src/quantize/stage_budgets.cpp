@@ -113,12 +113,14 @@ void limit_tuning(const ModelSpec& spec, double operations, QuantizeOptions& opt
 Trainer trainer_of(const Backend& training) {
   if (!training.is_host()) return Trainer::kDevice;
   if (training.isa() == Isa::kAmx) return Trainer::kTiles;
-  return training.isa() == Isa::kAvx512Bf16 ? Trainer::kBfloat16 : Trainer::kProcessor;
+  if (training.isa() != Isa::kAvx512Bf16) return Trainer::kProcessor;
+  return has_full_width_avx512() ? Trainer::kWideBfloat16 : Trainer::kBfloat16;
 }
 
 StageBudgets stage_budgets(Effort effort, Trainer trainer) {
   if (effort == Effort::kBest) return {};
-  constexpr StageBudgets kBudgets[4][2] = {{{6e3, 18e3, 36e3, 16e3}, {24e3, 36e3, 200e3, 96e3}},
+  constexpr StageBudgets kBudgets[5][2] = {{{6e3, 18e3, 36e3, 16e3}, {24e3, 36e3, 200e3, 96e3}},
+                                           {{12e3, 24e3, 100e3, 42e3}, {48e3, 72e3, 520e3, 170e3}},
                                            {{18e3, 36e3, 200e3, 64e3}, {72e3, 108e3, 1000e3, 256e3}},
                                            {{24e3, 72e3, 250e3, 64e3}, {96e3, 144e3, 1400e3, 256e3}},
                                            {{96e3, 288e3, 576e3, 256e3}, {384e3, 576e3, 3200e3, 1536e3}}};

@@ -9,8 +9,8 @@
 namespace tq {
 
 // What the training's products run on, which may take more operations the faster it is.
-// kBfloat16: a processor that multiplies it in vectors; kTiles: one with AMX.
-enum class Trainer : uint8_t { kProcessor, kBfloat16, kTiles, kDevice };
+// kBfloat16: a processor that multiplies it in vectors (Zen 4), kWideBfloat16: in units as wide as these (Zen 5); kTiles: one with AMX.
+enum class Trainer : uint8_t { kProcessor, kBfloat16, kWideBfloat16, kTiles, kDevice };
 Trainer trainer_of(const Backend& training);
 
 // Multiply-adds a weight of the linears and the head. 0: as many as the effort's own tokens and steps take.

@@ -50,7 +50,7 @@ TEST(StageBudgets, AreRespectedByModelsOfEverySize) {
     SCOPED_TRACE(shapes.name);
     const ModelSpec spec = spec_of(shapes);
     for (const Effort effort : {Effort::kFast, Effort::kNormal})
-      for (const Trainer trainer : {Trainer::kProcessor, Trainer::kBfloat16, Trainer::kTiles, Trainer::kDevice}) {
+      for (const Trainer trainer : {Trainer::kProcessor, Trainer::kBfloat16, Trainer::kWideBfloat16, Trainer::kTiles, Trainer::kDevice}) {
         const double slack = effort == Effort::kFast && trainer == Trainer::kProcessor ? 3.0 : 1.1;
         const QuantizeOptions options = with_stage_budgets(spec, everything(effort), trainer);
         const StageOperations operations = stage_operations(spec, options);
@@ -76,8 +76,10 @@ TEST(StageBudgets, MoreEffortAndFasterProductsGetNoLess) {
   EXPECT_LT(all(Effort::kFast, Trainer::kProcessor), 0.5 * all(Effort::kNormal, Trainer::kProcessor));
   EXPECT_LT(all(Effort::kFast, Trainer::kTiles), 0.25 * all(Effort::kNormal, Trainer::kTiles));
   EXPECT_LT(all(Effort::kFast, Trainer::kBfloat16), 0.25 * all(Effort::kNormal, Trainer::kBfloat16));
+  EXPECT_LT(all(Effort::kFast, Trainer::kWideBfloat16), 0.25 * all(Effort::kNormal, Trainer::kWideBfloat16));
   EXPECT_LT(all(Effort::kNormal, Trainer::kProcessor), all(Effort::kNormal, Trainer::kBfloat16));
-  EXPECT_LT(all(Effort::kNormal, Trainer::kBfloat16), all(Effort::kNormal, Trainer::kTiles));
+  EXPECT_LT(all(Effort::kNormal, Trainer::kBfloat16), all(Effort::kNormal, Trainer::kWideBfloat16));
+  EXPECT_LT(all(Effort::kNormal, Trainer::kWideBfloat16), all(Effort::kNormal, Trainer::kTiles));
   EXPECT_LT(all(Effort::kNormal, Trainer::kTiles), all(Effort::kNormal, Trainer::kDevice));
   EXPECT_LE(all(Effort::kNormal, Trainer::kDevice), all(Effort::kBest, Trainer::kDevice));
 }
