@@ -1,6 +1,7 @@
 #include "artifact/carried_files.h"
 
 #include <filesystem>
+#include <map>
 
 #include "base/mapped_file.h"
 #include "token/tokenizer.h"
@@ -64,6 +65,50 @@ Status use(const Tokenizer& tokenizer, Model& model) {
   return {};
 }
 
+// Older files of a tokenizer.model say apart from tokenizer_config.json what newer ones say in it. special_tokens_map.json ({"eos_token":
+// "</s>", …}) then counts more than the configuration.
+void merge_special_tokens(const Json& map, Json& config) {
+  if (!map.is_object()) return;
+  const bool is_older = !config.contains("added_tokens_decoder");
+  for (const char* key :
+       {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "additional_special_tokens"}) {
+    const auto value = map.find(key);
+    if (value == map.end() || value->is_null()) continue;
+    Json& own = config[key];
+    if (own.is_null() || (is_older && !own.is_array())) own = *value;
+    else if (is_older && value->is_array()) own.insert(own.end(), value->begin(), value->end());
+  }
+}
+
+// added_tokens.json: {"<|im_start|>": 32000, …}
+Status merge_added_tokens(const Json& added, const std::string& where, Json& config) {
+  if (!added.is_object()) return bad_input("{}: an object of tokens and their ids was expected", where);
+  Json& listed = config["added_tokens_decoder"];
+  if (listed.is_null()) listed = Json::object();
+  if (!listed.is_object()) return {};           // the tokenizer says what is wrong
+  std::map<std::string, std::string> contents;  // by id; objects of JSON are searched from end to end
+  for (const auto& [id, token] : listed.items())
+    if (is_text(token, "content")) contents.emplace(id, token["content"].get<std::string>());
+  for (const auto& [content, id] : added.items()) {
+    if (!id.is_number_integer()) return bad_input("{}: the id of '{}' makes no sense", where, content.substr(0, 40));
+    const auto [known, is_new] = contents.emplace(id.dump(), content);
+    if (is_new) append_member(listed, id.dump(), {{"content", content}});
+    else if (known->second != content)
+      return bad_input("{}: '{}' and '{}' have the same id {}", where, known->second.substr(0, 40), content.substr(0, 40), known->first);
+  }
+  return {};
+}
+
+// The configuration of a tokenizer.model with what other files say about its tokens.
+Result<Json> sentencepiece_config(const Model& model, const Json& tokenizer_config) {
+  Json config = tokenizer_config.is_object() ? tokenizer_config : Json::object();
+  TQ_ASSIGN(const Json map, carried_json(model, "special_tokens_map.json"));
+  merge_special_tokens(map, config);
+  TQ_ASSIGN(const Json added, carried_json(model, "added_tokens.json"));
+  TQ_TRY(merge_added_tokens(added, model.source + "/added_tokens.json", config));
+  return config;
+}
+
 Status read_tokenizer(Model& model) {
   TQ_ASSIGN(const Json config, carried_json(model, "tokenizer_config.json"));
   model.chat_template = find_chat_template(model, config);
@@ -73,7 +118,8 @@ Status read_tokenizer(Model& model) {
     return use(tokenizer, model);
   } else if (const CarriedFile* file = carried(model, "tokenizer.model")) {
     const auto bytes = std::as_bytes(std::span<const char>(file->text));
-    TQ_ASSIGN(const Tokenizer tokenizer, Tokenizer::from_sentencepiece(bytes, config, model.source + "/tokenizer.model"));
+    TQ_ASSIGN(const Json whole, sentencepiece_config(model, config));
+    TQ_ASSIGN(const Tokenizer tokenizer, Tokenizer::from_sentencepiece(bytes, whole, model.source + "/tokenizer.model"));
     return use(tokenizer, model);
   }
   return {};

@@ -123,7 +123,7 @@ Result<LockedFile> claim_partial(const std::string& partial, const std::string& 
 
 bool holds_job(const std::string& partial) {
   std::error_code error;
-  for (const char* name : {kJobFile, kJobSteps, "turboquant.json"})
+  for (const char* name : {kJobFile, kJobSteps, kJobDone, "turboquant.json"})
     if (fs::exists(partial + "/" + name, error)) return true;
   return false;
 }

@@ -43,6 +43,7 @@ bool is_vacant(const std::string& partial, const std::string& marker);
 // Of a quantization's DIR.partial: what the job is, and its finished steps (quantize/job_folder.h).
 constexpr const char* kJobFile = "job";
 constexpr const char* kJobSteps = "steps";
+constexpr const char* kJobDone = "steps-done";  // the same, once the artifact is complete; to be removed
 // Whether DIR.partial is the work of a quantization, unfinished or complete but for its name.
 bool holds_job(const std::string& partial);
 

@@ -204,6 +204,18 @@ void print_head(const Json& facts, const Flags& flags) {
              "of it", "logits");
 }
 
+// One after the other; where one fails, `results` has those before it.
+Status measure_all(const std::vector<Model>& models, const Flags& flags, Session& session, Json& results) {
+  for (const Model& model : models) TQ_TRY(measure(model, flags, session, results));
+  if (flags.random.empty()) return {};
+  for (const std::string& text : flags.bits) {
+    TQ_ASSIGN(const int bits, random_bits(text));
+    TQ_ASSIGN(const Model model, make_random_model({.name = flags.random, .bits = bits, .seed = flags.seed}, session.threads()));
+    TQ_TRY(measure(model, flags, session, results));
+  }
+  return {};
+}
+
 Status act(const Flags& flags, const CLI::App& app) {
   TQ_TRY(goes_with(app, {"--bits", "--seed"}, "--random", !flags.random.empty()));
   if (flags.models.empty() && flags.random.empty())
@@ -230,16 +242,9 @@ Status act(const Flags& flags, const CLI::App& app) {
                 {"batch_invariant", flags.invariant},
                 {"results", Json::array()}};
   if (!flags.json) print_head(facts, flags);
-  for (const Model& model : models) TQ_TRY(measure(model, flags, *session, facts["results"]));
-  if (!flags.random.empty()) {
-    for (const std::string& text : flags.bits) {
-      TQ_ASSIGN(const int bits, random_bits(text));
-      TQ_ASSIGN(const Model model, make_random_model({.name = flags.random, .bits = bits, .seed = flags.seed}, session->threads()));
-      TQ_TRY(measure(model, flags, *session, facts["results"]));
-    }
-  }
-  if (flags.json) fmt::print("{}\n", json_text(facts, 2));
-  return {};
+  const Status measured = measure_all(models, flags, *session, facts["results"]);
+  if (flags.json && (measured || !facts["results"].empty())) fmt::print("{}\n", json_text(facts, 2));
+  return measured;
 }
 
 }  // namespace

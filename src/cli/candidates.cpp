@@ -98,8 +98,8 @@ void add_compare_flags(CLI::App& app, CompareFlags& flags) {
         ->check(CLI::IsMember({"on", "off"}));
   app.add_option("--calibrate-steps", flags.calibrate_steps,
                  "Of turboquant and quip-tuned, after each stage of a block; 0 follows the effort")
-      ->check(at_least_zero());
-  app.add_option("--tune-steps", flags.tune_steps, "Of turboquant and quip-tuned; 0 follows the effort")->check(at_least_zero());
+      ->check(CLI::Range(0, 100000));
+  app.add_option("--tune-steps", flags.tune_steps, "Of turboquant and quip-tuned; 0 follows the effort")->check(CLI::Range(0, 100000));
   app.add_option("--embedding", flags.embedding, "Bits of the embedding, or 'original' (16 bits where a source has it quantized)")
       ->capture_default_str();
   app.add_option("--head", flags.head, "Bits of the head, or 'original' (16 bits where a source has it quantized)")->capture_default_str();

@@ -34,16 +34,13 @@ class Session {
   ~Session();
   Context context();
   Backend& backend() { return *backend_; }
-  // The same, or the processor's where that has no gradients.
-  Backend& training_backend();
   ThreadPool& threads() { return *threads_; }
 
  private:
   Session() = default;
   std::unique_ptr<ThreadPool> threads_;
   std::unique_ptr<Listener> listener_;
-  std::unique_ptr<Backend> backend_, training_;
-  Isa isa_ = Isa::kGeneric;
+  std::unique_ptr<Backend> backend_;
 };
 
 // Whether Ctrl-C has been pressed since the program began, or since it was last forgotten.

@@ -59,11 +59,7 @@ uint64_t folder_bytes(const std::string& directory) {
 class Comparison {
  public:
   Comparison(const CompareFlags& flags, const Measurements& wanted, std::vector<Candidate> candidates, Session& session)
-      : flags_(flags),
-        wanted_(wanted),
-        candidates_(std::move(candidates)),
-        session_(session),
-        trainer_(trainer_of(session.training_backend())) {}
+      : flags_(flags), wanted_(wanted), candidates_(std::move(candidates)), session_(session), trainer_(trainer_of(session.backend())) {}
 
   Status run() {
     TQ_ASSIGN(original_, open(flags_.model));
@@ -156,16 +152,16 @@ class Comparison {
     if (!fs::exists(candidate.directory + ".partial", ignored)) fs::remove(seconds_path(flags_, candidate), ignored);
     session_.context().listener.note("quantizing " + candidate.directory);
     const auto start = std::chrono::steady_clock::now();
-    const auto made = quantize(original_->model, plan, candidate.directory, true,
-                               {.main = session_.backend(), .training = session_.training_backend(), .build = "tq " + build_id()},
-                               session_.context(), artifact_page(original_->model, plan.options.bits));
+    const auto made =
+        quantize(original_->model, plan, candidate.directory, true, {.backend = session_.backend(), .build = "tq " + build_id()},
+                 session_.context(), artifact_page(original_->model, plan.options.bits));
     TQ_TRY(add_seconds(flags_, candidate, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()));
     return made ? Status() : Unexpected(made.error());
   }
 
   Status measure_all() {
-    report_.title = "Methods on " + fs::path(flags_.model).filename().string();
     report_.original = report::gather_facts(original_->model);
+    report_.title = "Methods on " + report_.original->name;
     if (!wanted_.texts.empty()) report_.protocol = protocol_text(wanted_.options.protocol);
     add_notes();
     std::vector<std::unique_ptr<Loaded>> models;
@@ -271,7 +267,7 @@ Status act(const CompareFlags& flags, const CLI::App& app) {
   TQ_TRY(check_measured(app, wanted));
   if (flags.compute.gpus > 1) return bad_usage("--gpus {}: comparing uses one card", flags.compute.gpus);
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
-  TQ_ASSIGN(std::vector<Candidate> candidates, candidates_of(flags, trainer_of(session->training_backend())));
+  TQ_ASSIGN(std::vector<Candidate> candidates, candidates_of(flags, trainer_of(session->backend())));
   TQ_TRY(check_stages(app, candidates));
   const Status done = Comparison(flags, wanted, std::move(candidates), *session).run();
   if (!done && done.error().code == ErrorCode::kInterrupted)

@@ -37,7 +37,10 @@ int run(const tq::cli::Command& command) {
     if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return 0;
   } catch (const std::filesystem::filesystem_error& error) {
     return fail_with({tq::ErrorCode::kFailed, error.what()});
-  } catch (const std::system_error&) {  // of printing
+  } catch (const std::system_error& error) {
+    if (error.code() == std::errc::resource_unavailable_try_again)
+      return fail_with({tq::ErrorCode::kNoResource, "the system has no thread left for it; end other programs, or ask for fewer threads"});
+    // else of printing
   } catch (const std::bad_alloc&) {
     return fail_with({tq::ErrorCode::kNoResource, "not enough memory; a smaller --ctx, --window or model needs less"});
   } catch (const std::exception& error) {  // of a library: no input should come so far

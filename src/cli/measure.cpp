@@ -36,7 +36,8 @@ bool has_same_tokenizer(const Model& one, const Model& other) {
     return found == model.files.end() ? std::string_view() : std::string_view(found->text);
   };
   if (one.spec.vocabulary != other.spec.vocabulary) return false;
-  constexpr std::string_view kFiles[] = {"tokenizer.json", "tokenizer.model", "tokenizer_config.json"};
+  constexpr std::string_view kFiles[] = {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "added_tokens.json",
+                                         "special_tokens_map.json"};
   return std::all_of(std::begin(kFiles), std::end(kFiles),
                      [&](std::string_view name) { return text_of(one, name) == text_of(other, name); });
 }

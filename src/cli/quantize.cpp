@@ -77,14 +77,6 @@ Result<QuantizeOptions> with_budget(const Model& model, const QuantizeFlags& fla
                                          : fit_memory(model, std::move(options), running, complete);
 }
 
-Result<QuantizeOptions> without_impossible_stages(QuantizeOptions options, Backend& backend) {
-  if (backend.training()) return options;
-  if (options.allocate.value_or(false))
-    return bad_usage("--allocate on: the backend {} computes no gradients; use --backend cpu", backend.name());
-  options.allocate = false;
-  return options;
-}
-
 Status act(const QuantizeFlags& flags, const CLI::App& app) {
   TQ_ASSIGN(const QuantizeOptions wanted, options_of(flags));
   TQ_TRY(check_together(app, wanted));
@@ -92,9 +84,8 @@ Status act(const QuantizeFlags& flags, const CLI::App& app) {
   TQ_TRY(check_output(flags.output, flags.resume));
   if (flags.compute.gpus > 1) return bad_usage("--gpus {}: quantizing uses one card", flags.compute.gpus);
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
-  TQ_ASSIGN(QuantizeOptions options, without_impossible_stages(wanted, session->backend()));
-  Completing complete(model, trainer_of(session->training_backend()), !is_shapes(flags));
-  TQ_ASSIGN(options, with_budget(model, flags, std::move(options), [&](QuantizeOptions each) { return complete(std::move(each)); }));
+  Completing complete(model, trainer_of(session->backend()), !is_shapes(flags));
+  TQ_ASSIGN(QuantizeOptions options, with_budget(model, flags, wanted, [&](QuantizeOptions each) { return complete(std::move(each)); }));
   TQ_ASSIGN(options, complete(std::move(options)));
   TQ_TRY(check_stages(app, options));
   warn_of_quantized_source(model, session->context().listener);
@@ -105,8 +96,7 @@ Status act(const QuantizeFlags& flags, const CLI::App& app) {
     print_plan(model, plan, flags, *session);
     return {};
   }
-  auto result = quantize(model, plan, flags.output, flags.resume,
-                         {.main = session->backend(), .training = session->training_backend(), .build = "tq " + build_id()},
+  auto result = quantize(model, plan, flags.output, flags.resume, {.backend = session->backend(), .build = "tq " + build_id()},
                          session->context(), artifact_page(model, plan.options.bits));
   if (!result && result.error().code == ErrorCode::kInterrupted)
     return fail(ErrorCode::kInterrupted, "stopped; the same command with --resume continues");

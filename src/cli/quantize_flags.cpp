@@ -25,6 +25,94 @@ Status read_rates(const std::string& path, bool has_target, QuantizeOptions& opt
   return {};
 }
 
+// The source, where the result goes, and how small it is.
+void add_size_flags(CLI::App& app, QuantizeFlags& flags) {
+  app.add_option("model", flags.model, "Hugging Face directory or GGUF file")->required();
+  app.add_option("-o,--output", flags.output, "Directory to write")->required();
+  app.add_option("-b,--bits", flags.bits, "Mean bits a weight of the linears, 2 to 8; fractions are fine");
+  app.add_option("--size", flags.size, "Instead of --bits: the most that the finished directory may take, such as 35GB");
+  app.add_option("--fit", flags.fit,
+                 "Instead of --bits: memory that running it may take, files, keys and values together; with --backend cuda, of a card");
+  app.add_option("--context", flags.context, "With --fit: tokens of a sequence; not given: 4096, or the model's own if that is less");
+  app.add_option("--batch", flags.batch, "With --fit: sequences at once")->capture_default_str()->check(CLI::Range(1, 4096));
+  app.add_option("--rates", flags.rates,
+                 "JSON file with the bits of linears by name, 1 to 8; '*' for the others, unless --bits, --size or --fit is given")
+      ->check(CLI::ExistingFile);
+  app.add_option("--allocate", flags.allocate,
+                 "on or off: choose the linears' bits by what they cost the model; on above 2 bits at effort best, and at normal on a GPU")
+      ->check(CLI::IsMember({"on", "off"}));
+  app.add_option(
+      "--target", flags.target,
+      "What it shall be exported to later: gguf (one rate a tensor), vllm or sglang (one rate for q, k and v, for gate and up, for "
+      "all experts of a layer); ties the rates and says what that costs");
+}
+
+// How it is rounded.
+void add_method_flags(CLI::App& app, QuantizeFlags& flags) {
+  app.add_option("--method", flags.method, "turboquant, or one to compare with: rtn, gptq, awq, quip")->capture_default_str();
+  app.add_option("--group", flags.group, "Columns that share a scale with rtn, gptq and awq; 0: a whole row")->capture_default_str();
+  app.add_option("--act-order", flags.act_order, "Columns by falling diagonal of the Hessian: on (gptq's own way) or off (turboquant's)")
+      ->check(CLI::IsMember({"on", "off"}));
+  app.add_option("--damping", flags.damping,
+                 "Added to the Hessian's diagonal, relative to its mean; by default 0.01 for the rivals, more for turboquant, by bits")
+      ->check(number_in(1e-6, 1));
+  app.add_option("--passes", flags.passes, "Times that every column is rounded again, given all others")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 10));
+  app.add_option("--effort", flags.effort, "fast, normal or best")->capture_default_str();
+  app.add_option("--embedding", flags.embedding,
+                 "Bits of the embedding, or 'original' (16 bits where the source has it quantized); a tied one follows --head")
+      ->capture_default_str();
+  app.add_option("--head", flags.head, "Bits of the head, or 'original' (16 bits where the source has it quantized)")
+      ->capture_default_str();
+}
+
+// What is measured, and the gradients that weight it.
+void add_text_flags(CLI::App& app, QuantizeFlags& flags) {
+  app.add_option("--calibration", flags.calibration, "Text files to measure on instead of the built-in text");
+  app.add_option("--calibration-tokens", flags.calibration_tokens, "Tokens to measure on; 0 follows effort and model")
+      ->check(at_least_zero());
+  app.add_option("--gradients", flags.gradients, "on or off: weight the tokens by what the loss feels at each linear; not given: off")
+      ->check(CLI::IsMember({"on", "off"}));
+  app.add_option("--gradient-tokens", flags.gradient_tokens,
+                 "Of the tokens to measure on, those that gradients weight; 0 follows effort and model")
+      ->check(at_least_zero());
+}
+
+// The calibration of blocks, and the text that bits are chosen by.
+void add_block_flags(CLI::App& app, QuantizeFlags& flags) {
+  app.add_option(
+         "--calibrate", flags.calibrate,
+         "on or off: round the layers one after another, tuning what is not rounded yet; not given: on for best, and for normal on a GPU")
+      ->check(CLI::IsMember({"on", "off"}));
+  app.add_option("--allocate-tokens", flags.allocate_tokens,
+                 "Tokens that bits are chosen by, in short sequences; 0 follows effort and model")
+      ->check(at_least_zero());
+  app.add_option("--calibrate-steps", flags.calibrate_steps, "Steps after each stage of a layer; 0 follows effort and model")
+      ->check(CLI::Range(0, 100000));
+  app.add_option("--calibrate-sequences", flags.calibrate_sequences, "Sequences of a step; 0 follows effort and model")
+      ->check(CLI::Range(0, 100000));
+  app.add_option("--calibrate-tokens", flags.calibrate_tokens, "Tokens of a sequence in a step, from its front; 0 follows the effort")
+      ->check(at_least_zero());
+  app.add_option("--calibrate-weight-rate", flags.calibrate_weight_rate,
+                 "Learning rate of weights not rounded yet, relative to their size; 0: left alone; negative: by effort")
+      ->check(number_in(-1, 0.5));
+  app.add_option("--calibrate-vector-rate", flags.calibrate_vector_rate,
+                 "Learning rate of row scales, norms and biases, relative to their size; negative: by effort")
+      ->check(number_in(-1, 0.5));
+}
+
+// The tuning at the end.
+void add_tune_flags(CLI::App& app, QuantizeFlags& flags) {
+  app.add_option(
+         "--tune", flags.tune,
+         "on or off: after rounding, move scales, norms and biases towards the original; not given: on for best, and for normal on a GPU")
+      ->check(CLI::IsMember({"on", "off"}));
+  app.add_option("--tune-steps", flags.tune_steps, "Steps of the tuning; 0 follows effort and model")->check(CLI::Range(0, 100000));
+  app.add_option("--tune-rate", flags.tune_rate, "Highest relative change in a step of the tuning; 0: by the KL that it begins with")
+      ->check(number_in(0, 1));
+}
+
 }  // namespace
 
 Result<QuantizeOptions> options_of(const QuantizeFlags& flags) {
@@ -39,7 +127,9 @@ Result<QuantizeOptions> options_of(const QuantizeFlags& flags) {
     options.target = *target;
   }
   if (!flags.rates.empty()) TQ_TRY(read_rates(flags.rates, targets > 0, options));
+  if (!flags.rates.empty() && flags.allocate == "on") return bad_usage("--allocate on goes without --rates");
   if (!flags.allocate.empty()) options.allocate = flags.allocate == "on";
+  if (!flags.rates.empty()) options.allocate = false;
   if (!flags.tune.empty()) options.tune = flags.tune == "on";
   options.tune_steps = flags.tune_steps;
   options.tune_rate = flags.tune_rate;
@@ -73,7 +163,6 @@ Status check_together(const CLI::App& app, const QuantizeOptions& options) {
   TQ_TRY(goes_with(app, {"--group"}, "--method rtn, gptq or awq", has_groups));
   TQ_TRY(goes_with(app, {"--act-order"}, "--method turboquant or gptq", method == Method::kTurboquant || method == Method::kGptq));
   TQ_TRY(goes_with(app, {"--context", "--batch"}, "--fit", app.count("--fit") > 0));
-  if (!options.rates.empty() && options.allocate.value_or(false)) return bad_usage("--allocate on goes without --rates");
   return {};
 }
 
@@ -86,75 +175,13 @@ Status check_stages(const CLI::App& app, const QuantizeOptions& options) {
   return goes_with(app, {"--tune-steps", "--tune-rate"}, "--tune on", uses_tuning(options));
 }
 
+// In the order that --help shows them.
 void add_quantize_flags(CLI::App& app, QuantizeFlags& flags) {
-  app.add_option("model", flags.model, "Hugging Face directory or GGUF file")->required();
-  app.add_option("-o,--output", flags.output, "Directory to write")->required();
-  app.add_option("-b,--bits", flags.bits, "Mean bits a weight of the linears, 2 to 8; fractions are fine");
-  app.add_option("--size", flags.size, "Instead of --bits: the most that the finished directory may take, such as 35GB");
-  app.add_option("--fit", flags.fit,
-                 "Instead of --bits: memory that running it may take, files, keys and values together; with --backend cuda, of a card");
-  app.add_option("--context", flags.context, "With --fit: tokens of a sequence; not given: 4096, or the model's own if that is less");
-  app.add_option("--batch", flags.batch, "With --fit: sequences at once")->capture_default_str()->check(CLI::Range(1, 4096));
-  app.add_option("--rates", flags.rates,
-                 "JSON file with the bits of linears by name, 1 to 8; '*' for the others, unless --bits, --size or --fit is given")
-      ->check(CLI::ExistingFile);
-  app.add_option("--allocate", flags.allocate,
-                 "on or off: choose the linears' bits by what they cost the model; on above 2 bits at effort best, and at normal on a GPU")
-      ->check(CLI::IsMember({"on", "off"}));
-  app.add_option(
-      "--target", flags.target,
-      "What it shall be exported to later: gguf (one rate a tensor), vllm or sglang (one rate for q, k and v, for gate and up, for "
-      "all experts of a layer); ties the rates and says what that costs");
-  app.add_option("--method", flags.method, "turboquant, or one to compare with: rtn, gptq, awq, quip")->capture_default_str();
-  app.add_option("--group", flags.group, "Columns that share a scale with rtn, gptq and awq; 0: a whole row")->capture_default_str();
-  app.add_option("--act-order", flags.act_order, "Columns by falling diagonal of the Hessian: on (gptq's own way) or off (turboquant's)")
-      ->check(CLI::IsMember({"on", "off"}));
-  app.add_option("--damping", flags.damping,
-                 "Added to the Hessian's diagonal, relative to its mean; by default 0.01 for the rivals, more for turboquant, by bits")
-      ->check(number_in(1e-6, 1));
-  app.add_option("--passes", flags.passes, "Times that every column is rounded again, given all others")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 10));
-  app.add_option("--effort", flags.effort, "fast, normal or best")->capture_default_str();
-  app.add_option("--embedding", flags.embedding,
-                 "Bits of the embedding, or 'original' (16 bits where the source has it quantized); a tied one follows --head")
-      ->capture_default_str();
-  app.add_option("--head", flags.head, "Bits of the head, or 'original' (16 bits where the source has it quantized)")
-      ->capture_default_str();
-  app.add_option("--calibration", flags.calibration, "Text files to measure on instead of the built-in text");
-  app.add_option("--calibration-tokens", flags.calibration_tokens, "Tokens to measure on; 0 follows effort and model")
-      ->check(at_least_zero());
-  app.add_option("--gradients", flags.gradients, "on or off: weight the tokens by what the loss feels at each linear; not given: off")
-      ->check(CLI::IsMember({"on", "off"}));
-  app.add_option("--gradient-tokens", flags.gradient_tokens,
-                 "Of the tokens to measure on, those that gradients weight; 0 follows effort and model")
-      ->check(at_least_zero());
-  app.add_option(
-         "--calibrate", flags.calibrate,
-         "on or off: round the layers one after another, tuning what is not rounded yet; not given: on for best, and for normal on a GPU")
-      ->check(CLI::IsMember({"on", "off"}));
-  app.add_option("--allocate-tokens", flags.allocate_tokens,
-                 "Tokens that bits are chosen by, in short sequences; 0 follows effort and model")
-      ->check(at_least_zero());
-  app.add_option("--calibrate-steps", flags.calibrate_steps, "Steps after each stage of a layer; 0 follows effort and model")
-      ->check(CLI::Range(0, 100000));
-  app.add_option("--calibrate-sequences", flags.calibrate_sequences, "Sequences of a step; 0 follows effort and model")
-      ->check(CLI::Range(0, 100000));
-  app.add_option("--calibrate-tokens", flags.calibrate_tokens, "Tokens of a sequence in a step, from its front; 0 follows the effort")
-      ->check(at_least_zero());
-  app.add_option("--calibrate-weight-rate", flags.calibrate_weight_rate,
-                 "Learning rate of weights not rounded yet, relative to their size; 0: left alone; negative: by effort")
-      ->check(number_in(-1, 0.5));
-  app.add_option("--calibrate-vector-rate", flags.calibrate_vector_rate,
-                 "Learning rate of row scales, norms and biases, relative to their size; negative: by effort")
-      ->check(number_in(-1, 0.5));
-  app.add_option(
-         "--tune", flags.tune,
-         "on or off: after rounding, move scales, norms and biases towards the original; not given: on for best, and for normal on a GPU")
-      ->check(CLI::IsMember({"on", "off"}));
-  app.add_option("--tune-steps", flags.tune_steps, "Steps of the tuning; 0 follows effort and model")->check(CLI::Range(0, 100000));
-  app.add_option("--tune-rate", flags.tune_rate, "Highest relative change in a step of the tuning; 0: by the KL that it begins with")
-      ->check(number_in(0, 1));
+  add_size_flags(app, flags);
+  add_method_flags(app, flags);
+  add_text_flags(app, flags);
+  add_block_flags(app, flags);
+  add_tune_flags(app, flags);
   app.add_option("--seed", flags.seed, "Of the random rotation")->check(seed_number());
   app.add_flag("--dry-run", flags.dry_run, "Print size, memory and time; write nothing");
   app.add_flag("--resume", flags.resume, "Continue an interrupted run");

@@ -79,7 +79,7 @@ std::string rates_text(const std::vector<std::vector<TensorPlan>>& layers) {
     for (const TensorPlan& tensor : layer) {
       const auto role = static_cast<size_t>(tensor.linear.role);
       if (role >= std::size(kNames)) continue;
-      const double weights = static_cast<double>(tensor.linear.in) * static_cast<double>(tensor.linear.out);
+      const double weights = weights_of(tensor.linear);
       sums[role].first += mean_rate(tensor) * weights, sums[role].second += weights;
     }
   std::string out;
@@ -101,7 +101,7 @@ void print_plan(const Model& model, const QuantizePlan& plan, const QuantizeFlag
   const MeanBits bits = mean_bits(plan);
   const WeightCounts counts = count_weights(model.spec);
   const StageOperations operations = stage_operations(model.spec, plan.options);
-  const bool is_card = !session.training_backend().is_host();
+  const bool is_card = !session.backend().is_host();
   const TimeEstimate time = is_card ? card_time(model, plan) : estimate_time(model, plan, session.backend(), session.context());
   const std::string where =
       is_card ? "on a card like an H200, by what a model of 0.5 G weights took" : "with " + counted(threads, "thread");
@@ -114,6 +114,7 @@ void print_plan(const Model& model, const QuantizePlan& plan, const QuantizeFlag
                                       {"bits_linears_stored", bits.stored},
                                       {"bits_all", 8.0 * static_cast<double>(bytes) / static_cast<double>(counts.all)},
                                       {"memory_bytes", memory},
+                                      {"calibration_tokens", calibration_tokens(plan.options)},
                                       {"operations_gradients", operations.gradients},
                                       {"operations_allocation", operations.allocation},
                                       {"operations_calibration", operations.calibration},
@@ -142,8 +143,9 @@ void print_plan(const Model& model, const QuantizePlan& plan, const QuantizeFlag
   fmt::print("  rates    {}{}\n", rates_text(plan.layers),
              uses_allocation(plan.options) ? ", before they are chosen by what they cost" : "");
   fmt::print("  memory   about {} beyond the mapped source\n", bytes_text(static_cast<double>(memory)));
-  fmt::print("  time     about {:.0f} s {}: {:.0f} s of statistics, {:.0f} s of rounding{}\n", time.all(), where, time.statistics,
-             time.rounding, time.all() > time.statistics + time.rounding ? ", and" : "");
+  fmt::print("  time     about {:.0f} s {}: {:.0f} s of statistics of {}, {:.0f} s of rounding{}\n", time.all(), where, time.statistics,
+             counted(calibration_tokens(plan.options), "token"), time.rounding,
+             time.all() > time.statistics + time.rounding ? ", and" : "");
   print_stages(model, plan, time);
 }
 

@@ -13,7 +13,8 @@ namespace {
 
 Json calibration_json(const QuantizeSummary& summary) {
   Json blocks = Json::array();
-  for (const auto& [step, facts] : summary.calibration) blocks.push_back({{"plain", facts.plain}, {"calibrated", facts.calibrated}});
+  for (const auto& [step, facts] : summary.calibration)
+    blocks.push_back({{"plain", facts.plain}, {"calibrated", facts.calibrated}, {"is_kept", facts.is_kept}});
   return blocks;
 }
 

@@ -117,6 +117,7 @@ Status act(const Flags& flags) {
   options.request.max_tokens = flags.max_tokens;
   options.request.stop = flags.stop;
   options.request.ignore_end_of_turn = flags.ignore_end;
+  options.request.continues_text = chat == nullptr;
   TQ_ASSIGN(options.request.end_of_turn, end_of_turn_tokens(model, chat));
 
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));

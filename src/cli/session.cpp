@@ -111,7 +111,6 @@ Result<std::unique_ptr<Session>> Session::open(const ComputeFlags& flags) {
   std::unique_ptr<Session> session(new Session);
   session->threads_ = std::make_unique<ThreadPool>(flags.threads);
   session->listener_ = std::make_unique<TerminalListener>();
-  session->isa_ = isa;
   if (flags.backend == "cuda") {
     const SplitBy split = flags.split == "layer" ? SplitBy::kLayers : SplitBy::kRows;
     TQ_ASSIGN(session->backend_, make_cuda_backend(*session->threads_, {.gpus = flags.gpus, .split = split, .host_isa = isa}));
@@ -122,12 +121,6 @@ Result<std::unique_ptr<Session>> Session::open(const ComputeFlags& flags) {
 }
 
 Session::~Session() = default;
-
-Backend& Session::training_backend() {
-  if (backend_->training()) return *backend_;
-  if (!training_) training_ = make_cpu_backend(*threads_, isa_);
-  return *training_;
-}
 
 Context Session::context() { return {.threads = *threads_, .listener = *listener_, .seed = 0, .stop = &g_interrupted}; }
 

@@ -4,22 +4,13 @@
 #include <array>
 #include <numeric>
 
+#include "codec/interleaved_rows.h"
+
 namespace tq {
 
 #define TQ_CODEC(accessor) const Codec& accessor();
 #include "codec/codecs.def"
 #undef TQ_CODEC
-
-namespace {
-
-// Where logical row r lies in a matrix whose heads of d rows are interleaved.
-int64_t stored_row(int64_t row, int64_t d) {
-  const int64_t head = row / d, inside = row % d;
-  const int64_t half = inside / (d / 2);
-  return head * d + 2 * (inside % (d / 2)) + half;
-}
-
-}  // namespace
 
 const TensorView* PackedTensor::part(std::string_view name) const {
   const auto found = std::find_if(parts.begin(), parts.end(), [&](const Part& part) { return part.name == name; });

@@ -12,10 +12,6 @@ namespace {
 
 constexpr int64_t kBandElements = 1 << 20;
 
-bool are_finite(std::span<const float> values) {
-  return std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); });
-}
-
 // Whether none of these finite values is rounded to infinity.
 bool to_halves(std::span<const float> values, DType dtype, uint16_t* out) {
   const bool is_bf16 = dtype == DType::kBF16;
@@ -50,6 +46,10 @@ std::string name_of(const ElementRows& rows) {
 }
 
 }  // namespace
+
+bool are_finite(std::span<const float> values) {
+  return std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); });
+}
 
 Status write_elements(const ElementRows& rows, const std::function<Status(std::span<const std::byte>)>& sink, ThreadPool* threads) {
   TQ_CHECK(rows.dtype == DType::kF32 || rows.dtype == DType::kF16 || rows.dtype == DType::kBF16);

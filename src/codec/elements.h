@@ -20,6 +20,8 @@ struct ElementRows {
   std::string_view source = {};  // the file, for messages; empty: whoever asks says it
 };
 
+bool are_finite(std::span<const float> values);
+
 // Decodes the rows in bands and calls sink with the elements of each, in order. threads: null: the caller's alone.
 // Errors: kBadInput for values that are no finite numbers or that the type rounds to infinity; the sink's.
 Status write_elements(const ElementRows& rows, const std::function<Status(std::span<const std::byte>)>& sink, ThreadPool* threads);

@@ -71,7 +71,6 @@ Result<VocabularySpec> read_spec(const gguf::File& file) {
   return spec;
 }
 
-// Strings of the file need not be UTF-8: what is not becomes U+FFFD.
 }  // namespace
 
 Status read_gguf_vocabulary(const gguf::File& file, Model& model) {
@@ -84,6 +83,7 @@ Status read_gguf_vocabulary(const gguf::File& file, Model& model) {
   Json config = tokenizer.to_tokenizer_config();
   config["model_max_length"] = model.spec.context;
   if (!model.chat_template.empty()) config["chat_template"] = model.chat_template;
+  // Strings of the file need not be UTF-8: what is not becomes U+FFFD.
   model.files.push_back({"tokenizer.json", json_text(tokenizer.to_tokenizer_json(), -1)});
   model.files.push_back({"tokenizer_config.json", json_text(config, 2) + "\n"});
   const Json generation = {{"bos_token_id", tokenizer.bos() >= 0 ? Json(tokenizer.bos()) : Json(nullptr)},

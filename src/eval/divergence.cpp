@@ -29,6 +29,13 @@ Window cut_window(const EvalText& text, const EvalOptions& options, int64_t inde
 // Positions whose logits exist at a time.
 int64_t chunk_of(const Backend& backend, int64_t window) { return std::min(backend.is_host() ? kHostChunk : kDeviceChunk, window); }
 
+// That a pass of a whole window has at once.
+int64_t whole_rows(const EvalOptions& options) { return std::min(options.window, options.most_rows); }
+// The same of what is measured.
+int64_t own_rows(const EvalOptions& options) {
+  return options.rows > 0 ? std::min(options.rows, whole_rows(options)) : whole_rows(options);
+}
+
 bool has_grid(const Model& model) {
   return std::any_of(model.tensors.begin(), model.tensors.end(), [](const auto& entry) { return entry.second.codec == CodecId::kGrid; });
 }
@@ -36,10 +43,10 @@ bool has_grid(const Model& model) {
 // A model's way through a window: its hidden states are kept until every model's are there, then logits exist chunk by chunk.
 class Pass {
  public:
-  // rows: that go through the network at once. All that a window may need is taken here, so that none of them ends for want of memory.
+  // rows: that go through the network at once, at most the window. All that a window may need is taken here, so that none of them ends for
+  // want of memory.
   static Result<Pass> create(Network& network, Precision precision, int64_t window, int64_t rows) {
     const ModelSpec& spec = network.model().spec;
-    rows = std::min(rows, window);
     TQ_TRY(network.reserve({.rows = rows,
                             .head_rows = std::min(rows, chunk_of(network.backend(), window)),
                             .capacity = window,
@@ -97,13 +104,13 @@ class Evaluation {
 
   Status prepare(std::span<Network* const> networks, Network* original) {
     for (Network* network : networks) {
-      TQ_ASSIGN(Pass pass, Pass::create(*network, Precision::kInt8, options_.window, options_.rows > 0 ? options_.rows : options_.window));
+      TQ_ASSIGN(Pass pass, Pass::create(*network, Precision::kInt8, options_.window, own_rows(options_)));
       subjects_.push_back({std::move(pass), {}, {}});
       if (!options_.with_float || !original || !has_grid(network->model())) continue;
-      TQ_ASSIGN(subjects_.back().exact, Pass::create(*network, Precision::kFloat, options_.window, options_.window));
+      TQ_ASSIGN(subjects_.back().exact, Pass::create(*network, Precision::kFloat, options_.window, whole_rows(options_)));
     }
     if (original) {
-      TQ_ASSIGN(original_, Pass::create(*original, Precision::kInt8, options_.window, options_.window));
+      TQ_ASSIGN(original_, Pass::create(*original, Precision::kInt8, options_.window, whole_rows(options_)));
     }
     backend_ = &networks[0]->backend();
     vocabulary_ = networks[0]->model().spec.vocabulary;

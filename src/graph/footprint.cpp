@@ -27,7 +27,7 @@ uint64_t on_card(int64_t bytes) {
 int64_t groups_of(int64_t columns) { return (columns + kGroupColumns - 1) / kGroupColumns; }
 
 uint64_t weight_bytes(const CardMatrix& matrix) {
-  if (matrix.plane_rows == 0) return on_card(matrix.rows * matrix.columns * 2);
+  if (matrix.plane_rows == 0) return on_card(matrix.rows * matrix.columns * matrix.element_bytes);
   const int64_t tiles = (matrix.plane_rows + grid::kLineRows - 1) / grid::kLineRows * grid::kLineRows / kTileRows;
   const int64_t ranges = (matrix.rows + grid::kRateRows - 1) / grid::kRateRows;
   return on_card(tiles * groups_of(matrix.columns) * cuda::kTileBytes) + on_card(matrix.rows * 2) + on_card(ranges) + on_card(ranges * 4) +
@@ -42,7 +42,8 @@ int64_t many_bytes(int64_t rows, int64_t columns, int64_t tokens) {
   return (slices > 1 ? slices * form * rows * 4 : 0) + 2 * form * groups * kGroupColumns;
 }
 
-// Between the kernels of a product: the input as halves and decoded weights of a prompt; the sums of plane rows of a few tokens.
+// Between the kernels of a product: the input as halves (as floats, where the weights are) and decoded weights of a prompt; the sums of
+// plane rows of a few tokens.
 uint64_t product_bytes(const ModelSpec& spec, const std::vector<CardMatrix>& matrices, const Network::Size& size) {
   int64_t input = 0, decoded = 0, partial = 0;
   std::map<std::string, int64_t> tiles, rows;  // of a tap
@@ -52,8 +53,11 @@ uint64_t product_bytes(const ModelSpec& spec, const std::vector<CardMatrix>& mat
     const int64_t tokens = is_head ? size.head_rows : size.rows;
     const bool is_fine = static_cast<double>(each.plane_rows) >= kFineActivationRate * static_cast<double>(each.rows);
     const int64_t few = is_fine ? cuda::kPairPlaneTokens : cuda::kPlaneTokens;
-    if (each.plane_rows == 0 || tokens > few) input = std::max(input, tokens * each.columns * 2);
-    if (each.plane_rows == 0) continue;
+    if (each.plane_rows == 0) {
+      input = std::max(input, tokens * each.columns * each.element_bytes);
+      continue;
+    }
+    if (tokens > few) input = std::max(input, tokens * each.columns * 2);
     if (tokens > few && size.precision != Precision::kInvariant)
       decoded = std::max(decoded, std::min(each.rows * each.columns, kMostDecoded) * 2);
     int64_t& all = tiles[each.tap];
@@ -95,6 +99,7 @@ std::vector<CardMatrix> card_matrices(const Model& model) {
                         .tap = experts > 1 ? fmt::format("{}.{}", tap, e) : tap,
                         .rows = tensor->shape[dims - 2],
                         .columns = tensor->columns()};
+      if (tensor->codec == CodecId::kPlain && tensor->parts[0].view.dtype == DType::kF32) matrix.element_bytes = sizeof(float);
       if (tensor->codec == CodecId::kGrid) matrix.plane_rows = grid::open(*tensor, e).layout.plane_rows;
       out.push_back(std::move(matrix));
     }

@@ -5,11 +5,12 @@
 
 namespace tq {
 
-// A matrix as it is stored: in plane rows of the grid, or, without any, as halves.
+// A matrix as it is kept: in plane rows of the grid, or, without any, as elements.
 struct CardMatrix {
   std::string name;  // of the linear; those of a mixture have it many times
   std::string tap;   // matrices of one are multiplied together; empty: it is only looked up
   int64_t rows = 0, columns = 0, plane_rows = 0;
+  int64_t element_bytes = 2;  // 4 of plain F32, which stays so; everything else becomes halves
 };
 
 struct CardFootprint {

@@ -2,18 +2,14 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <functional>
 #include <set>
 
+#include "codec/elements.h"
 #include "kernels/training.h"
 
 namespace tq {
 namespace {
-
-bool are_finite(std::span<const float> values) {
-  return std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); });
-}
 
 // Rows on the threads, if the codec can decode them alone.
 bool is_finite(const PackedTensor& tensor, ThreadPool& threads) {

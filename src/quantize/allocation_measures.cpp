@@ -29,8 +29,8 @@ std::string price_name(const Linear& linear, int rate) { return fmt::format("{}.
 
 Status AllocationMeasures::make_candidates() {
   const StageTimer timer(context_.times, "candidates");
-  const size_t count = request_.weights ? request_.sequences.size() : own_.candidates;  // weights are those of all sequences
-  const std::vector<std::vector<TokenId>> sequences = spread(request_.sequences, count);
+  TQ_CHECK(!request_.weights || own_.candidates == request_.sequences.size());  // weights are those of all sequences
+  const std::vector<std::vector<TokenId>> sequences = spread(request_.sequences, own_.candidates);
   TQ_ASSIGN(candidates_,
             candidate_steps({request_.model, request_.plan, own_.rates, sequences, request_.weights}, backend_, context_, folder_));
   return {};

@@ -16,28 +16,35 @@ constexpr size_t kTrialShare = 4;                     // at most a quarter of th
 // With few tokens: short sequences, which see more text, and demotions of neighbouring layers measured together.
 constexpr int64_t kShortLength = 256, kShortStride = 2;
 constexpr size_t kTogether = 4;
-constexpr int64_t kCandidateTokens = 2;  // for each priced one
+constexpr size_t kCandidateTokens = 2;  // for each priced one
 
-void limit_to(int64_t tokens, int64_t length, size_t sequences, AllocationPlan& plan) {
-  plan.candidates = std::max<size_t>(1, std::min(static_cast<size_t>(kCandidateTokens * tokens / length), sequences));
+// allowed, length: in tokens.
+void limit_to(int64_t allowed, int64_t length, size_t sequences, AllocationPlan& plan) {
   plan.length = std::min(kShortLength, length);
-  const auto pieces = std::max<size_t>(1, static_cast<size_t>(tokens / plan.length));
-  plan.priced = plan.held_out = pieces;
-  plan.trial_sequences = std::max<size_t>(1, pieces / 2);
+  const auto tokens = static_cast<size_t>(allowed), whole = static_cast<size_t>(length);  // of which twice as many fit too
+  const auto piece = static_cast<size_t>(plan.length);
+  const size_t wanted = std::max<size_t>(1, tokens / piece), each = whole / piece;  // pieces, and those of a sequence
+  plan.candidates = std::max<size_t>(1, std::min(kCandidateTokens * tokens / whole, sequences));
+  plan.priced = std::min(wanted, sequences * each);
+  plan.trial_sequences = std::min(std::max<size_t>(1, wanted / 2), sequences * each);
+  plan.held_out = std::min(wanted, kAllocationHeldOut * each);
   plan.together = kTogether, plan.stride = kShortStride, plan.repricings = 0;
 }
 
 }  // namespace
 
 AllocationPlan allocation_plan(const ModelSpec& spec, const QuantizeOptions& options, size_t sequences) {
+  sequences = std::max<size_t>(1, sequences);
   AllocationPlan plan;
   plan.base = static_cast<int>(std::floor(options.bits + 1e-9));
   for (int rate = std::max(grid::kMinRate, plan.base - 1); rate <= std::min(plan.base + 2, grid::kMaxRate); ++rate)
     plan.rates.push_back(rate);
   plan.priced = std::min(sequences, std::clamp(sequences / kPricedShare, kLeastPriced, kMostPriced));
   plan.candidates = sequences, plan.held_out = kAllocationHeldOut, plan.repricings = 1;
+  plan.trial_sequences = std::min(plan.trial_sequences, sequences);
   if (plan.rates.front() < plan.base) plan.tried = std::max<size_t>(1, ties(rated_linears(spec), options.target).size() / kTrialShare);
   if (options.allocate_tokens > 0) limit_to(options.allocate_tokens, std::min(options.sequence, spec.context), sequences, plan);
+  if (uses_gradients(options)) plan.candidates = sequences;
   return plan;
 }
 

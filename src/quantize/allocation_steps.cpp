@@ -7,7 +7,7 @@
 
 #include "codec/grid/layout.h"
 #include "quantize/allocation_measures.h"
-#include "quantize/assemble.h"
+#include "quantize/budget.h"
 #include "quantize/range_costs.h"
 
 namespace tq {
@@ -74,19 +74,20 @@ class Allocating {
     return out;
   }
 
-  // The allocation for the plan's bits; for a little less where tensors of mixed sizes would be padded beyond the limit of bytes.
+  // The allocation for the plan's bits; for a little less where tensors of mixed sizes would be padded beyond what the files may take, or a
+  // card's pages beyond its memory.
   Allocation within_limit(const RangeCosts& costs, const Groups& groups) const {
     const std::vector<Unit> units = make_units(linears_, groups, costs, is_tied());
-    const uint64_t limit = request_.plan.options.byte_limit;
+    const QuantizeOptions& options = request_.plan.options;
     double bits = this->bits();
     while (true) {
       Allocation allocation = allocate(linears_, units, bits);
-      if (limit == 0) return allocation;
+      if (options.byte_limit == 0 && !options.card) return allocation;
       QuantizePlan plan = request_.plan;
       set_rates(request_.model, plan, by_layer(allocation.rates));
-      const uint64_t bytes = planned_bytes(request_.model, plan);
-      if (bytes <= limit || bits < grid::kMinRate) return allocation;
-      bits = std::min(bits, allocation.bits) - 8.0 * static_cast<double>(bytes - limit) / weights_;
+      const uint64_t excess = excess_bytes(request_.model, plan);
+      if (excess == 0 || bits < grid::kMinRate) return allocation;
+      bits = std::min(bits, allocation.bits) - 8.0 * static_cast<double>(excess) / weights_;
     }
   }
 

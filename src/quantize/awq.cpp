@@ -48,6 +48,8 @@ std::vector<float> scales_of(std::span<const double> magnitude, double ratio) {
   return scale;
 }
 
+int bits_of(const Input& input, const Reader& reader) { return reader.bits > 0 ? reader.bits : input.bits; }
+
 // Rows of a reader that one thread looks at.
 struct Rows {
   const Reader* reader = nullptr;
@@ -64,15 +66,16 @@ std::vector<Rows> rows_of(std::span<const Reader> readers) {
 
 // W - Q(W diag(s)) diag(1 / s), by groups.
 void scaled_errors(const Input& input, const Rows& rows, const std::vector<float>& scale, Buffer<float>& out) {
+  const int bits = bits_of(input, *rows.reader);
   std::vector<float> scaled(static_cast<size_t>(input.group));
   for (int64_t r = 0; r < rows.count; ++r)
     for (int64_t first = 0; first < input.columns; first += input.group) {
       const float* weight = rows.reader->weight.data() + (rows.first + r) * input.columns + first;
       for (int64_t k = 0; k < input.group; ++k) scaled[static_cast<size_t>(k)] = weight[k] * scale[static_cast<size_t>(first + k)];
-      const scalar::Range range = range_of(scaled.data(), input.group, HUGE_VALF, input.bits);
+      const scalar::Range range = range_of(scaled.data(), input.group, HUGE_VALF, bits);
       for (int64_t k = 0; k < input.group; ++k)
         out[static_cast<size_t>(r * input.columns + first + k)] =
-            rounding_error(scaled[static_cast<size_t>(k)], range, input.bits) / scale[static_cast<size_t>(first + k)];
+            rounding_error(scaled[static_cast<size_t>(k)], range, bits) / scale[static_cast<size_t>(first + k)];
     }
 }
 
@@ -90,6 +93,7 @@ double scaled_loss(const Input& input, const Rows& rows, const std::vector<float
 // The best ranges of group g -> best [R].
 void search_group(const Input& input, const Reader& reader, int64_t g, std::vector<scalar::Range>& best) {
   const int64_t group = input.group;
+  const int bits = bits_of(input, reader);
   auto difference = Buffer<float>::uninitialized(static_cast<size_t>(reader.rows * group));
   auto product = Buffer<float>::uninitialized(difference.size());
   std::vector<double> least(static_cast<size_t>(reader.rows), HUGE_VAL);
@@ -100,8 +104,8 @@ void search_group(const Input& input, const Reader& reader, int64_t g, std::vect
       const float* weight = reader.weight.data() + r * input.columns + g * group;
       float largest = 0;
       for (int64_t k = 0; k < group; ++k) largest = std::max(largest, std::fabs(weight[k]));
-      const scalar::Range range = range_of(weight, group, largest * (1.0f - static_cast<float>(step) / kSteps), input.bits);
-      for (int64_t k = 0; k < group; ++k) difference[static_cast<size_t>(r * group + k)] = rounding_error(weight[k], range, input.bits);
+      const scalar::Range range = range_of(weight, group, largest * (1.0f - static_cast<float>(step) / kSteps), bits);
+      for (int64_t k = 0; k < group; ++k) difference[static_cast<size_t>(r * group + k)] = rounding_error(weight[k], range, bits);
       ranges[static_cast<size_t>(r)] = range;
     }
     losses_of(difference, reader.rows, group, input.hessian->data() + g * group * (input.columns + 1), input.columns, product,

@@ -166,7 +166,15 @@ Result<QuantizeOptions> fit_card(const Model& model, QuantizeOptions options, co
   TQ_ASSIGN(const QuantizePlan plan, fitting.plan_at(bits));
   options.bits = bits;
   options.byte_limit = planned_bytes(model, plan) + (running.memory - size(plan));
+  options.card = running;
   return options;
+}
+
+uint64_t excess_bytes(const Model& model, const QuantizePlan& plan) {
+  const auto beyond = [](uint64_t taken, uint64_t limit) { return taken > limit ? taken - limit : 0; };
+  const QuantizeOptions& options = plan.options;
+  const uint64_t of_files = options.byte_limit > 0 ? beyond(planned_bytes(model, plan), options.byte_limit) : 0;
+  return std::max(of_files, options.card ? beyond(footprint_of(model, &plan, *options.card).all(), options.card->memory) : 0);
 }
 
 CardFootprint footprint_of(const Model& model, const QuantizePlan* plan, const RunningMemory& running) {
@@ -181,6 +189,7 @@ CardFootprint footprint_of(const Model& model, const QuantizePlan* plan, const R
     if (found == planned.end()) continue;
     const size_t expert = count[matrix.name]++;
     matrix.plane_rows = expert < found->second.size() ? found->second[expert] : 0;
+    matrix.element_bytes = 2;  // off the grid: scalar codes and E8P are halves on a card
   }
   return card_footprint(model.spec, matrices, engine_size(running),
                         kv_cache_bytes(model.spec, KvType::kF16, running.context) * static_cast<uint64_t>(running.batch));

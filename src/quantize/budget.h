@@ -17,17 +17,13 @@ Result<QuantizeOptions> fit_bits(const Model& model, QuantizeOptions options, ui
 
 // The options with the most bits with which running takes at most running.memory of a card: files, keys and values, all that works.
 // Errors: as of fit_bits.
-struct RunningMemory;
 Result<QuantizeOptions> fit_card(const Model& model, QuantizeOptions options, const RunningMemory& running,
                                  const Completion& complete = {});
+// By how many bytes the plan's result is larger than its options allow (byte_limit, card); 0: it is not.
+uint64_t excess_bytes(const Model& model, const QuantizePlan& plan);
 // What running a model takes of a card: as it is stored, or as a plan will store it.
 CardFootprint footprint_of(const Model& model, const QuantizePlan* plan, const RunningMemory& running);
 
-// What a machine must have for running the model, and how it is run.
-struct RunningMemory {
-  uint64_t memory = 0;
-  int64_t context = 4096, batch = 1;  // sequences at once, keys and values of each in F16
-};
 // Beside the files, on the host: keys and values of all sequences, and what an engine of so many works in.
 uint64_t engine_bytes(const ModelSpec& spec, const RunningMemory& running);
 // This, and what operations have of their own.

@@ -161,20 +161,30 @@ class LayerCalibration {
     TQ_ASSIGN(MisfitMeter misfit, MisfitMeter::create(place, passes_.length(), passes_.backend()));
     TQ_TRY(measure(&taps, statistics, &misfit));
     SecondMoment& moment = statistics.at({first.tap, -1}).moment;
-    if (const float* sum = moment.sum_in(passes_.backend())) TQ_TRY(compensate(stage, misfit, sum));
+    if (const Status made = compensate(stage, misfit, moment); !made) {
+      if (made.error().code != ErrorCode::kNoResource) return made;
+      passes_.context().listener.warn(fmt::format("layer {}: {} is rounded without least squares, for which there is no memory: {}",
+                                                  passes_.layer(), first.tap, made.error().message));
+    }
     const MisfitSums& held_out = misfit.held_out();
     moment.add_sum(held_out.moment.as<float>(), held_out.weight, held_out.tokens, passes_.backend());
     return {};
   }
 
-  Status compensate(const CalibrationStage& stage, const MisfitMeter& misfit, const float* moment) {
+  Status compensate(const CalibrationStage& stage, const MisfitMeter& misfit, const SecondMoment& moment) {
     const StageTimer timer(times(), "least squares", settle());
+    const float* sum = moment.sum_in(passes_.backend());
+    Memory uploaded;  // where the device had no room for what rounding takes, its sums are on the host
+    if (!sum) {
+      TQ_ASSIGN(uploaded, moment.uploaded_to(passes_.backend()));
+      sum = uploaded.as<float>();
+    }
     Memory metric;
     if (!misfit.place().is_output) {
       TQ_ASSIGN(metric, trainer_->gram(stage.tensors));
     }
     TQ_ASSIGN(const std::optional<Compensation> found,
-              find_compensation({misfit, moment, metric.empty() ? nullptr : metric.as<float>()}, passes_.backend()));
+              find_compensation({misfit, sum, metric.empty() ? nullptr : metric.as<float>()}, passes_.backend()));
     if (!found) return {};
     const float* change = found->change.as<float>();
     if (misfit.place().is_output) {

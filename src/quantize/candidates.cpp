@@ -47,7 +47,12 @@ class Saving {
  public:
   template <typename Save>
   void start(Save save) {
-    status_ = std::async(std::launch::async, std::move(save));
+    const auto shared = std::make_shared<Save>(std::move(save));
+    try {
+      status_ = std::async(std::launch::async, [shared] { return (*shared)(); });
+    } catch (const std::system_error&) {  // no thread to be had: it is written when it is asked for
+      status_ = std::async(std::launch::deferred, [shared] { return (*shared)(); });
+    }
   }
   Status finish() { return status_.valid() ? status_.get() : Status(); }
 

@@ -56,7 +56,7 @@ std::string card_text(const Model& model, const QuantizePlan& plan) {
   const MeanBits bits = mean_bits(plan);
   const QuantizeOptions& options = plan.options;
   return fmt::format(
-      "---\nlibrary_name: turboquant\ntags:\n- turboquant\n---\n\n# {0}, {1} bits\n\n"
+      "---\nlibrary_name: turboquant\ntags:\n- turboquant\n---\n\n# {0}, {1:.4g} bits\n\n"
       "A TurboQuant artifact of {0} ({2}).\n\n"
       "| | |\n|---|---|\n| linears | {3:.3f} bits a weight, {4:.3f} with scales, signs and padding |\n| head | {5} |\n| embedding | {6} |\n"
       "| method | {9} |\n| effort | {7} |\n| calibration | {8} tokens |\n\n"
@@ -82,21 +82,24 @@ Json allocation_record(const QuantizePlan& plan, std::string& padding) {
   return record;
 }
 
-// Errors of the blocks, layer by layer.
+// Errors of the blocks, layer by layer, and which of them kept their calibration.
 Json calibration_record(const Model& model, const QuantizeOptions& options, const RecordFacts& facts) {
   const CalibrationBudget budget = calibration_budget(options, count_weights(model.spec).linears);
   Json errors = Json::array();
+  std::string kept;
   const CalibrationFacts none;
   auto next = facts.steps.calibration.begin();
   for (size_t layer = 0; layer < model.spec.layers.size(); ++layer) {
     const CalibrationFacts& own = next == facts.steps.calibration.end() ? none : (next++)->second;
     errors.push_back({fixed(own.plain), fixed(own.calibrated)});
+    kept += own.plain == 0 ? '-' : own.is_kept ? 'y' : 'n';
   }
   return {{"steps", budget.steps},
           {"sequences", budget.sequences},
           {"weight_rate", budget.weight_rate},
           {"vector_rate", budget.vector_rate},
-          {"errors_plain_calibrated", errors}};
+          {"errors_plain_calibrated", errors},
+          {"kept", kept}};
 }
 
 }  // namespace

@@ -332,8 +332,11 @@ TimeEstimate card_time(const Model& model, const QuantizePlan& plan) {
       for (const TensorPlan& tensor : layer) out.calibration += 2 * rival_seconds(tensor) / kProcessors;  // tuned and plain
   if (uses_allocation(plan.options)) {
     const auto weights = static_cast<double>(count_weights(model.spec).linears);
-    const auto candidates = static_cast<double>(allocation_plan(model.spec, plan.options, 1).rates.size());
-    out.allocation = operations.allocation / kAllocation + tokens * weights / kStatistics + candidates * weights / kCandidates;
+    const auto length = static_cast<double>(std::min(plan.options.sequence, model.spec.context));
+    const AllocationPlan own = allocation_plan(model.spec, plan.options, static_cast<size_t>(tokens / length));
+    const double measured = static_cast<double>(own.candidates) * length;
+    out.allocation = operations.allocation / kAllocation + measured * weights / kStatistics +
+                     static_cast<double>(own.rates.size()) * weights / kCandidates;
   }
   return out;
 }

@@ -5,6 +5,7 @@
 
 #include "base/json.h"
 #include "codec/grid/layout.h"
+#include "quantize/job_steps.h"
 
 namespace tq {
 namespace {
@@ -52,6 +53,23 @@ AllocationFacts allocation_of(const Json& record) {
   return facts;
 }
 
+// By the names of the layers' steps.
+std::map<std::string, CalibrationFacts> calibration_of(const Json& record) {
+  std::map<std::string, CalibrationFacts> out;
+  const auto own = record.find("block_calibration");
+  if (own == record.end() || !own->is_object()) return out;
+  const Json errors = own->value("errors_plain_calibrated", Json::array());
+  const std::string kept = own->contains("kept") && own->at("kept").is_string() ? own->at("kept").get<std::string>() : "";
+  for (size_t layer = 0; errors.is_array() && layer < errors.size(); ++layer) {
+    const Json& pair = errors[layer];
+    if (!pair.is_array() || pair.size() != 2 || !pair[0].is_string() || !pair[1].is_string()) return {};
+    CalibrationFacts& facts = out[layer_step(static_cast<int64_t>(layer))];
+    facts.plain = number_of(pair[0].get<std::string>()), facts.calibrated = number_of(pair[1].get<std::string>());
+    facts.is_kept = layer < kept.size() && kept[layer] == 'y';
+  }
+  return out;
+}
+
 }  // namespace
 
 Result<QuantizeSummary> finished_summary(const JobFolder& folder, const Model& model, const QuantizePlan& plan) {
@@ -62,6 +80,7 @@ Result<QuantizeSummary> finished_summary(const JobFolder& folder, const Model& m
   each_text(record, "relative_error", [&](const auto& name, const auto& text) { summary.errors[name] = number_of(text); });
   each_text(record, "experts", [&](const auto& tap, const auto& letters) { summary.experts[tap] = letters; });
   each_text(record, "inputs", [&](const auto& tap, const auto& text) { summary.inputs[tap] = input_facts(text); });
+  summary.calibration = calibration_of(record);
   summary.files_bytes = folder.bytes_beside_steps();
   summary.bits = mean_bits(own);
   summary.layers = own.layers;

@@ -6,8 +6,8 @@
 
 namespace tq {
 
-// Of a complete folder: sizes, rates and errors. Empty is what no file says: seconds, how blocks and the tuning went. plan: as of the job
-// before it chose any rates. Errors: kBadInput for files that are not those of such an artifact.
+// Of a complete folder: sizes, rates, errors and how blocks went. Empty is what no file says: seconds, steps of the tuning. plan: as of the
+// job before it chose any rates. Errors: kBadInput for files that are not those of such an artifact.
 Result<QuantizeSummary> finished_summary(const JobFolder& folder, const Model& model, const QuantizePlan& plan);
 
 }  // namespace tq

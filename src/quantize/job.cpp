@@ -28,19 +28,12 @@ namespace {
 
 class Job {
  public:
-  Job(const Model& model, const QuantizePlan& plan, const QuantizeBackends& backends, const Context& context, JobFolder& folder,
-      const ReportOf& report)
-      : model_(model),
-        plan_(plan),
-        backend_(backends.main),
-        training_(backends.training),
-        context_(context),
-        folder_(folder),
-        report_(report) {}
+  Job(const Model& model, const QuantizePlan& plan, Backend& backend, const Context& context, JobFolder& folder, const ReportOf& report)
+      : model_(model), plan_(plan), backend_(backend), context_(context), folder_(folder), report_(report) {}
 
   Result<QuantizeSummary> run(const std::string& directory) {
     TQ_TRY(check_free_space(directory, missing_bytes(model_, plan_, folder_)));
-    TQ_TRY(check_kept(model_, plan_));
+    TQ_TRY(check_kept_arrays(model_, plan_));
     TQ_TRY(check_tables(model_, context_.threads));
     TQ_TRY(make_steps());
     TQ_TRY(tune());
@@ -77,14 +70,13 @@ class Job {
     FloatBackend by_blas(backend_, context_.threads);
     const bool is_decoded = backend_.is_host() && decoded_layer_bytes(plan_) <= kLargestDecodedLayer;
     Backend& backend = is_decoded ? by_blas : backend_;
-    Backend& training = backend.training() ? backend : training_;
     TokenWeights weights;
     std::vector<bool> is_measured;
-    if (uses_gradients(plan_.options)) TQ_TRY(weigh_tokens(sequences, training, weights, is_measured));
+    if (uses_gradients(plan_.options)) TQ_TRY(weigh_tokens(sequences, backend, weights, is_measured));
     const TokenWeights* used = weights.empty() ? nullptr : &weights;
     if (uses_allocation(plan_.options)) TQ_TRY(choose_rates(sequences, used, backend));
     if (rounds_in_sequence(plan_.options))
-      return make_calibrated_steps({model_, plan_, sequences, text, used, is_measured}, training, needed);
+      return make_calibrated_steps({model_, plan_, sequences, text, used, is_measured}, backend, needed);
     return make_streamed_steps({.sequences = sequences, .options = plan_.options, .weights = used}, backend, needed);
   }
 
@@ -124,7 +116,7 @@ class Job {
   }
 
   // Of all sequences, from the gradients of as many as the options say.
-  Status weigh_tokens(const std::vector<std::vector<TokenId>>& sequences, Backend& training, TokenWeights& weights,
+  Status weigh_tokens(const std::vector<std::vector<TokenId>>& sequences, Backend& backend, TokenWeights& weights,
                       std::vector<bool>& is_measured) {
     const auto start = std::chrono::steady_clock::now();
     const StageTimer timer(context_.times, "gradients");
@@ -134,7 +126,7 @@ class Job {
     std::vector<std::vector<TokenId>> measured;
     for (size_t i = 0; i < sequences.size(); ++i)
       if (is_measured[i]) measured.push_back(sequences[i]);
-    TQ_ASSIGN(const Gradients gradients, gradient_steps(model_, training, context_, folder_, {measured, 0, plan_.options.seed}));
+    TQ_ASSIGN(const Gradients gradients, gradient_steps(model_, backend, context_, folder_, {measured, 0, plan_.options.seed}));
     weights = with_means(token_weights(model_.spec, gradients), is_measured, length);
     summary_.seconds_gradients += seconds_since(start);
     return {};
@@ -231,9 +223,8 @@ class Job {
     const TuningText text =
         tuning_text(*model_.tokenizer,
                     {.texts = texts, .calibration = calibration, .length = settings.length, .count = settings.steps * settings.batch});
-    FloatBackend by_blas(training_, context_.threads);
-    Backend& device = backend_.training() ? backend_ : training_;
-    return tune_steps({model_, rounded, text, settings}, device.is_host() ? by_blas : device, context_, folder_);
+    FloatBackend by_blas(backend_, context_.threads);
+    return tune_steps({model_, rounded, text, settings}, backend_.is_host() ? by_blas : backend_, context_, folder_);
   }
 
   // Rounds the pending steps and saves them.
@@ -261,7 +252,6 @@ class Job {
   const Model& model_;
   QuantizePlan plan_;  // allocation changes its rates
   Backend& backend_;
-  Backend& training_;
   const Context& context_;
   JobFolder& folder_;
   const ReportOf& report_;
@@ -270,15 +260,14 @@ class Job {
 
 }  // namespace
 
-std::string maker_of(const QuantizeBackends& backends) {
-  const std::string kind = backends.main.kind();
-  return fmt::format("{} on {}, {} on the host", backends.build, kind, isa_name(backends.main.isa()));
+std::string maker_of(const QuantizeMaker& maker) {
+  return fmt::format("{} on {}, {} on the host", maker.build, maker.backend.kind(), isa_name(maker.backend.isa()));
 }
 
 Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume,
-                                 const QuantizeBackends& backends, const Context& context, const ReportOf& report) {
-  TQ_CHECK(plan.options.report == static_cast<bool>(report));
-  TQ_ASSIGN(JobFolder folder, JobFolder::open(model, plan, directory, resume, maker_of(backends)));
+                                 const QuantizeMaker& maker, const Context& context, const ReportOf& report) {
+  TQ_CHECK(plan.options.report == static_cast<bool>(report) && maker.backend.training());
+  TQ_ASSIGN(JobFolder folder, JobFolder::open(model, plan, directory, resume, maker_of(maker)));
   if (folder.is_complete()) {
     TQ_ASSIGN(QuantizeSummary summary, finished_summary(folder, model, plan));
     TQ_TRY(folder.publish(directory));
@@ -287,7 +276,7 @@ Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, c
   StageTimes times;
   Context timed = context;
   timed.times = &times;
-  auto result = Job(model, plan, backends, timed, folder, report).run(directory);
+  auto result = Job(model, plan, maker.backend, timed, folder, report).run(directory);
   if (result) result->seconds = times.seconds();
   if (!result && result.error().code != ErrorCode::kInterrupted) folder.remove_without_steps();
   return result;

@@ -23,22 +23,21 @@ struct QuantizeSummary : StepFacts {
   std::map<std::string, double> seconds;  // of all parts, by path (base/stage_times.h)
 };
 
-// Where the work is done: statistics and rounding on one backend, gradients on one that has training(), which may be the same.
-struct QuantizeBackends {
-  Backend& main;
-  Backend& training;
-  std::string build;  // of the program: what another one began is not continued
+// Where the work is done, on a backend that has training(), and by which program: what another one began is not continued.
+struct QuantizeMaker {
+  Backend& backend;
+  std::string build;
 };
 
 // What the bytes of steps depend on beside the job: the build, the backend, and the host's instruction set, which rounds what a card does
 // not.
-std::string maker_of(const QuantizeBackends& backends);
+std::string maker_of(const QuantizeMaker& maker);
 
 // Writes the artifact at `directory`, which must not exist. Work is kept in DIRECTORY.partial: with resume, what an interrupted run
 // finished there is taken over, if it was made from the same source and options, by the same build on the same kind of processor. The same
 // bytes either way. report: with plan.options.report, and only then. Errors: kUsage when the directory exists or the partial one is another
 // job's, kInterrupted on context.stop, those of files.
 Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume,
-                                 const QuantizeBackends& backends, const Context& context, const ReportOf& report = {});
+                                 const QuantizeMaker& maker, const Context& context, const ReportOf& report = {});
 
 }  // namespace tq

@@ -30,6 +30,7 @@ std::string job_identity(const Model& model, const QuantizePlan& plan) {
                       calibration_tokens(options), options.sequence, damping_of(options), options.seed, options.shard_bytes,
                       uses_gradients(options));
   text += fmt::format("{} {} {}\n", uses_allocation(options), options.byte_limit, target_name(options.target));
+  if (options.card) text += fmt::format("card {} {} {}\n", options.card->memory, options.card->context, options.card->batch);
   if (uses_gradients(options)) text += fmt::format("gradients of {}\n", options.gradient_tokens);
   if (uses_calibration(options))
     text += fmt::format("calibrated {} {} {} {} {}\n", options.calibrate_steps, options.calibrate_sequences, options.calibrate_tokens,
@@ -144,9 +145,12 @@ Status JobFolder::publish(const std::string& directory) {
   std::error_code error;
   if (fs::exists(directory, error))
     return fail(ErrorCode::kFailed, "{}: was made by somebody else meanwhile; remove it, and continue with --resume", directory);
-  const std::string steps = path_ + "/" + kJobSteps;
-  fs::remove_all(steps, error);
+  // Renamed first: a folder with some of its steps would be neither complete nor one to go on from.
+  const std::string steps = path_ + "/" + kJobSteps, done = path_ + "/" + kJobDone;
+  if (fs::exists(steps, error)) fs::rename(steps, done, error);
   if (error) return fail(ErrorCode::kFailed, "{}: cannot be removed: {}", steps, error.message());
+  fs::remove_all(done, error);
+  if (error) return fail(ErrorCode::kFailed, "{}: cannot be removed: {}", done, error.message());
   TQ_TRY(owner_.remove());
   return tq::publish(directory);
 }

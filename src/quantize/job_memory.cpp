@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "graph/training_pass.h"
 #include "quantize/calibrate_plan.h"
@@ -52,7 +53,8 @@ uint64_t compensation_bytes(const std::vector<TensorPlan>& layer) {
 }
 
 constexpr int64_t kLogitTokens = 256;  // whose logits exist at a time
-constexpr int64_t kLogits = 5;         // arrays of them: plain and capped, their gradient, the original's
+constexpr int64_t kLogits = 3;         // arrays of them: plain and capped, their gradient
+constexpr int64_t kPricedLogits = 5;   // the same with the original's
 
 // Floats that a pass of so many tokens through a layer has beside their hidden states: its workspace, keys and values.
 int64_t forward_working(const ModelSpec& spec, int64_t tokens, int64_t sequences, int64_t head_rows) {
@@ -77,21 +79,49 @@ int64_t backward_working(const ModelSpec& spec) {
   return most;
 }
 
-// Of one wave: hidden states and kept layers of the way back, squared gradients of all outputs, the original's last states.
-uint64_t pricing_memory(const ModelSpec& spec, const AllocationPlan& plan, int64_t length) {
-  const int64_t wave = std::min(sequences_per_wave(spec, length), static_cast<int64_t>(plan.priced)), tokens = wave * length;
-  const int64_t logits = std::min(kLogitTokens, length);
-  int64_t widest = 0, gradients = 0;
-  std::vector<const Linear*> all = linears(spec);
-  all.push_back(&spec.head);
-  for (const Linear* linear : all) {
-    if (linear->role != Role::kHead) widest = std::max(widest, linear->out);
-    gradients += tokens + std::max<int64_t>(1, linear->experts) * linear->out;
-  }
-  const int64_t floats = tokens * spec.hidden + 3 * gradients + length * (backward_working(spec) + widest + 1) + 2 * widest +
-                         forward_working(spec, length, 1, logits) + kLogits * logits * spec.vocabulary;
+// Those whose outputs have gradients.
+std::vector<const Linear*> linears_and_head(const ModelSpec& spec) {
+  std::vector<const Linear*> out = linears(spec);
+  out.push_back(&spec.head);
+  return out;
+}
+
+// Floats of the squared gradients at all outputs: of so many tokens, and of the rows.
+int64_t gradient_floats(const ModelSpec& spec, int64_t tokens) {
+  int64_t floats = 0;
+  for (const Linear* linear : linears_and_head(spec)) floats += tokens + std::max<int64_t>(1, linear->experts) * linear->out;
+  return floats;
+}
+
+// Of one wave of sequences forward and back: hidden states, kept layers, squared gradients of all outputs, which are copied twice when they
+// are brought to the host. logits: arrays of a chunk's.
+uint64_t wave_memory(const ModelSpec& spec, int64_t wave, int64_t length, int64_t logits) {
+  const int64_t tokens = wave * length, chunk = std::min(kLogitTokens, length);
+  const int64_t floats = 3 * gradient_floats(spec, tokens) + length * backward_working(spec) + forward_working(spec, length, 1, chunk) +
+                         logits * chunk * spec.vocabulary;
   return static_cast<uint64_t>(wave) * training_bytes(spec, length) + kept_trace_bytes(spec, tokens) +
          static_cast<uint64_t>(floats) * sizeof(float);
+}
+
+// Of one wave, with the original's last states and what a linear's outputs change by.
+uint64_t pricing_memory(const ModelSpec& spec, const AllocationPlan& plan, int64_t length) {
+  const int64_t wave = std::min(sequences_per_wave(spec, length), static_cast<int64_t>(plan.priced));
+  int64_t widest = 0;
+  for (const Linear* linear : linears(spec)) widest = std::max(widest, linear->out);
+  const int64_t floats = wave * length * spec.hidden + length * (widest + 1) + 2 * widest;
+  return wave_memory(spec, wave, length, kPricedLogits) + static_cast<uint64_t>(floats) * sizeof(float);
+}
+
+// Gradients of so many tokens, whose vectors grow wave by wave.
+uint64_t kept_gradient_bytes(const ModelSpec& spec, int64_t tokens) {
+  return 2 * static_cast<uint64_t>(gradient_floats(spec, tokens)) * sizeof(float);
+}
+
+// Weights of so many tokens at every tap point.
+uint64_t token_weight_bytes(const ModelSpec& spec, int64_t tokens) {
+  std::set<std::string> taps;
+  for (const Linear* linear : linears_and_head(spec)) taps.insert(linear->tap);
+  return taps.size() * static_cast<uint64_t>(tokens) * sizeof(float);
 }
 
 // Of measurements on so many sequences, of so many models; hidden states are kept before `starts` layers, where these begin.
@@ -126,10 +156,21 @@ uint64_t allocation_weights(const ModelSpec& spec, const QuantizePlan& plan, con
 uint64_t choosing_memory(const ModelSpec& spec, const QuantizePlan& plan, int threads) {
   if (!uses_allocation(plan.options)) return 0;
   const int64_t length = std::min(plan.options.sequence, spec.context);
-  const auto sequences = static_cast<size_t>(std::max<int64_t>(1, calibration_tokens(plan.options) / length));
-  AllocationPlan own = allocation_plan(spec, plan.options, sequences);
-  if (uses_gradients(plan.options)) own.candidates = sequences;  // token weights are those of all
+  const AllocationPlan own = allocation_plan(spec, plan.options, static_cast<size_t>(calibration_tokens(plan.options) / length));
   return allocation_memory(spec, own, length) + allocation_weights(spec, plan, own, threads);
+}
+
+// All that weighing tokens by gradients takes at once: the passes, with a layer or the head as floats; or what becomes weights: beside the
+// gradients sums of the measured tokens, as doubles and as floats whose vectors grow, and the weights of all. 0 without gradients.
+uint64_t weighing_memory(const ModelSpec& spec, const QuantizePlan& plan) {
+  if (!uses_gradients(plan.options)) return 0;
+  const int64_t length = std::min(plan.options.sequence, spec.context), tokens = calibration_tokens(plan.options);
+  const int64_t measured = plan.options.gradient_tokens > 0 ? std::min(plan.options.gradient_tokens, tokens) : tokens;
+  const uint64_t layer = decoded_layer_bytes(plan), head = static_cast<uint64_t>(spec.head.in * spec.head.out) * sizeof(float);
+  const uint64_t decoded = layer <= kLargestDecodedLayer ? std::max(layer, head) : 0;
+  const uint64_t passes = gradients_memory(spec, std::max<int64_t>(1, measured / length), length) + decoded;
+  const uint64_t sums = kept_gradient_bytes(spec, measured) + 4 * token_weight_bytes(spec, measured) + token_weight_bytes(spec, tokens);
+  return std::max(passes, sums);
 }
 
 }  // namespace
@@ -174,6 +215,11 @@ uint64_t allocation_memory(const ModelSpec& spec, const AllocationPlan& plan, in
   return std::max({stream, pricing_memory(spec, plan, own), demotions, guard});
 }
 
+uint64_t gradients_memory(const ModelSpec& spec, int64_t sequences, int64_t length) {
+  const int64_t wave = std::min(sequences_per_wave(spec, length), sequences);
+  return wave_memory(spec, wave, length, kLogits) + kept_gradient_bytes(spec, sequences * length);
+}
+
 uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int threads) {
   constexpr uint64_t kOfThread = 6 << 20;                                            // operands of products, packed
   const uint64_t program = (64 << 20) + kOfThread * static_cast<uint64_t>(threads);  // code, tokenizer, texts, trellises
@@ -199,13 +245,10 @@ uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int thread
     if (compensates) largest = std::max(largest, stream + compensation_bytes(layer));
   }
   const StepMemory tables = step_memory(plan.tables, threads);
-  const uint64_t traces =
-      uses_gradients(plan.options)
-          ? kept_trace_bytes(model.spec, static_cast<int64_t>(sequence) * sequences_per_wave(model.spec, static_cast<int64_t>(sequence)))
-          : 0;
-  largest = std::max(largest, traces);
   const uint64_t rounding = hidden + trained + std::max(largest, tables.objectives + working_memory(tables, 1, threads));
-  const uint64_t measured = std::max(rounding, choosing_memory(model.spec, plan, threads));
+  const uint64_t weights = uses_gradients(plan.options) ? token_weight_bytes(model.spec, calibration_tokens(plan.options)) : 0;
+  const uint64_t measured =
+      std::max(weighing_memory(model.spec, plan), weights + std::max(rounding, choosing_memory(model.spec, plan, threads)));
   if (!uses_tuning(plan.options)) return program + measured;
   return program + std::max(measured, tuning_memory(model.spec, tune_settings(plan.options, model.spec.context)));
 }

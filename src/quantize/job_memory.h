@@ -22,6 +22,10 @@ size_t layers_per_wave(const QuantizePlan& plan, int threads);
 // candidates' stream, of prices or of measurements, whichever takes most. Weights are apart. length: tokens of a calibration sequence.
 uint64_t allocation_memory(const ModelSpec& spec, const AllocationPlan& plan, int64_t length);
 
+// The same of measuring the gradients of so many sequences: of hidden states and what works on them, of one wave, and of the gradients of
+// all. length: tokens of a sequence.
+uint64_t gradients_memory(const ModelSpec& spec, int64_t sequences, int64_t length);
+
 // Upper estimate of the memory beyond the mapped source, in bytes.
 uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int threads);
 

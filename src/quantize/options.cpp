@@ -60,9 +60,7 @@ bool uses_act_order(const QuantizeOptions& options) { return options.act_order.v
 
 bool uses_gradients(const QuantizeOptions& options) { return options.gradients.value_or(false); }
 
-bool uses_allocation(const QuantizeOptions& options) {
-  return options.method == Method::kTurboquant && options.rates.empty() && options.allocate.value_or(false);
-}
+bool uses_allocation(const QuantizeOptions& options) { return options.method == Method::kTurboquant && options.allocate.value_or(false); }
 
 bool uses_calibration(const QuantizeOptions& options) { return options.calibrate.value_or(false); }
 bool uses_tuning(const QuantizeOptions& options) { return options.tune.value_or(false); }

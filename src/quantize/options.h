@@ -31,6 +31,12 @@ std::string_view method_name(Method method);
 double highest_bits(Method method);
 bool has_whole_bits(Method method);
 
+// What a machine must have for running the model, and how it is run.
+struct RunningMemory {
+  uint64_t memory = 0;
+  int64_t context = 4096, batch = 1;  // sequences at once, keys and values of each in F16
+};
+
 struct QuantizeOptions {
   Method method = Method::kTurboquant;
   int64_t group = 128;  // rtn, gptq, awq: columns that share a scale, 64 or less where it does not divide a matrix; 0: all of a row
@@ -60,6 +66,7 @@ struct QuantizeOptions {
   std::map<std::string, double> rates;  // mean bits of linears by name, instead of `bits` and of what allocation chooses
   Target target = Target::kNone;        // what ties rates together
   uint64_t byte_limit = 0;              // of the finished directory; 0: none. Where `bits` came from
+  std::optional<RunningMemory> card;    // that shall run it: what it takes there is limited too
   int passes = 0;                       // turboquant: times that all columns are rounded again
   uint64_t shard_bytes = uint64_t{4} << 30;
   bool report = false;  // report.html in the artifact

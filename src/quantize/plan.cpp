@@ -299,16 +299,12 @@ std::vector<PendingArray> artifact_arrays(const Model& model, const QuantizePlan
   return collector.take();
 }
 
-Status check_kept(const Model& model, const QuantizePlan& plan) {
+Status check_kept_arrays(const Model& model, const QuantizePlan& plan) {
   for (const PendingArray& array : artifact_arrays(model, plan, [](const std::string&) { return nullptr; }))
-    if (array.write) TQ_TRY(array.write([](std::span<const std::byte>) -> Status { return {}; }));
+    if (array.write)
+      if (const Status written = array.write([](std::span<const std::byte>) -> Status { return {}; }); !written)
+        return fail(written.error().code, "{}: {}", model.source, written.error().message);
   return {};
-}
-
-double code_bits(const TensorPlan& tensor) {
-  double rows = 0;
-  for (const int64_t each : plane_rows(tensor)) rows += static_cast<double>(each);
-  return rows / static_cast<double>(std::max<int64_t>(1, tensor.linear.experts) * tensor.linear.out);
 }
 
 MeanBits mean_bits(const QuantizePlan& plan) {
@@ -317,8 +313,8 @@ MeanBits mean_bits(const QuantizePlan& plan) {
   for (const auto& layer : plan.layers) {
     for (const TensorPlan& tensor : layer) {
       const Linear& linear = tensor.linear;
-      weights += static_cast<double>(std::max<int64_t>(1, linear.experts) * linear.in) * static_cast<double>(linear.out);
-      code += code_bits(tensor) * static_cast<double>(std::max<int64_t>(1, linear.experts) * linear.in) * static_cast<double>(linear.out);
+      weights += weights_of(linear);
+      code += mean_rate(tensor) * weights_of(linear);
       for (const TensorInfo& info : arrays_of(tensor))
         stored += 8.0 * static_cast<double>(element_count(info.shape)) * static_cast<double>(dtype_size(info.dtype));
       if (is_rotated(tensor.method) && taps.insert(linear.tap).second) stored += 8.0 * static_cast<double>((linear.in + 7) / 8);

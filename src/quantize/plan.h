@@ -59,8 +59,6 @@ struct QuantizePlan {
 
 // Of each matrix of a tensor of the grid.
 std::vector<int64_t> plane_rows(const TensorPlan& tensor);
-// Bits a weight of one tensor's codes.
-double code_bits(const TensorPlan& tensor);
 
 // Errors: kUsage for options out of range, kBadInput for a model that the method cannot take (quip: columns that are no multiple of 8).
 Result<QuantizePlan> make_plan(const Model& model, const QuantizeOptions& options);
@@ -78,7 +76,7 @@ using ArrayLookup = std::function<const PendingArray*(const std::string& name)>;
 std::vector<PendingArray> artifact_arrays(const Model& model, const QuantizePlan& plan, const ArrayLookup& made);
 
 // Whether what stays as it was can be written; it is decoded. Errors: those of write_elements.
-Status check_kept(const Model& model, const QuantizePlan& plan);
+Status check_kept_arrays(const Model& model, const QuantizePlan& plan);
 
 // Mean bits a weight over the linears of the layers: the code alone, and with scales, signs, tables and padding.
 struct MeanBits {

@@ -186,8 +186,8 @@ void RoundingInputs::scale_input(RoundingInput& input, Buffer<float>& moment, Th
   awq::Input search{.columns = input.columns, .hessian = &moment};
   for (const TensorPlan& tensor : tensors(input.step)) {
     if (tensor.linear.tap != input.tap) continue;
-    readers.push_back({decode(*model_.find(tensor.linear.name + ".weight")), tensor.linear.out});
-    search.group = tensor.group, search.bits = tensor.bits();
+    readers.push_back({decode(*model_.find(tensor.linear.name + ".weight")), tensor.linear.out, tensor.bits()});
+    search.group = tensor.group;
   }
   const std::vector<double> magnitude = steps_[input.step].statistics.at({input.tap, -1}).magnitude.mean();
   search.magnitude = magnitude;

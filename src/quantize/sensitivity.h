@@ -12,7 +12,7 @@ namespace tq {
 
 // Of moving 32 rows of a linear from the base model's weights to a candidate's, in nats a token:
 // <dKL/dW, D> + 1/2 sum_t,r s_t f_r (x_t D^T)_r^2, D the change, s_t f_r the squared gradients of the base model's own labels at the
-// linear's output as a product of tokens and rows (the design: the grid, section 6).
+// linear's output as a product of tokens and rows (docs/method.md, section 2).
 struct MovePrice {
   double first = 0, second = 0;
   double total() const { return first + second; }

@@ -83,6 +83,13 @@ const float* SecondMoment::sum_in(Backend& backend) const {
   return backend.quantizer() ? nullptr : lower_.data();
 }
 
+Result<Memory> SecondMoment::uploaded_to(Backend& backend) const {
+  TQ_CHECK(!device_);
+  TQ_ASSIGN(Memory out, backend.allocate(static_cast<uint64_t>(columns_ * columns_) * sizeof(float)));
+  backend.upload(out.as<float>(), lower_.data(), out.bytes());
+  return out;
+}
+
 // sqrt(weight) x for every token: H = sum w x x^T stays a Gram matrix, whatever is rounded on the way.
 const float* SecondMoment::scaled(const float* input, int64_t tokens, const float* weight) {
   const auto count = static_cast<size_t>(tokens * columns_);

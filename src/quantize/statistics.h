@@ -26,6 +26,8 @@ class SecondMoment {
   void add_sum(const float* sum, double weight, int64_t tokens, Backend& backend);
   // The sum so far in the memory of `backend`, [C, C], what is below and on the diagonal; null if it is elsewhere.
   const float* sum_in(Backend& backend) const;
+  // The same in memory of its own, if it is elsewhere. Errors: kNoResource.
+  Result<Memory> uploaded_to(Backend& backend) const;
   // Brings what the device has summed to the host. To be called before anything below but take_sum().
   void settle();
   // The device that the sum is still on, or null, and what it takes there.

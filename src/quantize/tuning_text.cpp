@@ -60,7 +60,9 @@ Blocks cut(std::vector<TokenId> ids, const Bodies& bodies, int64_t body, int64_t
     (std::any_of(begin, begin + body, [](bool x) { return x; }) ? out.learned : fresh).push_back(i);
   }
   const int64_t number = std::min(wanted, count < 4 ? count / 2 : count / 4);
-  out.held_out = take_spread(fresh.empty() ? out.learned : fresh, number);
+  out.held_out = take_spread(fresh, number);
+  for (const int64_t block : take_spread(out.learned, number - static_cast<int64_t>(out.held_out.size()))) out.held_out.push_back(block);
+  std::sort(out.held_out.begin(), out.held_out.end());
   out.learned.insert(out.learned.end(), fresh.begin(), fresh.end());
   std::sort(out.learned.begin(), out.learned.end());
   return out;

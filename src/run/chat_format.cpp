@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <ctime>
 
+#include "base/json_text.h"
 #include "run/generation_config.h"
 
 namespace tq {
@@ -80,6 +81,48 @@ Json marked(const Tokenizer& tokenizer, const Json& messages, const std::string&
   return out;
 }
 
+// U+FDD0 to U+FDEF are never characters, so they are free for such uses. This many of them begin alike in UTF-8.
+constexpr uint64_t kNoncharacters = 32;
+constexpr std::string_view kNoncharacterStart = "\xef\xb7";
+constexpr uint8_t kFirstNoncharacter = 0x90;  // its last byte
+
+// The numbers of the texts of `length` noncharacters that occur in a text, ascending; of each the digits are the characters.
+std::vector<uint64_t> runs_of_noncharacters(std::string_view text, int length, uint64_t count) {
+  std::vector<uint64_t> out;
+  uint64_t number = 0;
+  int run = 0;
+  for (size_t at = text.find(kNoncharacterStart), next = 0; at != std::string_view::npos; at = text.find(kNoncharacterStart, next)) {
+    if (at != next) run = 0;
+    next = at + kNoncharacterStart.size();
+    const uint64_t digit = next < text.size() ? uint64_t{static_cast<uint8_t>(text[next])} - kFirstNoncharacter : kNoncharacters;
+    if (digit >= kNoncharacters) {
+      run = 0;
+      continue;
+    }
+    ++next;
+    number = (number * kNoncharacters + digit) % count;
+    if (++run >= length) out.push_back(number);
+  }
+  std::sort(out.begin(), out.end());
+  out.erase(std::unique(out.begin(), out.end()), out.end());
+  return out;
+}
+
+// The shortest text of noncharacters that does not occur. There always is one: a text of n bytes holds fewer than n of each length.
+std::string absent_mark(std::string_view text) {
+  uint64_t count = kNoncharacters;
+  for (int length = 1;; ++length, count *= kNoncharacters) {
+    const std::vector<uint64_t> taken = runs_of_noncharacters(text, length, count);
+    if (taken.size() == count) continue;
+    uint64_t number = 0;
+    while (number < taken.size() && taken[number] == number) ++number;
+    std::string out;
+    for (uint64_t unit = count / kNoncharacters; unit > 0; unit /= kNoncharacters)
+      (out += kNoncharacterStart) += static_cast<char>(kFirstNoncharacter + number / unit % kNoncharacters);
+    return out;
+  }
+}
+
 ChatPrompt without_marks(const std::string& text, const std::string& mark) {
   if (mark.empty()) return {text, {}};
   ChatPrompt out;
@@ -116,24 +159,15 @@ Result<std::string> ChatFormat::render(const Json& messages, const Json& tools, 
   return template_.render(request);
 }
 
-std::string ChatFormat::choose_mark(const Json& messages) const {
-  bool spells_control_tokens = false;
-  std::string all = template_.source();
-  for (const Json& message : messages) {
-    const std::string content = content_of(message);
-    spells_control_tokens |= !tokenizer_.find_special(content).empty();
-    all += content;
-  }
+std::string ChatFormat::choose_mark(const Json& messages, const Json& tools) const {
+  const bool spells_control_tokens = std::any_of(
+      messages.begin(), messages.end(), [&](const Json& message) { return !tokenizer_.find_special(content_of(message)).empty(); });
   if (!spells_control_tokens) return {};
-  for (char last = '\x90'; last <= '\xaf'; ++last) {  // U+FDD0 to U+FDEF: never characters, so they are free for such uses
-    const std::string mark = {'\xef', '\xb7', last};
-    if (all.find(mark) == std::string::npos) return mark;
-  }
-  return {};
+  return absent_mark(template_.source() + json_text(messages) + json_text(tools) + json_text(variables_));
 }
 
 Result<ChatPrompt> ChatFormat::prompt(const Json& messages, const Json& tools) const {
-  const std::string mark = choose_mark(messages);
+  const std::string mark = choose_mark(messages, tools);
   const Json plain = mark.empty() ? messages : marked(tokenizer_, messages, mark);
   const Json merged = without_system(plain);
   const bool has_system = merged.size() != plain.size();

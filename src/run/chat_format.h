@@ -40,8 +40,8 @@ class ChatFormat {
   ChatFormat(ChatTemplate chat_template, Tokenizer tokenizer, Json variables)
       : template_(std::move(chat_template)), tokenizer_(std::move(tokenizer)), variables_(std::move(variables)) {}
   Result<std::string> render(const Json& messages, const Json& tools, bool add_generation_prompt) const;
-  // A character that occurs in none of the contents and not in the template; nothing when no content spells a control token.
-  std::string choose_mark(const Json& messages) const;
+  // Characters that occur in nothing that the template says or is given; empty when no content spells a control token.
+  std::string choose_mark(const Json& messages, const Json& tools) const;
   std::optional<TokenId> find_end_of_answer() const;
 
   ChatTemplate template_;

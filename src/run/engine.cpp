@@ -137,7 +137,8 @@ bool Engine::start(Sequence& sequence) {
   }
   copy_alike(sequence);
   upload_pages(sequence, 0);
-  if (!sequence.is_answering()) stats_[sequence.id()].reused_tokens = sequence.stored;
+  // After a preemption it finds pages that it has made itself.
+  if (RequestStats& own = stats_[sequence.id()]; !sequence.is_answering() && own.preemptions == 0) own.reused_tokens = sequence.stored;
   return true;
 }
 

@@ -16,6 +16,7 @@ struct Request {
   std::vector<std::string> stop;     // texts that end the answer; they are not part of it
   std::vector<TokenId> end_of_turn;  // ids that end the answer, beyond the tokenizer's
   bool ignore_end_of_turn = false;
+  bool continues_text = false;  // the answer goes on where the prompt ends; else a text begins, whose first space some tokenizers add
 };
 
 // kContext: the context is full. kNotFinite: the logits are no numbers, so the model's file or its arithmetic is broken.

@@ -29,7 +29,7 @@ size_t held_back(const std::string& text, const std::vector<std::string>& stops)
 
 Sequence::Sequence(int64_t id, Request request, const Tokenizer* tokenizer)
     : id_(id), request_(std::move(request)), tokenizer_(tokenizer), sampler_(request_.sampler), tokens_(request_.prompt) {
-  if (tokenizer) decoder_.emplace(*tokenizer, true);
+  if (tokenizer) decoder_.emplace(*tokenizer, true, request_.continues_text);
 }
 
 bool Sequence::ends_turn(TokenId token) const {

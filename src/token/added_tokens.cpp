@@ -9,8 +9,9 @@
 namespace tq {
 namespace {
 
-// Whether a break lies strictly inside [begin, end).
+// Whether a break lies strictly inside what [begin, end) was made of.
 bool is_broken(const AddedSearch& search, size_t begin, size_t end) {
+  if (!search.origins.empty()) begin = search.origins[begin].begin, end = search.origins[end - 1].end;
   const auto next = std::upper_bound(search.breaks.begin(), search.breaks.end(), begin);
   return next != search.breaks.end() && *next < end;
 }
@@ -46,8 +47,9 @@ void AddedTokens::index() {
   for (size_t i = 0; i < tokens_.size(); ++i) {
     if (tokens_[i].content.empty()) continue;
     by_id_.emplace(tokens_[i].id, i);
-    if (tokens_[i].normalized == finds_normalized_ && utf8_repair(tokens_[i].content) == tokens_[i].content)
-      sorted_.push_back(&tokens_[i]);  // others would cut characters
+    if (tokens_[i].normalized != finds_normalized_ || utf8_repair(tokens_[i].content) != tokens_[i].content) continue;
+    sorted_.push_back(&tokens_[i]);  // others would cut characters
+    finds_special_ |= tokens_[i].special;
   }
   std::stable_sort(sorted_.begin(), sorted_.end(), [](const auto* a, const auto* b) { return a->content < b->content; });
   for (uint32_t i = 0; i < sorted_.size(); ++i) {

@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "token/rewriting.h"
 #include "token/tokenizer.h"
 
 namespace tq {
@@ -26,8 +27,9 @@ struct AddedToken {
 // How a text is searched.
 struct AddedSearch {
   bool parse_special = false;
-  std::span<const size_t> breaks = {};  // byte offsets, ascending: a special token with one inside is ordinary text
-  TokenId below = INT32_MAX;            // tokens from here on are ordinary text
+  std::span<const size_t> breaks = {};   // byte offsets, ascending: a special token with one inside is ordinary text
+  std::span<const Origin> origins = {};  // of the text's bytes in the one that breaks are offsets of; empty: it is the same
+  TokenId below = INT32_MAX;             // tokens from here on are ordinary text
 };
 
 class AddedTokens {
@@ -45,6 +47,7 @@ class AddedTokens {
   void index();  // after the last add
   const std::vector<AddedToken>& all() const { return tokens_; }
   const AddedToken* by_id(TokenId id) const;  // null: not an added one
+  bool finds_special() const { return finds_special_; }
 
   // From left to right, at every place the longest that fits; linear in the text.
   std::vector<Found> find(std::string_view text, const AddedSearch& search) const;
@@ -55,7 +58,7 @@ class AddedTokens {
   // The tokens that text begins with at `at`, shortest first.
   void prefixes(std::string_view text, size_t at, std::vector<const AddedToken*>& out) const;
 
-  bool finds_normalized_;
+  bool finds_normalized_, finds_special_ = false;
   std::vector<AddedToken> tokens_;
   std::vector<const AddedToken*> sorted_;                      // by content
   std::array<std::pair<uint32_t, uint32_t>, 256> by_first_{};  // ranges of sorted_

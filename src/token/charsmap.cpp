@@ -1,5 +1,6 @@
 #include "token/charsmap.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include <utf8proc.h>
@@ -71,24 +72,17 @@ std::optional<Charsmap::Rule> Charsmap::find(std::string_view text, bool wants_s
   return best;
 }
 
-std::string Charsmap::apply_longest(std::string_view text) const {
-  std::string out;
+void Charsmap::apply_longest(std::string_view text, Rewriting& out) const {
   for (size_t at = 0; at < text.size();) {
     const std::optional<Rule> rule = longest(text.substr(at, 64));
-    const size_t length = rule ? rule->length : utf8_length(text, at);
-    out += rule ? rule->replacement : text.substr(at, length);
+    const size_t length = rule ? rule->length : std::max<size_t>(1, utf8_length(text, at));  // a hostile map may cut characters
+    if (rule) out.put(rule->replacement, at, at + length);
+    else out.keep(text, at, at + length);
     at += length;
   }
-  return utf8_repair(out);  // a hostile map may cut characters
 }
 
-std::string Charsmap::apply_to_clusters(std::string_view text) const {
-  std::string out;
-  const auto add = [&](std::string_view part) {
-    const std::optional<Rule> rule = shortest(part);
-    out += rule ? rule->replacement : part;
-    return rule.has_value();
-  };
+void Charsmap::apply_to_clusters(std::string_view text, Rewriting& out) const {
   for (size_t begin = 0; begin < text.size();) {
     size_t end = begin;
     utf8proc_int32_t state = 0, before = 0;
@@ -98,21 +92,25 @@ std::string Charsmap::apply_to_clusters(std::string_view text) const {
       before = c;
       end += utf8_length(text, end);
     }
-    const std::string_view cluster = text.substr(begin, end - begin);
-    begin = end;
-    if (cluster.size() < kShortCluster) {
-      if (const std::optional<Rule> rule = shortest(cluster)) {
-        out += rule->replacement;
-        continue;
-      }
+    const std::optional<Rule> whole = end - begin < kShortCluster ? shortest(text.substr(begin, end - begin)) : std::nullopt;
+    if (whole) out.put(whole->replacement, begin, end);
+    for (size_t at = begin; !whole && at < end;) {
+      const size_t length = utf8_length(text, at);
+      const std::optional<Rule> rule = shortest(text.substr(at, length));
+      if (rule) out.put(rule->replacement, at, at + length);
+      else out.keep(text, at, at + length);
+      at += length;
     }
-    for (size_t at = 0; at < cluster.size(); at += utf8_length(cluster, at)) add(cluster.substr(at, utf8_length(cluster, at)));
+    begin = end;
   }
-  return utf8_repair(out);
 }
 
-std::string Charsmap::apply(std::string_view text) const {
-  return walk_ == Walk::kSentencePiece ? apply_longest(text) : apply_to_clusters(text);
+void Charsmap::apply(std::string_view text, Rewriting& out) const {
+  Rewriting mapped(out.is_traced());
+  if (walk_ == Walk::kSentencePiece) apply_longest(text, mapped);
+  else apply_to_clusters(text, mapped);
+  repair(mapped.text, out);
+  out.follow(mapped);
 }
 
 }  // namespace tq

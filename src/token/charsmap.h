@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "token/rewriting.h"
 
 namespace tq {
 
@@ -20,7 +21,7 @@ class Charsmap {
 
   // Errors: kBadInput for sizes that contradict each other.
   static Result<Charsmap> parse(std::string_view blob, Walk walk, const std::string& where);
-  std::string apply(std::string_view text) const;
+  void apply(std::string_view text, Rewriting& out) const;  // out is empty
 
  private:
   struct Rule {
@@ -30,8 +31,8 @@ class Charsmap {
   std::optional<Rule> shortest(std::string_view text) const { return find(text, true); }
   std::optional<Rule> longest(std::string_view text) const { return find(text, false); }
   std::optional<Rule> find(std::string_view text, bool wants_shortest) const;
-  std::string apply_longest(std::string_view text) const;
-  std::string apply_to_clusters(std::string_view text) const;
+  void apply_longest(std::string_view text, Rewriting& out) const;
+  void apply_to_clusters(std::string_view text, Rewriting& out) const;
 
   std::vector<uint32_t> units_;
   std::string replacements_;  // ended by zeros

@@ -67,36 +67,76 @@ Status TokenizerImpl::finish() {
   return {};
 }
 
-std::vector<TokenId> TokenizerImpl::encode(std::string_view raw, const AddedSearch& search, bool add_special) const {
-  const std::string text = utf8_repair(raw);
+std::vector<TokenId> TokenizerImpl::encode(std::string_view raw, AddedSearch search, bool add_special) const {
+  Rewriting text(!search.breaks.empty());
+  repair(raw, text);
+  search.origins = text.origins();
   std::vector<TokenId> out;
   if (add_special) out = prefix;
   size_t at = 0;
   bool is_first = true, after_special = true;
-  for (const AddedTokens::Found& found : added.find(text, search)) {
-    if (found.begin > at) encode_stretch(std::string_view(text).substr(at, found.begin - at), is_first, after_special, search.below, out);
+  for (const AddedTokens::Found& found : added.find(text.text, search)) {
+    if (found.begin > at) encode_stretch(text, {at, found.begin, is_first, after_special}, search, out);
     out.push_back(found.token->id);
     is_first = false;
     after_special = found.token->special;
     at = found.end;
   }
-  if (at < text.size()) encode_stretch(std::string_view(text).substr(at), is_first, after_special, search.below, out);
+  if (at < text.text.size()) encode_stretch(text, {at, text.text.size(), is_first, after_special}, search, out);
   if (add_special) out.insert(out.end(), suffix.begin(), suffix.end());
   return out;
 }
 
-void TokenizerImpl::encode_stretch(std::string_view raw, bool is_first, bool after_special, TokenId below,
-                                   std::vector<TokenId>& out) const {
-  std::string text = normalize(normalizer, raw);
-  if (prefix_after_special && after_special && !text.empty()) text = std::string(kSpaceMark) + text;
-  if (added_normalized_.all().empty()) return encode_normalized(std::move(text), is_first, out);
+Rewriting TokenizerImpl::normalize_part(const Rewriting& whole, size_t begin, size_t end, bool is_traced) const {
+  const std::string_view part = std::string_view(whole.text).substr(begin, end - begin);
+  Rewriting out(is_traced);
+  if (is_traced) {
+    out = normalize_traced(normalizer, part);
+    out.shift(begin);
+    out.follow(whole);
+  } else {
+    out.text = normalize(normalizer, part);
+  }
+  return out;
+}
+
+void TokenizerImpl::encode_stretch(const Rewriting& whole, const Stretch& stretch, AddedSearch search, std::vector<TokenId>& out) const {
+  const bool may_break = search.parse_special && !search.breaks.empty() && added_normalized_.finds_special();
+  Rewriting text = normalize_part(whole, stretch.begin, stretch.end, may_break);
+  if (prefix_after_special && stretch.after_special && !text.text.empty()) text.insert_front(kSpaceMark);
+  if (added_normalized_.all().empty()) return encode_normalized(std::move(text.text), stretch.is_first, out);
+  search.origins = text.origins();
   size_t at = 0;
-  for (const AddedTokens::Found& found : added_normalized_.find(text, {.parse_special = true, .below = below})) {
-    if (found.begin > at) encode_normalized(text.substr(at, found.begin - at), is_first && at == 0, out);
+  for (const AddedTokens::Found& found : added_normalized_.find(text.text, search)) {
+    if (found.begin > at) encode_normalized(text.text.substr(at, found.begin - at), stretch.is_first && at == 0, out);
     out.push_back(found.token->id);
     at = found.end;
   }
-  if (at < text.size()) encode_normalized(text.substr(at), is_first && at == 0, out);
+  if (at < text.text.size()) encode_normalized(text.text.substr(at), stretch.is_first && at == 0, out);
+}
+
+// What is found in the normalized text depends on where the text is cut: it is looked at as a whole, and cut by the tokens that would be
+// found were all control tokens ordinary text.
+std::vector<size_t> TokenizerImpl::find_special(std::string_view raw, TokenId below) const {
+  std::vector<size_t> out = added.find_special(raw);
+  if (!added_normalized_.finds_special()) return out;
+  Rewriting text(true);
+  repair(raw, text);
+  const auto look = [&](size_t begin, size_t end) {
+    const Rewriting part = normalize_part(text, begin, end, true);
+    for (const size_t at : added_normalized_.find_special(part.text))
+      if (part.origins()[at].begin < raw.size()) out.push_back(part.origins()[at].begin);
+  };
+  look(0, text.text.size());
+  size_t at = 0;
+  for (const AddedTokens::Found& found : added.find(text.text, {.below = below})) {
+    look(at, found.begin);
+    at = found.end;
+  }
+  if (at > 0) look(at, text.text.size());
+  std::sort(out.begin(), out.end());
+  out.erase(std::unique(out.begin(), out.end()), out.end());
+  return out;
 }
 
 void TokenizerImpl::encode_normalized(std::string text, bool is_first, std::vector<TokenId>& out) const {

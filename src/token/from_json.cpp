@@ -1,6 +1,7 @@
 // Tokenizers from Hugging Face's tokenizer.json.
 #include <map>
 
+#include "token/config_tokens.h"
 #include "token/json_steps.h"
 #include "token/tokenizer_impl.h"
 
@@ -101,28 +102,13 @@ Status read_added(const Json& json, TokenizerImpl& impl) {
   if (!added->is_array()) return bad_input("{}: added_tokens should be a list", impl.where);
   for (const Json& entry : *added) {
     const JsonReader reader(entry, impl.where + " added_tokens");
-    AddedToken token;
-    TQ_ASSIGN(token.content, reader.string("content"));
+    TQ_ASSIGN(AddedToken token, read_added_token(reader));
     TQ_ASSIGN(const int64_t id, reader.integer("id", 0, static_cast<int64_t>(impl.tokens.size() + added->size()) * 16 + 1024));
-    TQ_ASSIGN(token.special, reader.boolean_or("special", false));
-    TQ_ASSIGN(token.strip_left, reader.boolean_or("lstrip", false));
-    TQ_ASSIGN(token.strip_right, reader.boolean_or("rstrip", false));
-    TQ_ASSIGN(token.single_word, reader.boolean_or("single_word", false));
-    TQ_ASSIGN(token.normalized, reader.boolean_or("normalized", !token.special));
     token.id = static_cast<TokenId>(id);
     if (impl.tokens.size() <= static_cast<size_t>(id)) impl.tokens.resize(static_cast<size_t>(id) + 1);
     impl.tokens[static_cast<size_t>(id)] = token.content;
     impl.added.add(std::move(token));
   }
-  return {};
-}
-
-// A text, or an object with the field "content".
-std::string token_name(const Json& config, const char* key) {
-  const auto found = config.is_object() ? config.find(key) : config.end();
-  if (!config.is_object() || found == config.end()) return {};
-  if (found->is_string()) return found->get<std::string>();
-  if (found->is_object() && found->contains("content") && (*found)["content"].is_string()) return (*found)["content"].get<std::string>();
   return {};
 }
 

@@ -1,7 +1,9 @@
 // tokenizer.model: SentencePiece's protocol buffer (sentencepiece_model.proto), as far as encoding needs it.
+#include <algorithm>
 #include <cstring>
 
-#include "token/tokenizer.h"
+#include "token/config_tokens.h"
+#include "token/tokenizer_impl.h"
 
 namespace tq {
 namespace {
@@ -138,7 +140,15 @@ Result<Tokenizer> Tokenizer::from_sentencepiece(std::span<const std::byte> bytes
   const JsonReader reader(config, where);
   TQ_ASSIGN(spec.add_bos, reader.boolean_or("add_bos_token", true));
   TQ_ASSIGN(spec.add_eos, reader.boolean_or("add_eos_token", false));
-  return from_vocabulary(std::move(spec), where);
+  TQ_ASSIGN(const std::vector<AddedToken> added, config_tokens(config, spec.tokens, where + " tokenizer_config.json"));
+  const auto named = [&](const char* key, TokenId otherwise) {
+    const std::string name = token_name(config, key);
+    const auto found = std::find_if(added.begin(), added.end(), [&](const AddedToken& token) { return token.content == name; });
+    return name.empty() || found == added.end() ? otherwise : found->id;
+  };
+  spec.bos = named("bos_token", spec.bos), spec.eos = named("eos_token", spec.eos), spec.pad = named("pad_token", spec.pad);
+  TQ_ASSIGN(auto impl, vocabulary_impl(std::move(spec), added, where));
+  return Tokenizer(std::move(impl));
 }
 
 }  // namespace tq

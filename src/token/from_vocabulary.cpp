@@ -1,6 +1,7 @@
 // Tokenizers from GGUF vocabularies.
 #include <algorithm>
 #include <numeric>
+#include <unordered_set>
 
 #include "token/tokenizer_impl.h"
 #include "token/utf8.h"
@@ -8,24 +9,43 @@
 namespace tq {
 namespace {
 
-Status check_ids(const VocabularySpec& spec, const std::string& where) {
-  const auto size = static_cast<TokenId>(spec.tokens.size());
-  if (size == 0) return bad_input("{}: the vocabulary is empty", where);
-  for (const TokenId id : {spec.bos, spec.eos, spec.unknown, spec.pad})
-    if (id >= size) return bad_input("{}: special token {} lies outside the vocabulary of {}", where, id, size);
+Status check(const VocabularySpec& spec, const std::vector<AddedToken>& added, const std::string& where) {
+  if (spec.tokens.empty()) return bad_input("{}: the vocabulary is empty", where);
+  auto size = static_cast<TokenId>(spec.tokens.size());
   for (const auto& [name, count] : {std::pair{"token types", spec.kinds.size()}, {"scores", spec.scores.size()}})
     if (count != 0 && count != spec.tokens.size()) return bad_input("{}: {} {} for {} tokens", where, count, name, size);
+  for (const AddedToken& token : added) size = std::max(size, token.id + 1);
+  for (const TokenId id : {spec.bos, spec.eos, spec.unknown, spec.pad})
+    if (id >= size) return bad_input("{}: special token {} lies outside the vocabulary of {}", where, id, size);
+  for (const auto& [is_added, id] : {std::pair{spec.add_bos, spec.bos}, {spec.add_eos, spec.eos}})
+    if (is_added && id >= 0 && static_cast<size_t>(id) < spec.tokens.size() && spec.tokens[static_cast<size_t>(id)].empty())
+      return bad_input("{}: token {} should stand at the ends of texts, but has no name", where, id);
   return {};
+}
+
+// Gives tokens their places.
+void place(TokenizerImpl& impl, const std::vector<AddedToken>& added) {
+  for (const AddedToken& token : added) {
+    const auto at = static_cast<size_t>(token.id);
+    if (at >= impl.tokens.size()) impl.tokens.resize(at + 1), impl.kinds.resize(at + 1, TokenKind::kUnused);
+    const bool is_found_anyway = impl.kinds[at] == TokenKind::kUserDefined && impl.tokens[at] == token.content && !token.special;
+    if (is_found_anyway || token.content.empty()) continue;
+    impl.tokens[at] = token.content;
+    impl.kinds[at] = token.special ? TokenKind::kControl : TokenKind::kUserDefined;
+    impl.added.add(token);
+  }
 }
 
 // in_normalized: user-defined tokens are found in the normalized text, as SentencePiece does it.
 void add_special_kinds(TokenizerImpl& impl, bool in_normalized) {
+  std::unordered_set<TokenId> placed;
+  for (const AddedToken& token : impl.added.all()) placed.insert(token.id);
   for (size_t i = 0; i < impl.tokens.size(); ++i) {
     const TokenKind kind = impl.kinds[i];
     const bool is_special = kind == TokenKind::kControl || kind == TokenKind::kUnknown;
-    if ((is_special || kind == TokenKind::kUserDefined) && !impl.tokens[i].empty())
-      impl.added.add(
-          {.content = impl.tokens[i], .id = static_cast<TokenId>(i), .special = is_special, .normalized = in_normalized && !is_special});
+    const auto id = static_cast<TokenId>(i);
+    if ((is_special || kind == TokenKind::kUserDefined) && !impl.tokens[i].empty() && !placed.contains(id))
+      impl.added.add({.content = impl.tokens[i], .id = id, .special = is_special, .normalized = in_normalized && !is_special});
   }
 }
 
@@ -49,7 +69,8 @@ void add_scored_merges(TokenizerImpl& impl, const std::vector<float>& scores) {
     TokenId left, right, id;
   };
   std::vector<Split> splits;
-  for (size_t i = 0; i < impl.tokens.size(); ++i) {
+  const size_t pieces = scores.empty() ? impl.tokens.size() : scores.size();  // what was added behind them is not made by merging
+  for (size_t i = 0; i < pieces; ++i) {
     const TokenKind kind = impl.kinds[i];
     if (kind != TokenKind::kNormal && kind != TokenKind::kUserDefined) continue;
     const std::string& token = impl.tokens[i];
@@ -114,9 +135,9 @@ Status set_sentencepiece(TokenizerImpl& impl, const VocabularySpec& spec) {
 
 }  // namespace
 
-Result<Tokenizer> Tokenizer::from_vocabulary(VocabularySpec spec, const std::string& where) {
-  TQ_TRY(check_ids(spec, where));
-  if (spec.model == VocabularySpec::Model::kWordPiece) return word_piece_tokenizer(spec, where);
+Result<std::shared_ptr<TokenizerImpl>> vocabulary_impl(VocabularySpec spec, const std::vector<AddedToken>& added,
+                                                       const std::string& where) {
+  TQ_TRY(check(spec, added, where));
   auto impl = std::make_shared<TokenizerImpl>();
   impl->where = where;
   const bool is_byte_level = spec.model == VocabularySpec::Model::kByteBpe;
@@ -125,6 +146,7 @@ Result<Tokenizer> Tokenizer::from_vocabulary(VocabularySpec spec, const std::str
   impl->tokens = std::move(spec.tokens);
   impl->kinds = std::move(spec.kinds);
   impl->kinds.resize(impl->tokens.size(), TokenKind::kNormal);
+  place(*impl, added);
   impl->bos = spec.bos, impl->eos = spec.eos, impl->unknown = spec.unknown, impl->pad = spec.pad;
   impl->end_of_turn = std::move(spec.end_of_turn);
   if (spec.add_bos && spec.bos >= 0) impl->prefix = {spec.bos};
@@ -133,6 +155,15 @@ Result<Tokenizer> Tokenizer::from_vocabulary(VocabularySpec spec, const std::str
   TQ_TRY(impl->finish());
   if (is_byte_level) TQ_TRY(add_listed_merges(*impl, spec.merges));
   else if (spec.model == VocabularySpec::Model::kSpm) add_scored_merges(*impl, spec.scores);
+  return impl;
+}
+
+Result<Tokenizer> Tokenizer::from_vocabulary(VocabularySpec spec, const std::string& where) {
+  if (spec.model == VocabularySpec::Model::kWordPiece) {
+    TQ_TRY(check(spec, {}, where));
+    return word_piece_tokenizer(spec, where);
+  }
+  TQ_ASSIGN(auto impl, vocabulary_impl(std::move(spec), {}, where));
   return Tokenizer(std::move(impl));
 }
 

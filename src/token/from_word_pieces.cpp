@@ -1,5 +1,6 @@
 // BERT's vocabularies in GGUF: the pieces that begin a word are written with ▁ in front, the others without BERT's ##.
 #include <algorithm>
+#include <unordered_set>
 
 #include "token/tokenizer_impl.h"
 
@@ -43,12 +44,14 @@ Json frame(const std::vector<std::string>& tokens, TokenId first, TokenId last) 
 // BERT's texts: control characters go, everything is lower case and without accents (as llama.cpp reads all of these files).
 Result<Tokenizer> word_piece_tokenizer(const VocabularySpec& spec, const std::string& where) {
   std::vector<std::string> tokens;
+  std::unordered_set<std::string> seen;
   Json vocabulary = Json::object(), added = Json::array();
   for (size_t i = 0; i < spec.tokens.size(); ++i) {
     const TokenKind kind = spec.kinds.empty() ? TokenKind::kNormal : spec.kinds[i];
-    tokens.push_back(spelled(spec.tokens[i], kind));
-    if (!vocabulary.contains(tokens.back())) vocabulary[tokens.back()] = i;
-    if (tokens.back() != spec.tokens[i] || tokens.back().empty()) continue;
+    tokens.push_back(spec.tokens[i].empty() ? "" : spelled(spec.tokens[i], kind));
+    if (tokens.back().empty()) continue;  // an id without a token
+    if (seen.insert(tokens.back()).second) append_member(vocabulary, tokens.back(), i);
+    if (tokens.back() != spec.tokens[i]) continue;
     added.push_back({{"id", i},
                      {"content", tokens.back()},
                      {"single_word", false},

@@ -14,17 +14,16 @@ using CodePoints = std::vector<utf8proc_int32_t>;
 
 utf8proc_category_t category_of(uint32_t c) { return utf8proc_category(static_cast<utf8proc_int32_t>(c)); }
 
-// Every character mapped to some text.
+// Every character mapped to some text, which `map` appends.
 template <typename Map>
-std::string mapped(std::string_view text, const Map& map) {
-  std::string out;
-  out.reserve(text.size());
+void map_characters(std::string_view text, Rewriting& out, const Map& map) {
+  out.text.reserve(text.size());
   for (size_t at = 0; at < text.size();) {
     const size_t length = utf8_length(text, at);
-    map(out, utf8_decode(text, at), text.substr(at, length));
+    map(out.text, utf8_decode(text, at), text.substr(at, length));
+    out.stands_for(at, at + length);
     at += length;
   }
-  return out;
 }
 
 CodePoints decomposed(std::string_view text, bool is_compatible) {
@@ -73,95 +72,121 @@ bool is_ideograph(uint32_t c) {
          (c >= 0x2b740 && c <= 0x2b81f) || (c >= 0x2b920 && c <= 0x2ceaf) || (c >= 0xf900 && c <= 0xfaff) || (c >= 0x2f800 && c <= 0x2fa1f);
 }
 
-std::string run(const UnicodeForm& step, std::string_view text) { return unicode_form(text, step.kind); }
+// No form joins an ASCII character with what stands before it: a text may be cut there, which tells better what became of what.
+void run(const UnicodeForm& step, std::string_view text, Rewriting& out) {
+  for (size_t begin = 0; begin < text.size();) {
+    size_t end = out.is_traced() ? begin + 1 : text.size();
+    while (end < text.size() && static_cast<uint8_t>(text[end]) >= 0x80) ++end;
+    const std::string_view part = text.substr(begin, end - begin);
+    const std::string made = unicode_form(part, step.kind);
+    if (made == part) out.keep(text, begin, end);
+    else out.put(made, begin, end);
+    begin = end;
+  }
+}
 
-std::string run(const Lowercase&, std::string_view text) {
-  return mapped(text, [](std::string& out, uint32_t c, std::string_view) {
-    if (c == 0x130) out += "i\xcc\x87";  // the one capital that becomes two characters
-    else utf8_append(out, static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
+void run(const Lowercase&, std::string_view text, Rewriting& out) {
+  map_characters(text, out, [](std::string& made, uint32_t c, std::string_view) {
+    if (c == 0x130) made += "i\xcc\x87";  // the one capital that becomes two characters
+    else utf8_append(made, static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
   });
 }
 
-std::string run(const StripAccents& step, std::string_view text) {
-  return mapped(text, [&](std::string& out, uint32_t c, std::string_view character) {
+void run(const StripAccents& step, std::string_view text, Rewriting& out) {
+  map_characters(text, out, [&](std::string& made, uint32_t c, std::string_view character) {
     const utf8proc_category_t category = category_of(c);
     const bool is_spacing = category == UTF8PROC_CATEGORY_MC || category == UTF8PROC_CATEGORY_ME;
-    if (category != UTF8PROC_CATEGORY_MN && !(step.spacing_too && is_spacing)) out += character;
+    if (category != UTF8PROC_CATEGORY_MN && !(step.spacing_too && is_spacing)) made += character;
   });
 }
 
-std::string run(const CleanText&, std::string_view text) {
-  return mapped(text, [](std::string& out, uint32_t c, std::string_view character) {
+void run(const CleanText&, std::string_view text, Rewriting& out) {
+  map_characters(text, out, [](std::string& made, uint32_t c, std::string_view character) {
     const utf8proc_category_t category = category_of(c);
-    if (c == '\t' || c == '\n' || c == '\r') out += ' ';
+    if (c == '\t' || c == '\n' || c == '\r') made += ' ';
     else if (c == 0 || c == 0xfffd || category == UTF8PROC_CATEGORY_CC || category == UTF8PROC_CATEGORY_CF ||
              category == UTF8PROC_CATEGORY_CO || category == UTF8PROC_CATEGORY_CN)
       return;
-    else if (is_space_at(character, 0)) out += ' ';
-    else out += character;
+    else if (is_space_at(character, 0)) made += ' ';
+    else made += character;
   });
 }
 
-std::string run(const SpaceIdeographs&, std::string_view text) {
-  return mapped(text, [](std::string& out, uint32_t c, std::string_view character) {
-    if (is_ideograph(c)) (out += ' ').append(character) += ' ';
-    else out += character;
+void run(const SpaceIdeographs&, std::string_view text, Rewriting& out) {
+  map_characters(text, out, [](std::string& made, uint32_t c, std::string_view character) {
+    if (is_ideograph(c)) (made += ' ').append(character) += ' ';
+    else made += character;
   });
 }
 
-std::string run(const ReplaceText& step, std::string_view text) {
-  std::string out(text);
-  replace_all(out, step.from, step.to);
-  return out;
+void replace(std::string_view text, std::string_view from, std::string_view to, Rewriting& out) {
+  if (from.empty()) return out.keep(text, 0, text.size());
+  size_t at = 0;
+  for (size_t found = text.find(from); found != std::string_view::npos; found = text.find(from, at)) {
+    out.keep(text, at, found);
+    at = found + from.size();
+    out.put(to, found, at);
+  }
+  out.keep(text, at, text.size());
 }
 
-std::string run(const ReplaceRegex& step, std::string_view text) {
-  std::string out;
+void run(const ReplaceText& step, std::string_view text, Rewriting& out) { replace(text, step.from, step.to, out); }
+
+void run(const ReplaceRegex& step, std::string_view text, Rewriting& out) {
   size_t at = 0;
   for (const auto& [begin, end] : step.from.find_all(text)) {
-    out.append(text, at, begin - at).append(step.to);
+    out.keep(text, at, begin);
+    out.put(step.to, begin, end);
     at = end;
   }
-  return out.append(text, at);
+  out.keep(text, at, text.size());
 }
 
-std::string run(const PrependText& step, std::string_view text) { return text.empty() ? std::string() : step.text + std::string(text); }
+void run(const PrependText& step, std::string_view text, Rewriting& out) {
+  if (text.empty()) return;
+  out.put(step.text, 0, 0);
+  out.keep(text, 0, text.size());
+}
 
-std::string run(const StripSpace& step, std::string_view text) {
+void run(const StripSpace& step, std::string_view text, Rewriting& out) {
   size_t begin = 0, end = text.size();
   while (step.left && begin < end && is_space_at(text, begin)) begin += utf8_length(text, begin);
   while (step.right && end > begin && is_space_at(text, character_before(text, end))) end = character_before(text, end);
-  return std::string(text.substr(begin, end - begin));
+  out.keep(text, begin, end);
 }
 
-std::string run(const SingleSpaces&, std::string_view text) {
-  std::string out;
-  for (const char c : text)
-    if (c != ' ' || (!out.empty() && out.back() != ' ')) out += c;
+void run(const SingleSpaces&, std::string_view text, Rewriting& out) {
+  for (size_t at = 0; at < text.size(); ++at)
+    if (text[at] != ' ' || (!out.text.empty() && out.text.back() != ' ')) out.keep(text, at, at + 1);
   constexpr std::string_view kSpaceMark = "\xe2\x96\x81";
-  while (out.ends_with(' ') || out.ends_with(kSpaceMark)) out.resize(out.size() - (out.ends_with(' ') ? 1 : kSpaceMark.size()));
+  while (out.text.ends_with(' ') || out.text.ends_with(kSpaceMark))
+    out.resize(out.text.size() - (out.text.ends_with(' ') ? 1 : kSpaceMark.size()));
+}
+
+void run(const Charsmap& map, std::string_view text, Rewriting& out) { map.apply(text, out); }
+
+Rewriting normalized(const std::vector<NormalizeStep>& steps, std::string_view text, bool is_traced) {
+  Rewriting out(is_traced);
+  out.keep(text, 0, text.size());
+  for (const NormalizeStep& step : steps) {
+    Rewriting next(is_traced);
+    std::visit([&](const auto& one) { run(one, out.text, next); }, step);
+    next.follow(out);
+    out = std::move(next);
+  }
   return out;
 }
-
-std::string run(const Charsmap& map, std::string_view text) { return map.apply(text); }
 
 }  // namespace
 
 void replace_all(std::string& text, std::string_view from, std::string_view to) {
-  if (from.empty()) return;
-  std::string out;
-  size_t at = 0;
-  for (size_t found = text.find(from); found != std::string::npos; found = text.find(from, at)) {
-    out.append(text, at, found - at).append(to);
-    at = found + from.size();
-  }
-  text = out.append(text, at);
+  Rewriting out(false);
+  replace(text, from, to, out);
+  text = std::move(out.text);
 }
 
-std::string normalize(const std::vector<NormalizeStep>& steps, std::string_view text) {
-  std::string out(text);
-  for (const NormalizeStep& step : steps) out = std::visit([&](const auto& one) { return run(one, out); }, step);
-  return out;
-}
+std::string normalize(const std::vector<NormalizeStep>& steps, std::string_view text) { return normalized(steps, text, false).text; }
+
+Rewriting normalize_traced(const std::vector<NormalizeStep>& steps, std::string_view text) { return normalized(steps, text, true); }
 
 }  // namespace tq

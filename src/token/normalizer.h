@@ -9,6 +9,7 @@
 
 #include "token/charsmap.h"
 #include "token/pretokenizer.h"
+#include "token/rewriting.h"
 
 namespace tq {
 
@@ -42,6 +43,8 @@ using NormalizeStep = std::variant<UnicodeForm, Lowercase, StripAccents, CleanTe
 
 // text must be valid UTF-8; linear in its length.
 std::string normalize(const std::vector<NormalizeStep>& steps, std::string_view text);
+// The same; of forms of Unicode and clusters of characters it is told only roughly what became of what.
+Rewriting normalize_traced(const std::vector<NormalizeStep>& steps, std::string_view text);
 
 void replace_all(std::string& text, std::string_view from, std::string_view to);
 

@@ -70,8 +70,10 @@ Json Tokenizer::to_tokenizer_json() const {
   const TokenizerImpl& impl = *impl_;
   if (!impl.source.is_null()) return impl.source;
   Json vocabulary = Json::object();
-  for (size_t i = 0; i < impl.tokens.size(); ++i)
-    if (impl.ids.at(impl.tokens[i]) == static_cast<TokenId>(i)) append_member(vocabulary, impl.tokens[i], i);
+  for (size_t i = 0; i < impl.tokens.size(); ++i) {  // tokens without text, and the second of a text, keep their ids by being left out
+    const auto found = impl.ids.find(impl.tokens[i]);
+    if (found != impl.ids.end() && found->second == static_cast<TokenId>(i)) append_member(vocabulary, impl.tokens[i], i);
+  }
   Json merges = Json::array();
   for (const std::string& merge : impl.merge_list) {
     const size_t space = merge.find(' ', 1);
@@ -79,7 +81,7 @@ Json Tokenizer::to_tokenizer_json() const {
   }
   Json added = Json::array();
   for (const AddedToken& token : impl.added.all()) added.push_back(added_json(token));
-  const bool has_unknown = !impl.byte_level && impl.unknown >= 0;
+  const bool has_unknown = !impl.byte_level && impl.unknown >= 0 && !impl.tokens[static_cast<size_t>(impl.unknown)].empty();
   const Json model = {{"type", "BPE"},
                       {"dropout", nullptr},
                       {"unk_token", has_unknown ? Json(impl.tokens[static_cast<size_t>(impl.unknown)]) : Json(nullptr)},
@@ -105,7 +107,7 @@ Json Tokenizer::to_tokenizer_config() const {
   const TokenizerImpl& impl = *impl_;
   Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"clean_up_tokenization_spaces", false}};
   const auto name = [&](const char* key, TokenId id) {
-    if (id >= 0) config[key] = impl.tokens[static_cast<size_t>(id)];
+    if (id >= 0 && !impl.tokens[static_cast<size_t>(id)].empty()) config[key] = impl.tokens[static_cast<size_t>(id)];
   };
   name("bos_token", impl.bos);
   name("eos_token", impl.eos);

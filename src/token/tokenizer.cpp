@@ -41,7 +41,7 @@ Result<Tokenizer> Tokenizer::for_rows(int64_t rows) const {
   return out;
 }
 
-std::vector<size_t> Tokenizer::find_special(std::string_view text) const { return impl_->added.find_special(text); }
+std::vector<size_t> Tokenizer::find_special(std::string_view text) const { return impl_->find_special(text, below_); }
 
 std::string Tokenizer::piece(TokenId id, bool skip_special) const {
   const AddedToken* added = impl_->added.by_id(id);

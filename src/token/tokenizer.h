@@ -90,14 +90,16 @@ class Tokenizer {
 // Decodes token by token; emits whole UTF-8 characters only. All pieces together are decode() of all tokens.
 class StreamDecoder {
  public:
-  StreamDecoder(const Tokenizer& tokenizer, bool skip_special) : tokenizer_(tokenizer), skip_special_(skip_special) {}
+  // continues: text stands before the first token, so that a space at its front is one.
+  StreamDecoder(const Tokenizer& tokenizer, bool skip_special, bool continues = false)
+      : tokenizer_(tokenizer), skip_special_(skip_special), is_first_(!continues) {}
   std::string push(TokenId id);
   std::string finish();  // U+FFFD for a character that was not finished
 
  private:
   Tokenizer tokenizer_;
   bool skip_special_;
-  bool is_first_ = true;
+  bool is_first_;
   std::string pending_;
 };
 

@@ -54,11 +54,20 @@ class TokenizerImpl {
 
   // Index of tokens, byte tokens, added tokens, end-of-turn ids. Errors: kBadInput.
   Status finish();
-  std::vector<TokenId> encode(std::string_view text, const AddedSearch& search, bool add_special) const;
+  // The search is told breaks in this text.
+  std::vector<TokenId> encode(std::string_view text, AddedSearch search, bool add_special) const;
+  // Where special tokens begin that a text can be read as, normalized ones too; tokens from `below` on are ordinary text.
+  std::vector<size_t> find_special(std::string_view text, TokenId below) const;
   std::string bytes_of(TokenId id) const;
 
  private:
-  void encode_stretch(std::string_view text, bool is_first, bool after_special, TokenId below, std::vector<TokenId>& out) const;
+  struct Stretch {  // of a text, between added tokens
+    size_t begin, end;
+    bool is_first, after_special;
+  };
+  void encode_stretch(const Rewriting& whole, const Stretch& stretch, AddedSearch search, std::vector<TokenId>& out) const;
+  // The origins are those in what the whole was made from.
+  Rewriting normalize_part(const Rewriting& whole, size_t begin, size_t end, bool is_traced) const;
   void encode_normalized(std::string text, bool is_first, std::vector<TokenId>& out) const;
   void encode_word(const std::string& word, std::vector<TokenId>& out) const;
   void encode_bpe(const std::string& word, std::vector<TokenId>& out) const;
@@ -80,6 +89,9 @@ std::string bytes_of_characters(std::string_view text);  // characters that stan
 void merge_symbols(const std::unordered_map<uint64_t, Merge>& merges, std::vector<TokenId>& symbols);
 
 uint64_t pair_key(TokenId left, TokenId right);
+
+// All kinds but kWordPiece. The added tokens lie within spec's or follow them without a gap; spec's ids may be theirs. Errors: kBadInput.
+Result<std::shared_ptr<TokenizerImpl>> vocabulary_impl(VocabularySpec spec, const std::vector<AddedToken>& added, const std::string& where);
 
 Result<Tokenizer> word_piece_tokenizer(const VocabularySpec& spec, const std::string& where);
 

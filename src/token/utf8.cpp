@@ -1,39 +1,11 @@
 #include "token/utf8.h"
 
+#include "base/utf8.h"
+
 namespace tq {
-namespace {
-
-struct Scan {
-  size_t length;  // bytes that belong together
-  bool valid;
-  bool complete;  // false: the text ended within a character that was sound so far
-};
-
-// The second byte's range depends on the first (no overlong forms, no surrogates, nothing above U+10FFFF).
-Scan scan(std::string_view text, size_t at) {
-  const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };
-  const uint8_t first = byte(at);
-  if (first < 0x80) return {1, true, true};
-  const size_t wanted = first >= 0xc2 && first <= 0xdf ? 2 : first >= 0xe0 && first <= 0xef ? 3 : first >= 0xf0 && first <= 0xf4 ? 4 : 0;
-  if (wanted == 0) return {1, false, true};
-  for (size_t i = 1; i < wanted; ++i) {
-    if (at + i >= text.size()) return {i, false, false};
-    uint8_t low = 0x80, high = 0xbf;
-    if (i == 1) {
-      if (first == 0xe0) low = 0xa0;
-      if (first == 0xed) high = 0x9f;
-      if (first == 0xf0) low = 0x90;
-      if (first == 0xf4) high = 0x8f;
-    }
-    if (byte(at + i) < low || byte(at + i) > high) return {i, false, true};
-  }
-  return {wanted, true, true};
-}
-
-}  // namespace
 
 size_t utf8_length(std::string_view text, size_t at) {
-  const Scan one = scan(text, at);
+  const Utf8Character one = utf8_character(text, at);
   return one.valid ? one.length : 0;
 }
 
@@ -58,9 +30,9 @@ std::string utf8_repair(std::string_view text) {
   std::string out;
   out.reserve(text.size());
   for (size_t at = 0; at < text.size();) {
-    const Scan one = scan(text, at);
+    const Utf8Character one = utf8_character(text, at);
     if (one.valid) out.append(text, at, one.length);
-    else out += "\xef\xbf\xbd";
+    else out += kReplacement;
     at += one.length;
   }
   return out;
@@ -71,7 +43,7 @@ size_t utf8_incomplete_tail(std::string_view text) {
     const auto byte = static_cast<uint8_t>(text[text.size() - back]);
     if (byte < 0x80) return 0;
     if (byte < 0xc0) continue;
-    const Scan one = scan(text, text.size() - back);
+    const Utf8Character one = utf8_character(text, text.size() - back);
     return one.complete ? 0 : back;
   }
   return 0;

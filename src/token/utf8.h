@@ -7,6 +7,8 @@
 
 namespace tq {
 
+inline constexpr std::string_view kReplacement = "\xef\xbf\xbd";  // U+FFFD
+
 // Length of the valid character that begins at text[at], or 0.
 size_t utf8_length(std::string_view text, size_t at);
 // The code point of a valid character at text[at].

@@ -69,6 +69,14 @@ class Plan(ProgramTest):
         best = ["--effort", "best", "--calibration-tokens", "1024", "--tune-steps", "1"]
         self.succeeds("quantize", self.model, "-o", self.folder / "dry", "--bits", "3", "--dry-run", *best)
 
+    def test_rates_of_a_file_leave_nothing_to_be_chosen(self):
+        rates = self.folder / "all-rates.json"
+        rates.write_text('{"*": 3}')
+        best = ["quantize", self.model, "-o", self.folder / "dry", "--effort", "best", "--calibration-tokens", "1024", "--dry-run", "--json"]
+        given = json.loads(self.succeeds(*best, "--rates", rates).stdout)
+        self.assertEqual((given["operations_allocation"], given["bytes_at_most"]), (0, given["bytes"]))
+        self.assertGreater(json.loads(self.succeeds(*best, "--bits", "3").stdout)["operations_allocation"], 0)
+
     def test_rates_of_a_file_say_once_how_small_the_other_linears_are(self):
         rates, down = self.folder / "some-rates.json", "model.layers.0.mlp.down_proj"
         rates.write_text(json.dumps({down: 5}))

@@ -119,8 +119,12 @@ class Quantize(ProgramTest):
                 self.assertTrue(other[name] == made[0][name], f"{name} differs")
         plan = json.loads(self.succeeds(*self.command(self.folder / "dry", *flags, "--dry-run", "--json")[1:]).stdout)
         self.assertEqual(plan["bytes"], sum(map(len, made[0].values())))
-        errors = json.loads(made[0]["turboquant.json"])["block_calibration"]["errors_plain_calibrated"]
+        record = json.loads(made[0]["turboquant.json"])["block_calibration"]
+        errors = record["errors_plain_calibrated"]
         self.assertEqual(len(errors), self.layers)
+        self.assertRegex(record["kept"], f"^[yn]{{{self.layers}}}$")
+        for (plain, calibrated), kept in zip(errors, record["kept"]):
+            self.assertTrue(kept == "n" or float(calibrated) < float(plain))
         self.assertTrue(all(float(plain) > 0 and float(calibrated) > 0 for plain, calibrated in errors))
 
     def test_gradients_and_allocation_make_the_same_bytes_on_any_threads_and_after_kills(self):

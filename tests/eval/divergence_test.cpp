@@ -85,6 +85,28 @@ TEST_F(Divergence, OfPassesOfFewRowsFromWholeOnesIsThatOfTheirRounding) {
   }
 }
 
+// On the scalar code; digits of bytes may round a sum by what stands behind it. More rows than 8 at a time take the same products.
+TEST_F(Divergence, OfPassesThatMayNotHaveAWholeWindowIsThatOfWholeOnes) {
+  const auto backend = make_cpu_backend(threads_, Isa::kGeneric);
+  Machine a("llama-original-4", *backend), b("llama-tied-3.25", *backend);
+  const auto figures = [&](int64_t most_rows, int64_t rows) {
+    EvalOptions options = options_;
+    options.most_rows = most_rows, options.rows = rows;
+    return run({&a.network}, &b.network, options)[0].positions;
+  };
+  const Positions whole = figures(EvalOptions().most_rows, 0);
+  ASSERT_EQ(whole.loss.size(), 3 * 31U);
+  for (const auto& [most_rows, rows] : {std::pair<int64_t, int64_t>{20, 0}, {11, 0}, {11, 100}, {32, 0}}) {
+    const Positions capped = figures(most_rows, rows);
+    EXPECT_EQ(capped.loss, whole.loss) << most_rows;
+    EXPECT_EQ(capped.loss_original, whole.loss_original) << most_rows;
+    EXPECT_EQ(capped.kl, whole.kl) << most_rows;
+    EXPECT_EQ(capped.kl_float, whole.kl_float) << most_rows;
+    EXPECT_EQ(capped.same_top, whole.same_top) << most_rows;
+  }
+  EXPECT_NE(figures(5, 0).loss, whole.loss) << "these are other products";
+}
+
 TEST_F(Divergence, JsonHasTheFieldsOfItsShape) {
   const Json json = text_json(run({&a_.network}, &a_.network, options_)[0]);
   for (const char* key : {"name", "window", "windows", "kl", "ppl", "ppl_original", "top1"}) EXPECT_TRUE(json.contains(key)) << key;

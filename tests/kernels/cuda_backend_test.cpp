@@ -61,6 +61,18 @@ TEST_F(CudaBackend, GridProductsWithFloatActivationsAreTheOracles) {
   }
 }
 
+// A cut is kept without the tiles in front of its first window, and may end with its tiles: nothing behind them is read
+// (compute-sanitizer).
+TEST_F(CudaBackend, CutsThatEndWithTheirTilesDecodeAsTheOracles) {
+  const PackedTensor tensor = random_grid(1024, 300, std::vector<uint8_t>(32, 4));
+  for (const int64_t begin : {32, 512, 992}) {
+    const PackedTensor cut = cut_rows(tensor, 0, begin, 1024 - begin);
+    for (const int64_t tokens : {1, 70})
+      EXPECT_LT(relative(multiply(*cuda_, cut, tokens, Precision::kFloat), multiply(*ref_, cut, tokens, Precision::kFloat)), 1e-5)
+          << begin << " " << tokens;
+  }
+}
+
 // Up to four tokens the activations have 15 bits, up to eight 10, more of them 8, unless the planes are many or a card has 16 tokens at
 // most at a time; prompts go through halves.
 TEST_F(CudaBackend, PackedPlanesLoseOnlyTheRoundingOfTheActivations) {

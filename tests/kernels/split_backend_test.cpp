@@ -115,6 +115,54 @@ TEST_F(Split, ChainsOfOperationsAreTheWholesToTheBit) {
   }
 }
 
+// Transport that notes what it gathers.
+class NotingPeers final : public Peers {
+ public:
+  explicit NotingPeers(std::vector<Shares>& gathered) : gathered_(gathered) {}
+  void gather(const Shares& shares, std::span<const float* const> own, std::span<float* const> whole) override {
+    gathered_.push_back(shares);
+    inner_->gather(shares, own, whole);
+  }
+  void take(const Shares& shares, std::span<const float* const> whole, std::span<float* const> own) override {
+    inner_->take(shares, whole, own);
+  }
+
+ private:
+  std::vector<Shares>& gathered_;
+  std::unique_ptr<Peers> inner_ = make_host_peers();
+};
+
+// As one row they would be more than cards send each other while a pass is recorded.
+TEST_F(Split, LayersSendWhatIsChangedInPlaceInTheRowsThatItWasWrittenIn) {
+  constexpr int64_t kTokens = 5, kWidth = 96;
+  const PackedTensor tensor = random_halves(DType::kF16, kWidth, kWidth);
+  const auto run = [&](Backend& backend) {
+    const auto values = gaussian(kTokens * kWidth, 1);
+    Floats input(backend, values), weight(backend, gaussian(kWidth, 2)), hidden(backend, values), more(backend, values),
+        result(backend, values);
+    const auto matrix = backend.prepare(tensor).value();
+    const LinearJob job{matrix.get(), nullptr, hidden.data()};
+    const NormArgs norm{hidden.data(), weight.data(), result.data(), kTokens, kWidth, 1e-5f, 0.0f};
+    backend.enter_depth(0);
+    backend.linear({.input = input.data(), .tokens = kTokens, .jobs = {&job, 1}});
+    backend.add(hidden.data(), more.data(), kTokens * kWidth);
+    backend.softcap(hidden.data(), kTokens * kWidth, 3.0f);
+    backend.enter_depth(0.9);
+    backend.norm(norm);
+    backend.add(hidden.data(), result.data(), kTokens * kWidth);  // which all have; what is added tells the rows
+    backend.enter_depth(0);
+    backend.norm(norm);
+    return result.values();
+  };
+  std::vector<Shares> gathered;
+  std::vector<std::unique_ptr<Backend>> parts;
+  for (int i = 0; i < 2; ++i) parts.push_back(cpu());
+  const auto layers = make_layer_backend("layers", std::move(parts), std::make_unique<NotingPeers>(gathered));
+  EXPECT_EQ(run(*layers), run(*cpu()));
+  ASSERT_EQ(gathered.size(), 2U);
+  for (const Shares& shares : gathered) EXPECT_TRUE(shares.tokens == kTokens && shares.width == kWidth) << shares.tokens;
+}
+
 // Nothing was gathered while it was recorded: what was shared out before the pass still is when it is enqueued instead.
 TEST_F(Split, APassWithoutMemoryForItsRecordingBeginsWhereItBegan) {
   constexpr int64_t kWidth = 128;

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "model/family.h"
 
 namespace tq {
@@ -74,6 +76,44 @@ TEST(AllocationPlan, FewTokensDecideTextsLengthsAndMeasurements) {
   EXPECT_LT(allocation_operations(spec, plan, 1024), 0.2 * allocation_operations(spec, plan_of(spec, 3, 48), 1024));
   options.allocate_tokens = 1024;
   EXPECT_DOUBLE_EQ(2 * allocation_operations(spec, allocation_plan(spec, options, 48), 1024), allocation_operations(spec, plan, 1024));
+}
+
+TEST(AllocationPlan, CandidatesAreRoundedByAllTextWhereItsTokensAreWeighted) {
+  ModelSpec spec = spec_of(8);
+  spec.context = 4096;
+  QuantizeOptions options;
+  options.bits = 3, options.allocate_tokens = 2048, options.gradients = true;
+  const AllocationPlan plan = allocation_plan(spec, options, 48);
+  EXPECT_EQ(plan.candidates, 48u);
+  EXPECT_EQ(plan.priced, 8u);
+}
+
+// The guard has six whole sequences, however few the calibration has.
+TEST(AllocationPlan, HasNoMoreOfAnythingThanTheTextHas) {
+  ModelSpec spec = spec_of(8);
+  spec.context = 4096;
+  QuantizeOptions options;
+  options.bits = 3;
+  for (const int64_t tokens : {int64_t{200'000}, std::numeric_limits<int64_t>::max()}) {
+    options.allocate_tokens = tokens;
+    const AllocationPlan plan = allocation_plan(spec, options, 3);
+    EXPECT_EQ(plan.candidates, 3u);
+    EXPECT_EQ(plan.priced, 12u);  // four of each sequence
+    EXPECT_EQ(plan.trial_sequences, 12u);
+    EXPECT_EQ(plan.held_out, 24u);
+  }
+  options.allocate_tokens = 4096;
+  const AllocationPlan plan = allocation_plan(spec, options, 3);
+  EXPECT_EQ(plan.priced, 12u);
+  EXPECT_EQ(plan.trial_sequences, 8u);
+  EXPECT_EQ(plan.held_out, 16u);
+  options.sequence = 100;  // short as they are
+  EXPECT_EQ(allocation_plan(spec, options, 3).length, 100);
+  EXPECT_EQ(allocation_plan(spec, options, 3).priced, 3u);
+  EXPECT_EQ(allocation_plan(spec, options, 3).held_out, 6u);
+  options.allocate_tokens = 0;
+  EXPECT_EQ(allocation_plan(spec, options, 1).trial_sequences, 1u);
+  EXPECT_EQ(allocation_plan(spec, options, 3).trial_sequences, 2u);
 }
 
 TEST(AllocationPlan, PricesOfTheMovedModelAreCounted) {

@@ -28,8 +28,9 @@ struct TinyJob {
   QuantizePlan allocated() {
     const std::span<const std::vector<TokenId>> all = sequences;
     QuantizePlan out = plan;
-    const Status done = allocation_steps({.model = model, .plan = plan, .sequences = all.first(4), .held_out = all.last(2)}, *backend,
-                                         context, *folder, out);
+    const Status done = allocation_steps(
+        {.model = model, .plan = plan, .sequences = all.first(4), .held_out = all.last(2), .weights = weights.empty() ? nullptr : &weights},
+        *backend, context, *folder, out);
     EXPECT_TRUE(done.has_value()) << (done ? "" : done.error().message);
     return out;
   }
@@ -38,6 +39,7 @@ struct TinyJob {
   TemporaryDirectory directory;
   Model model;
   std::vector<std::vector<TokenId>> sequences;
+  TokenWeights weights;  // of the first four; empty: all 1
   QuantizePlan plan;
   std::optional<JobFolder> folder;
   ThreadPool threads{2};
@@ -88,6 +90,21 @@ TEST(AllocationSteps, FewTokensAreCutIntoShortSequencesAndDemotionsMeasuredToget
   EXPECT_LE(facts.kl[static_cast<size_t>(facts.chosen)], facts.kl[static_cast<size_t>(AllocationKind::kUniform)]);
   EXPECT_EQ(facts.kl[static_cast<size_t>(AllocationKind::kRepriced)], 0) << "not measured";
   EXPECT_LE(mean_bits(plan).code, 3 * (1 + 1e-9));
+}
+
+// The weights are those of all tokens, however few decide the rest.
+TEST(AllocationSteps, CandidatesAreRoundedByAllTextWhereItsTokensAreWeighted) {
+  std::vector<std::string> candidates;
+  for (const int64_t tokens : {0, 64}) {
+    QuantizeOptions options;
+    options.bits = 3, options.allocate_tokens = tokens, options.sequence = 32, options.gradients = true;
+    TinyJob job(options);
+    const std::span<const std::vector<TokenId>> all = job.sequences;
+    job.weights = token_weights(job.model.spec, read(measure_gradients(job.model, *job.backend, job.context, {.sequences = all.first(4)})));
+    job.allocated();
+    candidates.push_back(read(read_text_file(job.folder->path() + "/steps/candidates-00000.safetensors")));
+  }
+  EXPECT_TRUE(candidates[0] == candidates[1]);
 }
 
 TEST(AllocationSteps, WhatIsFinishedIsTakenOverAndGivesTheSameRates) {

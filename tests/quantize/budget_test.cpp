@@ -227,8 +227,41 @@ TEST(FitCard, ChoosesTheMostBitsThatFit) {
     EXPECT_LE(footprint_of(model, &plan, running).all(), memory);
     EXPECT_GT(static_cast<double>(footprint_of(model, &plan, running).all()), 0.99 * static_cast<double>(memory));
     EXPECT_LE(planned_bytes(model, plan), fitted->byte_limit);
+    ASSERT_TRUE(fitted->card);
+    EXPECT_EQ(fitted->card->memory, memory);
+    EXPECT_EQ(excess_bytes(model, plan), 0u);
   }
   EXPECT_FALSE(fit_card(model, {}, {.memory = 10'000'000'000}));
+}
+
+// A card gives memory in pages of 2 MiB: bits that move to many small matrices take more there than in the files.
+TEST(FitCard, RatesOfTheSameMeanThatTakeMorePagesAreBeyondIt) {
+  const Model model = *shapes_of(llama_70b(), "config.json");
+  QuantizeOptions options;
+  options.bits = 3;
+  QuantizePlan plan = *make_plan(model, options);
+  const RunningMemory running{.context = 8192};
+  options.card = running;
+  options.card->memory = footprint_of(model, &plan, running).all();
+  plan = *make_plan(model, options);
+  EXPECT_EQ(excess_bytes(model, plan), 0u);
+  std::vector<std::vector<Rates>> rates;
+  for (const auto& layer : plan.layers) {
+    rates.emplace_back();
+    for (const TensorPlan& tensor : layer) {
+      Rates own = tensor.rates;
+      const bool gains = tensor.linear.role == Role::kKey || tensor.linear.role == Role::kValue;
+      if (gains) std::fill(own.begin(), own.end(), uint8_t{5});
+      // What both gain, 2 bits of 16.8 M weights, the first rows of `down`, of 28672 columns, pay.
+      if (tensor.linear.role == Role::kDown) std::fill_n(own.begin(), 2 * 2 * 1024 * 8192 / (grid::kRateRows * 28672), uint8_t{2});
+      rates.back().push_back(std::move(own));
+    }
+  }
+  set_rates(model, plan, rates);
+  EXPECT_NEAR(mean_bits(plan).code, 3, 0.01);
+  EXPECT_GT(excess_bytes(model, plan), 0u);
+  plan.options.card.reset();
+  EXPECT_EQ(excess_bytes(model, plan), 0u);
 }
 
 TEST(Plan, RatesOfTheUsersReplaceTheUniformOnes) {

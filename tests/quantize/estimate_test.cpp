@@ -43,6 +43,18 @@ TEST(CardTime, IsThatOfTheMeasuredRun) {
   EXPECT_EQ(all.statistics + all.rounding, 0) << "the blocks' time has them";
 }
 
+// Of 48 sequences 2048 tokens have candidates of four; token weights are those of all.
+TEST(CardTime, CandidatesAreMeasuredOnTheTextThatTheyHave) {
+  const Model model = *shapes_of(qwen_half_billion(), "config.json");
+  QuantizeOptions options;
+  options.embedding_bits = options.head_bits = 0;
+  options.allocate = true, options.allocate_tokens = 2048;
+  const TimeEstimate few = card_time(model, *make_plan(model, options));
+  options.gradients = true;
+  const TimeEstimate all = card_time(model, *make_plan(model, options));
+  EXPECT_NEAR(all.allocation - few.allocation, 44.0 / 48 * few.statistics, 1e-6 * few.statistics);
+}
+
 TEST(CardTime, NeedsShapesAlone) {
   Json config = qwen_half_billion();
   config["num_hidden_layers"] = 2;

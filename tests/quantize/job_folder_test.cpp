@@ -70,6 +70,29 @@ TEST_F(JobFolders, ThatAreCompleteArePublishedWithoutWhatSaysWhoseTheyWere) {
   EXPECT_EQ(names, std::vector<std::string>{"turboquant.json"});
 }
 
+// Killed after the steps were renamed, while they were removed.
+TEST_F(JobFolders, WhoseStepsWereBeingRemovedAreComplete) {
+  leave_complete();
+  fs::create_directory(directory_ / "out.partial/steps-done");
+  ASSERT_TRUE(write_file(directory_ / "out.partial/steps-done/layer-00000.safetensors", "").has_value());
+  auto folder = open(true);
+  ASSERT_TRUE(folder.has_value());
+  EXPECT_TRUE(folder->is_complete());
+  ASSERT_TRUE(folder->publish(directory_ / "out").has_value());
+  EXPECT_FALSE(fs::exists(directory_ / "out/steps-done"));
+}
+
+TEST_F(JobFolders, PublishingLeavesNoSteps) {
+  auto folder = open(false);
+  ASSERT_TRUE(folder.has_value());
+  ASSERT_TRUE(write_file(directory_ / "out.partial/turboquant.json", "{}").has_value());
+  EXPECT_FALSE(folder->is_complete());
+  ASSERT_TRUE(folder->publish(directory_ / "out").has_value());
+  EXPECT_TRUE(fs::exists(directory_ / "out/turboquant.json"));
+  EXPECT_FALSE(fs::exists(directory_ / "out/steps"));
+  EXPECT_FALSE(fs::exists(directory_ / "out/steps-done"));
+}
+
 TEST_F(JobFolders, WithWorkThatDoNotSayWhoseItIsAreRefused) {
   leave_complete();
   fs::remove(directory_ / "out.partial/job");
@@ -140,7 +163,7 @@ TEST_F(JobFolders, AreNotPublishedWithStepsThatCannotBeRemoved) {
   if (is_root) ASSERT_EQ(seteuid(65534), 0);
   const Status published = folder->publish(directory_ / "out");
   if (is_root) ASSERT_EQ(seteuid(0), 0);
-  chmod((directory_ / "out.partial/steps").c_str(), 0755);
+  for (const char* name : {"steps", "steps-done"}) chmod((directory_ / fmt::format("out.partial/{}", name)).c_str(), 0755);
   ASSERT_FALSE(published.has_value());
   EXPECT_NE(published.error().message.find("cannot be removed"), std::string::npos) << published.error().message;
   EXPECT_TRUE(fs::exists(directory_ / "out.partial/job"));
@@ -158,7 +181,7 @@ TEST_F(JobFolders, BelongToASplitSourceByAllOfItsParts) {
 TEST(JobMaker, NamesTheHostsInstructionSetWhateverTheBackend) {
   ThreadPool threads{1};
   const std::unique_ptr<Backend> backend = make_ref_backend(threads);
-  EXPECT_NE(maker_of({*backend, *backend, "build"}).find(isa_name(backend->isa())), std::string::npos);
+  EXPECT_NE(maker_of({*backend, "build"}).find(isa_name(backend->isa())), std::string::npos);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "quantize/allocation_steps.h"
 #include "quantize/budget.h"
 #include "quantize/float_backend.h"
+#include "quantize/gradients.h"
 #include "quantize/llama_70b.h"
 #include "run/limited_backend.h"
 
@@ -15,17 +16,17 @@ namespace {
 
 using namespace families_test;
 
-// What hidden states and all that works on them take while bits are chosen, and what they were said to take.
-struct Choosing {
-  Choosing(const std::string& name, QuantizeOptions options) : fixture(load_fixture(name)) {
+// What hidden states and all that works on them take of the host's memory in stages of a job.
+struct TinyJob {
+  TinyJob(const std::string& name, QuantizeOptions options) : fixture(load_fixture(name)) {
     write_hf(fixture.weights, fixture.json["config"], DType::kF32, 1 << 30, directory / "model");
     model = read(load_model(directory / "model"));
     for (size_t i = 0; i < 10; ++i) sequences.emplace_back(fixture.tokens.begin() + i, fixture.tokens.begin() + i + 32);
-    options.effort = Effort::kFast, options.allocate = true, options.sequence = 32;
+    options.effort = Effort::kFast, options.sequence = 32;
     plan = *make_plan(model, options);
   }
 
-  uint64_t taken() {
+  uint64_t taken_by_choosing() {
     LimitedBackend backend(std::make_unique<FloatBackend>(*processor, threads), UINT64_MAX, true);
     JobFolder folder = *JobFolder::open(model, plan, directory / "out", false, "test");
     const std::span<const std::vector<TokenId>> all = sequences;
@@ -36,7 +37,12 @@ struct Choosing {
     EXPECT_TRUE(done.has_value()) << (done ? "" : done.error().message);
     return backend.most_used();
   }
-  uint64_t said() const { return allocation_memory(model.spec, allocation_plan(model.spec, plan.options, 4), 32); }
+  uint64_t taken_by_gradients() {
+    LimitedBackend backend(std::make_unique<FloatBackend>(*processor, threads), UINT64_MAX, true);
+    const auto done = measure_gradients(model, backend, context, {.sequences = sequences});
+    EXPECT_TRUE(done.has_value()) << (done ? "" : done.error().message);
+    return backend.most_used();
+  }
 
   Fixture fixture;
   TemporaryDirectory directory;
@@ -53,13 +59,26 @@ TEST(JobMemory, TheChoiceOfBitsTakesNoMoreThanItIsSaidTo) {
   for (const char* name : {"llama2", "phi3"})
     for (const int64_t tokens : {0, 64}) {
       QuantizeOptions options;
-      options.bits = 3, options.allocate_tokens = tokens;
-      Choosing choosing(name, options);
-      const uint64_t taken = choosing.taken();
+      options.bits = 3, options.allocate = true, options.allocate_tokens = tokens;
+      TinyJob job(name, options);
+      const uint64_t taken = job.taken_by_choosing();
       EXPECT_GT(taken, 0u);
-      EXPECT_LE(taken, choosing.said()) << name << ", " << tokens;
-      EXPECT_LE(taken, planned_memory(choosing.model, choosing.plan, 2));
+      EXPECT_LE(taken, allocation_memory(job.model.spec, allocation_plan(job.model.spec, job.plan.options, 4), 32))
+          << name << ", " << tokens;
+      EXPECT_LE(taken, planned_memory(job.model, job.plan, 2));
     }
+}
+
+TEST(JobMemory, GradientsTakeNoMoreThanTheyAreSaidTo) {
+  for (const char* name : {"llama2", "phi3", "gemma3"}) {
+    QuantizeOptions options;
+    options.gradients = true, options.calibration_tokens = 320;
+    TinyJob job(name, options);
+    const uint64_t taken = job.taken_by_gradients();
+    EXPECT_GT(taken, 0u);
+    EXPECT_LE(taken, gradients_memory(job.model.spec, 10, 32)) << name;
+    EXPECT_LE(taken, planned_memory(job.model, job.plan, 2)) << name;
+  }
 }
 
 // Of a large model the hidden states before every layer, since a demotion may begin at any.
@@ -73,6 +92,20 @@ TEST(JobMemory, OfAPlanCountsTheChoiceOfBits) {
   const uint64_t states = own.trial_sequences * static_cast<uint64_t>(length) * 8192 * sizeof(float);
   EXPECT_GT(allocation_memory(model.spec, own, length), 80 * states);
   EXPECT_GT(planned_memory(model, plan, 8), allocation_memory(model.spec, own, length));
+}
+
+// Of one wave the hidden states and the layers that are kept; the head as floats; logits of 256 tokens and their gradient.
+TEST(JobMemory, OfAPlanCountsTheGradients) {
+  Json config = llama_70b();
+  config["hidden_size"] = 1024, config["intermediate_size"] = 4096, config["num_attention_heads"] = 16, config["num_hidden_layers"] = 24;
+  const Model model = *shapes_of(config, "config.json");
+  QuantizeOptions options;
+  options.gradients = true;
+  const int64_t wave = sequences_per_wave(model.spec, options.sequence);
+  const uint64_t states = static_cast<uint64_t>(wave) * training_bytes(model.spec, options.sequence);
+  const uint64_t kept = kept_trace_bytes(model.spec, wave * options.sequence);
+  constexpr uint64_t kVocabulary = 128256, kHead = kVocabulary * 1024 * sizeof(float), kLogits = 2 * 256 * kVocabulary * sizeof(float);
+  EXPECT_GT(planned_memory(model, *make_plan(model, options), 8), states + kept + kHead + kLogits);
 }
 
 }  // namespace

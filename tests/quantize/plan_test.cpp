@@ -43,6 +43,34 @@ TEST(Plan, PassesAreRefusedWhereAMethodRoundsEachColumnOnce) {
   }
 }
 
+TEST(Plan, MeanBitsAreThoseOfThePlaneRowsWithoutTheirPadding) {
+  const Model model = shapes(100);  // rows that fill no range of 32
+  QuantizeOptions options;
+  options.bits = 2.5;
+  const QuantizePlan plan = *make_plan(model, options);
+  double bits = 0, weights = 0;
+  for (const TensorPlan& tensor : plan.layers[0]) {
+    for (const int64_t rows : plane_rows(tensor)) bits += static_cast<double>(rows * tensor.linear.in);
+    weights += weights_of(tensor.linear);
+  }
+  EXPECT_NEAR(mean_bits(plan).code, bits / weights, 1e-12);
+  EXPECT_GT(mean_bits(plan).stored, mean_bits(plan).code);
+  options.bits = 3;
+  for (const Method method : {Method::kRtn, Method::kGptq, Method::kAwq, Method::kQuip}) {
+    options.method = method;
+    EXPECT_EQ(mean_bits(*make_plan(shapes(), options)).code, 3) << method_name(method);
+  }
+}
+
+TEST(Plan, TheCardsTitleHasFourDigitsOfTheBits) {
+  const Model model = shapes();
+  QuantizeOptions options;
+  for (const auto& [bits, title] : {std::pair(2.978401184082031, ", 2.978 bits\n"), std::pair(3.0, ", 3 bits\n")}) {
+    options.bits = bits;
+    EXPECT_THAT(make_plan(model, options)->texts.at("README.md"), HasSubstr(title));
+  }
+}
+
 // Blocks of 32 bytes with a half in front, all values `value`.
 PackedTensor blocks_of(Shape shape, float value) {
   const uint16_t scale = float_to_f16(value / 64);
@@ -72,13 +100,13 @@ TEST(Plan, AKeptMatrixThatHalvesCannotHoldIsFoundBeforeAnythingIsRounded) {
   const std::string name = "model.embed_tokens.weight";
   for (const auto& [value, is_refused] : {std::pair{60000.0f, false}, {70000.0f, true}}) {
     model.tensors[name] = blocks_of(model.find(name)->shape, value);
-    const Status kept = check_kept(model, plan);
+    const Status kept = check_kept_arrays(model, plan);
     EXPECT_EQ(kept.has_value(), !is_refused) << value;
     if (kept) continue;
     EXPECT_EQ(kept.error().code, ErrorCode::kBadInput);
     EXPECT_THAT(kept.error().message, HasSubstr(name));
     options.embedding_bits = 6;
-    EXPECT_TRUE(check_kept(model, *make_plan(model, options)).has_value()) << "it is quantized";
+    EXPECT_TRUE(check_kept_arrays(model, *make_plan(model, options)).has_value()) << "it is quantized";
   }
 }
 

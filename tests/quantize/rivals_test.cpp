@@ -128,6 +128,22 @@ TEST(Rivals, AwqIsThatOfThePaper) {
   EXPECT_LT(loss(f, f.awq), loss(f, f.rtn));
 }
 
+// At 2 bits a matrix loses some thousand times as much as at 8, so that it decides.
+TEST(Rivals, AwqJudgesEveryReaderByItsOwnBits) {
+  const Fixture f;
+  const std::vector<double> magnitude(f.magnitude.begin(), f.magnitude.end());
+  const awq::Input input{.columns = kColumns, .group = kGroup, .hessian = &f.hessian, .magnitude = magnitude};
+  const auto scales = [&](std::initializer_list<int> bits) {
+    std::vector<awq::Reader> readers;
+    for (const int each : bits) readers.push_back({Fixture::copy(f.weight), kRows, each});
+    return awq::search_scales(input, readers, nullptr);
+  };
+  const std::vector<float> coarse = scales({2});
+  EXPECT_NE(coarse, scales({8}));
+  EXPECT_EQ(coarse, scales({2, 8}));
+  EXPECT_EQ(coarse, scales({8, 2}));
+}
+
 // 600 rows are three blocks, the last of them short.
 TEST(Rivals, BlocksOfRowsOnAnyNumberOfThreadsAreOneMatrix) {
   const Fixture f;

@@ -139,6 +139,41 @@ TEST(ChatTemplate, HostileTemplatesEndInAnError) {
   }
 }
 
+TEST(ChatTemplate, MacrosBlocksAndExpressionsWithinEachOtherStayWithinTheStack) {
+  const std::string blocks = repeated("{% if true %}", 50), ends = repeated("{% endif %}", 50);
+  const std::string sum = "{{ m()" + repeated(" + ''", 280) + " }}";
+  const auto got = render("{% macro m() %}" + blocks + sum + ends + "{% endmacro %}{{ m() }}");
+  ASSERT_FALSE(got.has_value());
+  EXPECT_EQ(got.error().message, "chat template, line 1: the template nests deeper than 500 levels");
+}
+
+TEST(ChatTemplate, EveryWayIntoAMacroCountsAsALevel) {
+  const std::string loops = repeated("{% for i in [1] %}{% with %}", 20), ends = repeated("{% endwith %}{% endfor %}", 20);
+  for (const std::string& again : {"{% set x %}{{ m() }}{% endset %}", "{% filter upper %}{{ m() }}{% endfilter %}",
+                                   "{% call m() %}{% endcall %}", "{{ [{'a': (m(), 1)}] | map('upper') | list }}", "{{ '' ~ m(m()) }}"}) {
+    const auto got = render("{% macro m() %}{{ caller is defined }}" + loops + again + ends + "{% endmacro %}{{ m() }}");
+    ASSERT_FALSE(got.has_value()) << again;
+    EXPECT_NE(got.error().message.find("deeper than"), std::string::npos) << got.error().message;
+  }
+}
+
+TEST(ChatTemplate, AMacroMayCallItselfAHundredTimes) {
+  EXPECT_EQ(render("{% macro m(n) %}{% if n %}{{ m(n - 1) }}{% endif %}x{% endmacro %}{{ m(100) }}").value_or("failed"),
+            repeated("x", 101));
+}
+
+// What jinja2 gives with jinja2.ext.loopcontrols.
+TEST(ChatTemplate, BreakAndContinueLeaveWithAndTheElseOfALoop) {
+  EXPECT_EQ(render("{% for i in range(5) %}{% with x = i %}{% if x == 1 %}{% continue %}{% endif %}{% if x == 3 %}{% break %}{% endif %}"
+                   "{{ x }}{% endwith %}.{% endfor %}")
+                .value_or("failed"),
+            "0.2.");
+  const std::string inner = "{% for i in range(3) %}{% for j in [] %}{% else %}{% if i == 1 %}",
+                    rest = "{% endif %}{% endfor %}{{ i }}{% endfor %}";
+  EXPECT_EQ(render(inner + "{% continue %}" + rest).value_or("failed"), "02");
+  EXPECT_EQ(render(inner + "{% break %}" + rest).value_or("failed"), "0");
+}
+
 TEST(ChatTemplate, LongChainsOfValuesAreFreedWithoutRecursion) {
   const std::string loop = "{% for i in range(99999) %}", ns = "{% set ns = namespace(x=1) %}";
   for (const std::string& body : {"{% set ns.x = namespace(x=ns.x) %}", "{% for y in [ns.x] %}{% set ns.x = loop %}{% endfor %}",

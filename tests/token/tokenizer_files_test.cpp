@@ -102,6 +102,20 @@ TEST(WordPieceVocabulary, GivesTheIdsOfTheTokenizerFile) {
   EXPECT_FALSE(Tokenizer::from_vocabulary(spec, "bert").has_value());
 }
 
+// A second; a search of all earlier pieces for each would take minutes. Of two pieces alike the first counts.
+TEST(WordPieceVocabulary, LargeOnesTakeLinearTime) {
+  VocabularySpec spec{.model = VocabularySpec::Model::kWordPiece};
+  spec.tokens = {"[UNK]", "\u2581twice", "\u2581twice"};
+  while (spec.tokens.size() < 200'000) spec.tokens.push_back(fmt::format("\u2581w{}", spec.tokens.size()));
+  spec.kinds.assign(spec.tokens.size(), TokenKind::kNormal);
+  spec.kinds[0] = TokenKind::kUnknown;
+  const auto start = std::chrono::steady_clock::now();
+  const auto tokenizer = Tokenizer::from_vocabulary(spec, "large");
+  EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 20);
+  ASSERT_TRUE(tokenizer.has_value()) << tokenizer.error().message;
+  EXPECT_EQ(tokenizer->encode("twice w199999", true, false), (std::vector<TokenId>{1, 199'999}));
+}
+
 std::vector<std::string> names(bool with_gguf_name) {
   std::vector<std::string> out;
   for (const auto& [name, value] : expectations()["tokenizers"].items())
@@ -135,6 +149,24 @@ TEST_P(TokenizerFile, StreamsWholeCharactersOfAnyIds) {
     all += decoder.finish();
     EXPECT_EQ(all, tokenizer.decode(ids, true));
     EXPECT_EQ(utf8_repair(all), all);
+  }
+}
+
+// A text's first token has a space that its author did not write; what goes on behind a text has only its own.
+TEST(Tokenizer, AContinuationKeepsTheSpacesThatItBeginsWith) {
+  const Tokenizer tokenizer = load("llama").value();
+  const std::string text = "if a :\n    return b and c";
+  const std::vector<TokenId> ids = tokenizer.encode(text, false, false);
+  for (size_t cut = 1; cut < ids.size(); ++cut) {
+    const auto decoded = [&](bool continues) {
+      StreamDecoder decoder(tokenizer, true, continues);
+      std::string out;
+      for (size_t i = cut; i < ids.size(); ++i) out += decoder.push(ids[i]);
+      return out + decoder.finish();
+    };
+    const std::string before = tokenizer.decode({ids.data(), cut}, true), behind = text.substr(before.size());
+    EXPECT_EQ(before + decoded(true), text);
+    EXPECT_EQ(decoded(false), behind.starts_with(' ') ? behind.substr(1) : behind);
   }
 }
 

@@ -11,11 +11,11 @@ constexpr size_t kShots = 5;
 
 // Prompts of lm-evaluation-harness, but with the first five training questions instead of randomly drawn ones.
 Result<Task> load_gsm8k(const TaskData& data) {
-  TQ_ASSIGN(const std::vector<Json> train, data.lines("gsm8k-train.jsonl"));
-  TQ_ASSIGN(const std::vector<Json> test, data.lines("gsm8k-test.jsonl"));
+  TQ_ASSIGN(const std::vector<JsonLine> train, data.lines("gsm8k-train.jsonl"));
+  TQ_ASSIGN(const std::vector<JsonLine> test, data.lines("gsm8k-test.jsonl"));
   std::string shots;
   for (size_t i = 0; i < std::min(kShots, train.size()); ++i) {
-    const JsonReader reader(train[i], data.directory + "/gsm8k-train.jsonl");
+    const JsonReader reader(train[i].json, fmt::format("{}/gsm8k-train.jsonl:{}", data.directory, train[i].number));
     TQ_ASSIGN(const std::string question, reader.string("question"));
     TQ_ASSIGN(const std::string answer, reader.string("answer"));
     shots += "Question: " + question + "\nAnswer: " + answer + "\n\n";

@@ -5,7 +5,7 @@ namespace tq {
 
 // Chen et al. 2021; stop texts and the way of testing as in lm-evaluation-harness.
 Result<Task> load_humaneval(const TaskData& data) {
-  TQ_ASSIGN(const std::vector<Json> lines, data.lines("HumanEval.jsonl"));
+  TQ_ASSIGN(const std::vector<JsonLine> lines, data.lines("HumanEval.jsonl"));
   return task_of_lines("humaneval", lines, data.directory + "/HumanEval.jsonl");
 }
 

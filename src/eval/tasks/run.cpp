@@ -176,7 +176,7 @@ class TaskRun {
   }
 
   Request request_of(const std::vector<TokenId>& prompt, int64_t item, int64_t sample, int64_t most) const {
-    Request request{.prompt = prompt, .max_tokens = most, .stop = task_.stop};
+    Request request{.prompt = prompt, .max_tokens = most, .stop = task_.stop, .continues_text = true};
     request.sampler = {.temperature = options_.temperature,  // and nothing else, as the papers sample
                        .top_k = 0,
                        .top_p = 1.0f,

@@ -160,13 +160,13 @@ Result<std::string> TaskData::text(std::string_view name) const {
   return gunzip(mapped->bytes(), packed, kLargestFile);
 }
 
-Result<std::vector<Json>> TaskData::lines(std::string_view name) const {
+Result<std::vector<JsonLine>> TaskData::lines(std::string_view name) const {
   TQ_ASSIGN(const std::string all, text(name));
   return json_lines(all, fmt::format("{}/{}", directory, name));
 }
 
-Result<std::vector<Json>> json_lines(std::string_view text, const std::string& where) {
-  std::vector<Json> out;
+Result<std::vector<JsonLine>> json_lines(std::string_view text, const std::string& where) {
+  std::vector<JsonLine> out;
   for (int64_t number = 1; !text.empty(); ++number) {
     const size_t end = std::min(text.find('\n'), text.size());
     const std::string_view line = text.substr(0, end);
@@ -174,15 +174,15 @@ Result<std::vector<Json>> json_lines(std::string_view text, const std::string& w
     if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
     TQ_ASSIGN(Json json, parse_json(line, fmt::format("{}:{}", where, number)));
     if (!json.is_object()) return bad_input("{}:{}: a line should be a JSON object", where, number);
-    out.push_back(std::move(json));
+    out.push_back({std::move(json), number});
   }
   if (out.empty()) return bad_input("{}: there is not one line in it", where);
   return out;
 }
 
-Result<Task> task_of_lines(const std::string& name, const std::vector<Json>& lines, const std::string& where) {
+Result<Task> task_of_lines(const std::string& name, const std::vector<JsonLine>& lines, const std::string& where) {
   const std::vector<LineShape>& shapes = line_shapes();
-  const auto shape = std::find_if(shapes.begin(), shapes.end(), [&](const LineShape& each) { return has_keys(lines[0], each); });
+  const auto shape = std::find_if(shapes.begin(), shapes.end(), [&](const LineShape& each) { return has_keys(lines[0].json, each); });
   if (shape == shapes.end())
     return bad_input(
         "{}: lines of no known shape; give query, choices, gold | context_options, continuation, gold | context, continuation | question, "
@@ -191,7 +191,7 @@ Result<Task> task_of_lines(const std::string& name, const std::vector<Json>& lin
   Task task = shape->task;
   task.name = name;
   for (size_t i = 0; i < lines.size(); ++i) {
-    TQ_ASSIGN(Item item, shape->read(lines[i], fmt::format("{}:{}", where, i + 1)));
+    TQ_ASSIGN(Item item, shape->read(lines[i].json, fmt::format("{}:{}", where, lines[i].number)));
     if (item.id.empty()) item.id = std::to_string(i + 1);
     task.items.push_back(std::move(item));
   }
@@ -216,7 +216,7 @@ Result<Task> load_task(const std::string& name, const TaskData& data) {
     return bad_usage("--tasks {}: there are kl, ppl{}, and files NAME.jsonl", name, names);
   }
   TQ_ASSIGN(const std::string text, read_text_file(name, kLargestFile));
-  TQ_ASSIGN(const std::vector<Json> lines, json_lines(text, name));
+  TQ_ASSIGN(const std::vector<JsonLine> lines, json_lines(text, name));
   return task_of_lines(std::filesystem::path(name).stem().string(), lines, name);
 }
 

@@ -37,6 +37,12 @@ struct Item {
 // 1 when the generated text answers the item, else 0. Errors: the check itself could not be made.
 using Checker = std::function<Result<double>(const Item&, const std::string& generated)>;
 
+// A line of a file of lines, numbered from 1.
+struct JsonLine {
+  Json json;
+  int64_t number = 0;
+};
+
 struct Task {
   std::string name;
   std::string description;  // how it is scored, in a line
@@ -57,7 +63,7 @@ struct TaskData {
   // DIRECTORY/name, or DIRECTORY/name.gz unpacked. Errors: kBadInput with what to put there.
   Result<std::string> text(std::string_view name) const;
   // Every line of it as a JSON object.
-  Result<std::vector<Json>> lines(std::string_view name) const;
+  Result<std::vector<JsonLine>> lines(std::string_view name) const;
 };
 
 struct TaskEntry {
@@ -70,8 +76,8 @@ std::span<const TaskEntry> known_tasks();  // tasks.def
 Result<Task> load_task(const std::string& name, const TaskData& data);
 // A task out of lines like those of the known ones: {"query", "choices", "gold"}, {"context_options", "continuation", "gold"},
 // {"context", "continuation"}, {"question", "answer"} or {"prompt", "test", "entry_point"}. All lines have the same shape.
-Result<Task> task_of_lines(const std::string& name, const std::vector<Json>& lines, const std::string& where);
-Result<std::vector<Json>> json_lines(std::string_view text, const std::string& where);
+Result<Task> task_of_lines(const std::string& name, const std::vector<JsonLine>& lines, const std::string& where);
+Result<std::vector<JsonLine>> json_lines(std::string_view text, const std::string& where);
 
 // The last number in a text as GSM8K compares it: without $ and commas, without a full stop at its end. Empty: there is none.
 std::string final_number(std::string_view text);

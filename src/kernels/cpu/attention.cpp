@@ -35,8 +35,8 @@ void attend_one(const Part& args, const FloatKernels& kernels, int64_t token, in
 
 // Keys and values of one head, packed for the GEMM: keys as bands of positions, values as bands of dimensions.
 struct PackedHead {
-  const float* keys;    // [bands of positions][D, kBandRows]
-  const float* values;  // [bands of dimensions][positions, kBandRows]
+  float* keys;    // [bands of positions][D, kBandRows]
+  float* values;  // [bands of dimensions][positions, kBandRows]
   int64_t positions;
 };
 
@@ -49,17 +49,21 @@ struct PackedSize {
   int64_t total() const { return keys + values; }
 };
 
-// Positions [first, first + count) of one head, a band of keys. rows: [kBandRows, D].
-void pack_positions(const Part& args, const FloatKernels& kernels, int64_t kv_head, int64_t first, int64_t count, float* rows, float* keys,
-                    float* values, int64_t end) {
+// Positions [first, first + count) of one head of the keys, a band of them.
+struct PositionBand {
+  int64_t kv_head, first, count;
+};
+
+// rows: [kBandRows, D], for its own use.
+void pack_positions(const Part& args, const FloatKernels& kernels, const PositionBand& of, const PackedHead& packed, float* rows) {
   const KvView& kv = args.kv;
   const int64_t dim = kv.head_dim;
-  for (int64_t i = 0; i < count; ++i) kernels.load_kv(kv.type, kv.key + args.row_at(kv_head, first + i), dim, rows + i * dim);
-  kernels.pack_band(rows, count, dim, dim, keys + first * dim);
-  for (int64_t p = first; p < first + count; ++p) {
-    kernels.load_kv(kv.type, kv.value + args.row_at(kv_head, p), dim, rows);
+  for (int64_t i = 0; i < of.count; ++i) kernels.load_kv(kv.type, kv.key + args.row_at(of.kv_head, of.first + i), dim, rows + i * dim);
+  kernels.pack_band(rows, of.count, dim, dim, packed.keys + of.first * dim);
+  for (int64_t p = of.first; p < of.first + of.count; ++p) {
+    kernels.load_kv(kv.type, kv.value + args.row_at(of.kv_head, p), dim, rows);
     for (int64_t band = 0; band * kBandRows < dim; ++band) {
-      float* out = values + (band * end + p) * kBandRows;
+      float* out = packed.values + (band * packed.positions + p) * kBandRows;
       const int64_t here = std::min(kBandRows, dim - band * kBandRows);
       std::copy_n(rows + band * kBandRows, here, out);
       std::fill(out + here, out + kBandRows, 0.0f);
@@ -68,11 +72,15 @@ void pack_positions(const Part& args, const FloatKernels& kernels, int64_t kv_he
 }
 
 // Queries [begin, begin + count) of one head.
-void attend_block(const Part& args, const FloatKernels& kernels, const PackedHead& packed, int64_t head, int64_t begin, int64_t count,
-                  float* scores) {
-  const int64_t dim = args.kv.head_dim, end = args.first_position + begin + count;
+struct QueryBlock {
+  int64_t head, begin, count;
+};
+
+// scores: [kQueryBlock, positions], for its own use.
+void attend_block(const Part& args, const FloatKernels& kernels, const PackedHead& packed, const QueryBlock& of, float* scores) {
+  const int64_t dim = args.kv.head_dim, begin = of.begin, count = of.count, end = args.first_position + begin + count;
   const int64_t first_band = first_seen(args.window, args.first_position + begin) / kBandRows, width = packed.positions;
-  const float* queries = args.query + begin * args.stride + head * dim;
+  const float* queries = args.query + begin * args.stride + of.head * dim;
   for (int64_t band = first_band; band * kBandRows < end; ++band)
     kernels.gemm_band({.input = queries,
                        .input_stride = args.stride,
@@ -94,7 +102,7 @@ void attend_block(const Part& args, const FloatKernels& kernels, const PackedHea
     kernels.gemm_band({.input = scores + start,
                        .input_stride = width,
                        .packed = packed.values + (band * packed.positions + start) * kBandRows,
-                       .output = args.output + begin * args.heads * dim + head * dim + band * kBandRows,
+                       .output = args.output + begin * args.heads * dim + of.head * dim + band * kBandRows,
                        .output_stride = args.heads * dim,
                        .tokens = count,
                        .columns = end - start,
@@ -123,14 +131,15 @@ void attend_heads(const Part& args, const FloatKernels& kernels, ThreadPool& thr
                   AttendWorkspace& workspace) {
   const int64_t end = args.first_position + args.tokens, group = args.heads / args.kv.kv_heads, dim = args.kv.head_dim;
   const PackedSize size(dim, end);
-  float* packed = workspace.packed.data();
+  const auto packed = [&](int64_t i) {
+    float* keys = workspace.packed.data() + i * size.total();
+    return PackedHead{keys, keys + size.keys, end};
+  };
   threads.run(count * size.key_bands, 1, [&](int64_t begin, int64_t stop, int thread) {
     float* rows = grow(workspace.of_thread[static_cast<size_t>(thread)], kBandRows * dim);
     for (int64_t i = begin; i < stop; ++i) {
-      float* keys = packed + i / size.key_bands * size.total();
-      const int64_t position = i % size.key_bands * kBandRows;
-      pack_positions(args, kernels, first + i / size.key_bands, position, std::min(kBandRows, end - position), rows, keys, keys + size.keys,
-                     end);
+      const int64_t head = i / size.key_bands, position = i % size.key_bands * kBandRows;
+      pack_positions(args, kernels, {first + head, position, std::min(kBandRows, end - position)}, packed(head), rows);
     }
   });
   const int64_t blocks = (args.tokens + kQueryBlock - 1) / kQueryBlock, heads = count * group;
@@ -138,10 +147,8 @@ void attend_heads(const Part& args, const FloatKernels& kernels, ThreadPool& thr
     float* scores = grow(workspace.of_thread[static_cast<size_t>(thread)], kQueryBlock * end);
     for (int64_t i = begin; i < stop; ++i) {
       const int64_t block = blocks - 1 - i / heads, head = i % heads;  // the longest first
-      const float* keys = packed + head / group * size.total();
       const int64_t token = block * kQueryBlock;
-      attend_block(args, kernels, {keys, keys + size.keys, end}, first * group + head, token, std::min(kQueryBlock, args.tokens - token),
-                   scores);
+      attend_block(args, kernels, packed(head / group), {first * group + head, token, std::min(kQueryBlock, args.tokens - token)}, scores);
     }
   });
 }

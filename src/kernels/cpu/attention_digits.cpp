@@ -35,35 +35,50 @@ struct Head {
   float* value_scale(int64_t group) const { return scale + size.key_scales + group * size.dim_tiles * kDigitRows; }
 };
 
-// Positions of one group: keys as they are, values turned. rows: [16][dim_tiles * 16], turned: [dim_tiles * 16][256].
-void pack_group(const Part& args, const FloatKernels& kernels, const DigitKernels& digits, int64_t kv_head, int64_t group, const Head& head,
-                float* rows, float* turned) {
-  const KvView& kv = args.kv;
-  const int64_t dim = kv.head_dim, width = head.size.dim_tiles * kDigitRows, first = group * kDigitGroup;
-  const int64_t count = std::min(kDigitGroup, head.size.positions - first);
-  for (int64_t at = 0; at < count; at += kDigitRows) {
-    const int64_t here = std::min(kDigitRows, count - at), tile = (first + at) / kDigitRows;
-    for (int64_t i = 0; i < here; ++i) kernels.load_kv(kv.type, kv.key + args.row_at(kv_head, first + at + i), dim, rows + i * width);
-    digits.split_left({.rows = rows, .stride = width, .count = here, .columns = dim}, {.values = head.keys(0, tile),
-                                                                                       .group_bytes = head.size.tiles * head.size.key_bytes,
-                                                                                       .scale = head.key_scale(0, tile),
-                                                                                       .scale_stride = head.size.tiles * kDigitRows});
-    for (int64_t i = 0; i < here; ++i) kernels.load_kv(kv.type, kv.value + args.row_at(kv_head, first + at + i), dim, rows + i * width);
-    for (int64_t d = 0; d < width; d += kDigitRows)
-      digits.write({.sums = rows + d,
-                    .sums_stride = width,
-                    .left = here,
-                    .right = kDigitRows,
-                    .output = turned + d * kDigitGroup + at,
-                    .stride = kDigitGroup});
+// Positions of one group of one head of the keys.
+struct Group {
+  const Part& args;
+  const FloatKernels& kernels;
+  const DigitKernels& digits;
+  const Head& head;
+  int64_t kv_head, number;
+
+  // Keys as they are, values turned. rows: [16][dim_tiles * 16], zeros behind the dimensions; turned: [dim_tiles * 16][256].
+  void pack(float* rows, float* turned) const {
+    const HeadSize& size = head.size;
+    const int64_t width = size.dim_tiles * kDigitRows, first = number * kDigitGroup, count = std::min(kDigitGroup, size.positions - first);
+    for (int64_t at = 0; at < count; at += kDigitRows) {
+      const int64_t here = std::min(kDigitRows, count - at), tile = (first + at) / kDigitRows;
+      load(args.kv.key, first + at, here, rows);
+      digits.split_left({.rows = rows, .stride = width, .count = here, .columns = size.dim}, {.values = head.keys(0, tile),
+                                                                                              .group_bytes = size.tiles * size.key_bytes,
+                                                                                              .scale = head.key_scale(0, tile),
+                                                                                              .scale_stride = size.tiles * kDigitRows});
+      load(args.kv.value, first + at, here, rows);
+      for (int64_t d = 0; d < width; d += kDigitRows)
+        digits.write({.sums = rows + d,
+                      .sums_stride = width,
+                      .left = here,
+                      .right = kDigitRows,
+                      .output = turned + d * kDigitGroup + at,
+                      .stride = kDigitGroup});
+    }
+    for (int64_t d = 0; d < size.dim_tiles; ++d)
+      digits.split_left({.rows = turned + d * kDigitRows * kDigitGroup,
+                         .stride = kDigitGroup,
+                         .count = std::min(kDigitRows, size.dim - d * kDigitRows),
+                         .columns = count},
+                        {.values = head.values(number) + d * kDigitBytes, .scale = head.value_scale(number) + d * kDigitRows});
   }
-  for (int64_t d = 0; d < head.size.dim_tiles; ++d)
-    digits.split_left({.rows = turned + d * kDigitRows * kDigitGroup,
-                       .stride = kDigitGroup,
-                       .count = std::min(kDigitRows, dim - d * kDigitRows),
-                       .columns = count},
-                      {.values = head.values(group) + d * kDigitBytes, .scale = head.value_scale(group) + d * kDigitRows});
-}
+
+ private:
+  // Positions [position, position + count) of the keys or values. rows: as of pack().
+  void load(const std::byte* from, int64_t position, int64_t count, float* rows) const {
+    const int64_t width = head.size.dim_tiles * kDigitRows;
+    for (int64_t i = 0; i < count; ++i)
+      kernels.load_kv(args.kv.type, from + args.row_at(kv_head, position + i), head.size.dim, rows + i * width);
+  }
+};
 
 // A tile of queries of one head.
 struct Queries {
@@ -151,31 +166,47 @@ struct Queries {
   }
 };
 
-// Heads [first, first + count) of the keys: packs them, then all queries that read them.
-void attend_heads(const Part& args, const FloatKernels& kernels, const DigitKernels& digits, ThreadPool& threads, const HeadSize& size,
-                  int64_t first, int64_t count, AttendDigitsWorkspace& workspace) {
-  const int64_t group = args.heads / args.kv.kv_heads, width = size.dim_tiles * kDigitRows;
-  const auto head = [&](int64_t i) {
-    return Head{size, workspace.digits.data() + i * size.bytes, workspace.scale.data() + i * size.scales};
-  };
-  threads.run(count * size.groups, 1, [&](int64_t begin, int64_t end, int thread) {
-    float* rows = grow(workspace.of_thread[static_cast<size_t>(thread)].floats, (kDigitRows + kDigitGroup) * width);
-    std::fill_n(rows, kDigitRows * width, 0.0f);
-    for (int64_t i = begin; i < end; ++i)
-      pack_group(args, kernels, digits, first + i / size.groups, i % size.groups, head(i / size.groups), rows, rows + kDigitRows * width);
-  });
-  const int64_t blocks = pieces(args.tokens, kDigitRows), heads = count * group;
-  threads.run(heads * blocks, 1, [&](int64_t begin, int64_t end, int thread) {
-    if (digits.begin) digits.begin();
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t token = (blocks - 1 - i / heads) * kDigitRows;  // the longest first
-      const Head of_keys = head(i % heads / group);
-      const Queries queries{args, kernels, digits, of_keys, first * group + i % heads, token, std::min(kDigitRows, args.tokens - token)};
-      queries.run(workspace.of_thread[static_cast<size_t>(thread)]);
-    }
-    if (digits.end) digits.end();
-  });
-}
+// All queries of a stretch, some heads of the keys at a time.
+struct Heads {
+  const Part& args;
+  const FloatKernels& kernels;
+  const DigitKernels& digits;
+  ThreadPool& threads;
+  const HeadSize& size;
+  AttendDigitsWorkspace& workspace;
+
+  // Heads [first, first + count) of the keys, all queries that read them.
+  void attend(int64_t first, int64_t count) const {
+    pack(first, count);
+    const int64_t group = args.heads / args.kv.kv_heads, blocks = pieces(args.tokens, kDigitRows), heads = count * group;
+    threads.run(heads * blocks, 1, [&](int64_t begin, int64_t end, int thread) {
+      if (digits.begin) digits.begin();
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t token = (blocks - 1 - i / heads) * kDigitRows;  // the longest first
+        const Head of_keys = head(i % heads / group);
+        const Queries queries{args, kernels, digits, of_keys, first * group + i % heads, token, std::min(kDigitRows, args.tokens - token)};
+        queries.run(workspace.of_thread[static_cast<size_t>(thread)]);
+      }
+      if (digits.end) digits.end();
+    });
+  }
+
+ private:
+  // The i-th of those that are packed.
+  Head head(int64_t i) const { return {size, workspace.digits.data() + i * size.bytes, workspace.scale.data() + i * size.scales}; }
+  void pack(int64_t first, int64_t count) const {
+    const int64_t width = size.dim_tiles * kDigitRows;
+    threads.run(count * size.groups, 1, [&](int64_t begin, int64_t end, int thread) {
+      float* rows = grow(workspace.of_thread[static_cast<size_t>(thread)].floats, (kDigitRows + kDigitGroup) * width);
+      std::fill_n(rows, kDigitRows * width, 0.0f);
+      for (int64_t i = begin; i < end; ++i) {
+        const Head of_keys = head(i / size.groups);
+        const Group group{args, kernels, digits, of_keys, first + i / size.groups, i % size.groups};
+        group.pack(rows, rows + kDigitRows * width);
+      }
+    });
+  }
+};
 
 }  // namespace
 
@@ -186,8 +217,8 @@ void attend_digits(const Part& args, const FloatKernels& kernels, const DigitKer
   const int64_t kv_heads = args.kv.kv_heads, step = std::clamp<int64_t>(kPackedBytes / size.bytes, 1, kv_heads);
   grow(workspace.digits, step * size.bytes);
   grow(workspace.scale, step * size.scales);
-  for (int64_t first = 0; first < kv_heads; first += step)
-    attend_heads(args, kernels, digits, threads, size, first, std::min(step, kv_heads - first), workspace);
+  const Heads heads{args, kernels, digits, threads, size, workspace};
+  for (int64_t first = 0; first < kv_heads; first += step) heads.attend(first, std::min(step, kv_heads - first));
 }
 
 }  // namespace tq::cpu

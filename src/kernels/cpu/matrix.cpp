@@ -1,6 +1,7 @@
 #include "kernels/cpu/matrix.h"
 
 #include "codec/decode_matrix.h"
+#include "codec/interleaved_rows.h"
 #include "kernels/cpu/digits/digit_kernels.h"
 #include "kernels/cpu/tile/tile_linear.h"
 #include "tensor/ggml_types.h"
@@ -58,7 +59,8 @@ void CpuMatrix::decode(int64_t begin, int64_t count, float* out) const {
   if (!stored_) return decode_rows(tensor_, first_row_ + begin, count, out);
   const RowKernels& kernels = row_kernels(isa_);
   for (int64_t i = 0; i < count; ++i, out += columns())
-    kernels.decode(stored_->format, stored_->data + stored_->stored_row(begin + i) * stored_->row_bytes, columns(), out);
+    kernels.decode(stored_->format, stored_->data + stored_row(begin + i, stored_->interleaved_head_dim) * stored_->row_bytes, columns(),
+                   out);
 }
 
 void CpuMatrix::decode_rotated(int64_t begin, int64_t count, float* out) const {

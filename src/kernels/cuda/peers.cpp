@@ -5,6 +5,7 @@
 #include "kernels/cuda/device_memory.h"
 #include "kernels/cuda/expect.h"
 #include "kernels/cuda/ops.h"
+#include "kernels/split/pieces.h"
 
 namespace tq::cuda {
 namespace {
@@ -69,33 +70,26 @@ class CudaPeers final : public Peers {
   };
   static size_t bytes(int64_t floats) { return static_cast<size_t>(floats) * sizeof(float); }
 
-  // Tokens that are sent in one go.
-  int64_t tokens_at_once(const Shares& shares) const {
-    int64_t most = 1;
-    for (size_t i = 0; i < cards_.size(); ++i) most = std::max(most, shares.count(i));
-    return kMaxSent / most;
-  }
-  bool is_sent(const Shares& shares) const { return has_links_ && shares.tokens <= tokens_at_once(shares) * kMostSends; }
+  bool is_sent(const Shares& shares) const { return has_links_ && count_pieces(shares, kMaxSent) <= kMostSends; }
   // prepare(i, args): what part i has of its own.
   template <typename Prepare>
   void send(const Shares& shares, std::span<float* const> whole, const Prepare& prepare) {
-    const int64_t step = tokens_at_once(shares);
-    for (int64_t first = 0; first < shares.tokens; first += step) {
+    in_pieces(shares, kMaxSent, [&](const Piece& piece) {
       for (size_t i = cards_.size(); i-- > 0;) {
-        GatherArgs args = gather_args(shares, i);
+        GatherArgs args = gather_args(piece.shares, i);
         prepare(i, args);
-        args.tokens = static_cast<int>(std::min(step, shares.tokens - first));
-        args.own += first * shares.count(i), args.whole = whole[i] + first * shares.width;
-        if (args.up) args.up += first * shares.count(i);
+        const int64_t before = piece.token * shares.count(i) + piece.own_column;  // nothing is read of a part without columns
+        args.own += before, args.whole = whole[i] + piece.token * shares.width + piece.column;
+        if (args.up) args.up += before;
         enter(i);
         gather_parts(args, cards_[i].stream);
       }
-    }
+    });
   }
   GatherArgs gather_args(const Shares& shares, size_t part) const {
     GatherArgs args;
     args.parts = static_cast<int>(cards_.size()), args.part = static_cast<int>(part);
-    args.width = static_cast<int>(shares.width);
+    args.tokens = static_cast<int>(shares.tokens), args.width = static_cast<int>(shares.width);
     for (size_t i = 0; i < shares.bounds.size(); ++i) args.bounds[i] = static_cast<int>(shares.bounds[i]);
     for (size_t i = 0; i < cards_.size(); ++i) args.mailbox[i] = mailboxes_[i].as<uint4>();
     args.state = states_[part].as<uint32_t>();

@@ -79,7 +79,9 @@ struct ColumnBits {
     bits <<= start % 32, available -= start % 32;
   }
   __device__ void refill() {
-    const uint32_t more = transpose_warp(plane_word(args.tiles, args.groups, next + lane, word), lane);
+    // Behind the last row no tile need be: of a cut, tiles in front are left out (load_planes). Whatever is read for it is never taken.
+    const int row = min(next + lane, args.job.plane_rows - 1);
+    const uint32_t more = transpose_warp(plane_word(args.tiles, args.groups, row, word), lane);
     bits |= static_cast<uint64_t>(__brev(more)) << (32 - available);
     next += 32, available += 32;
   }

@@ -1,5 +1,6 @@
 // Layers shared out: every operation is one part's, and what another part has written is fetched when it is read.
 #include <algorithm>
+#include <initializer_list>
 
 #include "kernels/split/parts_backend.h"
 #include "kernels/split/split_backend.h"
@@ -94,16 +95,18 @@ class LayerBackend final : public PartsBackend {
     wrote(args.output, args.tokens, args.width);
   }
   void add(float* sum, const float* addend, int64_t count) override {
+    const Rows rows = rows_of({sum, addend}, count);
     read(sum, count), read(addend, count);
     overwrite(sum, count);
     enter(part_).add(at(sum), at(addend), count);
-    wrote(sum, 1, count);
+    wrote(sum, rows.count, rows.width);
   }
   void softcap(float* values, int64_t count, float cap) override {
+    const Rows rows = rows_of({values}, count);
     read(values, count);
     overwrite(values, count);
     enter(part_).softcap(at(values), count, cap);
-    wrote(values, 1, count);
+    wrote(values, rows.count, rows.width);
   }
   void zero(float* values, int64_t count) override {
     overwrite(values, count);
@@ -151,6 +154,16 @@ class LayerBackend final : public PartsBackend {
     if (tokens > 0) read(values, (tokens - 1) * stride + width);
   }
   void read_rows(const float* values, const GatedArgs& args) { read_rows(values, args.tokens, args.width, args.stride); }
+  // The rows of `count` values that are written where they lie, as the first of these matrices that is known was written; one where none
+  // is. Of rows some are sent at a time, and passes are completed by their number.
+  struct Rows {
+    int64_t count, width;
+  };
+  Rows rows_of(std::initializer_list<const float*> matrices, int64_t count) const {
+    for (const float* values : matrices)
+      if (const Spread* spread = spreads_.find_all(values, count)) return {spread->shares.tokens, spread->shares.width};
+    return {1, count};
+  }
   // After the operation, which is the part's: it alone has these values.
   void wrote(const float* values, int64_t tokens, int64_t width) {
     enter(0);

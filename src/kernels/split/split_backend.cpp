@@ -163,13 +163,10 @@ class SplitBackend final : public PartsBackend {
     regions_.each([&](size_t i, Backend& part) { part.add(regions_.at(i, sum), regions_.at(i, addend), count); });
   }
   void softcap(float* values, int64_t count, float cap) override {
-    const auto spread = std::find_if(spreads_.all().begin(), spreads_.all().end(), [&](const Spread& each) {
-      return each.values == values && each.shares.tokens * each.shares.width == count;
-    });
-    if (spread == spreads_.all().end()) complete(values, count);
-    const bool is_own = spread != spreads_.all().end();
+    const Spread* spread = spreads_.find_all(values, count);
+    if (!spread) complete(values, count);
     regions_.each([&](size_t i, Backend& part) {
-      if (is_own) part.softcap(spreads_.own(*spread, i), spread->shares.tokens * spread->shares.count(i), cap);
+      if (spread) part.softcap(spreads_.own(*spread, i), spread->shares.tokens * spread->shares.count(i), cap);
       else part.softcap(regions_.at(i, values), count, cap);
     });
   }

@@ -35,6 +35,13 @@ class Spreads {
         std::find_if(all_.begin(), all_.end(), [&](const Spread& each) { return each.values == values && each.shares.width == width; });
     return found == all_.end() ? nullptr : &*found;
   }
+  // The one of exactly these values, whatever its width; null: there is none.
+  const Spread* find_all(const float* values, int64_t count) const {
+    const auto found = std::find_if(all_.begin(), all_.end(), [&](const Spread& each) {
+      return each.values == values && each.shares.tokens * each.shares.width == count;
+    });
+    return found == all_.end() ? nullptr : &*found;
+  }
   // Before values are read by who needs all of them: every part has them afterwards.
   void complete(const void* begin, uint64_t bytes) {
     take_out(begin, bytes, [&](const Spread& spread) { gather(spread); });

@@ -24,7 +24,7 @@ class Interpreter {
   Flow execute(const Statement& statement, const ScopePtr& scope, Growing& out);
   Flow run_if(const Statement& statement, const ScopePtr& scope, Growing& out);
   Flow run_for(const Statement& statement, const ScopePtr& scope, Growing& out);
-  void run_with(const Statement& statement, const ScopePtr& scope, Growing& out);
+  Flow run_with(const Statement& statement, const ScopePtr& scope, Growing& out);
   Value capture(const Statement& statement, const ScopePtr& scope);
   void assign(const Target& target, const Value& value, const ScopePtr& scope);
   void assign_attribute(const Target& target, const Value& value, const ScopePtr& scope);
@@ -59,6 +59,7 @@ Flow Interpreter::execute(const Body& body, const ScopePtr& scope, Growing& out)
 }
 
 Flow Interpreter::execute(const Statement& statement, const ScopePtr& scope, Growing& out) {
+  const Runtime::Nested nested(runtime_);
   runtime_.step();
   runtime_.set_line(statement.line);
   switch (statement.kind) {
@@ -75,7 +76,7 @@ Flow Interpreter::execute(const Statement& statement, const ScopePtr& scope, Gro
       break;
     }
     case StatementKind::kFilterBlock: out.add(to_text(runtime_, capture(statement, scope))); break;
-    case StatementKind::kWith: run_with(statement, scope, out); break;
+    case StatementKind::kWith: return run_with(statement, scope, out);
     case StatementKind::kGeneration: execute(statement.body, inner_scope(scope), out); break;
     case StatementKind::kBreak: return Flow::kBreak;
     case StatementKind::kContinue: return Flow::kContinue;
@@ -109,10 +110,7 @@ Flow Interpreter::run_for(const Statement& statement, const ScopePtr& scope, Gro
     }
     items = std::move(kept);
   }
-  if (items.empty()) {
-    execute(statement.otherwise, inner_scope(scope), out);
-    return Flow::kNext;
-  }
+  if (items.empty()) return execute(statement.otherwise, inner_scope(scope), out);  // a break in it leaves the loop around
   const LoopEnd end{std::make_shared<Loop>()};
   Loop& loop = *end.loop;
   loop.length = static_cast<int64_t>(items.size());
@@ -127,10 +125,10 @@ Flow Interpreter::run_for(const Statement& statement, const ScopePtr& scope, Gro
   return Flow::kNext;
 }
 
-void Interpreter::run_with(const Statement& statement, const ScopePtr& scope, Growing& out) {
+Flow Interpreter::run_with(const Statement& statement, const ScopePtr& scope, Growing& out) {
   const ScopePtr inside = inner_scope(scope);
   for (const auto& [target, expression] : statement.assignments) assign(target, evaluate(*expression, scope), inside);
-  execute(statement.body, inside, out);
+  return execute(statement.body, inside, out);
 }
 
 // The text of a block, through its filters.
@@ -212,6 +210,7 @@ Value Interpreter::call_macro(const Macro& macro, const ScopePtr& closure, const
 }
 
 Value Interpreter::evaluate(const Expression& e, const ScopePtr& scope) {
+  const Runtime::Nested nested(runtime_);
   runtime_.step();
   runtime_.set_line(e.line);
   return evaluate_kind(e, scope);

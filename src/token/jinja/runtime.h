@@ -16,7 +16,9 @@ namespace tq::jinja {
 struct Limits {
   uint64_t steps = 20'000'000;           // about one per node evaluated or item visited
   uint64_t bytes = uint64_t{512} << 20;  // allocated in all, including what is freed meanwhile
-  int depth = 100;                       // of macro calls and filters within each other
+  // Of statements, expressions, macro calls and filters within each other, together: what the stack is used for. With a sanitizer one takes
+  // some KiB. Real templates stay below 200.
+  int depth = 500;
 };
 
 // The variables of a block. A scope sees its parents' variables; `set` writes to the innermost one.
@@ -53,11 +55,11 @@ class Runtime {
   Value make_namespace(std::vector<std::pair<std::string, Value>> attributes);
   void keep(const ScopePtr& scope);  // a macro will hold it
 
-  // Depth of calls, for as long as it lives.
+  // One level, for as long as it lives.
   class Nested {
    public:
     explicit Nested(Runtime& runtime) : runtime_(runtime) {
-      if (runtime_.depth_ >= runtime_.limits_.depth) fail("macros call each other deeper than {} levels", runtime_.limits_.depth);
+      if (runtime_.depth_ >= runtime_.limits_.depth) fail("the template nests deeper than {} levels", runtime_.limits_.depth);
       ++runtime_.depth_;
     }
     ~Nested() { --runtime_.depth_; }

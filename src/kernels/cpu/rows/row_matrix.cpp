@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "codec/interleaved_rows.h"
 #include "kernels/cpu/grow.h"
 #include "tensor/ggml_types.h"
 
@@ -42,25 +43,13 @@ void multiply_chunk(const RowJob& job, int64_t begin, int64_t count, RowArgs arg
   args.stride = kChunkRows;
   kernels.multiply(matrix.format, args);
   for (int64_t i = 0; i < count; ++i) {
-    const int64_t row = matrix.logical_row(begin + i);
+    const int64_t row = logical_row(begin + i, matrix.interleaved_head_dim);
     for (int64_t t = 0; t < args.tokens; ++t)
       job.output[t * matrix.rows + row] = products[t * kChunkRows + i] + (job.bias ? job.bias[row] : 0.0f);
   }
 }
 
 }  // namespace
-
-int64_t RowMatrix::logical_row(int64_t stored) const {
-  if (interleaved_head_dim == 0) return stored;
-  const int64_t inside = stored % interleaved_head_dim;
-  return stored - inside + inside / 2 + inside % 2 * (interleaved_head_dim / 2);
-}
-
-int64_t RowMatrix::stored_row(int64_t logical) const {
-  if (interleaved_head_dim == 0) return logical;
-  const int64_t inside = logical % interleaved_head_dim, half = interleaved_head_dim / 2;
-  return logical - inside + 2 * (inside % half) + inside / half;
-}
 
 const char* RowMatrix::name() const {
   constexpr const char* kNames[] = {"f32", "f16", "bf16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"};

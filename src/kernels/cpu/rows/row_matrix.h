@@ -17,9 +17,6 @@ struct RowMatrix {
   int64_t row_bytes = 0, rows = 0, columns = 0;
   int64_t interleaved_head_dim = 0;  // as in PackedTensor
 
-  // The row of the model that the i-th stored one is, and the inverse.
-  int64_t logical_row(int64_t stored) const;
-  int64_t stored_row(int64_t logical) const;
   const char* name() const;
 };
 
