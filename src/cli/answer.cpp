@@ -40,7 +40,10 @@ Result<Answer> Answerer::answer(std::vector<TokenId> prompt) {
     }
   }
   if (out.finish == Finish::kEndOfTurn) out.tokens.pop_back();
-  if (tokenizer_.decode(out.tokens, true) != out.text) out.tokens.clear();
+  StreamDecoder whole(tokenizer_, true, options_.request.continues_text);
+  std::string text;
+  for (const TokenId token : out.tokens) text += whole.push(token);
+  if (text + whole.finish() != out.text) out.tokens.clear();
   if (out.finish == Finish::kNotFinite)
     return bad_input("{}: what it computes is no number; its weights are damaged or overflow: fetch or quantize it again",
                      network_.model().source);

@@ -38,7 +38,7 @@ int run(const tq::cli::Command& command) {
   } catch (const std::filesystem::filesystem_error& error) {
     return fail_with({tq::ErrorCode::kFailed, error.what()});
   } catch (const std::system_error& error) {
-    if (error.code() == std::errc::resource_unavailable_try_again)
+    if (std::ferror(stdout) == 0 && error.code() == std::errc::resource_unavailable_try_again)
       return fail_with({tq::ErrorCode::kNoResource, "the system has no thread left for it; end other programs, or ask for fewer threads"});
     // else of printing
   } catch (const std::bad_alloc&) {

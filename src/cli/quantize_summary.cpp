@@ -121,7 +121,9 @@ void print_summary(const QuantizeSummary& summary, const QuantizeFlags& flags) {
              summary.bits.stored, times);
   fmt::print("rates ({}): {}{}\n", allocation_name(summary.allocation.chosen), rates_text(summary.layers),
              ties_text(summary.allocation, summary.target));
-  if (!summary.calibration.empty()) fmt::print("{}; {:.0f} s\n", calibration_text(summary), summary.seconds_calibration);
+  if (!summary.calibration.empty())
+    fmt::print("{}{}\n", calibration_text(summary),
+               summary.seconds_calibration > 0 ? fmt::format("; {:.0f} s", summary.seconds_calibration) : "");
   if (const TuneFacts& tuning = summary.tuning; tuning.steps > 0)
     fmt::print("tuning: {:.0f} s, KL on held-out text {:.5f} -> {:.5f} ({} of {} kept)\n", summary.seconds_tuning, tuning.before(),
                tuning.after(), tuning.best_step, counted(tuning.steps, "step"));

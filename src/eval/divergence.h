@@ -31,9 +31,8 @@ struct EvalOptions {
   int64_t windows = 40;  // at most; from the front of the text
   Protocol protocol = Protocol::kAll;
   int64_t rows = 0;  // of a network's tokens that are computed at once, as decoding does; 0: the window, as prompts are
-  // Whatever `rows` and the window are, no pass has more: a card counts tokens in a dimension of its grids that ends at 65535, and what a
-  // pass works in grows with them. It is above the usual windows, so that their figures stay; measured against nothing.
-  int64_t most_rows = 8192;
+  // Whatever `rows` and the window are, no pass has more; above the usual windows, so that their figures stay.
+  int64_t most_rows = kLongestPass;
   bool with_float = true;  // also measure the divergence with float activations, where a model has them otherwise
 };
 

@@ -11,7 +11,6 @@
 namespace tq {
 namespace {
 
-constexpr int64_t kMostRows = 8192;   // of a pass: see EvalOptions::most_rows
 constexpr int64_t kFillTokens = 512;  // of a pass that fills the context
 
 int64_t longest_run(const SpeedOptions& options) { return options.depth + std::max(options.prompt_tokens, options.answer_tokens); }
@@ -48,8 +47,8 @@ class Run {
   double prompt() {
     const auto start = std::chrono::steady_clock::now();
     const float* last = nullptr;  // hidden state
-    for (int64_t first = 0; first < options_.prompt_tokens; first += kMostRows) {
-      const int64_t count = std::min(kMostRows, options_.prompt_tokens - first);
+    for (int64_t first = 0; first < options_.prompt_tokens; first += kLongestPass) {
+      const int64_t count = std::min(kLongestPass, options_.prompt_tokens - first);
       const float* hidden =
           forward(std::span(prompt_).subspan(static_cast<size_t>(first), static_cast<size_t>(count)), options_.depth + first);
       last = hidden + (count - 1) * network_.model().spec.hidden;
@@ -137,7 +136,7 @@ Result<SpeedResult> measure_speed(Network& network, const SpeedOptions& options,
   const ModelSpec& spec = network.model().spec;
   TQ_TRY(check_speed(spec, network.model().source, options));
   // All that a pass may need, so that none of them ends for want of memory.
-  TQ_TRY(network.reserve({.rows = std::max(std::min(kMostRows, options.prompt_tokens), std::min(kFillTokens, options.depth)),
+  TQ_TRY(network.reserve({.rows = std::max(std::min(kLongestPass, options.prompt_tokens), std::min(kFillTokens, options.depth)),
                           .head_rows = 1,
                           .capacity = longest_run(options)}));
   TQ_ASSIGN(KvCache cache, KvCache::create(network.backend(), spec, KvType::kF16, longest_run(options)));

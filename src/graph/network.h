@@ -5,6 +5,10 @@
 
 namespace tq {
 
+// Rows of a pass, at most, for those that run long texts: a card counts tokens in a dimension of its grids that ends at 65535, and what a
+// pass works in grows with them. Measured against nothing.
+constexpr int64_t kLongestPass = 8192;
+
 class Network {
  public:
   // The model and the backend must outlive it. Errors: a tensor that the backend cannot multiply, by name.

@@ -191,7 +191,10 @@ class LayerCalibration {
       trainer_->add(stage.tensors[0], change);
       return {};
     }
-    for (const size_t i : stage.tensors) TQ_TRY(trainer_->add_product(i, change));
+    int64_t largest = 0;  // memory for all before the first is moved: all of a stage are, or none
+    for (const size_t i : stage.tensors) largest = std::max(largest, tensors_[i].linear.out * tensors_[i].linear.in);
+    TQ_ASSIGN(const Memory scratch, passes_.backend().allocate(static_cast<uint64_t>(largest) * sizeof(float)));
+    for (const size_t i : stage.tensors) trainer_->add_product(i, change, scratch.as<float>());
     return {};
   }
 

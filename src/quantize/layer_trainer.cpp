@@ -137,18 +137,16 @@ void LayerTrainer::add(size_t i, const float* change) {
   backend_->add(linears_[i].matrix.value, change, linear.out * linear.in);
 }
 
-Status LayerTrainer::add_product(size_t i, const float* change) {
+void LayerTrainer::add_product(size_t i, const float* change, float* scratch) {
   const Linear& linear = *linears_[i].linear;
-  TQ_ASSIGN(const Memory old, backend_->allocate(bytes_of(linear.out * linear.in)));
-  backend_->copy(old.as<float>(), values_of(i), bytes_of(linear.out * linear.in));
-  backend_->training()->product({.left = old.as<float>(),
+  backend_->copy(scratch, values_of(i), bytes_of(linear.out * linear.in));
+  backend_->training()->product({.left = scratch,
                                  .right = change,
                                  .output = linears_[i].matrix.value,
                                  .rows = linear.out,
                                  .columns = linear.in,
                                  .depth = linear.in,
                                  .accumulate = true});
-  return {};
 }
 
 GradientSinks LayerTrainer::sinks() {

@@ -33,9 +33,9 @@ class LayerTrainer {
 
   // sum W^T W of linears with the same inputs, [C, C], in the backend's memory. Errors: kNoResource.
   Result<Memory> gram(const std::vector<size_t>& linears) const;
-  // W += change, [R, C], of a linear that is not rounded; W += W change, [C, C]. Errors: kNoResource.
+  // W += change, [R, C], of a linear that is not rounded; W += W change, [C, C]. scratch: [R, C].
   void add(size_t i, const float* change);
-  Status add_product(size_t i, const float* change);
+  void add_product(size_t i, const float* change, float* scratch);
 
   // Forgets Adam's moments and keeps the present values as the best.
   void begin();

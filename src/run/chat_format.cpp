@@ -64,6 +64,7 @@ bool is_complete(const std::string& text, const Json& messages) {
   return !last || text.find(trimmed(content_of(*last))) != std::string::npos;
 }
 
+// A mark stands behind the first byte of what is spelled: stripping the content does not part them.
 Json marked(const Tokenizer& tokenizer, const Json& messages, const std::string& mark) {
   Json out = messages;
   for (Json& message : out) {

@@ -9,6 +9,8 @@
 namespace tq {
 namespace {
 
+constexpr std::string_view kSpaceMark = "\xe2\x96\x81";  // ▁
+
 // Whether a break lies strictly inside what [begin, end) was made of.
 bool is_broken(const AddedSearch& search, size_t begin, size_t end) {
   if (!search.origins.empty()) begin = search.origins[begin].begin, end = search.origins[end - 1].end;
@@ -18,6 +20,15 @@ bool is_broken(const AddedSearch& search, size_t begin, size_t end) {
 
 bool is_within_a_word(std::string_view text, size_t begin, size_t end) {
   return (begin > 0 && is_word_at(text, character_before(text, begin))) || (end < text.size() && is_word_at(text, end));
+}
+
+// Without white space and marks for it at the ends; all of it where less than two bytes would be left, which have no place inside.
+std::string_view core_of(std::string_view content) {
+  const auto is_blank = [content](size_t at) { return is_space_at(content, at) || content.substr(at).starts_with(kSpaceMark); };
+  size_t begin = 0, end = content.size();
+  while (begin < end && is_blank(begin)) begin += utf8_length(content, begin);
+  while (end > begin && is_blank(character_before(content, end))) end = character_before(content, end);
+  return end - begin < 2 ? content : content.substr(begin, end - begin);
 }
 
 }  // namespace
@@ -43,17 +54,22 @@ size_t character_before(std::string_view text, size_t at) {
 }
 
 void AddedTokens::index() {
-  sorted_.clear();
+  contents_ = {}, cores_ = {};
   for (size_t i = 0; i < tokens_.size(); ++i) {
     if (tokens_[i].content.empty()) continue;
     by_id_.emplace(tokens_[i].id, i);
     if (tokens_[i].normalized != finds_normalized_ || utf8_repair(tokens_[i].content) != tokens_[i].content) continue;
-    sorted_.push_back(&tokens_[i]);  // others would cut characters
-    finds_special_ |= tokens_[i].special;
+    contents_.sorted.push_back({tokens_[i].content, &tokens_[i]});  // others would cut characters
+    if (tokens_[i].special) cores_.sorted.push_back({core_of(tokens_[i].content), &tokens_[i]});
   }
-  std::stable_sort(sorted_.begin(), sorted_.end(), [](const auto* a, const auto* b) { return a->content < b->content; });
-  for (uint32_t i = 0; i < sorted_.size(); ++i) {
-    auto& [begin, end] = by_first_[static_cast<uint8_t>(sorted_[i]->content[0])];
+  contents_.sort();
+  cores_.sort();
+}
+
+void AddedTokens::Index::sort() {
+  std::stable_sort(sorted.begin(), sorted.end(), [](const Entry& a, const Entry& b) { return a.text < b.text; });
+  for (uint32_t i = 0; i < sorted.size(); ++i) {
+    auto& [begin, end] = by_first[static_cast<uint8_t>(sorted[i].text[0])];
     if (end == 0) begin = i;
     end = i + 1;
   }
@@ -64,43 +80,45 @@ const AddedToken* AddedTokens::by_id(TokenId id) const {
   return found == by_id_.end() ? nullptr : &tokens_[found->second];
 }
 
-void AddedTokens::prefixes(std::string_view text, size_t at, std::vector<const AddedToken*>& out) const {
+void AddedTokens::Index::prefixes(std::string_view text, size_t at, std::vector<const Entry*>& out) const {
   out.clear();
-  const auto [first, last] = by_first_[static_cast<uint8_t>(text[at])];
-  auto begin = sorted_.begin() + first, end = sorted_.begin() + last;
+  const auto [first, last] = by_first[static_cast<uint8_t>(text[at])];
+  auto begin = sorted.begin() + first, end = sorted.begin() + last;
   for (size_t depth = 1; begin != end; ++depth) {  // all between begin and end agree with the text in `depth` bytes
-    while (begin != end && (*begin)->content.size() == depth) {
-      if (out.empty() || out.back()->content.size() != depth) out.push_back(*begin);
+    while (begin != end && begin->text.size() == depth) {
+      if (out.empty() || out.back()->text.size() != depth) out.push_back(&*begin);
       ++begin;
     }
     if (at + depth >= text.size()) return;
     const auto byte = static_cast<uint8_t>(text[at + depth]);
-    const auto byte_of = [depth](const AddedToken* token) { return static_cast<uint8_t>(token->content[depth]); };
-    begin = std::partition_point(begin, end, [&](const AddedToken* token) { return byte_of(token) < byte; });
-    end = std::partition_point(begin, end, [&](const AddedToken* token) { return byte_of(token) == byte; });
+    const auto byte_of = [depth](const Entry& entry) { return static_cast<uint8_t>(entry.text[depth]); };
+    begin = std::partition_point(begin, end, [&](const Entry& entry) { return byte_of(entry) < byte; });
+    end = std::partition_point(begin, end, [&](const Entry& entry) { return byte_of(entry) == byte; });
   }
 }
 
 std::vector<AddedTokens::Found> AddedTokens::find(std::string_view text, const AddedSearch& search) const {
   std::vector<Found> out;
-  std::vector<const AddedToken*> fitting;
+  std::vector<const Entry*> fitting;
   size_t free = 0;  // nothing before it may be taken
   for (size_t at = 0; at < text.size();) {
-    prefixes(text, at, fitting);
-    const auto match = std::find_if(fitting.rbegin(), fitting.rend(), [&](const AddedToken* token) {
-      const size_t end = at + token->content.size();
-      if (token->id >= search.below) return false;
-      if (token->special && (!search.parse_special || is_broken(search, at, end))) return false;
-      return !token->single_word || !is_within_a_word(text, at, end);
+    contents_.prefixes(text, at, fitting);
+    const auto match = std::find_if(fitting.rbegin(), fitting.rend(), [&](const Entry* entry) {
+      const AddedToken& token = *entry->token;
+      const size_t end = at + token.content.size();
+      if (token.id >= search.below) return false;
+      if (token.special && (!search.parse_special || is_broken(search, at, end))) return false;
+      return !token.single_word || !is_within_a_word(text, at, end);
     });
     if (match == fitting.rend()) {
       ++at;
       continue;
     }
-    size_t begin = at, end = at + (*match)->content.size();
-    while ((*match)->strip_left && begin > free && is_space_at(text, character_before(text, begin))) begin = character_before(text, begin);
-    while ((*match)->strip_right && end < text.size() && is_space_at(text, end)) end += utf8_length(text, end);
-    out.push_back({begin, end, *match});
+    const AddedToken& token = *(*match)->token;
+    size_t begin = at, end = at + token.content.size();
+    while (token.strip_left && begin > free && is_space_at(text, character_before(text, begin))) begin = character_before(text, begin);
+    while (token.strip_right && end < text.size() && is_space_at(text, end)) end += utf8_length(text, end);
+    out.push_back({begin, end, &token});
     at = free = end;
   }
   return out;
@@ -108,10 +126,10 @@ std::vector<AddedTokens::Found> AddedTokens::find(std::string_view text, const A
 
 std::vector<size_t> AddedTokens::find_special(std::string_view text) const {
   std::vector<size_t> out;
-  std::vector<const AddedToken*> fitting;
+  std::vector<const Entry*> fitting;
   for (size_t at = 0; at < text.size(); ++at) {
-    prefixes(text, at, fitting);
-    if (std::any_of(fitting.begin(), fitting.end(), [](const AddedToken* token) { return token->special; })) out.push_back(at);
+    cores_.prefixes(text, at, fitting);
+    if (!fitting.empty()) out.push_back(at);
   }
   return out;
 }

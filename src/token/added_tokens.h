@@ -47,21 +47,30 @@ class AddedTokens {
   void index();  // after the last add
   const std::vector<AddedToken>& all() const { return tokens_; }
   const AddedToken* by_id(TokenId id) const;  // null: not an added one
-  bool finds_special() const { return finds_special_; }
+  bool finds_special() const { return !cores_.sorted.empty(); }
 
   // From left to right, at every place the longest that fits; linear in the text.
   std::vector<Found> find(std::string_view text, const AddedSearch& search) const;
-  // Where special tokens begin, those within others too.
+  // Where what special tokens are without the white space around them begins, those within others too: that space may come from elsewhere
+  // when the text becomes a part of another.
   std::vector<size_t> find_special(std::string_view text) const;
 
  private:
-  // The tokens that text begins with at `at`, shortest first.
-  void prefixes(std::string_view text, size_t at, std::vector<const AddedToken*>& out) const;
+  struct Entry {
+    std::string_view text;
+    const AddedToken* token;
+  };
+  struct Index {
+    std::vector<Entry> sorted;                                  // by text
+    std::array<std::pair<uint32_t, uint32_t>, 256> by_first{};  // ranges of sorted
+    void sort();
+    // Those whose text begins at `at`, shortest first, one of each length.
+    void prefixes(std::string_view text, size_t at, std::vector<const Entry*>& out) const;
+  };
 
-  bool finds_normalized_, finds_special_ = false;
+  bool finds_normalized_;
   std::vector<AddedToken> tokens_;
-  std::vector<const AddedToken*> sorted_;                      // by content
-  std::array<std::pair<uint32_t, uint32_t>, 256> by_first_{};  // ranges of sorted_
+  Index contents_, cores_;  // of those that are found; cores of the special ones
   std::unordered_map<TokenId, size_t> by_id_;
 };
 

@@ -5,13 +5,17 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "token/utf8.h"
+
 namespace tq {
 namespace {
 
 // In the order in which Hugging Face appends those that are missing.
 constexpr const char* kNamed[] = {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
 
-std::string short_text(const std::string& content) { return content.substr(0, 40); }
+constexpr TokenId kMostUnused = 4096;  // ids in a row that no token has
+
+std::string short_text(const std::string& content) { return utf8_repair(content.substr(0, 40)); }
 
 // Text or object; a token without text is none.
 Status add_named(const Json& value, const std::string& where, std::vector<AddedToken>& out) {
@@ -38,8 +42,8 @@ Result<std::vector<AddedToken>> named_tokens(const Json& config, const std::stri
   return out;
 }
 
-// By rising id.
-Result<std::vector<AddedToken>> listed_tokens(const Json& config, const std::string& where) {
+// By rising id. What says nothing but the text that the id's piece has anyway is left out: it is no reason to think a control piece none.
+Result<std::vector<AddedToken>> listed_tokens(const Json& config, const std::vector<std::string>& pieces, const std::string& where) {
   std::vector<AddedToken> out;
   const Json* listed = JsonReader(config, where).find("added_tokens_decoder");
   if (!listed) return out;
@@ -50,6 +54,8 @@ Result<std::vector<AddedToken>> listed_tokens(const Json& config, const std::str
     if (read.ec != std::errc() || read.ptr != key.data() + key.size() || id < 0)
       return bad_input("{}: added_tokens_decoder has '{}' for an id", where, short_text(key));
     TQ_ASSIGN(AddedToken token, read_added_token(JsonReader(value, fmt::format("{} added_tokens_decoder {}", where, id))));
+    const auto at = static_cast<size_t>(id);
+    if (!value.contains("special") && at < pieces.size() && pieces[at] == token.content) continue;
     token.id = id;
     token.normalized = false;
     out.push_back(std::move(token));
@@ -80,7 +86,7 @@ Result<AddedToken> read_added_token(const JsonReader& reader) {
 }
 
 Result<std::vector<AddedToken>> config_tokens(const Json& config, const std::vector<std::string>& pieces, const std::string& where) {
-  TQ_ASSIGN(std::vector<AddedToken> out, listed_tokens(config, where));
+  TQ_ASSIGN(std::vector<AddedToken> out, listed_tokens(config, pieces, where));
   TQ_ASSIGN(const std::vector<AddedToken> named, named_tokens(config, where));
   std::unordered_map<std::string, TokenId> ids;
   for (size_t i = 0; i < pieces.size(); ++i) ids.emplace(pieces[i], static_cast<TokenId>(i));
@@ -91,9 +97,9 @@ Result<std::vector<AddedToken>> config_tokens(const Json& config, const std::vec
     AddedToken& token = out[i];
     if (i > 0 && token.id == out[i - 1].id)
       return bad_input("{}: '{}' and '{}' have the same id {}", where, short_text(out[i - 1].content), short_text(token.content), token.id);
-    if (token.id > next)
-      return bad_input("{}: the added token '{}' has the id {}, but no token has the id {}", where, short_text(token.content), token.id,
-                       next);
+    if (token.id - next > kMostUnused)
+      return bad_input("{}: the added token '{}' has the id {}, far beyond the {} tokens before it", where, short_text(token.content),
+                       token.id, next);
     const TokenId known = token.content.empty() ? token.id : ids.emplace(token.content, token.id).first->second;
     if (known != token.id)
       return bad_input("{}: the added token '{}' has the ids {} and {}", where, short_text(token.content), known, token.id);

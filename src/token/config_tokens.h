@@ -18,7 +18,7 @@ Result<AddedToken> read_added_token(const JsonReader& reader);
 // What the file adds to the pieces of a tokenizer.model: added_tokens_decoder ({"32000": {"content": …}, …}), and bos_token,
 // additional_special_tokens and the like, which are control tokens and get the next free ids where nothing has their text. A token that has
 // a piece's id takes its place. They are found in the text as it is, whatever "normalized" says.
-// Errors: kBadInput for a text with two ids, an id with two texts, and one that leaves ids before it without a token.
+// Errors: kBadInput for a text with two ids, an id with two texts, and one far beyond all tokens before it.
 Result<std::vector<AddedToken>> config_tokens(const Json& config, const std::vector<std::string>& pieces, const std::string& where);
 
 }  // namespace tq

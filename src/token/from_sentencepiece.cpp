@@ -140,7 +140,7 @@ Result<Tokenizer> Tokenizer::from_sentencepiece(std::span<const std::byte> bytes
   const JsonReader reader(config, where);
   TQ_ASSIGN(spec.add_bos, reader.boolean_or("add_bos_token", true));
   TQ_ASSIGN(spec.add_eos, reader.boolean_or("add_eos_token", false));
-  TQ_ASSIGN(const std::vector<AddedToken> added, config_tokens(config, spec.tokens, where + " tokenizer_config.json"));
+  TQ_ASSIGN(const std::vector<AddedToken> added, config_tokens(config, spec.tokens, where + ", tokens that the files beside it add"));
   const auto named = [&](const char* key, TokenId otherwise) {
     const std::string name = token_name(config, key);
     const auto found = std::find_if(added.begin(), added.end(), [&](const AddedToken& token) { return token.content == name; });

@@ -28,7 +28,8 @@ void place(TokenizerImpl& impl, const std::vector<AddedToken>& added) {
   for (const AddedToken& token : added) {
     const auto at = static_cast<size_t>(token.id);
     if (at >= impl.tokens.size()) impl.tokens.resize(at + 1), impl.kinds.resize(at + 1, TokenKind::kUnused);
-    const bool is_found_anyway = impl.kinds[at] == TokenKind::kUserDefined && impl.tokens[at] == token.content && !token.special;
+    const bool has_attributes = token.special || token.strip_left || token.strip_right || token.single_word;
+    const bool is_found_anyway = impl.kinds[at] == TokenKind::kUserDefined && impl.tokens[at] == token.content && !has_attributes;
     if (is_found_anyway || token.content.empty()) continue;
     impl.tokens[at] = token.content;
     impl.kinds[at] = token.special ? TokenKind::kControl : TokenKind::kUserDefined;

@@ -62,7 +62,8 @@ Result<Tokenizer> word_piece_tokenizer(const VocabularySpec& spec, const std::st
   }
   const TokenId unknown = special_id(tokens, spec.unknown, "[UNK]");
   const TokenId first = special_id(tokens, spec.bos, "[CLS]"), last = special_id(tokens, spec.eos, "[SEP]");
-  if (unknown < 0) return bad_input("{}: a word-piece vocabulary without an unknown token", where);
+  if (unknown < 0 || tokens[static_cast<size_t>(unknown)].empty())
+    return bad_input("{}: a word-piece vocabulary without an unknown token", where);
   const auto name_of = [&](TokenId id) { return id >= 0 ? Json(tokens[static_cast<size_t>(id)]) : Json(nullptr); };
   const Json json = {
       {"version", "1.0"},

@@ -72,6 +72,13 @@ bool is_ideograph(uint32_t c) {
          (c >= 0x2b740 && c <= 0x2b81f) || (c >= 0x2b920 && c <= 0x2ceaf) || (c >= 0xf900 && c <= 0xfaff) || (c >= 0x2f800 && c <= 0x2fa1f);
 }
 
+// What a form made of [begin, end): an ASCII character in front that it leaves alone is known to be what it was.
+void put_behind_front(std::string_view text, std::string_view made, size_t begin, size_t end, Rewriting& out) {
+  const size_t front = static_cast<uint8_t>(text[begin]) < 0x80 && made.starts_with(text[begin]) ? 1 : 0;
+  out.keep(text, begin, begin + front);
+  out.put(made.substr(front), begin + front, end);
+}
+
 // No form joins an ASCII character with what stands before it: a text may be cut there, which tells better what became of what.
 void run(const UnicodeForm& step, std::string_view text, Rewriting& out) {
   for (size_t begin = 0; begin < text.size();) {
@@ -80,7 +87,7 @@ void run(const UnicodeForm& step, std::string_view text, Rewriting& out) {
     const std::string_view part = text.substr(begin, end - begin);
     const std::string made = unicode_form(part, step.kind);
     if (made == part) out.keep(text, begin, end);
-    else out.put(made, begin, end);
+    else put_behind_front(text, made, begin, end, out);
     begin = end;
   }
 }

@@ -44,7 +44,7 @@ class Rewriting {
   std::vector<Origin> origins_;
 };
 
-// utf8_repair.
+// utf8_repair, traced where `out` is.
 void repair(std::string_view text, Rewriting& out);
 
 }  // namespace tq

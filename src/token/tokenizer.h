@@ -57,7 +57,7 @@ class Tokenizer {
   std::vector<TokenId> encode(std::string_view text, bool parse_special, bool add_special) const;
   // As encode(text, true, false), but a control token with one of these byte offsets (ascending) inside is ordinary text.
   std::vector<TokenId> encode_broken(std::string_view text, std::span<const size_t> breaks) const;
-  // Where control tokens are written out in a text: byte offsets of their beginnings.
+  // Where control tokens are written out in a text: byte offsets of their beginnings, without white space around them.
   std::vector<size_t> find_special(std::string_view text) const;
   // Always UTF-8: bytes that are no character become U+FFFD. Ids outside the vocabulary give nothing.
   std::string decode(std::span<const TokenId> ids, bool skip_special) const;
@@ -87,7 +87,8 @@ class Tokenizer {
   TokenId below_ = INT32_MAX;
 };
 
-// Decodes token by token; emits whole UTF-8 characters only. All pieces together are decode() of all tokens.
+// Decodes token by token; emits whole UTF-8 characters only. All pieces together are decode() of all tokens, with the space at their front
+// where they continue a text.
 class StreamDecoder {
  public:
   // continues: text stands before the first token, so that a space at its front is one.

@@ -56,7 +56,8 @@ class TokenizerImpl {
   Status finish();
   // The search is told breaks in this text.
   std::vector<TokenId> encode(std::string_view text, AddedSearch search, bool add_special) const;
-  // Where special tokens begin that a text can be read as, normalized ones too; tokens from `below` on are ordinary text.
+  // Where special tokens begin, without white space around them, that a text can be read as, alone or as a part of another; normalized ones
+  // too. Tokens from `below` on are ordinary text.
   std::vector<size_t> find_special(std::string_view text, TokenId below) const;
   std::string bytes_of(TokenId id) const;
 

@@ -1,6 +1,9 @@
 #include "token/utf8.h"
 
+#include <utility>
+
 #include "base/utf8.h"
+#include "token/rewriting.h"
 
 namespace tq {
 
@@ -27,15 +30,9 @@ void utf8_append(std::string& out, uint32_t c) {
 }
 
 std::string utf8_repair(std::string_view text) {
-  std::string out;
-  out.reserve(text.size());
-  for (size_t at = 0; at < text.size();) {
-    const Utf8Character one = utf8_character(text, at);
-    if (one.valid) out.append(text, at, one.length);
-    else out += kReplacement;
-    at += one.length;
-  }
-  return out;
+  Rewriting out(false);
+  repair(text, out);
+  return std::move(out.text);
 }
 
 size_t utf8_incomplete_tail(std::string_view text) {

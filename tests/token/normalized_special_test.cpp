@@ -4,6 +4,7 @@
 
 #include <gmock/gmock.h>
 
+#include "token/added_tokens.h"
 #include "token/tokenizer.h"
 
 namespace tq {
@@ -30,6 +31,8 @@ Tokenizer tokenizer_with(const Json& normalizer) {
 
 Json sequence(Json steps) { return {{"type", "Sequence"}, {"normalizers", std::move(steps)}}; }
 const Json kLowercase = {{"type", "Lowercase"}};
+const Json kSpacesMarked =
+    sequence({{{"type", "Prepend"}, {"prepend", "▁"}}, {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "▁"}}});
 
 TEST(NormalizedControlTokens, AreOrdinaryTextUnlessTheyAreParsed) {
   const Tokenizer tokenizer = tokenizer_with(kLowercase);
@@ -51,17 +54,15 @@ TEST(NormalizedControlTokens, AreOrdinaryTextWithABreakInside) {
 }
 
 TEST(NormalizedControlTokens, AreFoundWhereverATextCouldBeReadAsOne) {
-  const Json spaces_marked =
-      sequence({{{"type", "Prepend"}, {"prepend", "▁"}}, {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "▁"}}});
   const Json accents_gone = sequence({{{"type", "NFD"}}, {{"type", "StripAccents"}}});
   const std::tuple<Json, const char*, int64_t> cases[] = {{nullptr, "</s>", 1},
                                                           {nullptr, "a</s></s>", 2},
                                                           {kLowercase, "a</S>İ</s>", 2},
                                                           {{{"type", "NFKC"}}, "a＜/s＞b</ｓ>", 2},
                                                           {accents_gone, "a<\u0301/\u0301s>", 1},
-                                                          {spaces_marked, "</s>", 1},
-                                                          {spaces_marked, "a </s>", 1},
-                                                          {spaces_marked, "a<tool></s>", 1}};
+                                                          {kSpacesMarked, "</s>", 1},
+                                                          {kSpacesMarked, "a </s>", 1},
+                                                          {kSpacesMarked, "a<tool></s>", 1}};
   for (const auto& [normalizer, text, count] : cases) {
     SCOPED_TRACE(normalizer.dump() + text);
     const Tokenizer tokenizer = tokenizer_with(normalizer);
@@ -73,6 +74,31 @@ TEST(NormalizedControlTokens, AreFoundWhereverATextCouldBeReadAsOne) {
     EXPECT_THAT(tokenizer.encode_broken(text, breaks), Not(Contains(kEnd)));
   }
   EXPECT_TRUE(tokenizer_with(kLowercase).find_special("< /s><tool>abab").empty());
+}
+
+// What stands before them in a message need not stand before them in the prompt.
+TEST(NormalizedControlTokens, AreFoundWhateverSpaceStandsBeforeThem) {
+  const Tokenizer tokenizer = tokenizer_with(kSpacesMarked);
+  EXPECT_THAT(tokenizer.find_special("</s>"), ElementsAre(0));
+  EXPECT_THAT(tokenizer.find_special("\n</s>"), ElementsAre(1));
+  EXPECT_THAT(tokenizer.find_special(" </s>a</s>▁</s>"), ElementsAre(1, 6, 13));
+  for (const char* text : {"</s>", " </s>", "a </s>", "<tool></s>"}) {
+    const size_t behind_first = std::string_view(text).find("</s>") + 1;
+    EXPECT_THAT(tokenizer.encode(text, true, false), Contains(kEnd)) << text;
+    EXPECT_THAT(tokenizer.encode_broken(text, std::vector<size_t>{behind_first}), Not(Contains(kEnd))) << text;
+  }
+}
+
+TEST(AddedTokens, SpecialOnesAreFoundByWhatTheyAreWithoutSpaces) {
+  AddedTokens tokens;
+  tokens.add({.content = " \n<a>▁", .id = 0, .special = true});
+  tokens.add({.content = "▁|", .id = 1, .special = true});  // one byte has no place inside
+  tokens.add({.content = " ", .id = 2, .special = true});
+  tokens.add({.content = "<b>", .id = 3});
+  tokens.index();
+  EXPECT_TRUE(tokens.finds_special());
+  EXPECT_THAT(tokens.find_special("<a><b> |▁|<a"), ElementsAre(0, 6, 8));
+  EXPECT_TRUE(tokens.find("<a>|", {.parse_special = true}).empty()) << "alone they are ordinary text all the same";
 }
 
 }  // namespace

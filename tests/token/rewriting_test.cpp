@@ -23,8 +23,15 @@ TEST(Rewriting, EveryByteSaysWhatItWasMadeOf) {
   EXPECT_EQ(origins_of(traced({Lowercase{}}, "Aİ")), "0-1 1-3 1-3 1-3");
   EXPECT_EQ(origins_of(traced({StripSpace{true, true}, Lowercase{}}, " A ")), "1-2");
   EXPECT_EQ(origins_of(traced({SingleSpaces{}}, " a  b ")), "1-2 2-3 4-5");
-  EXPECT_EQ(origins_of(traced({UnicodeForm{UnicodeForm::kNfkc}}, "aé＜b")), "0-6 0-6 0-6 0-6 6-7");  // roughly
+  EXPECT_EQ(origins_of(traced({UnicodeForm{UnicodeForm::kNfkc}}, "é＜b")), "0-5 0-5 0-5 5-6");  // roughly
   EXPECT_EQ(origins_of(traced({UnicodeForm{UnicodeForm::kNfkc}}, "aéb")), "0-1 1-2 2-3 3-4");
+}
+
+TEST(Rewriting, ASCIIThatAFormLeavesAloneWasMadeOfItself) {
+  EXPECT_EQ(origins_of(traced({UnicodeForm{UnicodeForm::kNfkc}}, "aé＜b")), "0-1 1-6 1-6 1-6 6-7");
+  EXPECT_EQ(origins_of(traced({UnicodeForm{UnicodeForm::kNfkc}}, ">＜")), "0-1 1-4");
+  EXPECT_EQ(origins_of(traced({UnicodeForm{UnicodeForm::kNfc}}, "e\u0301")), "0-3 0-3") << "it became another";
+  EXPECT_EQ(origins_of(traced({UnicodeForm{UnicodeForm::kNfd}}, "aé")), "0-1 1-3 1-3 1-3");
 }
 
 TEST(Rewriting, WhatIsRewrittenTwiceKnowsTheFirstText) {
@@ -63,7 +70,8 @@ TEST(Rewriting, RepairIsThatOfUtf8) {
       "b\xff\xc3\xa9\xf0\x9f\x98";
   Rewriting made(true);
   repair(text, made);
-  EXPECT_EQ(made.text, utf8_repair(text));
+  EXPECT_EQ(made.text, "a\ufffdb\ufffdé\ufffd");
+  EXPECT_EQ(utf8_repair(text), made.text);
   EXPECT_EQ(origins_of(made), "0-1 1-3 1-3 1-3 3-4 4-5 4-5 4-5 5-6 6-7 7-10 7-10 7-10");
 }
 

@@ -91,12 +91,34 @@ TEST(SentencePieceFile, TokensOfTheConfigurationMayReplaceAndNamePieces) {
   EXPECT_EQ(tokenizer->encode("<x>ab", true, false), (std::vector<TokenId>{5, 6}));
 }
 
+// As added_tokens.json has them: texts and ids alone.
+TEST(SentencePieceFile, AListThatSaysNothingNewLeavesControlPiecesWhatTheyAre) {
+  const Tokenizer before = read(model_proto(), Json::object()).value();
+  Json added = Json::object();
+  for (size_t i = 0; i < pieces().size(); ++i) added[std::to_string(i)] = {{"content", before.token_text(static_cast<TokenId>(i))}};
+  const Tokenizer after = read(model_proto(), {{"added_tokens_decoder", added}}).value();
+  int64_t special = 0;
+  for (TokenId id = 0; id < before.size(); ++id) {
+    EXPECT_EQ(after.is_special(id), before.is_special(id)) << id;
+    special += before.is_special(id);
+  }
+  EXPECT_GT(special, 0);
+}
+
+TEST(SentencePieceFile, IdsThatNoTokenHasMayLieBetweenAddedOnes) {
+  const auto tokenizer = read(model_proto(), {{"added_tokens_decoder", listed("10", "<x>", true)}});
+  ASSERT_TRUE(tokenizer.has_value()) << tokenizer.error().message;
+  EXPECT_EQ(tokenizer->size(), 11);
+  EXPECT_EQ(tokenizer->encode("<x>", true, false), (std::vector<TokenId>{10}));
+  EXPECT_EQ(tokenizer->decode(std::vector<TokenId>{9, 10}, false), "<x>");
+}
+
 TEST(SentencePieceFile, TokensOfTheConfigurationWithoutAPlaceAreRefused) {
   const auto error_of = [](const Json& added) {
     const auto tokenizer = read(model_proto(), {{"added_tokens_decoder", added}});
     return tokenizer ? std::string("none") : tokenizer.error().message;
   };
-  EXPECT_THAT(error_of(listed("9", "<x>", true)), testing::HasSubstr("'<x>' has the id 9, but no token has the id 8"));
+  EXPECT_THAT(error_of(listed("9000", "<x>", true)), testing::HasSubstr("'<x>' has the id 9000, far beyond the 8 tokens before it"));
   EXPECT_THAT(error_of(listed("8", "ab", true)), testing::HasSubstr("'ab' has the ids 6 and 8"));
   Json twice = listed("8", "<x>", true);
   twice.update(listed("08", "<y>", true));

@@ -102,6 +102,15 @@ TEST(WordPieceVocabulary, GivesTheIdsOfTheTokenizerFile) {
   EXPECT_FALSE(Tokenizer::from_vocabulary(spec, "bert").has_value());
 }
 
+TEST(WordPieceVocabulary, AnUnknownTokenWithoutTextIsRefused) {
+  VocabularySpec spec{.model = VocabularySpec::Model::kWordPiece};
+  spec.tokens = {"", "\u2581ab"};
+  spec.unknown = 0;
+  const auto tokenizer = Tokenizer::from_vocabulary(spec, "v");
+  ASSERT_FALSE(tokenizer.has_value());
+  EXPECT_EQ(tokenizer.error().code, ErrorCode::kBadInput);
+}
+
 // A second; a search of all earlier pieces for each would take minutes. Of two pieces alike the first counts.
 TEST(WordPieceVocabulary, LargeOnesTakeLinearTime) {
   VocabularySpec spec{.model = VocabularySpec::Model::kWordPiece};
