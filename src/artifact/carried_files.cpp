@@ -81,8 +81,6 @@ void merge_special_tokens(const Json& map, Json& config) {
   }
 }
 
-std::string short_text(const std::string& token) { return utf8_repair(token.substr(0, 40)); }
-
 // added_tokens.json: {"<|im_start|>": 32000, …}
 Status merge_added_tokens(const Json& added, const std::string& where, Json& config) {
   if (!added.is_object()) return bad_input("{}: an object of tokens and their ids was expected", where);
@@ -93,11 +91,11 @@ Status merge_added_tokens(const Json& added, const std::string& where, Json& con
   for (const auto& [id, token] : listed.items())
     if (is_text(token, "content")) contents.emplace(id, token["content"].get<std::string>());
   for (const auto& [content, id] : added.items()) {
-    if (!id.is_number_integer()) return bad_input("{}: the id of '{}' makes no sense", where, short_text(content));
+    if (!id.is_number_integer()) return bad_input("{}: the id of '{}' makes no sense", where, utf8_front(content));
     const auto [known, is_new] = contents.emplace(id.dump(), content);
     if (is_new) append_member(listed, id.dump(), {{"content", content}});
     else if (known->second != content)
-      return bad_input("{}: '{}' and '{}' have the same id {}", where, short_text(known->second), short_text(content), known->first);
+      return bad_input("{}: '{}' and '{}' have the same id {}", where, utf8_front(known->second), utf8_front(content), known->first);
   }
   return {};
 }

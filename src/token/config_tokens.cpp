@@ -15,8 +15,6 @@ constexpr const char* kNamed[] = {"bos_token", "eos_token", "unk_token", "sep_to
 
 constexpr TokenId kMostUnused = 4096;  // ids in a row that no token has
 
-std::string short_text(const std::string& content) { return utf8_repair(content.substr(0, 40)); }
-
 // Text or object; a token without text is none.
 Status add_named(const Json& value, const std::string& where, std::vector<AddedToken>& out) {
   AddedToken token;
@@ -52,7 +50,7 @@ Result<std::vector<AddedToken>> listed_tokens(const Json& config, const std::vec
     TokenId id = -1;
     const auto read = std::from_chars(key.data(), key.data() + key.size(), id);
     if (read.ec != std::errc() || read.ptr != key.data() + key.size() || id < 0)
-      return bad_input("{}: added_tokens_decoder has '{}' for an id", where, short_text(key));
+      return bad_input("{}: added_tokens_decoder has '{}' for an id", where, utf8_front(key));
     TQ_ASSIGN(AddedToken token, read_added_token(JsonReader(value, fmt::format("{} added_tokens_decoder {}", where, id))));
     const auto at = static_cast<size_t>(id);
     if (!value.contains("special") && at < pieces.size() && pieces[at] == token.content) continue;
@@ -96,13 +94,13 @@ Result<std::vector<AddedToken>> config_tokens(const Json& config, const std::vec
   for (size_t i = 0; i < out.size(); ++i) {
     AddedToken& token = out[i];
     if (i > 0 && token.id == out[i - 1].id)
-      return bad_input("{}: '{}' and '{}' have the same id {}", where, short_text(out[i - 1].content), short_text(token.content), token.id);
+      return bad_input("{}: '{}' and '{}' have the same id {}", where, utf8_front(out[i - 1].content), utf8_front(token.content), token.id);
     if (token.id - next > kMostUnused)
-      return bad_input("{}: the added token '{}' has the id {}, far beyond the {} tokens before it", where, short_text(token.content),
+      return bad_input("{}: the added token '{}' has the id {}, far beyond the {} tokens before it", where, utf8_front(token.content),
                        token.id, next);
     const TokenId known = token.content.empty() ? token.id : ids.emplace(token.content, token.id).first->second;
     if (known != token.id)
-      return bad_input("{}: the added token '{}' has the ids {} and {}", where, short_text(token.content), known, token.id);
+      return bad_input("{}: the added token '{}' has the ids {} and {}", where, utf8_front(token.content), known, token.id);
     next = std::max(next, token.id + 1);
     token.special |= control.contains(token.content);
     listed.insert(token.content);

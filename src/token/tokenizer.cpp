@@ -11,7 +11,7 @@ namespace {
 
 // For messages: one line, short.
 std::string quoted(const std::string& token) {
-  std::string out = utf8_repair(token.substr(0, 40));
+  std::string out = utf8_front(token);
   std::replace_if(
       out.begin(), out.end(), [](char c) { return (c >= 0 && c < ' ') || c == 0x7f; }, '?');
   return out;

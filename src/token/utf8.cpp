@@ -46,4 +46,6 @@ size_t utf8_incomplete_tail(std::string_view text) {
   return 0;
 }
 
+std::string utf8_front(std::string_view text) { return utf8_repair(text.substr(0, 40)); }
+
 }  // namespace tq
