@@ -4,6 +4,7 @@
 #include <map>
 
 #include "base/mapped_file.h"
+#include "token/config_tokens.h"
 #include "token/tokenizer.h"
 #include "token/utf8.h"
 
@@ -71,14 +72,15 @@ Status use(const Tokenizer& tokenizer, Model& model) {
 void merge_special_tokens(const Json& map, Json& config) {
   if (!map.is_object()) return;
   const bool is_older = !config.contains("added_tokens_decoder");
-  for (const char* key :
-       {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "additional_special_tokens"}) {
+  const auto merge = [&](const char* key) {
     const auto value = map.find(key);
-    if (value == map.end() || value->is_null()) continue;
+    if (value == map.end() || value->is_null()) return;
     Json& own = config[key];
     if (own.is_null() || (is_older && !own.is_array())) own = *value;
     else if (is_older && value->is_array()) own.insert(own.end(), value->begin(), value->end());
-  }
+  };
+  for (const char* key : kNamedTokens) merge(key);
+  merge("additional_special_tokens");
 }
 
 // added_tokens.json: {"<|im_start|>": 32000, …}

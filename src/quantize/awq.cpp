@@ -48,8 +48,6 @@ std::vector<float> scales_of(std::span<const double> magnitude, double ratio) {
   return scale;
 }
 
-int bits_of(const Input& input, const Reader& reader) { return reader.bits > 0 ? reader.bits : input.bits; }
-
 // Rows of a reader that one thread looks at.
 struct Rows {
   const Reader* reader = nullptr;
@@ -66,7 +64,7 @@ std::vector<Rows> rows_of(std::span<const Reader> readers) {
 
 // W - Q(W diag(s)) diag(1 / s), by groups.
 void scaled_errors(const Input& input, const Rows& rows, const std::vector<float>& scale, Buffer<float>& out) {
-  const int bits = bits_of(input, *rows.reader);
+  const int bits = rows.reader->bits;
   std::vector<float> scaled(static_cast<size_t>(input.group));
   for (int64_t r = 0; r < rows.count; ++r)
     for (int64_t first = 0; first < input.columns; first += input.group) {
@@ -93,7 +91,7 @@ double scaled_loss(const Input& input, const Rows& rows, const std::vector<float
 // The best ranges of group g -> best [R].
 void search_group(const Input& input, const Reader& reader, int64_t g, std::vector<scalar::Range>& best) {
   const int64_t group = input.group;
-  const int bits = bits_of(input, reader);
+  const int bits = reader.bits;
   auto difference = Buffer<float>::uninitialized(static_cast<size_t>(reader.rows * group));
   auto product = Buffer<float>::uninitialized(difference.size());
   std::vector<double> least(static_cast<size_t>(reader.rows), HUGE_VAL);

@@ -16,12 +16,11 @@ namespace tq::awq {
 struct Reader {
   Buffer<float> weight;
   int64_t rows = 0;
-  int bits = 0;  // of its codes; 0: the input's
+  int bits = 4;  // of its codes
 };
 
 struct Input {
   int64_t columns = 0, group = 0;
-  int bits = 4;                            // of readers that have none of their own
   const Buffer<float>* hessian = nullptr;  // [C, C] mean second moment
   std::span<const double> magnitude;       // [C] mean |x|
 };

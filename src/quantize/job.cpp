@@ -33,7 +33,7 @@ class Job {
 
   Result<QuantizeSummary> run(const std::string& directory) {
     TQ_TRY(check_free_space(directory, missing_bytes(model_, plan_, folder_)));
-    TQ_TRY(check_kept_arrays(model_, plan_));
+    TQ_TRY(check_kept(model_, plan_));
     TQ_TRY(check_tables(model_, context_.threads));
     TQ_TRY(make_steps());
     TQ_TRY(tune());

@@ -299,7 +299,7 @@ std::vector<PendingArray> artifact_arrays(const Model& model, const QuantizePlan
   return collector.take();
 }
 
-Status check_kept_arrays(const Model& model, const QuantizePlan& plan) {
+Status check_kept(const Model& model, const QuantizePlan& plan) {
   for (const PendingArray& array : artifact_arrays(model, plan, [](const std::string&) { return nullptr; }))
     if (array.write)
       if (const Status written = array.write([](std::span<const std::byte>) -> Status { return {}; }); !written)

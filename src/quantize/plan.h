@@ -76,7 +76,7 @@ using ArrayLookup = std::function<const PendingArray*(const std::string& name)>;
 std::vector<PendingArray> artifact_arrays(const Model& model, const QuantizePlan& plan, const ArrayLookup& made);
 
 // Whether what stays as it was can be written; it is decoded. Errors: those of write_elements.
-Status check_kept_arrays(const Model& model, const QuantizePlan& plan);
+Status check_kept(const Model& model, const QuantizePlan& plan);
 
 // Mean bits a weight over the linears of the layers: the code alone, and with scales, signs, tables and padding.
 struct MeanBits {

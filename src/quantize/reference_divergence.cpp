@@ -33,17 +33,16 @@ void ReferenceDivergence::fill(const LossChunk& chunk, const float* reference) {
                                     .vocabulary = original_->spec.vocabulary});
 }
 
-Result<std::vector<double>> ReferenceDivergence::held_out(const HeldOut& request) {
-  const TuningText& text = request.text;
+Result<std::vector<double>> ReferenceDivergence::held_out(const Model& model, const TrainableModel* weights, const TuningText& text) {
   if (held_out_.empty()) {
     TQ_ASSIGN(held_out_, hidden(text.held_out));
   }
-  TQ_ASSIGN(const Memory states, final_hidden(request.model, *backend_, *context_, text.held_out, request.weights));
+  TQ_ASSIGN(const Memory states, final_hidden(model, *backend_, *context_, text.held_out, weights));
   HeadWeights prepared;
-  if (!request.weights) {
-    TQ_ASSIGN(prepared, prepare_head(request.model, *backend_));
+  if (!weights) {
+    TQ_ASSIGN(prepared, prepare_head(model, *backend_));
   }
-  const HeadWeights& head = request.weights ? request.weights->head : prepared;
+  const HeadWeights& head = weights ? weights->head : prepared;
   const auto length = static_cast<int64_t>(text.held_out.at(0).size()), floats = length * original_->spec.hidden;
   std::vector<double> sum(text.domains.size()), count(text.domains.size()), loss(static_cast<size_t>(kLogitsChunk));
   for (size_t i = 0; i < text.held_out.size(); ++i)
@@ -59,7 +58,8 @@ Result<std::vector<double>> ReferenceDivergence::held_out(const HeldOut& request
   for (size_t i = 0; i < sum.size(); ++i) {
     sum[i] /= count[i];
     if (!std::isfinite(sum[i]))
-      return fail(ErrorCode::kFailed, "{}: the KL on held-out text of {} is no finite number", request.what, text.domains[i]);
+      return fail(ErrorCode::kFailed, "tuning: the KL on held-out text of {} is no finite number; --tune off leaves the model as rounded",
+                  text.domains[i]);
   }
   return sum;
 }

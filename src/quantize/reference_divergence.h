@@ -16,15 +16,9 @@ class ReferenceDivergence {
   Result<Memory> hidden(std::span<const std::vector<TokenId>> sequences) const;
   // Fills a chunk's losses and gradients. reference: the original's last hidden states of its sequence, [T, H].
   void fill(const LossChunk& chunk, const float* reference);
-  // Of the held-out text, nats a token, by domain; `text` is the same at every call.
+  // Of the held-out text, nats a token, by domain; `text` is the same at every call. weights: the model's in the backend's memory, or null.
   // Errors: a domain whose KL is no finite number; those of final_hidden.
-  struct HeldOut {
-    const Model& model;
-    const TrainableModel* weights = nullptr;  // the model's in the backend's memory, or null
-    const TuningText& text;
-    std::string_view what;  // for messages
-  };
-  Result<std::vector<double>> held_out(const HeldOut& request);
+  Result<std::vector<double>> held_out(const Model& model, const TrainableModel* weights, const TuningText& text);
 
  private:
   ReferenceDivergence(const Model& original, Backend& backend, const Context& context)

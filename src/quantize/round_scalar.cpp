@@ -25,9 +25,9 @@ std::vector<scalar::Range> row_ranges(const ColumnMatrix& matrix, int bits) {
 }
 
 std::vector<scalar::Range> clipped_ranges(const ScalarRequest& request) {
-  awq::Reader reader{Buffer<float>::uninitialized(static_cast<size_t>(request.rows * request.columns)), request.rows};
+  awq::Reader reader{Buffer<float>::uninitialized(static_cast<size_t>(request.rows * request.columns)), request.rows, request.bits};
   request.weight(0, request.rows, reader.weight.data());
-  const awq::Input input{.columns = request.columns, .group = request.group, .bits = request.bits, .hessian = &request.objective->hessian};
+  const awq::Input input{.columns = request.columns, .group = request.group, .hessian = &request.objective->hessian};
   return awq::search_ranges(input, reader);
 }
 

@@ -5,7 +5,6 @@
 #include <numeric>
 #include <optional>
 
-#include "base/rng.h"
 #include "graph/training_pass.h"
 #include "graph/tunable_model.h"
 #include "quantize/reference_divergence.h"
@@ -125,8 +124,7 @@ class Tuner::Run {
   Result<std::vector<double>> held_out_divergence(std::span<const float> theta) {
     const Model moved = tunables_.moved(request_.rounded, theta);
     TQ_TRY(prepare_resident(theta));
-    return divergence_->held_out(
-        {.model = moved, .weights = resident(), .text = text_, .what = "tuning (--tune off leaves the model as rounded)"});
+    return divergence_->held_out(moved, resident(), text_);
   }
 
   // reference: the original's last hidden states of the batch.

@@ -10,10 +10,7 @@
 namespace tq {
 namespace {
 
-// In the order in which Hugging Face appends those that are missing.
-constexpr const char* kNamed[] = {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
-
-constexpr TokenId kMostUnused = 4096;  // ids in a row that no token has
+constexpr size_t kMostUnused = 4096;  // ids that no token has
 
 // Text or object; a token without text is none.
 Status add_named(const Json& value, const std::string& where, std::vector<AddedToken>& out) {
@@ -33,7 +30,7 @@ Status add_named(const Json& value, const std::string& where, std::vector<AddedT
 Result<std::vector<AddedToken>> named_tokens(const Json& config, const std::string& where) {
   const JsonReader reader(config, where);
   std::vector<AddedToken> out;
-  for (const char* key : kNamed)
+  for (const char* key : kNamedTokens)
     if (const Json* value = reader.find(key)) TQ_TRY(add_named(*value, fmt::format("{} {}", where, key), out));
   if (const Json* more = reader.find("additional_special_tokens"); more && more->is_array())
     for (const Json& value : *more) TQ_TRY(add_named(value, where + " additional_special_tokens", out));
@@ -95,7 +92,7 @@ Result<std::vector<AddedToken>> config_tokens(const Json& config, const std::vec
     AddedToken& token = out[i];
     if (i > 0 && token.id == out[i - 1].id)
       return bad_input("{}: '{}' and '{}' have the same id {}", where, utf8_front(out[i - 1].content), utf8_front(token.content), token.id);
-    if (token.id - next > kMostUnused)
+    if (static_cast<size_t>(token.id) >= pieces.size() + out.size() + kMostUnused)
       return bad_input("{}: the added token '{}' has the id {}, far beyond the {} tokens before it", where, utf8_front(token.content),
                        token.id, next);
     const TokenId known = token.content.empty() ? token.id : ids.emplace(token.content, token.id).first->second;

@@ -9,6 +9,9 @@
 
 namespace tq {
 
+// In the order in which Hugging Face appends those that are missing.
+inline constexpr const char* kNamedTokens[] = {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
+
 // A field that is a text, or an object with the field "content"; empty when it is neither.
 std::string token_name(const Json& config, const char* key);
 

@@ -91,7 +91,7 @@ void merge_symbols(const std::unordered_map<uint64_t, Merge>& merges, std::vecto
 
 uint64_t pair_key(TokenId left, TokenId right);
 
-// All kinds but kWordPiece. The added tokens lie within spec's or follow them without a gap; spec's ids may be theirs. Errors: kBadInput.
+// All kinds but kWordPiece. The added tokens lie within spec's or behind them; spec's ids may be theirs. Errors: kBadInput.
 Result<std::shared_ptr<TokenizerImpl>> vocabulary_impl(VocabularySpec spec, const std::vector<AddedToken>& added, const std::string& where);
 
 Result<Tokenizer> word_piece_tokenizer(const VocabularySpec& spec, const std::string& where);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
 #include "kernels/split/peers.h"
 
@@ -28,5 +29,22 @@ class HostPeers final : public Peers {
 };
 
 inline std::unique_ptr<Peers> make_host_peers() { return std::make_unique<HostPeers>(); }
+
+// The same, noting what is gathered.
+class NotingPeers final : public Peers {
+ public:
+  explicit NotingPeers(std::vector<Shares>& gathered) : gathered_(gathered) {}
+  void gather(const Shares& shares, std::span<const float* const> own, std::span<float* const> whole) override {
+    gathered_.push_back(shares);
+    inner_.gather(shares, own, whole);
+  }
+  void take(const Shares& shares, std::span<const float* const> whole, std::span<float* const> own) override {
+    inner_.take(shares, whole, own);
+  }
+
+ private:
+  std::vector<Shares>& gathered_;
+  HostPeers inner_;
+};
 
 }  // namespace tq

@@ -115,23 +115,6 @@ TEST_F(Split, ChainsOfOperationsAreTheWholesToTheBit) {
   }
 }
 
-// Transport that notes what it gathers.
-class NotingPeers final : public Peers {
- public:
-  explicit NotingPeers(std::vector<Shares>& gathered) : gathered_(gathered) {}
-  void gather(const Shares& shares, std::span<const float* const> own, std::span<float* const> whole) override {
-    gathered_.push_back(shares);
-    inner_->gather(shares, own, whole);
-  }
-  void take(const Shares& shares, std::span<const float* const> whole, std::span<float* const> own) override {
-    inner_->take(shares, whole, own);
-  }
-
- private:
-  std::vector<Shares>& gathered_;
-  std::unique_ptr<Peers> inner_ = make_host_peers();
-};
-
 // As one row they would be more than cards send each other while a pass is recorded.
 TEST_F(Split, LayersSendWhatIsChangedInPlaceInTheRowsThatItWasWrittenIn) {
   constexpr int64_t kTokens = 5, kWidth = 96;

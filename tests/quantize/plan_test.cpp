@@ -100,13 +100,13 @@ TEST(Plan, AKeptMatrixThatHalvesCannotHoldIsFoundBeforeAnythingIsRounded) {
   const std::string name = "model.embed_tokens.weight";
   for (const auto& [value, is_refused] : {std::pair{60000.0f, false}, {70000.0f, true}}) {
     model.tensors[name] = blocks_of(model.find(name)->shape, value);
-    const Status kept = check_kept_arrays(model, plan);
+    const Status kept = check_kept(model, plan);
     EXPECT_EQ(kept.has_value(), !is_refused) << value;
     if (kept) continue;
     EXPECT_EQ(kept.error().code, ErrorCode::kBadInput);
     EXPECT_THAT(kept.error().message, HasSubstr(name));
     options.embedding_bits = 6;
-    EXPECT_TRUE(check_kept_arrays(model, *make_plan(model, options)).has_value()) << "it is quantized";
+    EXPECT_TRUE(check_kept(model, *make_plan(model, options)).has_value()) << "it is quantized";
   }
 }
 

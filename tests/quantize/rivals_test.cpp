@@ -102,8 +102,8 @@ TEST(Rivals, AwqIsThatOfThePaper) {
   const Fixture f;
   const std::vector<double> magnitude(f.magnitude.begin(), f.magnitude.end());
   std::vector<awq::Reader> readers;
-  readers.push_back({Fixture::copy(f.weight), kRows});
-  const awq::Input input{.columns = kColumns, .group = kGroup, .bits = kBits, .hessian = &f.hessian, .magnitude = magnitude};
+  readers.push_back({Fixture::copy(f.weight), kRows, kBits});
+  const awq::Input input{.columns = kColumns, .group = kGroup, .hessian = &f.hessian, .magnitude = magnitude};
   ThreadPool threads(3);
   const std::vector<float> scales = awq::search_scales(input, readers, &threads);
   EXPECT_EQ(scales, awq::search_scales(input, readers, nullptr));

@@ -122,23 +122,6 @@ Model make_model(const std::string& family) {
   return model;
 }
 
-// Which gathers there are.
-class CountingPeers final : public Peers {
- public:
-  explicit CountingPeers(std::vector<int64_t>& tokens) : tokens_(tokens) {}
-  void gather(const Shares& shares, std::span<const float* const> own, std::span<float* const> whole) override {
-    tokens_.push_back(shares.tokens);
-    inner_->gather(shares, own, whole);
-  }
-  void take(const Shares& shares, std::span<const float* const> whole, std::span<float* const> own) override {
-    inner_->take(shares, whole, own);
-  }
-
- private:
-  std::vector<int64_t>& tokens_;
-  std::unique_ptr<Peers> inner_ = make_host_peers();
-};
-
 class SplitModel : public testing::TestWithParam<std::string> {
  protected:
   std::unique_ptr<Backend> one(bool is_ref) { return is_ref ? make_ref_backend(threads_) : make_cpu_backend(threads_, best_isa()); }
@@ -211,10 +194,10 @@ TEST_P(SplitModel, LogitsAreThoseOfOneBackend) {
 TEST(SplitPasses, GatherWhatTheyNeed) {
   ThreadPool threads(2);
   const Model model = make_model("llama");
-  std::vector<int64_t> tokens;
+  std::vector<Shares> gathered;
   std::vector<std::unique_ptr<Backend>> parts;
   for (int i = 0; i < 2; ++i) parts.push_back(make_cpu_backend(threads, best_isa()));
-  const auto backend = make_split_backend("split", std::move(parts), std::make_unique<CountingPeers>(tokens));
+  const auto backend = make_split_backend("split", std::move(parts), std::make_unique<NotingPeers>(gathered));
   Network network = Network::create(model, *backend).value();
   KvCache cache = KvCache::create(*backend, model.spec, KvType::kF16, 64).value();
   const std::vector<int32_t> prompt(13, 7);
@@ -224,8 +207,10 @@ TEST(SplitPasses, GatherWhatTheyNeed) {
     if (asks) network.head(hidden, 13, logits.data());
     const int32_t next = 5;
     network.choose(network.forward({.tokens = {&next, 1}, .first_position = 13, .cache = &cache}));
-    tokens.clear();
+    gathered.clear();
     network.choose(network.forward({.tokens = {&next, 1}, .first_position = 14, .cache = &cache}));
+    std::vector<int64_t> tokens;
+    for (const Shares& shares : gathered) tokens.push_back(shares.tokens);
     EXPECT_EQ(tokens,
               std::vector<int64_t>(static_cast<size_t>(4 * model.spec.layers_count() + 1), 1));  // the last are hidden states and logits
   }
