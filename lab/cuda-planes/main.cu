@@ -1,5 +1,6 @@
 // The plane product on a GPU, version by version: checks each against a scalar, then times whole layers beside cuBLAS FP16 and a loop that
-// only reads. Usage: cuda_planes [check] [bench] [rows] [check-many] [bench-many]; prints one JSON line a result.
+// only reads. Usage: cuda_planes [check] [bench] [rows] [check-many] [check-bands] [bench-many | bench-many-4]; prints one JSON line a
+// result.
 #include <cublas_v2.h>
 #include <cuda_runtime.h>
 
@@ -31,7 +32,8 @@ using namespace tq::cuda;
 namespace {
 
 int g_sms = 0;
-constexpr int64_t kMostInput = int64_t{kManyTokens} * 28672;  // values; of gated inputs twice as many
+constexpr int kMostTokens = 512;
+constexpr int64_t kMostInput = int64_t{kMostTokens} * 28672;  // values; of gated inputs twice as many
 
 __host__ __device__ uint32_t mix(uint64_t x) {
   x += 0x9e3779b97f4a7c15ull;
@@ -207,7 +209,7 @@ Weights make_weights(const Linears& linears, const std::vector<std::vector<uint8
     tiles_before += job.tile_count(), ranges_before += job.range_count();
     for (int k = 1; k < kRates; ++k) job.windows[k] = 12;
     job.output = output;
-    output += static_cast<int64_t>(kManyTokens) * job.rows;
+    output += static_cast<int64_t>(kMostTokens) * job.rows;
   }
   std::vector<uint8_t> sign((linears.columns + 7) / 8);
   for (size_t i = 0; i < sign.size(); ++i) sign[i] = static_cast<uint8_t>(mix(i + 9));
@@ -277,12 +279,15 @@ void enqueue(const Linears& linears, const Weights& weights, const PlanePlan& pl
   if (g_parts & 2) run_product(args, plan, stream, early);
 }
 
+int64_t band_sums(int form) { return int64_t{g_sms} * kBandSums * form; }
+
 Scratch make_scratch(int64_t columns, int64_t partial) {
   const int64_t groups = columns / kGroupColumns + 1;
-  Scratch scratch{{device<uint32_t>(groups * 4096), device<float>(groups * kManyTokens), device<float>(groups * kManyTokens)},
-                  device<float>(partial),
-                  device<float>(256),
-                  device<uint32_t>(1 << 14)};
+  Scratch scratch{
+      {device<uint32_t>(groups * band_group_words(kBandTokens)), device<float>(groups * kBandTokens), device<float>(groups * kBandTokens)},
+      device<float>(partial),
+      device<float>(256),
+      device<uint32_t>(1 << 14)};
   CHECK(cudaMemset(scratch.arrived, 0, 4 << 14));
   return scratch;
 }
@@ -352,7 +357,7 @@ double difference(const Linears& linears, const std::vector<std::vector<uint8_t>
         largest = std::max(largest, std::abs(expected));
       }
     }
-    base += static_cast<size_t>(job.rows) * kManyTokens;
+    base += static_cast<size_t>(job.rows) * kMostTokens;
   }
   return worst / largest;
 }
@@ -363,7 +368,7 @@ double check(const Linears& linears, const std::vector<std::vector<uint8_t>>& ra
   const PlanePlan shape = plan(linears, rates, tokens, way);
   int total_rows = 0;
   for (const int rows : linears.rows) total_rows += rows;
-  std::vector<float> poison(static_cast<size_t>(total_rows) * kManyTokens, NAN);
+  std::vector<float> poison(static_cast<size_t>(total_rows) * kMostTokens, NAN);
   float* output = device(poison);
   Weights weights = make_weights(linears, rates, 5, output);
   if (biased) add_biases(weights);
@@ -519,10 +524,10 @@ struct PackedLayer {
 PackedLayer make_layer(const Layer& layer, int rate) {
   PackedLayer packed;
   const int copies = std::strcmp(layer.name, "8b") == 0 ? 8 : 4;
-  packed.output = device<float>(int64_t{kManyTokens} * 70000);
+  packed.output = device<float>(int64_t{kMostTokens} * 70000);
   packed.input = device<float>(2 * kMostInput);
   fill_floats<<<64, 256>>>(packed.input, 2 * kMostInput, 3);
-  packed.scratch = make_scratch(28672, int64_t{48} << 20);
+  packed.scratch = make_scratch(28672, std::max(int64_t{48} << 20, band_sums(kBandTokens)));
   for (int c = 0; c < copies; ++c) {
     packed.copies.emplace_back();
     for (size_t i = 0; i < layer.linears.size(); ++i) {
@@ -845,7 +850,7 @@ double check_many(const Linears& linears, const ManyCase& what, std::vector<floa
   const auto rates = mixed(linears);
   int total_rows = 0;
   for (const int rows : linears.rows) total_rows += rows;
-  std::vector<float> got(static_cast<size_t>(total_rows) * kManyTokens, NAN);
+  std::vector<float> got(static_cast<size_t>(total_rows) * kMostTokens, NAN);
   float* output = device(got);
   Weights weights = make_weights(linears, rates, 5, output);
   if (what.adds) add_biases(weights);
@@ -887,7 +892,7 @@ double check_many(const Linears& linears, const ManyCase& what, std::vector<floa
     size_t base = 0;
     for (const int rows : linears.rows) {
       outputs->insert(outputs->end(), got.begin() + base, got.begin() + base + static_cast<size_t>(rows) * what.tokens);
-      base += static_cast<size_t>(rows) * kManyTokens;
+      base += static_cast<size_t>(rows) * kMostTokens;
     }
   }
   for (void* memory : {static_cast<void*>(output), static_cast<void*>(input), static_cast<void*>(scratch.partial)}) CHECK(cudaFree(memory));
@@ -899,8 +904,8 @@ void run_many_checks() {
       {{256, 96, 64}, 768, Prologue::kNorm},      {{640}, 1024}, {{224, 512}, 4352, Prologue::kGated}, {{400}, 9216}, {{5000, 40}, 512},
       {{4096, 1024, 1000}, 2048, Prologue::kNorm}};
   for (const bool has_pairs : {false, true})
-    for (const int tokens : {1, 5, 9, 13, 16, 17, 31, 32, 33, 63, 64}) {
-      if (has_pairs ? tokens > kManyPairTokens : tokens < 9) continue;
+    for (const int tokens : {1, 5, 9, 13, 16, 17, 31, 32}) {
+      if (!has_pairs && tokens < 9) continue;
       double worst = 0;
       for (size_t i = 0; i < std::size(small); ++i)
         worst = std::max(worst, check_many(small[i], {tokens, has_pairs, has_pairs && i % 2 == 0, (i + tokens) % 3 == 0}));
@@ -920,6 +925,105 @@ void run_many_checks() {
     }
   }
   std::printf("{\"check\": \"the same bits in every batch\", \"good\": %s}\n", is_same ? "true" : "false");
+}
+
+// Rates of 1 to 6, each of 32 or 96 rows in turn.
+std::vector<std::vector<uint8_t>> band_rates(const Linears& linears) {
+  std::vector<std::vector<uint8_t>> rates;
+  for (const int rows : linears.rows) {
+    rates.emplace_back((rows + 31) / 32);
+    for (size_t i = 0; i < rates.back().size(); ++i)
+      rates.back()[i] = static_cast<uint8_t>(1 + mix(i / (i % 2 ? 1 : 3) * 7 + rates.back().size()) % 6);
+  }
+  return rates;
+}
+
+// Bands decoded in registers, as PlanePass has it.
+void enqueue_bands(const Linears& linears, const Weights& weights, int form, int tokens, const float* input, const Scratch& scratch,
+                   cudaStream_t stream) {
+  QuantizeArgs quantize;
+  quantize.input.input = input, quantize.input.stride = linears.columns;
+  quantize.sign = weights.sign, quantize.tokens = tokens, quantize.columns = linears.columns;
+  quantize.input.prologue = linears.prologue, quantize.input.epsilon = 1e-5f;
+  quantize.input.other = input + kMostInput;
+  quantize.hadamard = 256, quantize.form.tokens = form, quantize.is_halves = true, quantize.output = scratch.input;
+  if (g_parts & 1) tq::cuda::quantize(quantize, stream);
+  BandArgs args;
+  RowShape shapes[kMaxJobs];
+  args.jobs = weights.args.jobs, args.tokens = tokens, args.form = form, args.adds = g_adds;
+  for (int m = 0; m < weights.args.jobs; ++m) {
+    args.job[m] = weights.args.job[m];
+    shapes[m] = {args.job[m].rows, args.job[m].plane_rows, weights.rates[m].data(), weights.newest[m].data(), args.job[m].windows};
+  }
+  if (!split_bands(shapes, args.jobs, linears.columns, form, g_sms, args.split)) std::printf("cannot share sets\n"), std::exit(1);
+  args.activations = scratch.input, args.partial = scratch.partial, args.arrived = scratch.arrived;
+  if (g_parts & 2) plane_bands(args, stream);
+}
+
+struct BandCase {
+  int tokens, form;
+  int rate = 0;  // 0: mixed ones
+  bool adds = false;
+};
+
+// As check().
+double check_bands(const Linears& linears, const BandCase& what) {
+  const auto rates = what.rate > 0 ? uniform(linears, what.rate) : band_rates(linears);
+  int total_rows = 0;
+  for (const int rows : linears.rows) total_rows += rows;
+  std::vector<float> got(static_cast<size_t>(total_rows) * kMostTokens, NAN);
+  float* output = device(got);
+  Weights weights = make_weights(linears, rates, 5, output);
+  if (what.adds) add_biases(weights);
+  float* input = device<float>(2 * kMostInput);
+  fill_floats<<<64, 256>>>(input, 2 * kMostInput, 3);
+  const Scratch scratch = make_scratch(linears.columns, band_sums(what.form));
+  CHECK(cudaMemset(scratch.partial, 0xff, band_sums(what.form) * 4));
+  g_adds = what.adds, g_parts = 7;
+  std::vector<float> once;
+  for (int turn = 0; turn < 3; ++turn) {
+    if (what.adds) fill_floats<<<64, 256>>>(output, static_cast<int64_t>(got.size()), 4);
+    else CHECK(cudaMemset(output, 0xff, got.size() * 4));
+    enqueue_bands(linears, weights, what.form, what.tokens, input, scratch, nullptr);
+    CHECK(cudaMemcpy(got.data(), output, got.size() * 4, cudaMemcpyDeviceToHost));
+    if (turn == 0) once = got;
+    else if (std::memcmp(got.data(), once.data(), got.size() * 4) != 0) return std::printf("not the same twice\n"), INFINITY;
+  }
+  g_adds = false;
+  const int groups = (linears.columns + kGroupColumns - 1) / kGroupColumns;
+  std::vector<__half> halves(static_cast<size_t>(groups) * band_group_words(what.form) * 2);
+  std::vector<float> scales(static_cast<size_t>(what.form));
+  CHECK(cudaMemcpy(halves.data(), scratch.input.words, halves.size() * 2, cudaMemcpyDeviceToHost));
+  CHECK(cudaMemcpy(scales.data(), scratch.input.scales, scales.size() * 4, cudaMemcpyDeviceToHost));
+  const auto value = [&](int token, int k) {
+    const size_t at = static_cast<size_t>(k / 256) * band_group_words(what.form) * 2 + band_half(what.form, k % 256, token);
+    return static_cast<double>(scales[token]) * std::ldexp(static_cast<double>(__half2float(halves[at])), -band_exponent(k % 256));
+  };
+  const double worst = difference(linears, rates, weights, what.tokens, what.adds, what.adds, value, got);
+  for (void* memory : {static_cast<void*>(output), static_cast<void*>(input), static_cast<void*>(scratch.partial)}) CHECK(cudaFree(memory));
+  return worst;
+}
+
+void run_band_checks() {
+  const Linears small[] = {
+      {{256, 96, 64}, 768, Prologue::kNorm},      {{640}, 1024}, {{224, 512}, 4352, Prologue::kGated}, {{400}, 9216}, {{4992, 48}, 512},
+      {{4096, 1024, 1008}, 2048, Prologue::kNorm}};
+  constexpr double kMost = 2e-3;  // decoded weights are halves
+  for (const int form : {32, 64, 128})
+    for (const int tokens : {1, form / 2 + 1, form - 3, form}) {
+      double worst = 0;
+      for (size_t i = 0; i < std::size(small); ++i)
+        worst = std::max(worst, check_bands(small[i], {tokens, form, 0, (i + tokens) % 3 == 0}));
+      std::printf("{\"check\": \"bands\", \"form\": %d, \"tokens\": %d, \"error\": %.2e, \"good\": %s}\n", form, tokens, worst,
+                  worst < kMost ? "true" : "false");
+      std::fflush(stdout);
+    }
+  for (const int form : {32, 64, 128})
+    for (int rate = 1; rate <= plane_bands_needs(form).most_rate; ++rate) {
+      const double worst = check_bands(small[5], {form, form, rate, rate % 2 == 0});
+      std::printf("{\"check\": \"bands\", \"form\": %d, \"bits\": %d, \"error\": %.2e, \"good\": %s}\n", form, rate, worst,
+                  worst < kMost ? "true" : "false");
+    }
 }
 
 // Planes decoded to halves, then cuBLAS.
@@ -989,33 +1093,48 @@ double many_us(const Layer& layer, const PackedLayer& packed, int tokens, bool h
       static_cast<int>(packed.copies.size()));
 }
 
+double bands_us(const Layer& layer, const PackedLayer& packed, int tokens, int only = -1) {
+  return median_us(
+      [&](cudaStream_t stream) {
+        for (const auto& copy : packed.copies)
+          for (size_t i = 0; i < layer.linears.size(); ++i)
+            if (only < 0 || only == static_cast<int>(i))
+              for (int first = 0; first < tokens; first += kBandTokens) {
+                const int count = std::min(kBandTokens, tokens - first);
+                enqueue_bands(layer.linears[i], copy[i], band_form(count), count, packed.input, packed.scratch, stream);
+              }
+      },
+      static_cast<int>(packed.copies.size()));
+}
+
 // Everything that could multiply a layer with so many tokens.
-void bench_many() {
-  const int counts[] = {1, 4, 8, 16, 24, 32, 48, 64};
+void bench_many(const std::vector<int>& rates) {
+  const int counts[] = {8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512};
   std::printf("{\"read_gigabytes_per_second\": %.0f}\n", read_gigabytes_per_second());
   for (const Layer& layer : kLayers) {
     std::vector<double> half;
     for (const int tokens : counts) half.push_back(half_layer_us(layer, tokens));
-    for (const int rate : {4, 3}) {
+    for (const int rate : rates) {
       PackedLayer packed = make_layer(layer, rate);
       for (size_t t = 0; t < std::size(counts); ++t) {
         const int tokens = counts[t];
         g_parts = 7;
-        const double passes = passes_us(layer, packed, rate, tokens, 8);
-        const double many = tokens < 8 ? 0 : many_us(layer, packed, tokens, false);
-        const double pairs = tokens > kManyPairTokens ? 0 : many_us(layer, packed, tokens, true);
-        const double decoded = tokens < 8 ? 0 : decoded_layer_us(layer, packed, tokens);
+        const double passes = tokens > 16 ? 0 : passes_us(layer, packed, rate, tokens, 8);
+        const double many = tokens > kManyTokens ? 0 : many_us(layer, packed, tokens, false);
+        const double pairs = tokens > kManyTokens ? 0 : many_us(layer, packed, tokens, true);
+        const double bands = tokens < 24 ? 0 : bands_us(layer, packed, tokens);
+        const double decoded = tokens < 32 ? 0 : decoded_layer_us(layer, packed, tokens);
         g_parts = 2;
-        const double product = tokens < 8 ? 0 : many_us(layer, packed, tokens, false);
+        const double product = tokens < 24 ? 0 : bands_us(layer, packed, tokens);
         g_parts = 7;
         std::printf(
-            "{\"layer\": \"%s\", \"bits\": %d, \"tokens\": %d, \"passes_us\": %.1f, \"many_us\": %.1f, \"many_product_us\": %.1f, "
-            "\"pairs_us\": %.1f, \"decoded_us\": %.1f, \"half_us\": %.1f}\n",
-            layer.name, rate, tokens, passes, many, product, pairs, decoded, half[t]);
-        if (tokens == 16 || tokens == 64)
+            "{\"layer\": \"%s\", \"bits\": %d, \"tokens\": %d, \"passes_us\": %.1f, \"many_us\": %.1f, \"pairs_us\": %.1f, \"bands_us\": "
+            "%.1f, \"bands_product_us\": %.1f, \"decoded_us\": %.1f, \"half_us\": %.1f}\n",
+            layer.name, rate, tokens, passes, many, pairs, bands, product, decoded, half[t]);
+        if (tokens == 64)
           for (int i = 0; i < 4; ++i)
-            std::printf("{\"layer\": \"%s\", \"bits\": %d, \"tokens\": %d, \"linear\": %d, \"many_us\": %.1f}\n", layer.name, rate, tokens,
-                        i, many_us(layer, packed, tokens, tokens == 16, i));
+            std::printf("{\"layer\": \"%s\", \"bits\": %d, \"tokens\": %d, \"linear\": %d, \"bands_us\": %.1f}\n", layer.name, rate, tokens,
+                        i, bands_us(layer, packed, tokens, i));
         std::fflush(stdout);
       }
       free_layer(packed);
@@ -1063,7 +1182,9 @@ int main(int argc, char** argv) {
     if (what == "check") run_checks();
     if (what == "bench") bench({3, 4}, {1, 4, 8});
     if (what == "check-many") run_many_checks();
-    if (what == "bench-many") bench_many();
+    if (what == "check-bands") run_band_checks();
+    if (what == "bench-many") bench_many({4, 3});
+    if (what == "bench-many-4") bench_many({4});
     if (what == "bench2") bench({2}, {1, 4});
     if (what == "rows") {
       rows_check();

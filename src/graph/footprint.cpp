@@ -16,6 +16,7 @@ constexpr uint64_t kFixed = 770'000'000;  // context, cuBLAS and what is kept fr
 using cuda::kGroupColumns, cuda::kTileRows, cuda::kMostDecoded;
 
 constexpr int64_t kPassTokens = cuda::kMaxTokens;
+constexpr int64_t kMultiprocessors = 132;
 constexpr int64_t kManyGroups = cuda::kManyWords / (8 * kGroupColumns / 32);  // of a slice, over all its tokens of 8 bits
 
 uint64_t on_card(int64_t bytes) {
@@ -42,6 +43,12 @@ int64_t many_bytes(int64_t rows, int64_t columns, int64_t tokens) {
   return (slices > 1 ? slices * form * rows * 4 : 0) + 2 * form * groups * kGroupColumns;
 }
 
+// Sums that thread blocks have in common, and the input as halves.
+int64_t band_bytes(int64_t columns, int64_t tokens) {
+  const int64_t form = tokens <= 64 ? 64 : cuda::kBandTokens;
+  return form * (kMultiprocessors * cuda::kBandSums * 4 + groups_of(columns) * kGroupColumns * 2);
+}
+
 // Between the kernels of a product: the input as halves (as floats, where the weights are) and decoded weights of a prompt; the sums of
 // plane rows of a few tokens.
 uint64_t product_bytes(const ModelSpec& spec, const std::vector<CardMatrix>& matrices, const Network::Size& size) {
@@ -51,21 +58,20 @@ uint64_t product_bytes(const ModelSpec& spec, const std::vector<CardMatrix>& mat
     if (each.tap.empty()) continue;  // an embedding
     const bool is_head = each.tap == spec.head.tap;
     const int64_t tokens = is_head ? size.head_rows : size.rows;
-    const bool is_fine = static_cast<double>(each.plane_rows) >= kFineActivationRate * static_cast<double>(each.rows);
-    const int64_t few = is_fine ? cuda::kPairPlaneTokens : cuda::kPlaneTokens;
     if (each.plane_rows == 0) {
       input = std::max(input, tokens * each.columns * each.element_bytes);
       continue;
     }
-    if (tokens > few) input = std::max(input, tokens * each.columns * 2);
-    if (tokens > few && size.precision != Precision::kInvariant)
+    if (tokens > cuda::kPlaneTokens) input = std::max(input, tokens * each.columns * 2);
+    if (tokens > cuda::kPlaneTokens && size.precision != Precision::kInvariant)
       decoded = std::max(decoded, std::min(each.rows * each.columns, kMostDecoded) * 2);
     int64_t& all = tiles[each.tap];
     all += (each.plane_rows + kTileRows - 1) / kTileRows;
     const int64_t slices = (groups_of(each.columns) + cuda::kMaxLoadGroups - 1) / cuda::kMaxLoadGroups;
     partial = std::max(partial, slices * std::min(tokens, kPassTokens) * all * kTileRows * 4);
     rows[each.tap] += each.rows;
-    if (tokens > kPassTokens) partial = std::max(partial, many_bytes(rows[each.tap], each.columns, std::min(tokens, cuda::kPlaneTokens)));
+    if (tokens > kPassTokens) partial = std::max(partial, many_bytes(rows[each.tap], each.columns, tokens));
+    if (tokens > cuda::kManyTokens && size.precision == Precision::kInt8) partial = std::max(partial, band_bytes(each.columns, tokens));
   }
   return on_card(input) + on_card(decoded) + on_card(partial);
 }

@@ -18,11 +18,13 @@ constexpr int kTileBytes = 512;
 constexpr int kMaxTokens = 8;       // of one launch, activations as bits
 constexpr int kMaxLoadGroups = 16;  // of a slice of 4 or 8 tokens, or where there are several
 
-constexpr int kManyTokens = 64;       // of one launch, activations as bytes
+constexpr int kManyTokens = 32;       // of one launch, activations as bytes
 constexpr int kManyWords = 32 << 10;  // of a slice's activations at most, in shared memory
+constexpr int kBandTokens = 128;      // of one launch, where planes are decoded in registers
+constexpr int kBandSums = 2 * 256;    // rows of its sums that thread blocks have in common with others, of each
 
-// Up to here planes are multiplied as they are: with activations of 8 bits; with 15, or where tokens pass in eights.
-constexpr int64_t kPlaneTokens = 64, kPairPlaneTokens = 32;
+// Up to here planes are multiplied without being decoded to memory: kBandTokens at a time, or where these cannot be so, fewer.
+constexpr int64_t kPlaneTokens = 192, kPassPlaneTokens = 32;
 constexpr int64_t kMostDecoded = int64_t{64} << 20;  // weights at a time, with more tokens
 
 }  // namespace cuda

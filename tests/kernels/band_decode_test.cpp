@@ -1,83 +1,72 @@
-// The fragments that decode planes on tensor cores, put together as the instruction does it; needs no card.
+// What the fragments that decode bands on tensor cores hold; needs no card.
 #include "kernels/cuda/band_decode.h"
 
 #include <gtest/gtest.h>
 
 #include <vector>
 
-#include "base/float16.h"
 #include "base/rng.h"
 
 namespace tq::cuda {
 namespace {
 
-// One group of 256 columns of 16 rows whose windows lie in rate + 1 tiles.
-struct Rows {
-  int rate, window;
-  std::vector<float> taps;
-  std::vector<std::vector<int>> bit;  // [plane rows][256]
-  std::vector<uint32_t> words;        // [tiles][128]
-
-  Rows(Rng& rng, int rate_) : rate(rate_), window(rate_ + static_cast<int>(rng.below(kTileRows + 1))) {
-    for (int j = 0; j < window; ++j) taps.push_back(static_cast<float>(rng.gaussian()));
-    words.resize(static_cast<size_t>(rate + 1) * 128);
-    for (int p = 0; p < (rate + 1) * kTileRows; ++p) {
-      bit.emplace_back();
-      for (int k = 0; k < kGroupColumns; ++k) {
-        bit.back().push_back(static_cast<int>(rng.below(2)));
-        const int word = p / kTileRows * 128 + tile_word(p % kTileRows, k / 32);
-        words[static_cast<size_t>(word)] |= static_cast<uint32_t>(bit.back().back()) << k % 32;
-      }
-    }
-  }
-  double value(int r, int k) const {
-    double sum = 0;
-    const int newest = kTileRows + r * rate + rate - 1;
-    for (int j = 0; j < window; ++j)
-      sum +=
-          bit[static_cast<size_t>(newest - j)][static_cast<size_t>(k)] != 0 ? taps[static_cast<size_t>(j)] : -taps[static_cast<size_t>(j)];
-    return sum;
-  }
-  // What lane 4 g + t reads: words of plane rows row8 and row8 + 8, of word, word, word + 4, word + 4.
-  const uint32_t* load(int step, int row8, int word) const { return &words[static_cast<size_t>(step * 128 + 4 * (4 * row8 + word))]; }
-};
-
-uint32_t paired_bytes(uint32_t a, uint32_t b, int g) { return (a >> (8 * (g / 2)) & 255u) << 8 | (b >> (8 * (g / 2)) & 255u) << 24; }
-
-TEST(BandDecode, FragmentsMultiplyToTheRowsValues) {
-  Rng rng(11);
+// Eight rows' windows lie in the tiles that are multiplied for them, whatever the window.
+TEST(BandDecode, WindowsLieInTheTilesThatAreTaken) {
   for (int rate = 1; rate < kRates; ++rate)
-    for (int word = 0; word < 4; ++word) {
-      const Rows rows(rng, rate);
-      const int part = static_cast<int>(rng.below(2)), i = static_cast<int>(rng.below(4));
-      double product[kBandRows][8] = {};
-      for (int step = 0; step <= rate; ++step) {
-        double b[16][8];
-        for (int g = 0; g < 8; ++g)
-          for (int t = 0; t < 4; ++t)
-            for (int half = 0; half < 2; ++half) {
-              const uint32_t* read = rows.load(step, t + 4 * half, word) + 2 * part;
-              const uint32_t halves = band_halves(paired_bytes(read[0], read[1], g), i, g);
-              b[2 * t + 8 * half][g] = f16_to_float(static_cast<uint16_t>(halves));
-              b[2 * t + 8 * half + 1][g] = f16_to_float(static_cast<uint16_t>(halves >> 16));
-            }
-        for (int r = 0; r < kBandRows; ++r)
-          for (int k = 0; k < 16; ++k) {
-            const int tap = band_tap(rate, r, step, slot_row(k));
-            if (tap < 0 || tap >= rows.window) continue;
-            for (int n = 0; n < 8; ++n) product[r][n] += static_cast<double>(rows.taps[static_cast<size_t>(tap)]) * b[k][n];
+    for (int half = 0; half < 2; ++half) {
+      const int first = band_first_tile(rate, half), last = first + band_taken_tiles(rate) - 1;
+      EXPECT_LE(last, rate);
+      for (int r = 8 * half; r < 8 * half + 8; ++r)
+        for (int tile = 0; tile <= rate; ++tile)
+          for (int row = 0; row < kTileRows; ++row) {
+            const int tap = band_tap(rate, r, tile, row);
+            if (tap >= 0 && tap < rate + kTileRows) EXPECT_TRUE(tile >= first && tile <= last) << rate << ' ' << r << ' ' << tile;
           }
-      }
-      for (int r = 0; r < kBandRows; ++r)
-        for (int n = 0; n < 8; ++n)
-          EXPECT_NEAR(product[r][n], rows.value(r, 32 * (word + 4 * part) + band_column(i, n)), 1e-9) << rate << " " << r << " " << n;
     }
 }
 
-TEST(BandDecode, ALanesSumsAreEightColumnsInTurn) {
-  for (int t = 0; t < 4; ++t)
-    for (int i = 0; i < 4; ++i)
-      for (int j = 0; j < 2; ++j) EXPECT_EQ(band_column(i, 2 * t + j), 8 * t + 2 * i + j);
+// A row's newest bit has tap 0, and each bit before it one more.
+TEST(BandDecode, TapsCountBackFromTheNewestBit) {
+  for (int rate = 1; rate < kRates; ++rate)
+    for (int r = 0; r < kBandRows; ++r)
+      for (int back = 0; back < rate + kTileRows; ++back) {
+        const int plane = kTileRows + r * rate + rate - 1 - back;  // counted from the tile before the band's own
+        EXPECT_EQ(band_tap(rate, r, plane / kTileRows, plane % kTileRows), back);
+      }
+}
+
+// The words of a tile, transposed as movmatrix does it: an 8 x 8 of 16 bits, of which lane 4 g + t has row g, elements 2 t and 2 t + 1.
+TEST(BandDecode, TurnedWordsHoldTwoPlaneRowsOfSixteenColumns) {
+  Rng rng(5);
+  std::vector<uint32_t> words(kTileBytes / 4);
+  std::vector<std::vector<int>> bit(kTileRows, std::vector<int>(kGroupColumns));
+  for (int row = 0; row < kTileRows; ++row)
+    for (int k = 0; k < kGroupColumns; ++k) {
+      bit[row][k] = static_cast<int>(rng.below(2));
+      words[static_cast<size_t>(tile_word(row, k / 32))] |= static_cast<uint32_t>(bit[row][k]) << k % 32;
+    }
+  for (int part = 0; part < 4; ++part) {  // x, y, z, w of a lane's words
+    const auto element = [&](int g, int i) { return words[static_cast<size_t>(4 * (4 * g + i / 2) + part)] >> 16 * (i % 2) & 0xffffu; };
+    for (int g = 0; g < 8; ++g)
+      for (int t = 0; t < 4; ++t) {
+        const uint32_t turned = element(2 * t, g) | element(2 * t + 1, g) << 16;
+        for (int b = 0; b < 32; ++b)
+          EXPECT_EQ(static_cast<int>(turned >> b & 1u), bit[2 * t + b / 16 + 8 * (part % 2)][band_column(part / 2, g, b % 16)]);
+      }
+  }
+}
+
+// Where activations lie, in the order in which decoded columns come: step by step those with bits 2 j and 2 j + 1.
+TEST(BandDecode, ActivationsLieAsColumnsAreDecoded) {
+  for (int half = 0; half < 2; ++half)
+    for (int bit = 0; bit < 16; ++bit)
+      for (int g = 0; g < 8; ++g) {
+        const BandPlace place = band_place(band_column(half, g, bit));
+        EXPECT_EQ(place.step, 8 * half + bit / 2);
+        EXPECT_EQ(place.half, bit % 2);
+        EXPECT_EQ(place.at, g);
+        EXPECT_EQ(band_exponent(band_column(half, g, bit)), 10 - bit % 8);
+      }
 }
 
 TEST(BandDecode, TakesWholeBandsWhoseWindowsReachOneTileBack) {
@@ -92,6 +81,16 @@ TEST(BandDecode, TakesWholeBandsWhoseWindowsReachOneTileBack) {
   EXPECT_FALSE(decodes_bands(job, 40, 16, 32));
   job.windows[3] = 12, job.rows = 100;
   EXPECT_FALSE(decodes_bands(job, 40, 0, 96));
+  job.rows = 64, job.has_half_taps = false;
+  EXPECT_FALSE(has_bands(job));
+}
+
+TEST(BandDecode, TapsThatAreNoHalvesAreRefused) {
+  EXPECT_TRUE(are_half_taps(std::vector<float>{0.9f, -0.01f}));
+  EXPECT_TRUE(are_half_taps(std::vector<float>{3.9f}));
+  EXPECT_FALSE(are_half_taps(std::vector<float>{0.5f, -4.0f}));
+  EXPECT_FALSE(are_half_taps(std::vector<float>{0.1f}));
+  EXPECT_FALSE(are_half_taps(std::vector<float>{}));
 }
 
 }  // namespace

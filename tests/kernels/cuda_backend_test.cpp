@@ -73,23 +73,23 @@ TEST_F(CudaBackend, CutsThatEndWithTheirTilesDecodeAsTheOracles) {
   }
 }
 
-// Up to four tokens the activations have 15 bits, up to eight 10, more of them 8, unless the planes are many or a card has 16 tokens at
-// most at a time; prompts go through halves.
+// Up to four tokens the activations have 15 bits, up to eight 10, up to 32 8, unless the planes are many or a card has 16 tokens at most at
+// a time; more go through halves.
 TEST_F(CudaBackend, PackedPlanesLoseOnlyTheRoundingOfTheActivations) {
   for (const auto& rates : {std::vector<uint8_t>{3, 3, 3, 3}, {3, 4, 2, 5}, {6, 6, 6, 6}, {8, 2, 8, 2}, {1, 2, 4, 1}})
     for (const int64_t columns : {66, 172, 768, 9216})
       for (const int64_t tokens : {1, 2, 4, 5, 8, 11, 80}) {
         const PackedTensor tensor = random_grid(100, columns, rates);
         const auto expected = multiply(*ref_, tensor, tokens, Precision::kFloat);
-        const bool is_int8 = tokens > 4 && tokens <= 64 && rates[0] + rates[1] < 10;
-        const double limit = tokens > 64 ? kHalfLimit : is_int8 ? tokens <= 8 ? 0.003 : 0.012 : 1e-4;
+        const bool is_int8 = tokens > 4 && tokens <= 32 && rates[0] + rates[1] < 10;
+        const double limit = tokens > 32 ? kHalfLimit : is_int8 ? tokens <= 8 ? 0.003 : 0.012 : 1e-4;
         EXPECT_LT(relative(multiply(*cuda_, tensor, tokens, Precision::kInt8), expected), limit)
             << int{rates[0]} << " " << columns << " " << tokens;
       }
 }
 
-// Up to 64 tokens, or 32 with pairs, in one launch where the card has the memory for it: ragged numbers of them, columns in slices, rows
-// that change their rate within a worker's tiles, rings that close within a tile.
+// Up to 32 tokens in one launch where the card has the memory for it: ragged numbers of them, columns in slices, rows that change their
+// rate within a worker's tiles, rings that close within a tile.
 TEST_F(CudaBackend, ManyTokensLoseOnlyTheRoundingOfTheActivations) {
   struct Case {
     int64_t rows, columns;
@@ -103,8 +103,8 @@ TEST_F(CudaBackend, ManyTokensLoseOnlyTheRoundingOfTheActivations) {
                         {360, 9216, {2, 2, 7, 2, 8, 2, 3, 4, 2, 2, 6, 2}}};
   for (const Case& each : cases) {
     const PackedTensor tensor = random_grid(each.rows, each.columns, each.rates);
-    const auto expected = multiply(*ref_, tensor, 64, Precision::kFloat);
-    for (const int64_t tokens : {9, 13, 16, 17, 31, 32, 33, 63, 64}) {
+    const auto expected = multiply(*ref_, tensor, 33, Precision::kFloat);
+    for (const int64_t tokens : {9, 13, 16, 17, 31, 32, 33}) {
       const auto first = rows_of(expected, 0, tokens, each.rows);
       EXPECT_LT(relative(multiply(*cuda_, tensor, tokens, Precision::kInt8), first), 0.012) << each.rows << " " << tokens;
       EXPECT_LT(relative(multiply(*cuda_, tensor, tokens, Precision::kInvariant), first), 1e-4) << each.rows << " " << tokens;
@@ -112,16 +112,30 @@ TEST_F(CudaBackend, ManyTokensLoseOnlyTheRoundingOfTheActivations) {
   }
 }
 
-// Tensor cores decode where rows are bands of 16 and columns come in eights, the first band from behind the ring's closure.
+// Tensor cores decode where rows are bands of 16, in registers or (many tokens, columns in eights) to memory; the first band from behind
+// the ring's closure. Several thread blocks add up what they have of a band, two of them or more.
 TEST_F(CudaBackend, BandsDecodeToTheHalvesOfTheirRows) {
-  for (const int64_t rows : {16, 112, 224})
-    for (const int64_t columns : {40, 768}) {
+  struct Case {
+    int64_t rows, columns;
+    std::vector<int64_t> tokens;
+  };
+  for (const Case& each : {Case{16, 40, {33, 64, 65, 128, 200}},
+                           {112, 768, {40, 128, 192, 193}},
+                           {224, 9216, {64, 200}},
+                           {208, 172, {80, 300}},
+                           {19200, 768, {33}}}) {
+    for (const int rate_of : {0, 1}) {  // 1: ranges of one bit too
       std::vector<uint8_t> rates;
-      for (int64_t r = 0; r < rows; r += 32) rates.push_back(static_cast<uint8_t>(2 + (r / 32 + columns) % 7));
-      const PackedTensor tensor = random_grid(rows, columns, rates);
-      const auto expected = multiply(*ref_, tensor, 80, Precision::kFloat);
-      EXPECT_LT(relative(multiply(*cuda_, tensor, 80, Precision::kInt8), expected), kHalfLimit) << rows << " " << columns;
+      for (int64_t r = 0; r < each.rows; r += 32)
+        rates.push_back(static_cast<uint8_t>(2 - rate_of + (r / 32 + each.columns) % (7 - rate_of)));
+      const PackedTensor tensor = random_grid(each.rows, each.columns, rates);
+      for (const int64_t tokens : each.tokens) {
+        const auto expected = multiply(*ref_, tensor, tokens, Precision::kFloat);
+        EXPECT_LT(relative(multiply(*cuda_, tensor, tokens, Precision::kInt8), expected), kHalfLimit)
+            << each.rows << " " << each.columns << " " << tokens << " " << rate_of;
+      }
     }
+  }
 }
 
 TEST_F(CudaBackend, ManyRowsAreSharedOutAmongAllMultiprocessors) {

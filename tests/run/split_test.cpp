@@ -293,7 +293,8 @@ TEST_P(SplitModel, CudaCardsGiveWhatOneCardDoes) {
       const auto not_finite = [](const auto& values) {
         return std::count_if(values.begin(), values.end(), [](const auto value) { return !std::isfinite(value); });
       };
-      EXPECT_LT(relative(found, expected), precision == Precision::kFloat ? 1e-4 : 1e-3)
+      // Halves: parts may be decoded where the whole is not (rows that are no multiples of 16), to other roundings.
+      EXPECT_LT(relative(found, expected), precision == Precision::kFloat ? 1e-4 : 5e-3)
           << parts << " cards, a prompt; not finite: " << not_finite(found) << " of " << found.size() << ", on one card "
           << not_finite(expected);
     }

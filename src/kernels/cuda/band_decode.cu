@@ -1,100 +1,114 @@
 // Planes decoded to halves by the tensor cores (band_decode.h).
-#include <cuda_fp16.h>
-
-#include "kernels/cuda/band_decode.h"
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/bands.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ops.h"
 
 namespace tq::cuda {
 namespace {
 
-constexpr int kWarps = 4;        // of a thread block: 16 rows each
-constexpr int kStripGroups = 2;  // that a warp decodes
-constexpr int kWordBlocks = 4;   // instructions for the 32 columns of a word
+constexpr int kWarps = 4;        // of a thread block: a band each
+constexpr int kStripGroups = 4;  // that a warp decodes
 
-// The taps of a rate as operand A, each as the sum of two halves: 22 bits of it.
-template <int kRate>
-struct Band {
-  static constexpr int kSteps = kRate + 1;
-  uint32_t high[kSteps][4], low[kSteps][4];
+// A band's rows, of which a lane stores two: row g of each half.
+struct BandOutput {
+  float scale[2][2],
+      shift[2][2];  // of [half][2 t + 0..1]: what a sum counts, and the half of all taps, which bits of 0 and 1 have too much
+  __half* row[2];
 
-  __device__ Band(const PlaneJob& job, int g, int t) {
-    const float* taps = job.taps + kRate * kMaxTaps;
-    const int window = job.windows[kRate];
+  // 32 columns of a lane and half of a group: halves of columns (c, 16 + c) in turn. Two neighbours trade 8 columns for 8, so that together
+  // they store whole sectors.
+  __device__ __forceinline__ void store(int half, const uint32_t (&value)[16], int column, int columns, int t) const {
+    uint32_t eight[4][4];  // columns in turn
 #pragma unroll
-    for (int step = 0; step < kSteps; ++step)
+    for (int quarter = 0; quarter < 4; ++quarter)
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        eight[quarter][i] = __byte_perm(value[quarter % 2 * 8 + 2 * i], value[quarter % 2 * 8 + 2 * i + 1], quarter < 2 ? 0x5410 : 0x7632);
+    const bool is_odd = t % 2 != 0;
+#pragma unroll
+    for (int pair = 0; pair < 2; ++pair)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        __half2 one[2];
+        uint32_t &low = eight[2 * pair][i], &high = eight[2 * pair + 1][i];
+        const uint32_t got = __shfl_xor_sync(0xffffffffu, is_odd ? low : high, 1);
+        (is_odd ? low : high) = got;  // an even lane has quarters 0 and 2 of both, its own first; an odd one 1 and 3, its own last
+      }
+    const int from = column - (is_odd ? 32 : 0) + (is_odd ? 8 : 0);
 #pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          const int tap = band_tap(kRate, g + 8 * (i % 2), step, slot_row(2 * t + j + 8 * (i / 2)));
-          const float value = tap >= 0 && tap < window ? taps[tap] : 0.0f;
-          const __half high_part = __float2half_rn(value), low_part = __float2half_rn(value - __half2float(high_part));
-          if (j == 0) one[0].x = high_part, one[1].x = low_part;
-          else one[0].y = high_part, one[1].y = low_part;
-        }
-        high[step][i] = *reinterpret_cast<uint32_t*>(&one[0]);
-        low[step][i] = *reinterpret_cast<uint32_t*>(&one[1]);
+    for (int lane = 0; lane < 2; ++lane)
+#pragma unroll
+      for (int pair = 0; pair < 2; ++pair) {
+        const uint32_t(&of)[4] = eight[2 * pair + lane];
+        const int to = from + 32 * lane + 16 * pair;
+        if (to < columns) *reinterpret_cast<uint4*>(row[half] + to) = make_uint4(of[0], of[1], of[2], of[3]);
       }
   }
 };
 
-// 8 columns of one row.
-__device__ __forceinline__ void store(const float (&sum)[kWordBlocks][4], int half, float scale, __half* output) {
-  __half2 values[kWordBlocks];
+// Half a group: decoded, scaled, transposed and stored.
+template <int kRate>
+__device__ __forceinline__ void decode_half(const uint2 (&words)[kRate + 1], const uint2 (&taps)[2 * Bands<kRate>::kTaken],
+                                            const BandOutput& output, int column, int columns, int t) {
+  uint32_t bits[kRate + 1][2], value[2][16];
+  Bands<kRate>::turn(words, bits);
+  const auto scale = [&](int bit, int half, const float(&sums)[4]) {
+    // Of the even bit's columns and the odd one's.
+    const float even = static_cast<float>(2 << band_exponent(bit)), odd = static_cast<float>(2 << band_exponent(bit + 1));
+    const float(&of)[2] = output.scale[half], (&shift)[2] = output.shift[half];
+    value[half][bit] = transpose_matrix(halves(fmaf(even * sums[0], of[0], shift[0]), fmaf(even * sums[1], of[1], shift[1])));
+    value[half][bit + 1] = transpose_matrix(halves(fmaf(odd * sums[2], of[0], shift[0]), fmaf(odd * sums[3], of[1], shift[1])));
+  };
+  Bands<kRate>::template decode<0, float[4]>(bits, taps, [&](int pair, int half, const float(&sums)[4]) { scale(2 * pair, half, sums); });
+  Bands<kRate>::template decode<1, float[4]>(bits, taps,
+                                             [&](int pair, int half, const float(&sums)[4]) { scale(8 + 2 * pair, half, sums); });
 #pragma unroll
-  for (int i = 0; i < kWordBlocks; ++i) values[i] = __floats2half2_rn(scale * sum[i][2 * half], scale * sum[i][2 * half + 1]);
-  *reinterpret_cast<uint4*>(output) = *reinterpret_cast<const uint4*>(values);
+  for (int half = 0; half < 2; ++half) output.store(half, value[half], column, columns, t);
 }
 
 // 16 rows of a matrix, counted from args.first.
 template <int kRate>
-__device__ __forceinline__ void decode_band(const DecodeArgs& args, int row, int first_group, int last_group, int g, int t) {
-  constexpr int kSteps = Band<kRate>::kSteps;
+__device__ __forceinline__ void decode_band(const DecodeArgs& args, int row, int first_group, int last_group, int lane) {
   const PlaneJob& job = args.job;
-  const Band<kRate> band(job, g, t);
-  const int first_plane = job.newest[row / kRangeRows] - kRate + 1 + row % kRangeRows * kRate;
-  const auto* tiles = reinterpret_cast<const uint4*>(args.tiles);
-  const uint4* from[kSteps];
+  const int g = lane / 4, t = lane % 4, window = job.windows[kRate];
+  const float* taps = job.taps + kRate * kMaxTaps;
+  uint2 band[2 * Bands<kRate>::kTaken];
 #pragma unroll
-  for (int step = 0; step < kSteps; ++step) {
-    int tile = first_plane / kTileRows + step - 1;
-    if (tile < 0) tile += job.tile_count();  // the ring
-    from[step] = tiles + static_cast<int64_t>(tile) * args.groups * 32 + 4 * t;
+  for (int i = 0; i < 2 * Bands<kRate>::kTaken; ++i) band[i] = Bands<kRate>::taps_of(taps, window, lane, i);
+  // As the bands have them.
+  float sum = lane < window ? __half2float(__float2half_rn(kTapPower * taps[lane])) / kTapPower : 0.0f;
+  sum = warp_sum(sum);
+  BandOutput output;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    output.row[half] = static_cast<__half*>(args.half_output) + static_cast<int64_t>(row - args.first + 8 * half + g) * args.columns;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      output.scale[half][i] = __half2float(__ushort_as_half(job.row_scale[row + 8 * half + 2 * t + i]));
+      output.shift[half][i] = -sum * output.scale[half][i];
+    }
   }
-  const uint32_t byte = g / 2, selector = byte | byte << 4 | (4 + byte) << 8 | (4 + byte) << 12;
-  const float scale[2] = {__half2float(__ushort_as_half(job.row_scale[row + g])),
-                          __half2float(__ushort_as_half(job.row_scale[row + g + 8]))};
-  __half* output = static_cast<__half*>(args.half_output) + static_cast<int64_t>(row - args.first + g) * args.columns + 8 * t;
+  const int tile = (job.newest[row / kRangeRows] - kRate + 1 + row % kRangeRows * kRate) / kTileRows;
+  const int64_t stride = static_cast<int64_t>(args.groups) * 64;  // a lane's two pairs of words of a tile lie together
+  const uint2* first = reinterpret_cast<const uint2*>(args.tiles) + 2 * lane;
+  const uint2* before = first + (tile > 0 ? tile - 1 : job.tile_count() - 1) * stride;  // the ring
+  first += tile * stride;
   launch_dependents();
   dependency_wait();
-  for (int group = first_group; group < last_group; ++group)
-    for (int word = 0; word < 4; ++word) {
-      float sum[2][kWordBlocks][4] = {};
+  const auto load = [&](int at, uint2(&words)[kRate + 1]) {  // of half a group
+    const int from = at / 2 * 64 + at % 2;
+    words[0] = __ldg(before + from);
 #pragma unroll
-      for (int step = 0; step < kSteps; ++step) {
-        const uint4 near = from[step][group * 32 + word], far = from[step][group * 32 + word + 16];
-        const uint32_t bits[2][2] = {{__byte_perm(near.x, near.y, selector), __byte_perm(far.x, far.y, selector)},
-                                     {__byte_perm(near.z, near.w, selector), __byte_perm(far.z, far.w, selector)}};
+    for (int i = 0; i < kRate; ++i) words[i + 1] = __ldg(first + i * stride + from);
+  };
+  uint2 words[kRate + 1], next[kRate + 1];
+  load(2 * first_group, words);
+#pragma unroll 1
+  for (int at = 2 * first_group; at < 2 * last_group; ++at) {
+    load(min(at + 1, 2 * last_group - 1), next);
+    decode_half<kRate>(words, band, output, at / 2 * kGroupColumns + band_column(at % 2, 2 * t, 0), args.columns, t);
 #pragma unroll
-        for (int part = 0; part < 2; ++part)  // words `word` and word + 4
-#pragma unroll
-          for (int i = 0; i < kWordBlocks; ++i) {
-            const uint32_t b0 = band_halves(bits[part][0], i, g), b1 = band_halves(bits[part][1], i, g);
-            mma_halves(sum[part][i], band.high[step], b0, b1);
-            mma_halves(sum[part][i], band.low[step], b0, b1);
-          }
-      }
-#pragma unroll
-      for (int part = 0; part < 2; ++part) {
-        const int column = group * kGroupColumns + 32 * (word + 4 * part);
-        if (column + 8 * t >= args.columns) continue;
-        store(sum[part], 0, scale[0], output + column);
-        store(sum[part], 1, scale[1], output + column + 8 * static_cast<int64_t>(args.columns));
-      }
-    }
+    for (int i = 0; i <= kRate; ++i) words[i] = next[i];
+  }
 }
 
 // grid (groups / kStripGroups, rows / (kWarps * 16))
@@ -103,16 +117,15 @@ __global__ void __launch_bounds__(kWarps * 32, 3) decode_bands_kernel(const __gr
   const int row = args.first + (static_cast<int>(blockIdx.y) * kWarps + warp) * kBandRows;
   if (row >= args.first + args.count) return;
   const int first = static_cast<int>(blockIdx.x) * kStripGroups, last = min(first + kStripGroups, args.groups);
-  const int g = lane / 4, t = lane % 4;
   switch (args.job.rate[row / kRangeRows]) {
-    case 1: return decode_band<1>(args, row, first, last, g, t);
-    case 2: return decode_band<2>(args, row, first, last, g, t);
-    case 3: return decode_band<3>(args, row, first, last, g, t);
-    case 4: return decode_band<4>(args, row, first, last, g, t);
-    case 5: return decode_band<5>(args, row, first, last, g, t);
-    case 6: return decode_band<6>(args, row, first, last, g, t);
-    case 7: return decode_band<7>(args, row, first, last, g, t);
-    default: return decode_band<8>(args, row, first, last, g, t);
+    case 1: return decode_band<1>(args, row, first, last, lane);
+    case 2: return decode_band<2>(args, row, first, last, lane);
+    case 3: return decode_band<3>(args, row, first, last, lane);
+    case 4: return decode_band<4>(args, row, first, last, lane);
+    case 5: return decode_band<5>(args, row, first, last, lane);
+    case 6: return decode_band<6>(args, row, first, last, lane);
+    case 7: return decode_band<7>(args, row, first, last, lane);
+    default: return decode_band<8>(args, row, first, last, lane);
   }
 }
 

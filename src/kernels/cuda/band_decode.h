@@ -1,10 +1,8 @@
-// Planes decoded by the tensor cores: 16 rows of a rate K are a product of a band matrix of taps [16, k] with the bits of k plane rows as
-// ±1 [k, columns]. What lies where in the fragments of mma m16n8k16 (PTX ISA, "Matrix Fragments"), for the kernel and its test. Lane 4 g +
-// t.
+// Planes decoded by the tensor cores, as halves in memory. What lies where in the fragments of bands (bands.cuh), for the kernels and their
+// test: 16 rows of a rate K are a product of the bits of K + 1 rows of tiles with a band matrix of taps.
 //
 // The rows' own plane rows are K whole tiles, since rates change every 32 rows; what their windows take of the rows before is one tile
-// more. The order of the 16 slots of k is free, and that of the columns: both are chosen so that a lane finds its bits in two loads of 16
-// bytes, and 8 values that it stores together in its sums.
+// more. Eight rows take from fewer tiles: those of each half of a band are multiplied by themselves.
 #pragma once
 
 #include <cstdint>
@@ -13,31 +11,28 @@
 
 namespace tq::cuda {
 
-constexpr int kBandRows = 16;  // of the output, at a time
-
-// The plane row of a tile that slot k of an instruction stands for.
-TQ_HOST_DEVICE inline int slot_row(int k) { return k % 8 / 2 + 8 * (k % 2) + 4 * (k / 8); }
-
-// Which tap row r of 16 has for a plane row of its tile `step`, 0: the one before its own. Negative, or beyond the window: none.
-TQ_HOST_DEVICE inline int band_tap(int rate, int r, int step, int plane_row) {
-  return r * rate + rate - 1 - ((step - 1) * kTileRows + plane_row);
+// Which tap row r of 16 has for a plane row of its tile `tile`, 0: the one before its own. Negative, or beyond the window: none.
+TQ_HOST_DEVICE constexpr int band_tap(int rate, int r, int tile, int plane_row) {
+  return r * rate + rate - 1 - ((tile - 1) * kTileRows + plane_row);
 }
+// The first of the tiles that rows 8 `half` + 0..7 take from, and how many these are, with windows of up to rate + 16.
+TQ_HOST_DEVICE constexpr int band_first_tile(int rate, int half) { return half * rate / 2; }
+TQ_HOST_DEVICE constexpr int band_taken_tiles(int rate) { return (rate + 1) / 2 + 1; }
 
-// Which of a word's 32 columns is column n of the i-th of its four instructions: a lane's sums of all four are 8 columns in turn.
-TQ_HOST_DEVICE inline int band_column(int i, int n) { return 8 * (n / 2) + 2 * i + n % 2; }
-// A register of operand B of the i-th instruction, for column g: the bits of two slots as halves of 1 or -1. bits: byte g / 2 of the word
-// of one slot's plane row in its second byte, of the other's in its fourth.
-TQ_HOST_DEVICE inline uint32_t band_halves(uint32_t bits, int i, int g) {
-  constexpr uint32_t kSigns = 0x80008000u, kMinusOnes = 0xbc00bc00u;
-  return (bits << (7 - 2 * i - g % 2) & kSigns) ^ kMinusOnes;
-}
+// Of words that were turned (transposed 8 x 8 as 16 bits each): lane 4 g + t has of word x of a tile (plane rows 0..7) rows 2 t and 2 t +
+// 1, of word y 8 more, and of each 16 bits of half its group's columns: bit b is this column.
+TQ_HOST_DEVICE constexpr int band_column(int half, int g, int bit) { return 128 * half + 16 * g + bit; }
 
-// Whether a matrix can be decoded so: rows `first` .. + count of it.
-inline bool decodes_bands(const PlaneJob& job, int columns, int first, int count) {
-  if (job.rows % kBandRows != 0 || columns % 8 != 0 || first % kBandRows != 0 || count % kBandRows != 0) return false;
+// Whether a matrix's bands can be decoded: windows reach no further than one tile before their own, and taps are halves.
+inline bool has_bands(const PlaneJob& job) {
+  if (job.rows % kBandRows != 0 || !job.has_half_taps) return false;
   for (int rate = 1; rate < kRates; ++rate)
     if (job.windows[rate] > rate + kTileRows) return false;
   return true;
+}
+// Whether a matrix can be decoded so: rows `first` .. + count of it.
+inline bool decodes_bands(const PlaneJob& job, int columns, int first, int count) {
+  return has_bands(job) && columns % 8 == 0 && first % kBandRows == 0 && count % kBandRows == 0;
 }
 
 }  // namespace tq::cuda

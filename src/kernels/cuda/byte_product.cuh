@@ -1,12 +1,7 @@
 // Tiles of bits times bytes of tokens: 16 plane rows (64 with wgmma: those of four warps) x 32 columns x kTokens, integer sums.
 #pragma once
 
-#include "kernels/cuda/device.cuh"
-
-// The tensor cores' products of a warpgroup are compute capability 9.0's alone ("90a").
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define TQ_WARPGROUP_PRODUCTS 1
-#endif
+#include "kernels/cuda/warpgroup.cuh"
 
 namespace tq::cuda {
 
@@ -31,43 +26,6 @@ __device__ __forceinline__ void bits_as_bytes(const uint4& tile, int step, uint3
 // operand: where B is, product_operand() and as many units of 16 bytes behind. kAdds: to the sums that are there. They hold after
 // product_end().
 #ifdef TQ_WARPGROUP_PRODUCTS
-
-// Copies that arrive by themselves: each of `count` arrivals in shared memory is one copy of `bytes` that all threads may wait for. What
-// arrived is known to the tensor cores. One thread opens them and then all meet.
-constexpr bool kHasArrivals = true;
-__device__ __forceinline__ void arrivals_open(uint64_t* arrivals, int count) {
-  for (int i = 0; i < count; ++i) asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(arrivals + i)) : "memory");
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-}
-__device__ __forceinline__ void copy_arriving(void* shared, const void* global, int bytes, uint64_t* arrival) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(arrival)), "r"(bytes) : "memory");
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_address(shared)),
-               "l"(global), "r"(bytes), "r"(shared_address(arrival))
-               : "memory");
-}
-__device__ __forceinline__ void arrival_wait(uint64_t* arrival) {
-  asm volatile("{.reg .pred p; WAIT: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], 0; @p bra DONE; bra WAIT; DONE:}" ::"r"(
-                   shared_address(arrival))
-               : "memory");
-}
-// Operands are computed here and not between products, each of which would then wait for the one before.
-__device__ __forceinline__ void product_ready(uint32_t (&a)[4]) { asm volatile("" : "+r"(a[0]), "+r"(a[1]), "+r"(a[2]), "+r"(a[3])); }
-// Registers of the products to come are as they should be.
-__device__ __forceinline__ void product_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void product_end() {
-  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-}
-// The lower half of a matrix descriptor without swizzle, which counts in 16 bytes: where operand B begins, and how far behind its first
-// 16 bytes of a row (`columns` of them in turn) the others lie.
-template <int kColumns>
-__device__ __forceinline__ uint32_t product_operand(const void* shared) {
-  return kColumns << 16 | (shared_address(shared) & 0x3ffffu) >> 4;
-}
-__device__ __forceinline__ uint64_t product_descriptor(uint32_t operand) {
-  constexpr uint64_t kEightRows = 128 >> 4;
-  return kEightRows << 32 | operand;
-}
 
 #define TQ_PRODUCT_ASM(tokens, adds, sums, operands, outputs, a, b)                                                                        \
   asm volatile("{.reg .pred p; setp.ne.b32 p, " adds ", 0; wgmma.mma_async.sync.aligned.m64n" tokens "k32.s32.u8.s8 {" sums "}, " operands \
@@ -106,17 +64,6 @@ TQ_PRODUCT("64", 32, TQ_THIRTY_TWO,
 
 #else
 
-constexpr bool kHasArrivals = false;
-__device__ __forceinline__ void arrivals_open(uint64_t*, int) {}
-__device__ __forceinline__ void copy_arriving(void*, const void*, int, uint64_t*) {}
-__device__ __forceinline__ void arrival_wait(uint64_t*) {}
-__device__ __forceinline__ void product_ready(uint32_t (&)[4]) {}
-__device__ __forceinline__ void product_begin() {}
-__device__ __forceinline__ void product_end() {}
-template <int kColumns>
-__device__ __forceinline__ uint32_t product_operand(const void* shared) {
-  return shared_address(shared) >> 4;
-}
 template <bool kAdds, int kValues>
 __device__ __forceinline__ void product_step(int (&d)[kValues], const uint32_t (&a)[4], uint32_t operand) {
   constexpr uint32_t kHalf = 32 * kValues;

@@ -67,6 +67,11 @@ __device__ __forceinline__ uint4 load_shared(uint32_t shared) {
   asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w) : "r"(shared));
   return value;
 }
+__device__ __forceinline__ uint2 load_shared_pair(uint32_t shared) {
+  uint2 value;
+  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "r"(shared));
+  return value;
+}
 __device__ __forceinline__ uint32_t load_shared_word(uint32_t shared) {
   uint32_t value;
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(value) : "r"(shared));
@@ -128,6 +133,11 @@ __device__ __forceinline__ uint32_t add_acquire_release(uint32_t* sum, uint32_t 
   uint32_t before;
   asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;" : "=r"(before) : "l"(sum), "r"(addend) : "memory");
   return before;
+}
+__device__ __forceinline__ uint32_t load_acquire(const uint32_t* from) {
+  uint32_t value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
 }
 
 __device__ __forceinline__ float warp_sum(float value) {

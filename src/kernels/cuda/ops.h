@@ -86,6 +86,13 @@ bool plane_rows(const PlaneRowsArgs& args, cudaStream_t stream);
 // kMaxTokens and more. plane_many_shared: bytes of shared memory that a thread block of it needs.
 int plane_many_shared(const ManyPlan& plan);
 void plane_many(const ManyArgs& args, const ManyPlan& plan, cudaStream_t stream);
+// Still more, with decoded bands. plane_bands_needs: of a form, the bytes of shared memory of a thread block, and the highest rate that it
+// can multiply.
+struct BandNeeds {
+  int shared_bytes = 0, most_rate = 0;
+};
+BandNeeds plane_bands_needs(int form);
+void plane_bands(const BandArgs& args, cudaStream_t stream);
 // Lines of the file (device memory) to tiles, one matrix.
 void repack(const uint32_t* lines, int64_t lines_of_row, int blocks, int groups, uint32_t* tiles, cudaStream_t stream);
 // Rows [first, first + count) of W', rotated basis, as half [count, C] or float.

@@ -25,7 +25,7 @@ int visit(const ManyPlan& plan, const ManyArgs* args, cudaStream_t stream) {
     return plan.form.tokens == 16 ? visit<16, 16>(split, args, blocks, stream) : visit<32, 16>(split, args, blocks, stream);
   }
   if (plan.form.tokens == 16) return visit<16, 8>(split, args, blocks, stream);
-  return plan.form.tokens == 32 ? visit<32, 8>(split, args, blocks, stream) : visit<64, 8>(split, args, blocks, stream);
+  return visit<32, 8>(split, args, blocks, stream);
 }
 
 }  // namespace

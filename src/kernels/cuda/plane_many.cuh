@@ -14,7 +14,7 @@ constexpr int kManyThreads = kManyWorkers * kManyTiles * 32;
 // Of a warp's ring, as shared memory has room for.
 constexpr int many_stages(int tokens, int bits) {
   if (bits == 16) return tokens == 8 ? 7 : tokens == 16 ? 6 : 5;
-  return tokens == 16 ? 6 : tokens == 32 ? 5 : 4;
+  return tokens == 16 ? 6 : 5;
 }
 
 __device__ __forceinline__ float inverse_power(float power) { return __uint_as_float((254u << 23) - __float_as_uint(power)); }
@@ -125,7 +125,7 @@ struct PlaneMany {
   __device__ void run() {
     // The last warp does so before all else: where the kernel before has ended, nothing is left to be done meanwhile, and elsewhere its
     // worker's ring fills while activations come.
-    if (kHasArrivals && warp == kManyThreads / 32 - 1) load_words();
+    if (kHasBulkCopies && warp == kManyThreads / 32 - 1) load_words();
     plan_rounds<false>();
     barrier(1 + worker, kWorkerThreads);
     Stream stream(*this);
@@ -148,7 +148,7 @@ struct PlaneMany {
       float value[kValues] = {};
 #pragma unroll 1
       for (int group = 0; group < groups.count; ++group) {
-        if (i == 0) arrival_wait(arrivals + group);
+        if (kHasBulkCopies && i == 0) arrival_wait(arrivals + group);
         multiply(stream, group, value);
       }
       finish(i, value);
@@ -188,17 +188,17 @@ struct PlaneMany {
 
   __device__ void load_words() const {
     const auto* from = reinterpret_cast<const uint4*>(args.activations.words) + groups.first * (kGroupBytes / 16);
-    if (lane == 0) arrivals_open(arrivals, groups.count);
+    if (lane == 0) arrivals_open(arrivals, groups.count, 1);
     __syncwarp();
     dependency_wait();
     for (int group = lane; group < groups.count; group += 32)
-      copy_arriving(words + group * (kGroupBytes / 16), from + group * (kGroupBytes / 16), kGroupBytes, arrivals + group);
+      copy_bulk(words + group * (kGroupBytes / 16), from + group * (kGroupBytes / 16), kGroupBytes, arrivals + group);
     __syncwarp();
   }
 
   __device__ void load_input() const {
     const int thread = static_cast<int>(threadIdx.x);
-    if constexpr (!kHasArrivals) {
+    if constexpr (!kHasBulkCopies) {
       const auto* from = reinterpret_cast<const uint4*>(args.activations.words) + groups.first * (kGroupBytes / 16);
 #pragma unroll 4
       for (int i = thread; i < groups.count * (kGroupBytes / 16); i += kManyThreads) copy_async(shared_address(words + i), from + i);
@@ -209,7 +209,7 @@ struct PlaneMany {
     for (int i = thread; i < groups.count * kTokens; i += kManyThreads) scales[i] = __ldcg(scale_from + i) * kBitScale;
     if (has_totals())
       for (int i = thread; i < kTotalParts * kTokens; i += kManyThreads) total_parts()[i] = total_part(i / kTokens, i % kTokens);
-    if constexpr (!kHasArrivals) copy_wait<0>();
+    if constexpr (!kHasBulkCopies) copy_wait<0>();
   }
 
   // Sums of the rounded values of every token, in all groups: each thread block's own, or where there are several slices the first one's.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/band_decode.h"
 #include "kernels/cuda/expect.h"
 
 namespace tq::cuda {
@@ -38,6 +39,12 @@ bool wants_pairs(std::span<const LinearJob> jobs) {
                      [](const LinearJob& job) { return static_cast<const CudaMatrix&>(*job.matrix).weights->wants_pairs; });
 }
 
+// Tokens of one launch as bits.
+int most_few(std::span<const LinearJob> jobs) { return wants_pairs(jobs) ? kMaxTokens / 2 : kMaxTokens; }
+
+// Whether bands are decoded in registers where they can be and plan_many() has no plan.
+bool takes_bands(std::span<const LinearJob> jobs, int tokens, bool is_invariant) { return !is_invariant && tokens > most_few(jobs); }
+
 }  // namespace
 
 QuantizeArgs quantize_args(const Weights& weights, const InputArgs& input, int tokens) {
@@ -60,7 +67,8 @@ Status PlanePass::open() {
 
 std::optional<ManyPlan> PlanePass::plan_many(std::span<const LinearJob> jobs, int tokens, bool is_invariant) const {
   const bool wants = is_invariant || wants_pairs(jobs), has_pairs = wants || tokens <= kFineTokens;
-  if (!is_invariant && tokens <= (wants ? kMaxTokens / 2 : kMaxTokens)) return std::nullopt;
+  if (tokens > kManyTokens) return std::nullopt;
+  if (!is_invariant && tokens <= most_few(jobs)) return std::nullopt;
   int tiles = 0, ranges = 0, whole_rows = 0;
   for (const LinearJob& job : jobs) {
     const Weights& weights = *static_cast<const CudaMatrix&>(*job.matrix).weights;
@@ -75,11 +83,28 @@ std::optional<ManyPlan> PlanePass::plan_many(std::span<const LinearJob> jobs, in
   return plan;
 }
 
+int PlanePass::form_of_bands(std::span<const LinearJob> jobs, int tokens) const {
+  const int form = band_form(tokens);
+  const BandNeeds needs = plane_bands_needs(form);
+  if (needs.shared_bytes > shared_bytes_ || tokens > kBandTokens || first_weights(jobs).groups > kMostRoundGroups * kRoundWarps) return 0;
+  int units = 0, least_rate = kRates, most_rate = 0;
+  for (const LinearJob& job : jobs) {
+    const Weights& weights = *static_cast<const CudaMatrix&>(*job.matrix).weights;
+    if (!has_bands(weights.planes)) return 0;
+    units += weights.planes.unit_count();
+    least_rate = std::min(least_rate, weights.least_rate), most_rate = std::max(most_rate, weights.most_rate);
+  }
+  // So that no thread block has more sets than it can: whatever its bands are, a whole set costs less than five times what another does.
+  const int uneven = least_rate == most_rate ? 1 : 5, sets = (units + kBandWorkers - 1) / kBandWorkers;
+  return most_rate <= needs.most_rate && uneven * sets / multiprocessors_ + 3 <= kMostSets ? form : 0;
+}
+
 int PlanePass::most_tokens(std::span<const LinearJob> jobs, bool is_invariant) const {
-  const bool has_pairs = is_invariant || wants_pairs(jobs);
-  for (int many = has_pairs ? kManyPairTokens : kManyTokens; many > kMaxTokens; many /= 2)
-    if (plan_many(jobs, many, is_invariant)) return many;
-  return is_invariant ? kInvariantTokens : has_pairs ? kMaxTokens / 2 : kMaxTokens;
+  for (int bands = kBandTokens; !is_invariant && bands > kManyTokens; bands /= 2)
+    if (form_of_bands(jobs, bands) != 0) return bands;
+  for (int many = kManyTokens; many > kMaxTokens; many /= 2)
+    if (plan_many(jobs, many, is_invariant) || (!is_invariant && form_of_bands(jobs, many) != 0)) return many;
+  return is_invariant ? kInvariantTokens : most_few(jobs);
 }
 
 int PlanePass::least_shared() {
@@ -136,8 +161,17 @@ Status PlanePass::reserve(const ManyPlan& plan, uint64_t& generation) {
   return scales_.reserve(int64_t{2} * plan.split.groups * plan.form.tokens * kFloat, generation);
 }
 
+Status PlanePass::reserve_bands(std::span<const LinearJob> jobs, int form, uint64_t& generation) {
+  constexpr int64_t kFloat = sizeof(float);
+  TQ_TRY(partial_.reserve(int64_t{multiprocessors_} * kBandSums * form * kFloat, generation));
+  TQ_TRY(words_.reserve(int64_t{first_weights(jobs).groups} * band_group_words(form) * kFloat, generation));
+  return scales_.reserve(2 * form * kFloat, generation);
+}
+
 Status PlanePass::reserve(std::span<const LinearJob> jobs, int tokens, bool is_invariant, uint64_t& generation) {
   if (const auto many = plan_many(jobs, tokens, is_invariant)) return reserve(*many, generation);
+  const int form = takes_bands(jobs, tokens, is_invariant) ? form_of_bands(jobs, tokens) : 0;
+  if (form != 0) return reserve_bands(jobs, form, generation);
   return reserve(plan(plane_args(jobs), first_weights(jobs).columns, tokens, is_invariant), generation);
 }
 
@@ -147,6 +181,8 @@ void PlanePass::run(const InputArgs& input, std::span<const LinearJob> jobs, int
   QuantizeArgs rounding = quantize_args(first, input, tokens);
   if (tokens == 1 && !is_invariant && has_clusters_ && run_rows(rounding, jobs, adds, stream)) return;
   if (const auto many = plan_many(jobs, tokens, is_invariant)) return run_many(*many, rounding, jobs, adds, generation, stream);
+  const int form = takes_bands(jobs, tokens, is_invariant) ? form_of_bands(jobs, tokens) : 0;
+  if (form != 0) return run_bands(form, rounding, jobs, adds, generation, stream);
   PlaneArgs args = plane_args(jobs);
   const PlanePlan plan = this->plan(args, first.columns, tokens, is_invariant);
   TQ_CHECK(tokens <= plan.form.tokens && reserve(plan, generation));
@@ -184,6 +220,29 @@ void PlanePass::run_many(const ManyPlan& plan, const QuantizeArgs& input, std::s
   rounding.form = plan.form, rounding.is_many = true, rounding.output = args.activations;
   quantize(rounding, stream);
   plane_many(args, plan, stream);
+}
+
+void PlanePass::run_bands(int form, const QuantizeArgs& input, std::span<const LinearJob> jobs, bool adds, uint64_t& generation,
+                          cudaStream_t stream) {
+  TQ_CHECK(reserve_bands(jobs, form, generation));
+  interrupt();
+  BandArgs args;
+  RowShape shapes[kMaxJobs];
+  for (const LinearJob& job : jobs) {
+    const Weights& weights = *static_cast<const CudaMatrix&>(*job.matrix).weights;
+    shapes[args.jobs] = weights.row_shape();
+    PlaneJob& planes = args.job[args.jobs++];
+    planes = weights.planes, planes.bias = job.bias, planes.output = job.output;
+  }
+  TQ_CHECK(split_bands(shapes, args.jobs, first_weights(jobs).columns, form, multiprocessors_, args.split));
+  args.tokens = input.tokens, args.form = form, args.adds = adds;
+  args.partial = partial_.as<float>(), args.arrived = arrived_.as<uint32_t>();
+  args.activations.words = words_.as<uint32_t>();
+  args.activations.scales = scales_.as<float>(), args.activations.sums = args.activations.scales + form;
+  QuantizeArgs rounding = input;
+  rounding.form.tokens = form, rounding.is_halves = true, rounding.output = args.activations;
+  quantize(rounding, stream);
+  plane_bands(args, stream);
 }
 
 }  // namespace tq::cuda

@@ -1,4 +1,4 @@
-// Up to kManyTokens tokens times matrices of planes that share their input, and the memory between its kernels.
+// Up to kBandTokens tokens times matrices of planes that share their input, and the memory between its kernels.
 #pragma once
 
 #include <optional>
@@ -40,11 +40,16 @@ class PlanePass {
   bool run_rows(const QuantizeArgs& input, std::span<const LinearJob> jobs, bool adds, cudaStream_t stream);
   PlanePlan plan(const PlaneArgs& args, int columns, int tokens, bool is_invariant) const;
   Status reserve(const PlanePlan& plan, uint64_t& generation);
-  // How many tokens are multiplied at a time, in one launch; none where they are too few for it, or the matrices are too small.
+  // How many tokens are multiplied at a time, in one launch; none where they are too few or too many for it, or the matrices are too small.
   std::optional<ManyPlan> plan_many(std::span<const LinearJob> jobs, int tokens, bool is_invariant) const;
   Status reserve(const ManyPlan& plan, uint64_t& generation);
   void run_many(const ManyPlan& plan, const QuantizeArgs& input, std::span<const LinearJob> jobs, bool adds, uint64_t& generation,
                 cudaStream_t stream);
+  // The form in which so many tokens, or fewer, are multiplied with bands decoded in registers; 0 where that cannot be.
+  int form_of_bands(std::span<const LinearJob> jobs, int tokens) const;
+  Status reserve_bands(std::span<const LinearJob> jobs, int form, uint64_t& generation);
+  void run_bands(int form, const QuantizeArgs& input, std::span<const LinearJob> jobs, bool adds, uint64_t& generation,
+                 cudaStream_t stream);
 
   int multiprocessors_;
   bool has_clusters_;

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <numeric>
+#include <vector>
 
 #include "kernels/cuda/plane_types.h"
 
@@ -74,7 +76,7 @@ inline ManyPlan plan_many(int columns, int whole_rows, int tiles, int ranges, in
   plan.form = many_form(tokens, has_pairs);
   ManySplit& split = plan.split;
   split.groups = (columns + kGroupColumns - 1) / kGroupColumns, split.tiles = tiles, split.ranges = ranges;
-  const int most = kManyWords / many_group_words(is_invariant ? Form{kManyPairTokens, 16} : plan.form);
+  const int most = kManyWords / many_group_words(is_invariant ? Form{kManyTokens, 16} : plan.form);
   double least = 0.0;
   for (int slices = (split.groups + most - 1) / most; slices <= std::min(split.groups, multiprocessors); ++slices) {
     const double cost = slices_cost(split.groups, slices, whole_rows, multiprocessors);
@@ -169,6 +171,47 @@ inline bool plan_rows(const RowShape* shapes, int jobs, int groups, int multipro
   if (groups > 2 * kMaxRoundGroups) return false;
   bound_shares(shapes, jobs, multiprocessors, owners);
   return share_rows(shapes, jobs, groups > kProductWarps ? 2 : 1, multiprocessors, owners);
+}
+
+// What a unit of bands costs for each group, about, in clocks of a multiprocessor (lab/cuda-planes): its bands decoded and multiplied,
+// those of each rate in turn.
+inline int unit_cost(const RowShape& shape, int unit, int form) {
+  constexpr int kDecoded = 240, kDecodedRate = 150;
+  const int product = form == 32 ? 370 : form == 64 ? 570 : 1030;
+  int rates = 0, cost = 0;
+  for (int row = unit * kUnitRows; row < (unit + 1) * kUnitRows && row < shape.rows; row += kBandRows) {
+    const int rate = shape.rate[row / kRangeRows];
+    if (!(rates >> rate & 1)) rates |= 1 << rate, cost += kDecoded + kDecodedRate * rate + product;
+  }
+  return cost;
+}
+
+// A launch with decoded bands for `multiprocessors` thread blocks at most. False where a thread block would have too many sets.
+inline bool split_bands(const RowShape* shapes, int jobs, int columns, int form, int multiprocessors, BandSplit& split) {
+  split.groups = (columns + kGroupColumns - 1) / kGroupColumns;
+  std::vector<int> costs;  // of each set
+  int units = 0;
+  for (int m = 0; m < jobs; ++m)
+    for (int unit = 0; unit * kUnitRows < shapes[m].rows; ++unit, ++units) {
+      if (units % kBandWorkers == 0) costs.push_back(0);
+      costs.back() += unit_cost(shapes[m], unit, form);
+    }
+  split.sets = static_cast<int>(costs.size());
+  split.blocks = static_cast<int>(std::min<int64_t>(std::min(multiprocessors, kMaxOwners), int64_t{split.sets} * split.groups));
+  const int64_t all = std::accumulate(costs.begin(), costs.end(), int64_t{0}) * split.groups;
+  int64_t before = 0;  // of the sets before
+  for (int block = 0, set = 0; block <= split.blocks; ++block) {
+    const int64_t wanted = all * block / split.blocks;
+    while (set < split.sets && before + int64_t{costs[static_cast<size_t>(set)]} * split.groups <= wanted)
+      before += int64_t{costs[static_cast<size_t>(set++)]} * split.groups;
+    const int more = set < split.sets ? static_cast<int>((wanted - before) / costs[static_cast<size_t>(set)]) : 0;
+    const int places = split.sets * split.groups;
+    split.begin[block] = set * split.groups + more;
+    if (block > 0)  // each has one at least
+      split.begin[block] = std::clamp(split.begin[block], split.begin[block - 1] + 1, places - (split.blocks - block));
+    if (block > 0 && (split.begin[block] - 1) / split.groups - split.begin[block - 1] / split.groups >= kMostSets) return false;
+  }
+  return true;
 }
 
 }  // namespace tq::cuda

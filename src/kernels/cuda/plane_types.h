@@ -6,7 +6,10 @@
 // lowest bit. Tiles follow each other along the columns (padded to 256 with zeros), then come the next 16 plane rows.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <span>
 
 #include "kernels/cuda/dense_args.h"
 #include "kernels/plane_sizes.h"
@@ -101,11 +104,10 @@ struct Owners {
   int32_t begin[kMaxOwners + kMaxJobs] = {};  // the first plane row of the first row's window; negative where the ring closes
 };
 
-// More than kMaxTokens tokens at a time, as bytes: a form of 16, 32 or 64 tokens of 8 bits, or 8, 16 or 32 of 16, which are the sum of a
+// More than kMaxTokens tokens at a time, as bytes: a form of 16 or 32 tokens of 8 bits, or 8, 16 or 32 of 16, which are the sum of a
 // byte and 256 of another, both with a sign. Of 16 bits the values of even steps are doubled, and scales halved: there the bits of planes
 // count half.
-constexpr int kManyPairTokens = 32;   // of one launch, of 16 bits
-constexpr int kFineTokens = 16;       // up to here many tokens have 16 bits where 8 would do; at most kManyPairTokens
+constexpr int kFineTokens = 16;       // up to here many tokens have 16 bits where 8 would do
 constexpr int kManyWorkers = 4;       // of a thread block: warpgroups, each with rows of tiles of its own
 constexpr int kManyTiles = 4;         // that a worker multiplies at a time, a warp each
 constexpr int kManyLeastPlanes = 40;  // of a matrix: the ring may not close upon itself within a window
@@ -141,12 +143,67 @@ struct ManySplit {
   TQ_HOST_DEVICE int64_t partial_sums(int tokens) const { return static_cast<int64_t>(slices) * rows() * tokens; }  // of a form's tokens
 };
 
+// Still more tokens at a time: bands of 16 rows are decoded to halves in registers and multiplied with tokens that are halves too.
+constexpr int kBandRows = 16;
+constexpr int kBandWorkers = 4;                    // of a thread block: warpgroups, each with rows of its own
+constexpr int kBandWarps = 4;                      // of a worker, a band each
+constexpr int kUnitRows = kBandWarps * kBandRows;  // that a worker multiplies at a time: a unit; as many units as workers are a set
+constexpr int kMostSets = 32;                      // of a thread block
+constexpr int kRoundWarps = 32;                    // of a thread block that rounds activations
+constexpr int kMostRoundGroups = 8;                // of each of these, where they are rounded to halves
+inline int band_form(int tokens) {                 // 32, 64 or 128
+  int form = 32;
+  while (form < tokens) form *= 2;
+  return form;
+}
+
+// A token's values as halves, in groups of 256 columns: [16 steps][2][tokens][8]. A step is a product over 16 columns: those that have bits
+// 2 j and 2 j + 1 of the words of a tile's half (8 columns each, 16 apart), j = step % 8.
+struct BandPlace {
+  int step, half, at;
+};
+TQ_HOST_DEVICE inline BandPlace band_place(int column) {  // of a group
+  return {column / 128 * 8 + column % 16 / 2, column % 2, column % 128 / 16};
+}
+TQ_HOST_DEVICE inline int band_group_words(int tokens) { return tokens * (kGroupColumns / 2); }
+// Place of a value among the halves of a group.
+TQ_HOST_DEVICE inline int band_half(int tokens, int column, int token) {
+  const BandPlace place = band_place(column);
+  return ((place.step * 2 + place.half) * tokens + token) * 8 + place.at;
+}
+// A bit is decoded as it lies in its byte, as a half of 2^(place - 24), and taps are kTapPower times what they are: decoded weights are
+// 2^(place - 10) times what they are, and values the inverse.
+constexpr float kTapPower = 16384.0f;
+// Whether a rate's taps are halves then, and what is decoded by them is not too small for one either: those of a unit Gaussian are so.
+inline bool are_half_taps(std::span<const float> taps) {
+  float largest = 0.0f;
+  for (const float tap : taps) largest = std::max(largest, std::abs(tap));
+  return largest >= 0.125f && largest * kTapPower <= 64000.0f;
+}
+TQ_HOST_DEVICE inline int band_exponent(int column) { return 10 - column % 8; }
+
+// How a launch of many tokens is shared out: every set times every group is a place, sets in turn; thread blocks have places in turn, about
+// as much work each. What several have of a set is added up by the last one that comes, in the order of the thread blocks.
+struct BandSplit {
+  int groups = 0, sets = 0, blocks = 1;
+  int32_t begin[kMaxOwners + 1] = {};  // of each thread block, the first place; then the number of places
+
+  // The thread blocks that have places of a set.
+  TQ_HOST_DEVICE Range blocks_of(int set, int block) const {
+    int first = block, last = block;
+    while (begin[first] > set * groups) --first;
+    while (begin[last + 1] < (set + 1) * groups) ++last;
+    return {first, last + 1 - first};
+  }
+};
+
 struct QuantizeArgs {
   InputArgs input;                // rows of C values, after its prologue
   const uint8_t* sign = nullptr;  // packed
   int tokens = 0, columns = 0, hadamard = 0;
   Form form;
-  bool is_many = false;  // words as many_word() has them
+  bool is_many = false;    // words as many_word() has them
+  bool is_halves = false;  // words as band_half() has them, for form.tokens of them; a scale and a sum for each token
   Activations output;
 };
 
@@ -161,12 +218,14 @@ struct PlaneJob {
   const float* bias = nullptr;          // [R] or null
   float* output = nullptr;              // [T, R]
   int rows = 0, plane_rows = 0;
-  int windows[kRates] = {};             // taps of each rate
+  int windows[kRates] = {};             // taps of each rate that it has
   int closing_tile = 0;                 // from here on, range 0 takes plane rows too: the ring closes
+  bool has_half_taps = true;            // are_half_taps() of all its rates
   int first_tile = 0, first_range = 0;  // in the launch
 
   TQ_HOST_DEVICE int tile_count() const { return (plane_rows + kTileRows - 1) / kTileRows; }
   TQ_HOST_DEVICE int range_count() const { return (rows + kRangeRows - 1) / kRangeRows; }
+  TQ_HOST_DEVICE int unit_count() const { return (rows + kUnitRows - 1) / kUnitRows; }
 };
 
 struct PlaneArgs {
@@ -192,6 +251,19 @@ struct ManyArgs {
   bool adds = false;
   Activations activations;
   float* partial = nullptr;  // with several slices: [slices][rows()][tokens of the form] filtered sums, then each token's total
+};
+
+// The same for still more, with decoded bands.
+struct BandArgs {
+  PlaneJob job[kMaxJobs];
+  int jobs = 0, tokens = 0;
+  int form = 0;  // tokens of the form
+  BandSplit split;
+  bool adds = false;
+  Activations activations;
+  float* partial =
+      nullptr;  // [thread blocks][2][workers][kUnitRows][tokens of the form]: of the first and of the last set that others share
+  uint32_t* arrived = nullptr;  // [units], zero between launches
 };
 
 // The same for one token where thread blocks own rows.

@@ -217,9 +217,19 @@ dim3 group_grid(int columns, int tokens, int warps = kQuantizeWarps) {
   return dim3(static_cast<unsigned>((groups + warps - 1) / warps), static_cast<unsigned>(tokens));
 }
 
+void round_halves(const QuantizeArgs& args, cudaStream_t stream) {
+  const int groups = (args.columns + kGroupColumns - 1) / kGroupColumns, of_warp = (groups + kRoundWarps - 1) / kRoundWarps;
+  const auto kernel = of_warp == 1   ? &round_halves_kernel<1>
+                      : of_warp == 2 ? &round_halves_kernel<2>
+                      : of_warp <= 4 ? &round_halves_kernel<4>
+                                     : &round_halves_kernel<kMostRoundGroups>;
+  launch(kernel, dim3(static_cast<unsigned>(args.tokens)), kRoundWarps * 32, 0, stream, args);
+}
+
 }  // namespace
 
 void quantize(const QuantizeArgs& args, cudaStream_t stream) {
+  if (args.is_halves) return round_halves(args, stream);
   launch(args.is_many ? &quantize_kernel<true> : &quantize_kernel<false>, group_grid(args.columns, args.tokens, kRoundWarps),
          kRoundWarps * 32, 0, stream, args);
 }

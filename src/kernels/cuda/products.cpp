@@ -6,11 +6,11 @@
 namespace tq::cuda {
 namespace {
 
-constexpr int64_t kBandRows = 128;  // of which bands of decoded weights are multiples
+constexpr int64_t kStripRows = 128;  // of which strips of decoded weights are multiples
 
 // Rows that are decoded at a time.
-int64_t band_rows(const Matrix& matrix) {
-  return std::min(matrix.rows(), std::max(kBandRows, kMostDecoded / matrix.columns() / kBandRows * kBandRows));
+int64_t strip_rows(const Matrix& matrix) {
+  return std::min(matrix.rows(), std::max(kStripRows, kMostDecoded / matrix.columns() / kStripRows * kStripRows));
 }
 
 const Weights& weights_of(const LinearJob& job) { return *static_cast<const CudaMatrix&>(*job.matrix).weights; }
@@ -51,7 +51,7 @@ void Products::run(const LinearArgs& args, const InputArgs& input, float* sum) {
 
 bool Products::is_decoded(std::span<const LinearJob> jobs, int64_t tokens, Precision precision) const {
   if (precision != Precision::kInt8) return has_float_activations(precision);
-  return tokens > (plane_pass_.most_tokens(jobs, false) == kManyTokens ? kPlaneTokens : kPairPlaneTokens);
+  return tokens > (plane_pass_.most_tokens(jobs, false) > kManyTokens ? kPlaneTokens : kPassPlaneTokens);
 }
 
 Status Products::reserve(std::span<const LinearJob> jobs, int64_t rows, Precision precision) {
@@ -93,11 +93,11 @@ void Products::multiply_planes(const LinearArgs& args, const InputArgs& input, s
 Products::Needs Products::decoded_needs(std::span<const LinearJob> jobs, int64_t tokens, Precision precision) {
   const int64_t size = has_float_activations(precision) ? sizeof(float) : sizeof(uint16_t);
   Needs needs{.input = tokens * weights_of(jobs[0]).columns * size};
-  for (const LinearJob& job : jobs) needs.decoded = std::max(needs.decoded, band_rows(*job.matrix) * job.matrix->columns() * size);
+  for (const LinearJob& job : jobs) needs.decoded = std::max(needs.decoded, strip_rows(*job.matrix) * job.matrix->columns() * size);
   return needs;
 }
 
-// Prompts: the input rotated, the planes decoded to half (float for kFloat), a GEMM; a band of rows after the other.
+// Prompts: the input rotated, the planes decoded to half (float for kFloat), a GEMM; a strip of rows after the other.
 void Products::multiply_decoded(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds) {
   interrupt();
   const bool is_float = has_float_activations(args.precision);
@@ -111,9 +111,9 @@ void Products::multiply_decoded(const LinearArgs& args, const InputArgs& input, 
     DecodeArgs decode = decode_args(weights);
     if (is_float) decode.output = reinterpret_cast<float*>(decoded);
     else decode.half_output = decoded;
-    const int64_t band = band_rows(*job.matrix);
-    for (int64_t first = 0; first < weights.rows; first += band) {
-      decode.first = static_cast<int>(first), decode.count = static_cast<int>(std::min(band, weights.rows - first));
+    const int64_t strip = strip_rows(*job.matrix);
+    for (int64_t first = 0; first < weights.rows; first += strip) {
+      decode.first = static_cast<int>(first), decode.count = static_cast<int>(std::min(strip, weights.rows - first));
       cuda::decode(decode, stream_);
       gemm({.weight = decoded,
             .input = rotated,

@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/hadamard.cuh"
+#include "kernels/cuda/half_terms.cuh"
 #include "kernels/cuda/plane_types.h"
 #include "kernels/cuda/prologue.cuh"
 
@@ -80,13 +81,11 @@ struct Group {
     for (int i = 0; i < 8; ++i) value[i] *= scale;
   }
 
-  // Rounds as the CPU's PlaneInput does, to the bits of the form. words: of the group; returns the scale, and the sum of the rounded values. kMany: words of bytes.
+  // Rounds as the CPU's PlaneInput does, to the bits of the form. words: of the group; returns the scale, and the sum of the rounded values.
+  // kMany: words of bytes.
   template <bool kMany = false>
   __device__ float round(const Form& form, uint32_t* words, int token, int lane, int& sum) const {
-    uint32_t most = 0;  // bits of magnitudes, which keep NaN: its scale makes NaN of the outputs
-#pragma unroll
-    for (int i = 0; i < 8; ++i) most = max(most, __float_as_uint(fabsf(value[i])));
-    const float largest = __uint_as_float(__reduce_max_sync(0xffffffffu, most));
+    const float largest = this->largest();
     const float steps = form.bits == 16 ? 127.0f * 128.0f : static_cast<float>((1 << (form.bits - 1)) - 1);
     const float inverse = largest > 0.0f ? steps / largest : 0.0f;
     constexpr float kMagic = 12582912.0f;  // adding it rounds to the nearest integer, which is then in the lowest bits
@@ -99,6 +98,36 @@ struct Group {
     if constexpr (kMany) store_bytes(form, words, token, lane, rounded);
     else store(form, words, token, lane, rounded);
     return largest / steps;
+  }
+
+  // Magnitude of the warp's largest value; NaN, if there is one: its scale makes NaN of the outputs.
+  __device__ float largest() const {
+    uint32_t most = 0;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) most = max(most, __float_as_uint(fabsf(value[i])));
+    return __uint_as_float(__reduce_max_sync(0xffffffffu, most));
+  }
+
+  // Rounds to halves as band_half() has them, times a power of two. words: of the group. Returns the lane's sum of the rounded values.
+  __device__ float store_halves(int tokens, uint32_t* words, int token, int lane, float power) const {
+    float sum = 0.0f;
+    uint32_t half[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float weight = power_of_two(band_exponent(i));
+      const __half rounded = __float2half_rn(value[i] * (power * weight));
+      sum += __half2float(rounded) / weight;
+      half[i] = __half_as_ushort(rounded);
+    }
+    // A lane's columns lie in eight steps' halves, one of eight values each; two lanes trade, so that each stores two values at a time.
+    const bool is_odd = lane & 2;
+#pragma unroll
+    for (int i = 0; i < 8; i += 2) {
+      const uint32_t got = __shfl_xor_sync(0xffffffffu, is_odd ? half[i] : half[i + 1], 2);
+      const uint32_t pair = is_odd ? got | half[i + 1] << 16 : half[i] | got << 16;
+      words[band_half(tokens, 8 * (lane & ~2) + i + (is_odd ? 1 : 0), token) / 2] = pair;
+    }
+    return sum;
   }
 
   // A lane writes words of two steps: of the bytes of its quad, which has them for 32 columns.

@@ -5,6 +5,7 @@
 #include "base/float16.h"
 #include "codec/decode_matrix.h"
 #include "codec/grid/grid.h"
+#include "kernels/cuda/band_decode.h"
 #include "kernels/cuda/training_ops.h"
 
 namespace tq::cuda {
@@ -50,9 +51,10 @@ Status load_planes(const PackedTensor& tensor, int64_t expert, cudaStream_t stre
     newest.push_back(static_cast<int32_t>(layout.newest[static_cast<size_t>(r)] - skipped_rows));
   }
   std::vector<float> taps(kRates * kMaxTaps);
-  for (size_t k = 1; k < kRates; ++k) {
+  for (const uint8_t k : rate) {  // the file may have tables of more
     std::copy(matrix.taps[k].begin(), matrix.taps[k].end(), taps.begin() + static_cast<std::ptrdiff_t>(k) * kMaxTaps);
     weights.planes.windows[k] = static_cast<int>(matrix.taps[k].size());
+    weights.planes.has_half_taps = weights.planes.has_half_taps && are_half_taps(matrix.taps[k]);
   }
   TQ_ASSIGN(weights.rate, DeviceMemory::of(rate.data(), rate.size()));
   TQ_ASSIGN(weights.newest, DeviceMemory::of(newest.data(), newest.size() * sizeof(int32_t)));
@@ -72,6 +74,7 @@ Status load_planes(const PackedTensor& tensor, int64_t expert, cudaStream_t stre
   weights.planes.taps = weights.taps.as<float>();
   weights.planes.tiles = weights.tiles.as<char>() + skipped * weights.groups * kTileBytes;
   TQ_TRY(find_reach(rate, newest, weights));
+  weights.least_rate = *std::min_element(rate.begin(), rate.end()), weights.most_rate = *std::max_element(rate.begin(), rate.end());
   weights.host_rate = std::move(rate), weights.host_newest = std::move(newest);
   return {};
 }
@@ -199,9 +202,10 @@ Result<std::shared_ptr<Weights>> load_weights(const PackedTensor& tensor, int64_
 std::string CudaMatrix::kernel(int64_t tokens) const {
   const bool is_fine = tokens <= 4 || (tokens > kMaxTokens && tokens <= kFineTokens);
   const char* activations = is_fine || weights->wants_pairs ? "15-bit" : tokens <= kMaxTokens ? "10-bit" : "int8";
+  if (weights->is_planes && tokens <= kManyTokens) return fmt::format("cuda planes, {} activations", activations);
   if (weights->is_planes)
-    return tokens <= (weights->wants_pairs ? kPairPlaneTokens : kPlaneTokens) ? fmt::format("cuda planes, {} activations", activations)
-                                                                              : "cuda planes decoded to half, cuBLAS";
+    return tokens <= kPlaneTokens && has_bands(weights->planes) ? "cuda planes decoded in registers"
+                                                                : "cuda planes decoded to half, cuBLAS";
   const char* type = weights->type == DenseType::kF16 ? "half" : "float";
   return fmt::format("{} {}", tokens <= kMaxDenseTokens ? "cuda" : "cuBLAS", type);
 }

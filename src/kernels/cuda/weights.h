@@ -19,6 +19,7 @@ struct Weights {
   DeviceMemory tiles, rate, newest, reach, row_scale, taps, sign;
   int groups = 0, hadamard = 0;
   std::vector<uint8_t> host_rate;
+  int least_rate = 0, most_rate = 0;
   std::vector<int32_t> host_newest;
   PlaneJob planes;     // all but bias, output and its place in a launch
   int whole_rows = 0;  // of the matrix that it is a part of
