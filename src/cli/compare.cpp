@@ -152,9 +152,10 @@ class Comparison {
     if (!fs::exists(candidate.directory + ".partial", ignored)) fs::remove(seconds_path(flags_, candidate), ignored);
     session_.context().listener.note("quantizing " + candidate.directory);
     const auto start = std::chrono::steady_clock::now();
+    const QuantizeOutput output{
+        .directory = candidate.directory, .resume = true, .report = artifact_page(original_->model, plan.options.bits)};
     const auto made =
-        quantize(original_->model, plan, candidate.directory, true, {.backend = session_.backend(), .build = "tq " + build_id()},
-                 session_.context(), artifact_page(original_->model, plan.options.bits));
+        quantize(original_->model, plan, output, {.backend = session_.backend(), .build = "tq " + build_id()}, session_.context());
     TQ_TRY(add_seconds(flags_, candidate, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()));
     return made ? Status() : Unexpected(made.error());
   }

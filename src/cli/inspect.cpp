@@ -103,14 +103,28 @@ void print_totals(const Model& model) {
   fmt::print("in 16 bits it would take {}\n", bytes_text(2.0 * static_cast<double>(counts.all)));
 }
 
+// The kernels of a matrix by the tokens that it is multiplied with at once: "1-8: one | 9 and more: another".
+std::string kernels_text(const Matrix& matrix) {
+  constexpr int64_t kMostTokens = 1024;  // none begins behind
+  std::string text, kernel = matrix.kernel(1);
+  int64_t first = 1;
+  for (int64_t tokens = 2; tokens <= kMostTokens; ++tokens) {
+    std::string next = matrix.kernel(tokens);
+    if (next == kernel) continue;
+    text += first == tokens - 1 ? fmt::format("{}: {} | ", first, kernel) : fmt::format("{}-{}: {} | ", first, tokens - 1, kernel);
+    first = tokens, kernel = std::move(next);
+  }
+  return fmt::format("{}{} and more: {}", text, first, kernel);
+}
+
 Status print_plan(const Model& model, const Flags& flags) {
   TQ_ASSIGN(const std::unique_ptr<Session> session, Session::open(flags.compute));
-  fmt::print("kernels of {}:\n{:<52} {:<32} {}\n", session->backend().name(), "linear", "one token", "512 tokens");
+  fmt::print("kernels of {}, by the tokens that are multiplied at once:\n", session->backend().name());
   std::vector<const Linear*> all = linears(model.spec);
   all.push_back(&model.spec.head);
   for (const Linear* linear : all) {
     TQ_ASSIGN(const LinearWeight weight, prepare_linear(model, *linear, session->backend()));
-    fmt::print("{:<52} {:<32} {}\n", linear->name, weight.matrix->kernel(1), weight.matrix->kernel(512));
+    fmt::print("{:<52} {}\n", linear->name, kernels_text(*weight.matrix));
   }
   return {};
 }

@@ -96,8 +96,8 @@ Status act(const QuantizeFlags& flags, const CLI::App& app) {
     print_plan(model, plan, flags, *session);
     return {};
   }
-  auto result = quantize(model, plan, flags.output, flags.resume, {.backend = session->backend(), .build = "tq " + build_id()},
-                         session->context(), artifact_page(model, plan.options.bits));
+  const QuantizeOutput output{.directory = flags.output, .resume = flags.resume, .report = artifact_page(model, plan.options.bits)};
+  auto result = quantize(model, plan, output, {.backend = session->backend(), .build = "tq " + build_id()}, session->context());
   if (!result && result.error().code == ErrorCode::kInterrupted)
     return fail(ErrorCode::kInterrupted, "stopped; the same command with --resume continues");
   if (!result) return Unexpected(result.error());

@@ -62,8 +62,10 @@ uint64_t product_bytes(const ModelSpec& spec, const std::vector<CardMatrix>& mat
       input = std::max(input, tokens * each.columns * each.element_bytes);
       continue;
     }
-    if (tokens > cuda::kPlaneTokens) input = std::max(input, tokens * each.columns * 2);
-    if (tokens > cuda::kPlaneTokens && size.precision != Precision::kInvariant)
+    const bool has_bands = each.rows % cuda::kBandRows == 0;
+    const int64_t few = has_bands ? cuda::kPlaneTokens : cuda::kPassPlaneTokens;
+    if (tokens > few) input = std::max(input, tokens * each.columns * 2);
+    if (tokens > few && size.precision != Precision::kInvariant)
       decoded = std::max(decoded, std::min(each.rows * each.columns, kMostDecoded) * 2);
     int64_t& all = tiles[each.tap];
     all += (each.plane_rows + kTileRows - 1) / kTileRows;
@@ -71,7 +73,8 @@ uint64_t product_bytes(const ModelSpec& spec, const std::vector<CardMatrix>& mat
     partial = std::max(partial, slices * std::min(tokens, kPassTokens) * all * kTileRows * 4);
     rows[each.tap] += each.rows;
     if (tokens > kPassTokens) partial = std::max(partial, many_bytes(rows[each.tap], each.columns, tokens));
-    if (tokens > cuda::kManyTokens && size.precision == Precision::kInt8) partial = std::max(partial, band_bytes(each.columns, tokens));
+    if (has_bands && tokens > cuda::kManyTokens && size.precision == Precision::kInt8)
+      partial = std::max(partial, band_bytes(each.columns, tokens));
   }
   return on_card(input) + on_card(decoded) + on_card(partial);
 }

@@ -20,6 +20,7 @@ constexpr int kMaxLoadGroups = 16;  // of a slice of 4 or 8 tokens, or where the
 
 constexpr int kManyTokens = 32;       // of one launch, activations as bytes
 constexpr int kManyWords = 32 << 10;  // of a slice's activations at most, in shared memory
+constexpr int kBandRows = 16;         // that are decoded together; matrices of other numbers of rows are not, in registers
 constexpr int kBandTokens = 128;      // of one launch, where planes are decoded in registers
 constexpr int kBandSums = 2 * 256;    // rows of its sums that thread blocks have in common with others, of each
 

@@ -264,19 +264,19 @@ std::string maker_of(const QuantizeMaker& maker) {
   return fmt::format("{} on {}, {} on the host", maker.build, maker.backend.kind(), isa_name(maker.backend.isa()));
 }
 
-Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume,
-                                 const QuantizeMaker& maker, const Context& context, const ReportOf& report) {
-  TQ_CHECK(plan.options.report == static_cast<bool>(report) && maker.backend.training());
-  TQ_ASSIGN(JobFolder folder, JobFolder::open(model, plan, directory, resume, maker_of(maker)));
+Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, const QuantizeOutput& output, const QuantizeMaker& maker,
+                                 const Context& context) {
+  TQ_CHECK(plan.options.report == static_cast<bool>(output.report) && maker.backend.training());
+  TQ_ASSIGN(JobFolder folder, JobFolder::open(model, plan, output.directory, output.resume, maker_of(maker)));
   if (folder.is_complete()) {
     TQ_ASSIGN(QuantizeSummary summary, finished_summary(folder, model, plan));
-    TQ_TRY(folder.publish(directory));
+    TQ_TRY(folder.publish(output.directory));
     return summary;
   }
   StageTimes times;
   Context timed = context;
   timed.times = &times;
-  auto result = Job(model, plan, maker.backend, timed, folder, report).run(directory);
+  auto result = Job(model, plan, maker.backend, timed, folder, output.report).run(output.directory);
   if (result) result->seconds = times.seconds();
   if (!result && result.error().code != ErrorCode::kInterrupted) folder.remove_without_steps();
   return result;

@@ -33,11 +33,17 @@ struct QuantizeMaker {
 // not.
 std::string maker_of(const QuantizeMaker& maker);
 
-// Writes the artifact at `directory`, which must not exist. Work is kept in DIRECTORY.partial: with resume, what an interrupted run
-// finished there is taken over, if it was made from the same source and options, by the same build on the same kind of processor. The same
-// bytes either way. report: with plan.options.report, and only then. Errors: kUsage when the directory exists or the partial one is another
-// job's, kInterrupted on context.stop, those of files.
-Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, const std::string& directory, bool resume,
-                                 const QuantizeMaker& maker, const Context& context, const ReportOf& report = {});
+// Where the artifact goes. Work is kept in DIRECTORY.partial.
+struct QuantizeOutput {
+  std::string directory;  // must not exist
+  bool resume = false;    // what an interrupted run finished in DIRECTORY.partial is taken over
+  ReportOf report = {};   // with plan.options.report, and only then
+};
+
+// Writes the artifact. To be resumed, work must be of the same source and options, by the same build on the same kind of processor; the
+// bytes are the same either way. Errors: kUsage when the directory exists or the partial one is another job's, kInterrupted on
+// context.stop, those of files.
+Result<QuantizeSummary> quantize(const Model& model, const QuantizePlan& plan, const QuantizeOutput& output, const QuantizeMaker& maker,
+                                 const Context& context);
 
 }  // namespace tq

@@ -8,6 +8,7 @@
 #include "quantize/calibrate_plan.h"
 #include "quantize/candidates.h"
 #include "quantize/gradients.h"
+#include "quantize/reference_divergence.h"
 #include "quantize/tune.h"
 
 namespace tq {
@@ -52,9 +53,8 @@ uint64_t compensation_bytes(const std::vector<TensorPlan>& layer) {
   return most;
 }
 
-constexpr int64_t kLogitTokens = 256;  // whose logits exist at a time
-constexpr int64_t kLogits = 3;         // arrays of them: plain and capped, their gradient
-constexpr int64_t kPricedLogits = 5;   // the same with the original's
+constexpr int64_t kLogits = 3;        // arrays of them: plain and capped, their gradient
+constexpr int64_t kPricedLogits = 5;  // the same with the original's
 
 // Floats that a pass of so many tokens through a layer has beside their hidden states: its workspace, keys and values.
 int64_t forward_working(const ModelSpec& spec, int64_t tokens, int64_t sequences, int64_t head_rows) {
@@ -96,7 +96,7 @@ int64_t gradient_floats(const ModelSpec& spec, int64_t tokens) {
 // Of one wave of sequences forward and back: hidden states, kept layers, squared gradients of all outputs, which are copied twice when they
 // are brought to the host. logits: arrays of a chunk's.
 uint64_t wave_memory(const ModelSpec& spec, int64_t wave, int64_t length, int64_t logits) {
-  const int64_t tokens = wave * length, chunk = std::min(kLogitTokens, length);
+  const int64_t tokens = wave * length, chunk = std::min(kLogitsChunk, length);
   const int64_t floats = 3 * gradient_floats(spec, tokens) + length * backward_working(spec) + forward_working(spec, length, 1, chunk) +
                          logits * chunk * spec.vocabulary;
   return static_cast<uint64_t>(wave) * training_bytes(spec, length) + kept_trace_bytes(spec, tokens) +
@@ -127,7 +127,7 @@ uint64_t token_weight_bytes(const ModelSpec& spec, int64_t tokens) {
 // Of measurements on so many sequences, of so many models; hidden states are kept before `starts` layers, where these begin.
 uint64_t trials_memory(const ModelSpec& spec, const AllocationPlan& plan, int64_t length, int64_t sequences, size_t models, size_t starts) {
   const int64_t together = std::clamp<int64_t>(kTogetherTokens / length, 1, sequences);
-  const int64_t logits = std::min(kLogitTokens, (sequences * length + plan.stride - 1) / plan.stride);
+  const int64_t logits = std::min(kLogitsChunk, (sequences * length + plan.stride - 1) / plan.stride);
   const auto states = static_cast<uint64_t>(sequences * length * spec.hidden) * sizeof(float);
   const uint64_t at_once = std::min(models * states, std::max(states, kTrialBytes));
   const int64_t floats = forward_working(spec, together * length, together, logits) + logits * (spec.hidden + 1 + 2 * spec.vocabulary);

@@ -14,11 +14,11 @@ namespace tq::cuda {
 #define TQ_SUM(i) "+f"(d[i])
 #define TQ_FOUR(i) TQ_SUM(i), TQ_SUM(i + 1), TQ_SUM(i + 2), TQ_SUM(i + 3)
 #define TQ_SIXTEEN(i) TQ_FOUR(i), TQ_FOUR(i + 4), TQ_FOUR(i + 8), TQ_FOUR(i + 12)
-#define TQ_PRODUCT(tokens, values, all, sums, operands)                                                                         \
-  __device__ __forceinline__ void product_step(float(&d)[values], const uint32_t(&a)[4], uint32_t operand) {                    \
-    asm volatile("wgmma.mma_async.sync.aligned.m64n" tokens "k16.f32.f16.f16 {" sums "}, " operands ", 1, 1, 1, 0;"             \
-                 : all                                                                                                          \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(product_descriptor(operand)));                               \
+#define TQ_PRODUCT(tokens, values, all, sums, operands)                                                             \
+  __device__ __forceinline__ void product_step(float(&d)[values], const uint32_t(&a)[4], uint32_t operand) {        \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n" tokens "k16.f32.f16.f16 {" sums "}, " operands ", 1, 1, 1, 0;" \
+                 : all                                                                                              \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(product_descriptor(operand)));                   \
   }
 #define TQ_ALL_16 TQ_SIXTEEN(0)
 #define TQ_ALL_32 TQ_SIXTEEN(0), TQ_SIXTEEN(16)
@@ -26,8 +26,8 @@ namespace tq::cuda {
 #define TQ_NAMES_8 "%0, %1, %2, %3, %4, %5, %6, %7"
 #define TQ_NAMES_16 TQ_NAMES_8 ", %8, %9, %10, %11, %12, %13, %14, %15"
 #define TQ_NAMES_32 TQ_NAMES_16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define TQ_NAMES_64                                                                                    \
-  TQ_NAMES_32                                                                                          \
+#define TQ_NAMES_64                                                                                   \
+  TQ_NAMES_32                                                                                         \
   ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, " \
   "%51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 TQ_PRODUCT("32", 16, TQ_ALL_16, TQ_NAMES_16, "{%16, %17, %18, %19}, %20")

@@ -11,7 +11,7 @@ constexpr int kBandThreads = kBandWorkers * kBandWarps * 32;
 
 // A warp's band of a set: which plane rows it has.
 struct SetBand {
-  int tile = 0;  // the first of its own, counted in the matrix
+  int tile = 0;               // the first of its own, counted in the matrix
   uint8_t rate = 0, job = 0;  // rate 0: there is no such band
 };
 
@@ -19,16 +19,16 @@ struct SetBand {
 template <int kTokens>
 struct PlaneBands {
   static constexpr int kWorkerThreads = kBandWarps * 32, kWarps = kBandThreads / 32;
-  static constexpr int kValues = kTokens / 2;                              // sums of a lane
-  static constexpr int kStages = kTokens == 64 ? 3 : 2;                  // groups of tokens in shared memory
-  static constexpr int kMostRate = kTokens == 128 ? 6 : kRates - 1;       // as shared memory has room for
+  static constexpr int kValues = kTokens / 2;                        // sums of a lane
+  static constexpr int kStages = kTokens == 64 ? 3 : 2;              // groups of tokens in shared memory
+  static constexpr int kMostRate = kTokens == 128 ? 6 : kRates - 1;  // as shared memory has room for
   static constexpr int kGroupBytes = kTokens * kGroupColumns * 2, kStepBytes = kGroupBytes / 16;
   static constexpr int kTakenTiles = 2 * Bands<kMostRate>::kTaken;
   static constexpr int kTileRoom = (kMostRate + 1) * kTileBytes;  // of a warp
   static constexpr int kBandBytes = kWarps * kTakenTiles * 32 * static_cast<int>(sizeof(uint2));
   static constexpr int kSharedBytes = kStages * kGroupBytes + kWarps * kTileRoom + kBandBytes + kTokens * static_cast<int>(sizeof(float2)) +
-                                      2 * kStages * 8 + kMaxJobs * kRates * kMaxTaps * 4 + kWarps * kMostSets * static_cast<int>(sizeof(SetBand)) +
-                                      kBandWorkers * 2 * 4;
+                                      2 * kStages * 8 + kMaxJobs * kRates * kMaxTaps * 4 +
+                                      kWarps * kMostSets * static_cast<int>(sizeof(SetBand)) + kBandWorkers * 2 * 4;
 
   // What all lanes have, known to the compiler to be so: products of a warpgroup may not stand in what looks like a divergent path.
   static __device__ int uniform(int value) { return __shfl_sync(0xffffffffu, value, 0); }
@@ -42,7 +42,7 @@ struct PlaneBands {
   float2* of_token;                    // [kTokens] scale and sum
   uint64_t *filled, *emptied;          // [kStages]
   float* taps;                         // [jobs][kRates][kMaxTaps], as rounded to halves
-  SetBand* bands;                     // [warps][kMostSets]
+  SetBand* bands;                      // [warps][kMostSets]
   uint32_t* others;                    // [2] of the worker: how many thread blocks had come before
   const char* first = nullptr;         // tile of the band's own, of the group that is on its way
   int before = 0;                      // how many tiles behind it the one before lies: it may be the ring's last
@@ -169,7 +169,8 @@ struct PlaneBands {
 
   // Tokens of a place, by a warp.
   __device__ void load_group(int place, int to) const {
-    const char* from = reinterpret_cast<const char*>(args.activations.words) + static_cast<int64_t>(place % args.split.groups) * kGroupBytes;
+    const char* from =
+        reinterpret_cast<const char*>(args.activations.words) + static_cast<int64_t>(place % args.split.groups) * kGroupBytes;
     copy_arriving(words + to * kGroupBytes, from, kGroupBytes, filled + to, lane);
   }
   // Where the tokens of the place before were come others, once all have multiplied them: by a warp, in turn.
@@ -259,8 +260,7 @@ struct PlaneBands {
       uint2 words[Product::kTiles];
       uint32_t bits[Product::kTiles][2];
 #pragma unroll
-      for (int i = 0; i < Product::kTiles; ++i)
-        words[i] = is_own ? load_shared_pair(tiles + i * kTileBytes + half * 8) : make_uint2(0, 0);
+      for (int i = 0; i < Product::kTiles; ++i) words[i] = is_own ? load_shared_pair(tiles + i * kTileBytes + half * 8) : make_uint2(0, 0);
       Product::turn(words, bits);
       if (half == 1) {
         if (is_own) {
@@ -370,7 +370,8 @@ struct PlaneBands {
     if (!are_two && came + 1 < static_cast<uint32_t>(blocks.count)) return false;
     if (thread == 0) {
       if (are_two)
-        while (load_acquire(arrived) < 3) {}  // both, and what the first one left
+        while (load_acquire(arrived) < 3) {
+        }  // both, and what the first one left
       *arrived = 0;
     }
     if (are_two) {

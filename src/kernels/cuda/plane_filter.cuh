@@ -115,7 +115,8 @@ struct Filter {
       float total[kTogether], factor = 1.0f;
 #pragma unroll
       for (int k = 0; k < kTogether; ++k)
-        if (args.adds && has_row && from + k < args.tokens) before[k] = __ldcg(job.output + static_cast<int64_t>(from + k) * job.rows + row);
+        if (args.adds && has_row && from + k < args.tokens)
+          before[k] = __ldcg(job.output + static_cast<int64_t>(from + k) * job.rows + row);
       if (kTokens == 1 && args.input.input.input) {
         read_totals(total[0], factor);
       } else {

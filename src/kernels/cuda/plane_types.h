@@ -144,7 +144,6 @@ struct ManySplit {
 };
 
 // Still more tokens at a time: bands of 16 rows are decoded to halves in registers and multiplied with tokens that are halves too.
-constexpr int kBandRows = 16;
 constexpr int kBandWorkers = 4;                    // of a thread block: warpgroups, each with rows of its own
 constexpr int kBandWarps = 4;                      // of a worker, a band each
 constexpr int kUnitRows = kBandWarps * kBandRows;  // that a worker multiplies at a time: a unit; as many units as workers are a set

@@ -81,8 +81,8 @@ struct Group {
     for (int i = 0; i < 8; ++i) value[i] *= scale;
   }
 
-  // Rounds as the CPU's PlaneInput does, to the bits of the form. words: of the group; returns the scale, and the sum of the rounded values.
-  // kMany: words of bytes.
+  // Rounds as the CPU's PlaneInput does, to the bits of the form. words: of the group; returns the scale, and the sum of the rounded
+  // values. kMany: words of bytes.
   template <bool kMany = false>
   __device__ float round(const Form& form, uint32_t* words, int token, int lane, int& sum) const {
     const float largest = this->largest();

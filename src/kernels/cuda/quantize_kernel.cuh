@@ -80,8 +80,8 @@ __global__ void __launch_bounds__(kRoundWarps * 32) round_halves_kernel(const __
   for (int i = 0; i < kGroups; ++i) {
     const int group = warp + i * kRoundWarps;
     if (group >= groups) break;
-    sum += values[i].store_halves(args.form.tokens, args.output.words + static_cast<int64_t>(group) * band_group_words(args.form.tokens), token,
-                                  lane, power_of_two(-exponent));
+    sum += values[i].store_halves(args.form.tokens, args.output.words + static_cast<int64_t>(group) * band_group_words(args.form.tokens),
+                                  token, lane, power_of_two(-exponent));
   }
   sum = warp_sum(sum);
   if (lane == 0) sums[warp] = sum;
