@@ -164,7 +164,7 @@ struct Weights {
   PlaneArgs args;
   uint8_t* sign;
   int64_t bytes = 0;
-  std::vector<std::vector<int32_t>> newest;
+  std::vector<std::vector<int32_t>> newest, band_order;  // band_order: none where all rows have a rate
   std::vector<std::vector<uint8_t>> rates;
 };
 
@@ -204,6 +204,10 @@ Weights make_weights(const Linears& linears, const std::vector<std::vector<uint8
     job.rate = device(rates[i]), job.newest = device(newest), job.reach = device(reach), job.row_scale = device(scale),
     job.taps = device_taps;
     job.tiles = tiles, job.rows = linears.rows[i], job.plane_rows = planes;
+    const bool is_uniform = std::all_of(rates[i].begin(), rates[i].end(), [&](uint8_t rate) { return rate == rates[i][0]; });
+    weights.band_order.push_back(is_uniform || job.rows % kBandRows != 0 ? std::vector<int32_t>()
+                                                                         : bands_by_rate(rates[i].data(), job.rows));
+    if (!weights.band_order.back().empty()) job.band_order = device(weights.band_order.back());
     job.closing_tile = std::max(0, planes + newest[0] - 11) / kTileRows;
     job.first_tile = tiles_before, job.first_range = ranges_before;
     tiles_before += job.tile_count(), ranges_before += job.range_count();
@@ -953,7 +957,13 @@ void enqueue_bands(const Linears& linears, const Weights& weights, int form, int
   args.jobs = weights.args.jobs, args.tokens = tokens, args.form = form, args.adds = g_adds;
   for (int m = 0; m < weights.args.jobs; ++m) {
     args.job[m] = weights.args.job[m];
-    shapes[m] = {args.job[m].rows, args.job[m].plane_rows, weights.rates[m].data(), weights.newest[m].data(), args.job[m].windows};
+    shapes[m] = {args.job[m].rows,
+                 args.job[m].plane_rows,
+                 weights.rates[m].data(),
+                 weights.newest[m].data(),
+                 args.job[m].windows,
+                 0,
+                 weights.band_order[m].empty() ? nullptr : weights.band_order[m].data()};
   }
   if (!split_bands(shapes, args.jobs, linears.columns, form, g_sms, args.split)) std::printf("cannot share sets\n"), std::exit(1);
   args.activations = scratch.input, args.partial = scratch.partial, args.arrived = scratch.arrived;

@@ -31,8 +31,10 @@ uint64_t weight_bytes(const CardMatrix& matrix) {
   if (matrix.plane_rows == 0) return on_card(matrix.rows * matrix.columns * matrix.element_bytes);
   const int64_t tiles = (matrix.plane_rows + grid::kLineRows - 1) / grid::kLineRows * grid::kLineRows / kTileRows;
   const int64_t ranges = (matrix.rows + grid::kRateRows - 1) / grid::kRateRows;
+  const bool is_mixed = matrix.plane_rows % matrix.rows != 0;
   return on_card(tiles * groups_of(matrix.columns) * cuda::kTileBytes) + on_card(matrix.rows * 2) + on_card(ranges) + on_card(ranges * 4) +
-         on_card(tiles * 8) + on_card(matrix.columns / 8) + on_card((grid::kMaxRate + 1) * grid::kMaxWindow * 4);
+         on_card(tiles * 8) + on_card(matrix.columns / 8) + on_card((grid::kMaxRate + 1) * grid::kMaxWindow * 4) +
+         (is_mixed ? on_card(matrix.rows / cuda::kBandRows * 4) : 0);
 }
 
 // Sums of as many slices of columns as many tokens' products have, about, and their input as bytes.

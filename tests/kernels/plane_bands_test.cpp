@@ -92,6 +92,49 @@ TEST(PlaneBands, CostlyBandsAreSharedAmongMore) {
   }
 }
 
+// Every band of every matrix falls to one warp of one unit, which knows where its plane rows begin; bands of a rate stand together.
+TEST(PlaneBands, BandsOfARateStandTogether) {
+  Rng rng(3);
+  for (int turn = 0; turn < 50; ++turn) {
+    const Matrix matrices[] = {random_matrix(rng, false), random_matrix(rng, turn % 2 == 0)};
+    PlaneJob jobs[kMaxJobs];
+    std::vector<int32_t> newest[2], order[2];
+    int units = 0;
+    for (int m = 0; m < 2; ++m) {
+      const Matrix& matrix = matrices[m];
+      int planes = 0;
+      for (size_t range = 0; range < matrix.rates.size(); ++range) {
+        newest[m].push_back(planes + matrix.rates[range] - 1);
+        planes += matrix.rates[range] * std::min(kRangeRows, matrix.rows - static_cast<int>(range) * kRangeRows);
+      }
+      if (m == 0) order[m] = bands_by_rate(matrix.rates.data(), matrix.rows);
+      jobs[m].rows = matrix.rows, jobs[m].rate = matrix.rates.data(), jobs[m].newest = newest[m].data();
+      jobs[m].band_order = order[m].empty() ? nullptr : order[m].data();
+      units += jobs[m].unit_count();
+    }
+    std::set<std::pair<int, int>> rows;
+    int uneven = 0;  // units of the first matrix with bands of two rates or more
+    for (int unit = 0; unit < units; ++unit) {
+      std::set<int> rates;
+      for (int part = 0; part < kBandWarps; ++part) {
+        const UnitBand band = find_band(jobs, 2, unit, part);
+        if (band.rate == 0) continue;
+        EXPECT_TRUE(rows.insert({band.job, band.row}).second);
+        const Matrix& matrix = matrices[band.job];
+        EXPECT_EQ(band.rate, matrix.rates[static_cast<size_t>(band.row / kRangeRows)]);
+        int planes = 0;
+        for (int row = 0; row < band.row; ++row) planes += matrix.rates[static_cast<size_t>(row / kRangeRows)];
+        EXPECT_EQ(band.tile * kTileRows, planes);
+        if (band.job == 0) rates.insert(band.rate);
+      }
+      uneven += rates.size() > 1;
+    }
+    EXPECT_EQ(static_cast<int>(rows.size()), (matrices[0].rows + matrices[1].rows) / kBandRows);
+    EXPECT_LT(uneven, kRates);
+    EXPECT_EQ(find_band(jobs, 2, units, 0).rate, 0);
+  }
+}
+
 // A launch that a thread block would have too many sets of is refused.
 TEST(PlaneBands, TooManySetsAreRefused) {
   Matrix matrix{.rows = kUnitRows * kBandWorkers * kMostSets * 3};

@@ -9,12 +9,6 @@ namespace tq::cuda {
 
 constexpr int kBandThreads = kBandWorkers * kBandWarps * 32;
 
-// A warp's band of a set: which plane rows it has.
-struct SetBand {
-  int tile = 0;               // the first of its own, counted in the matrix
-  uint8_t rate = 0, job = 0;  // rate 0: there is no such band
-};
-
 // kTokens: of the form.
 template <int kTokens>
 struct PlaneBands {
@@ -28,7 +22,7 @@ struct PlaneBands {
   static constexpr int kBandBytes = kWarps * kTakenTiles * 32 * static_cast<int>(sizeof(uint2));
   static constexpr int kSharedBytes = kStages * kGroupBytes + kWarps * kTileRoom + kBandBytes + kTokens * static_cast<int>(sizeof(float2)) +
                                       2 * kStages * 8 + kMaxJobs * kRates * kMaxTaps * 4 +
-                                      kWarps * kMostSets * static_cast<int>(sizeof(SetBand)) + kBandWorkers * 2 * 4;
+                                      kWarps * kMostSets * static_cast<int>(sizeof(UnitBand)) + kBandWorkers * 2 * 4;
 
   // What all lanes have, known to the compiler to be so: products of a warpgroup may not stand in what looks like a divergent path.
   static __device__ int uniform(int value) { return __shfl_sync(0xffffffffu, value, 0); }
@@ -42,7 +36,7 @@ struct PlaneBands {
   float2* of_token;                    // [kTokens] scale and sum
   uint64_t *filled, *emptied;          // [kStages]
   float* taps;                         // [jobs][kRates][kMaxTaps], as rounded to halves
-  SetBand* bands;                      // [warps][kMostSets]
+  UnitBand* bands;                     // [warps][kMostSets]
   uint32_t* others;                    // [2] of the worker: how many thread blocks had come before
   const char* first = nullptr;         // tile of the band's own, of the group that is on its way
   int before = 0;                      // how many tiles behind it the one before lies: it may be the ring's last
@@ -65,7 +59,7 @@ struct PlaneBands {
     at += kBandBytes;
     of_token = reinterpret_cast<float2*>(at);
     filled = reinterpret_cast<uint64_t*>(of_token + kTokens), emptied = filled + kStages;
-    bands = reinterpret_cast<SetBand*>(emptied + kStages);
+    bands = reinterpret_cast<UnitBand*>(emptied + kStages);
     taps = reinterpret_cast<float*>(bands + kWarps * kMostSets);
     others = reinterpret_cast<uint32_t*>(taps + kMaxJobs * kRates * kMaxTaps) + 2 * worker;
   }
@@ -83,7 +77,7 @@ struct PlaneBands {
   __device__ void fetch_set(int set) {
     const int groups = args.split.groups;
     for (; set * groups < end; ++set) {
-      const SetBand own = band(set);
+      const UnitBand own = band(set);
       if (own.rate == 0) continue;
       const PlaneJob& job = args.job[own.job];
       const char* from = static_cast<const char*>(job.tiles) + (max(begin - set * groups, 0) * kTileBytes + lane * 16);
@@ -99,7 +93,7 @@ struct PlaneBands {
 
   // Bytes from a row of tiles to the next.
   __device__ uint32_t tile_stride() const { return static_cast<uint32_t>(args.split.groups * kTileBytes); }
-  __device__ const SetBand& band(int set) const { return bands[warp * kMostSets + set - begin / args.split.groups]; }
+  __device__ const UnitBand& band(int set) const { return bands[warp * kMostSets + set - begin / args.split.groups]; }
 
   __device__ void run() {
     const int groups = args.split.groups;
@@ -130,22 +124,8 @@ struct PlaneBands {
   // The warp's bands in all sets, of each lane one, from the tables of weights.
   static_assert(kMostSets == 32 && kBandSums == 2 * kBandWorkers * kUnitRows);
   __device__ void find_bands() const {
-    const int set = begin / args.split.groups + lane;
-    SetBand found;
-    int unit = set * kBandWorkers + worker;
-    for (int index = 0; index < args.jobs; ++index) {
-      const PlaneJob& job = args.job[index];
-      const int row = unit * kUnitRows + part * kBandRows;
-      if (unit < job.unit_count()) {
-        if (row < job.rows) {
-          found.rate = __ldg(job.rate + row / kRangeRows), found.job = static_cast<uint8_t>(index);
-          found.tile = (__ldg(job.newest + row / kRangeRows) - found.rate + 1 + row % kRangeRows * found.rate) / kTileRows;
-        }
-        break;
-      }
-      unit -= job.unit_count();
-    }
-    bands[warp * kMostSets + lane] = found;
+    const int unit = (begin / args.split.groups + lane) * kBandWorkers + worker;
+    bands[warp * kMostSets + lane] = find_band(args.job, args.jobs, unit, part);
     __syncwarp();
   }
 
@@ -190,7 +170,7 @@ struct PlaneBands {
 
   // The taps of the warp's band; returns the rates that the worker's bands have, as bits.
   __device__ uint32_t enter_set(int set) const {
-    const SetBand own = band(set);
+    const UnitBand own = band(set);
     uint32_t rates = 0;
     for (int i = 0; i < kBandWarps; ++i) rates |= 1u << bands[(worker * kBandWarps + i) * kMostSets + set - begin / args.split.groups].rate;
     __syncwarp();
@@ -290,14 +270,12 @@ struct PlaneBands {
   // Sums of a set to outputs; where others have a part of them, by the last one that comes.
   __device__ void finish(int set, bool is_shared, int from, float (&value)[kValues]) const {
     if (is_shared && !join(set, from, value)) return;
-    const SetBand own = band(set);
+    const UnitBand own = band(set);
     if (own.rate == 0) return;
-    int unit = set * kBandWorkers + worker;
-    for (int index = 0; index < own.job; ++index) unit -= args.job[index].unit_count();
     const PlaneJob& job = args.job[own.job];
     const float* of = taps + (own.job * kRates + own.rate) * kMaxTaps;
     const float tap_sum = warp_sum(lane < kMaxTaps ? of[lane] : 0.0f);
-    const int row = unit * kUnitRows + part * kBandRows + lane / 4;
+    const int row = own.row + lane / 4;
     float row_scale[2], bias[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {

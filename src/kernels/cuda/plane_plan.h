@@ -91,10 +91,11 @@ inline ManyPlan plan_many(int columns, int whole_rows, int tiles, int ranges, in
 // Where a matrix's rows have their plane rows, on the host.
 struct RowShape {
   int rows = 0, plane_rows = 0;
-  const uint8_t* rate = nullptr;    // [ranges]
-  const int32_t* newest = nullptr;  // [ranges]
-  const int* windows = nullptr;     // [kRates]
-  int whole_rows = 0;               // of the matrix that it is a part of; 0: it is whole
+  const uint8_t* rate = nullptr;        // [ranges]
+  const int32_t* newest = nullptr;      // [ranges]
+  const int* windows = nullptr;         // [kRates]
+  int whole_rows = 0;                   // of the matrix that it is a part of; 0: it is whole
+  const int32_t* band_order = nullptr;  // as of PlaneJob
 
   int units() const { return (rows + kOwnedRows - 1) / kOwnedRows; }
   int tiles() const { return (plane_rows + kTileRows - 1) / kTileRows; }
@@ -173,14 +174,23 @@ inline bool plan_rows(const RowShape* shapes, int jobs, int groups, int multipro
   return share_rows(shapes, jobs, groups > kProductWarps ? 2 : 1, multiprocessors, owners);
 }
 
+// The bands of a matrix, those of a rate behind each other, so that units have bands of one rate where they can. rate: [ranges].
+inline std::vector<int32_t> bands_by_rate(const uint8_t* rate, int rows) {
+  std::vector<int32_t> order(static_cast<size_t>(rows / kBandRows));
+  std::iota(order.begin(), order.end(), 0);
+  const auto rate_of = [&](int32_t band) { return rate[band * kBandRows / kRangeRows]; };
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return rate_of(a) < rate_of(b); });
+  return order;
+}
+
 // What a unit of bands costs for each group, about, in clocks of a multiprocessor (lab/cuda-planes): its bands decoded and multiplied,
 // those of each rate in turn.
 inline int unit_cost(const RowShape& shape, int unit, int form) {
   constexpr int kDecoded = 240, kDecodedRate = 150;
   const int product = form == 32 ? 370 : form == 64 ? 570 : 1030;
   int rates = 0, cost = 0;
-  for (int row = unit * kUnitRows; row < (unit + 1) * kUnitRows && row < shape.rows; row += kBandRows) {
-    const int rate = shape.rate[row / kRangeRows];
+  for (int band = unit * kBandWarps; band < (unit + 1) * kBandWarps && band * kBandRows < shape.rows; ++band) {
+    const int rate = shape.rate[(shape.band_order ? shape.band_order[band] : band) * kBandRows / kRangeRows];
     if (!(rates >> rate & 1)) rates |= 1 << rate, cost += kDecoded + kDecodedRate * rate + product;
   }
   return cost;

@@ -220,12 +220,37 @@ struct PlaneJob {
   int windows[kRates] = {};             // taps of each rate that it has
   int closing_tile = 0;                 // from here on, range 0 takes plane rows too: the ring closes
   bool has_half_taps = true;            // are_half_taps() of all its rates
+  const int32_t* band_order = nullptr;  // [bands] in which units have them, by rate; null: as they lie
   int first_tile = 0, first_range = 0;  // in the launch
 
   TQ_HOST_DEVICE int tile_count() const { return (plane_rows + kTileRows - 1) / kTileRows; }
   TQ_HOST_DEVICE int range_count() const { return (rows + kRangeRows - 1) / kRangeRows; }
   TQ_HOST_DEVICE int unit_count() const { return (rows + kUnitRows - 1) / kUnitRows; }
 };
+
+// A warp's band in a unit.
+struct UnitBand {
+  int row = 0, tile = 0;      // the first of its own, counted in the matrix
+  uint8_t rate = 0, job = 0;  // rate 0: there is no such band
+};
+// unit: counted over all matrices, each of which has whole ones. part: the warp of the worker.
+TQ_HOST_DEVICE inline UnitBand find_band(const PlaneJob* jobs, int count, int unit, int part) {
+  UnitBand found;
+  for (int index = 0; index < count; ++index) {
+    const PlaneJob& job = jobs[index];
+    if (unit >= job.unit_count()) {
+      unit -= job.unit_count();
+      continue;
+    }
+    const int band = unit * kBandWarps + part;
+    if (band * kBandRows >= job.rows) break;
+    found.row = (job.band_order ? job.band_order[band] : band) * kBandRows;
+    found.rate = job.rate[found.row / kRangeRows], found.job = static_cast<uint8_t>(index);
+    found.tile = (job.newest[found.row / kRangeRows] - found.rate + 1 + found.row % kRangeRows * found.rate) / kTileRows;
+    break;
+  }
+  return found;
+}
 
 struct PlaneArgs {
   PlaneJob job[kMaxJobs];

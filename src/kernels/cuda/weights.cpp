@@ -75,6 +75,11 @@ Status load_planes(const PackedTensor& tensor, int64_t expert, cudaStream_t stre
   weights.planes.tiles = weights.tiles.as<char>() + skipped * weights.groups * kTileBytes;
   TQ_TRY(find_reach(rate, newest, weights));
   weights.least_rate = *std::min_element(rate.begin(), rate.end()), weights.most_rate = *std::max_element(rate.begin(), rate.end());
+  if (weights.least_rate != weights.most_rate && has_bands(weights.planes)) {
+    weights.host_band_order = bands_by_rate(rate.data(), weights.rows);
+    TQ_ASSIGN(weights.band_order, DeviceMemory::of(weights.host_band_order.data(), weights.host_band_order.size() * sizeof(int32_t)));
+    weights.planes.band_order = weights.band_order.as<int32_t>();
+  }
   weights.host_rate = std::move(rate), weights.host_newest = std::move(newest);
   return {};
 }

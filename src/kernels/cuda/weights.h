@@ -16,11 +16,11 @@ struct Weights {
   bool is_planes = false;
   bool wants_pairs = false;  // planes of so many bits that int8 activations would cost more than the rounding of the weights
   // Planes.
-  DeviceMemory tiles, rate, newest, reach, row_scale, taps, sign;
+  DeviceMemory tiles, rate, newest, reach, row_scale, taps, sign, band_order;
   int groups = 0, hadamard = 0;
   std::vector<uint8_t> host_rate;
   int least_rate = 0, most_rate = 0;
-  std::vector<int32_t> host_newest;
+  std::vector<int32_t> host_newest, host_band_order;
   PlaneJob planes;     // all but bias, output and its place in a launch
   int whole_rows = 0;  // of the matrix that it is a part of
   // Floats.
@@ -28,7 +28,15 @@ struct Weights {
   DenseType type = DenseType::kF16;
   bool is_trainable = false;  // floats of its own, that may be changed
 
-  RowShape row_shape() const { return {planes.rows, planes.plane_rows, host_rate.data(), host_newest.data(), planes.windows, whole_rows}; }
+  RowShape row_shape() const {
+    return {planes.rows,
+            planes.plane_rows,
+            host_rate.data(),
+            host_newest.data(),
+            planes.windows,
+            whole_rows,
+            host_band_order.empty() ? nullptr : host_band_order.data()};
+  }
   uint64_t bytes() const { return is_planes ? tiles.bytes() + row_scale.bytes() : values.bytes(); }
 };
 
