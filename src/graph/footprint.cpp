@@ -16,7 +16,7 @@ constexpr uint64_t kFixed = 770'000'000;  // context, cuBLAS and what is kept fr
 using cuda::kGroupColumns, cuda::kTileRows, cuda::kMostDecoded;
 
 constexpr int64_t kPassTokens = cuda::kMaxTokens;
-constexpr int64_t kMultiprocessors = 132;
+constexpr int64_t kMultiprocessors = 132;                                     // of an H200
 constexpr int64_t kManyGroups = cuda::kManyWords / (8 * kGroupColumns / 32);  // of a slice, over all its tokens of 8 bits
 
 uint64_t on_card(int64_t bytes) {
@@ -31,10 +31,9 @@ uint64_t weight_bytes(const CardMatrix& matrix) {
   if (matrix.plane_rows == 0) return on_card(matrix.rows * matrix.columns * matrix.element_bytes);
   const int64_t tiles = (matrix.plane_rows + grid::kLineRows - 1) / grid::kLineRows * grid::kLineRows / kTileRows;
   const int64_t ranges = (matrix.rows + grid::kRateRows - 1) / grid::kRateRows;
-  const bool is_mixed = matrix.plane_rows % matrix.rows != 0;
   return on_card(tiles * groups_of(matrix.columns) * cuda::kTileBytes) + on_card(matrix.rows * 2) + on_card(ranges) + on_card(ranges * 4) +
          on_card(tiles * 8) + on_card(matrix.columns / 8) + on_card((grid::kMaxRate + 1) * grid::kMaxWindow * 4) +
-         (is_mixed ? on_card(matrix.rows / cuda::kBandRows * 4) : 0);
+         on_card(matrix.rows / cuda::kBandRows * 4);  // the last only where rates are mixed
 }
 
 // Sums of as many slices of columns as many tokens' products have, about, and their input as bytes.
@@ -65,7 +64,7 @@ uint64_t product_bytes(const ModelSpec& spec, const std::vector<CardMatrix>& mat
       continue;
     }
     const bool has_bands = each.rows % cuda::kBandRows == 0;
-    const int64_t few = has_bands ? cuda::kPlaneTokens : cuda::kPassPlaneTokens;
+    const int64_t few = has_bands ? cuda::kPlaneTokens : cuda::kBandlessTokens;
     if (tokens > few) input = std::max(input, tokens * each.columns * 2);
     if (tokens > few && size.precision != Precision::kInvariant)
       decoded = std::max(decoded, std::min(each.rows * each.columns, kMostDecoded) * 2);

@@ -20,12 +20,12 @@ constexpr int kMaxLoadGroups = 16;  // of a slice of 4 or 8 tokens, or where the
 
 constexpr int kManyTokens = 32;       // of one launch, activations as bytes
 constexpr int kManyWords = 32 << 10;  // of a slice's activations at most, in shared memory
-constexpr int kBandRows = 16;         // that are decoded together; matrices of other numbers of rows are not, in registers
+constexpr int kBandRows = 16;         // that tensor cores decode together; matrices of other numbers of rows are not decoded so
 constexpr int kBandTokens = 128;      // of one launch, where planes are decoded in registers
 constexpr int kBandSums = 2 * 256;    // rows of its sums that thread blocks have in common with others, of each
 
-// Up to here planes are multiplied without being decoded to memory: kBandTokens at a time, or where these cannot be so, fewer.
-constexpr int64_t kPlaneTokens = 192, kPassPlaneTokens = 32;
+// Up to here planes are multiplied without being decoded to memory; the second, where bands cannot be decoded in registers.
+constexpr int64_t kPlaneTokens = 192, kBandlessTokens = 32;
 constexpr int64_t kMostDecoded = int64_t{64} << 20;  // weights at a time, with more tokens
 
 }  // namespace cuda

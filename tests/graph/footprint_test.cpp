@@ -64,5 +64,19 @@ TEST(CardFootprint, PlaneRowsTakeTheSameOfEveryKindOfElements) {
   EXPECT_EQ(floats.working, halves.working);
 }
 
+// More than 32 tokens share sums that thread blocks have in common, if rows are bands of 16; others are decoded.
+TEST(CardFootprint, BandsHaveSumsOfTheirOwnAndOtherRowsAreDecoded) {
+  ModelSpec spec;
+  const auto working = [&](int64_t rows, int64_t tokens, Precision precision) {
+    const CardMatrix matrix{.name = "m", .tap = "t", .rows = rows, .columns = 1024, .plane_rows = 3 * rows};
+    return card_footprint(spec, {matrix}, {.rows = tokens, .head_rows = 1, .capacity = 512, .precision = precision}, 0).working;
+  };
+  const auto more = [&](int64_t rows, Precision precision) { return working(rows, 33, precision) - working(rows, 32, precision); };
+  EXPECT_GT(more(4096, Precision::kInt8), uint64_t{15} << 20);
+  EXPECT_LT(more(4104, Precision::kInt8), uint64_t{12} << 20);
+  EXPECT_GT(more(4104, Precision::kInt8), uint64_t{2} * 4104 * 1024 - (1 << 20));
+  EXPECT_LT(more(4096, Precision::kInvariant), uint64_t{1} << 20);
+}
+
 }  // namespace
 }  // namespace tq

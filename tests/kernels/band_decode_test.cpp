@@ -81,7 +81,7 @@ TEST(BandDecode, TakesWholeBandsWhoseWindowsReachOneTileBack) {
   EXPECT_FALSE(decodes_bands(job, 40, 16, 32));
   job.windows[3] = 12, job.rows = 100;
   EXPECT_FALSE(decodes_bands(job, 40, 0, 96));
-  job.rows = 64, job.has_half_taps = false;
+  job.rows = 64, job.takes_bands = false;
   EXPECT_FALSE(has_bands(job));
 }
 

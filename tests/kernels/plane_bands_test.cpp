@@ -33,7 +33,8 @@ TEST(PlaneBands, ColumnsSixteenApartShareAWord) {
 struct Matrix {
   int rows = 0;
   std::vector<uint8_t> rates;
-  RowShape shape() const { return {.rows = rows, .rate = rates.data()}; }
+  std::vector<int32_t> order;  // of bands, if they have one
+  RowShape shape() const { return {.rows = rows, .rate = rates.data(), .band_order = order.empty() ? nullptr : order.data()}; }
 };
 
 Matrix random_matrix(Rng& rng, bool is_uniform) {
@@ -90,6 +91,20 @@ TEST(PlaneBands, CostlyBandsAreSharedAmongMore) {
     for (int place = split.begin[block]; place < split.begin[block + 1]; ++place) own += cost_of(place);
     EXPECT_LT(own, all / split.blocks + 2 * cost_of(split.begin[block]));
   }
+}
+
+// Units of two rates cost both; in the order of the rates there are none.
+TEST(PlaneBands, UnitsOfOneRateCostLess) {
+  Matrix matrix{.rows = 4096};
+  for (int row = 0; row < matrix.rows; row += kRangeRows) matrix.rates.push_back(row / kRangeRows % 2 ? 2 : 4);
+  const auto costs = [&] {
+    int all = 0;
+    for (int unit = 0; unit < matrix.rows / kUnitRows; ++unit) all += unit_cost(matrix.shape(), unit, 64);
+    return all;
+  };
+  const int mixed = costs();
+  matrix.order = bands_by_rate(matrix.rates.data(), matrix.rows);
+  EXPECT_EQ(2 * costs(), mixed);
 }
 
 // Every band of every matrix falls to one warp of one unit, which knows where its plane rows begin; bands of a rate stand together.

@@ -11,8 +11,8 @@ constexpr int kStripGroups = 4;  // that a warp decodes
 
 // A band's rows, of which a lane stores two: row g of each half.
 struct BandOutput {
-  float scale[2][2],
-      shift[2][2];  // of [half][2 t + 0..1]: what a sum counts, and the half of all taps, which bits of 0 and 1 have too much
+  // Of [half][rows 2 t and 2 t + 1]: what a sum counts; and less what bits of 0 and 1 have too much, all taps.
+  float scale[2][2], shift[2][2];
   __half* row[2];
 
   // 32 columns of a lane and half of a group: halves of columns (c, 16 + c) in turn. Two neighbours trade 8 columns for 8, so that together
@@ -74,8 +74,7 @@ __device__ __forceinline__ void decode_band(const DecodeArgs& args, int row, int
   uint2 band[2 * Bands<kRate>::kTaken];
 #pragma unroll
   for (int i = 0; i < 2 * Bands<kRate>::kTaken; ++i) band[i] = Bands<kRate>::taps_of(taps, window, lane, i);
-  // As the bands have them.
-  float sum = lane < window ? __half2float(__float2half_rn(kTapPower * taps[lane])) / kTapPower : 0.0f;
+  float sum = lane < window ? rounded_tap(taps[lane]) : 0.0f;
   sum = warp_sum(sum);
   BandOutput output;
 #pragma unroll
@@ -87,7 +86,7 @@ __device__ __forceinline__ void decode_band(const DecodeArgs& args, int row, int
       output.shift[half][i] = -sum * output.scale[half][i];
     }
   }
-  const int tile = (job.newest[row / kRangeRows] - kRate + 1 + row % kRangeRows * kRate) / kTileRows;
+  const int tile = job.band_tile(row);
   const int64_t stride = static_cast<int64_t>(args.groups) * 64;  // a lane's two pairs of words of a tile lie together
   const uint2* first = reinterpret_cast<const uint2*>(args.tiles) + 2 * lane;
   const uint2* before = first + (tile > 0 ? tile - 1 : job.tile_count() - 1) * stride;  // the ring

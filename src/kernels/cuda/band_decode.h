@@ -25,7 +25,7 @@ TQ_HOST_DEVICE constexpr int band_column(int half, int g, int bit) { return 128 
 
 // Whether a matrix's bands can be decoded: windows reach no further than one tile before their own, and taps are halves.
 inline bool has_bands(const PlaneJob& job) {
-  if (job.rows % kBandRows != 0 || !job.has_half_taps) return false;
+  if (job.rows % kBandRows != 0 || !job.takes_bands) return false;
   for (int rate = 1; rate < kRates; ++rate)
     if (job.windows[rate] > rate + kTileRows) return false;
   return true;

@@ -27,6 +27,9 @@ __device__ __forceinline__ void mma_band(float (&d)[4], const uint32_t (&a)[4], 
   mma_halves(d, a, b.x, b.y);
 }
 
+// A tap as bands have it.
+__device__ __forceinline__ float rounded_tap(float tap) { return __half2float(__float2half_rn(kTapPower * tap)) / kTapPower; }
+
 // Bands of a rate. Bits are operand A (16 columns x 16 plane rows) as they lie in the words, a half of {0, 2^(bit - 24)} each; taps are
 // operand B (for 8 rows), kTapPower times what they are. Decoded are columns by rows, band_exponent() halvings too large; all bits count 0
 // or 1.

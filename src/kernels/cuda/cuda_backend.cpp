@@ -68,7 +68,9 @@ class CudaBackend final : public Backend {
 
   Result<std::unique_ptr<Matrix>> prepare(const PackedTensor& tensor, int64_t expert) override {
     TQ_ASSIGN(std::shared_ptr<const Weights> weights, load(tensor, expert));
-    return std::make_unique<CudaMatrix>(std::move(weights));
+    auto matrix = std::make_unique<CudaMatrix>(std::move(weights));
+    if (matrix->weights->is_planes) matrix->steps = products_.plane_steps(*matrix);
+    return matrix;
   }
 
   Result<Memory> allocate(uint64_t bytes) override {

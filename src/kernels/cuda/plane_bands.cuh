@@ -24,9 +24,6 @@ struct PlaneBands {
                                       2 * kStages * 8 + kMaxJobs * kRates * kMaxTaps * 4 +
                                       kWarps * kMostSets * static_cast<int>(sizeof(UnitBand)) + kBandWorkers * 2 * 4;
 
-  // What all lanes have, known to the compiler to be so: products of a warpgroup may not stand in what looks like a divergent path.
-  static __device__ int uniform(int value) { return __shfl_sync(0xffffffffu, value, 0); }
-
   const BandArgs& args;
   const int warp, lane, worker, part;  // worker: of the thread block; part: warp of the worker
   const int begin, end;                // places
@@ -144,7 +141,7 @@ struct PlaneBands {
   }
   __device__ void write_taps(const TapValues& read) const {
     for (int i = static_cast<int>(threadIdx.x), k = 0; k < static_cast<int>(sizeof(read) / sizeof(float)); i += kBandThreads, ++k)
-      if (i < kTapFloats) taps[i] = __half2float(__float2half_rn(kTapPower * read.value[k])) / kTapPower;
+      if (i < kTapFloats) taps[i] = rounded_tap(read.value[k]);
   }
 
   // Tokens of a place, by a warp.

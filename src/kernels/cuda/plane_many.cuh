@@ -42,9 +42,6 @@ struct PlaneMany {
     return kRingBytes + split.most_groups() * (kGroupBytes + kTokens * 4 + 8) + kCarryBytes + 2 * kTokens * 4 + kTapBytes + kRowBytes +
            kManyWorkers * split.rounds * static_cast<int>(sizeof(ManyRound));
   }
-  // What all lanes have, known to the compiler to be so: products of a warpgroup may not stand in what looks like a divergent path.
-  static __device__ int uniform(int value) { return __shfl_sync(0xffffffffu, value, 0); }
-
   const ManyArgs& args;
   const int warp, lane, worker, part;  // worker: of the thread block; part: warp of the worker
   const int slice;

@@ -94,7 +94,8 @@ int PlanePass::form_of_bands(std::span<const LinearJob> jobs, int tokens) const 
     units += weights.planes.unit_count();
     least_rate = std::min(least_rate, weights.least_rate), most_rate = std::max(most_rate, weights.most_rate);
   }
-  // So that no thread block has more sets than it can: whatever its bands are, a whole set costs less than five times what another does.
+  // So that no thread block has more sets than it can: whatever its bands are, a whole set costs on the mean less than five times what
+  // another does.
   const int uneven = least_rate == most_rate ? 1 : 5, sets = (units + kBandWorkers - 1) / kBandWorkers;
   return most_rate <= needs.most_rate && uneven * sets / multiprocessors_ + 3 <= kMostSets ? form : 0;
 }
@@ -105,6 +106,14 @@ int PlanePass::most_tokens(std::span<const LinearJob> jobs, bool is_invariant) c
   for (int many = kManyTokens; many > kMaxTokens; many /= 2)
     if (plan_many(jobs, many, is_invariant) || (!is_invariant && form_of_bands(jobs, many) != 0)) return many;
   return is_invariant ? kInvariantTokens : most_few(jobs);
+}
+
+PlaneSteps PlanePass::steps(std::span<const LinearJob> jobs) const {
+  const int64_t most = most_tokens(jobs, false), decoded = most > kManyTokens ? kPlaneTokens : kBandlessTokens;
+  return {.few = most_few(jobs),
+          .bytes = plan_many(jobs, kManyTokens, false) ? kManyTokens : 0,
+          .bands = form_of_bands(jobs, kManyTokens) != 0 ? decoded : 0,
+          .decoded = decoded};
 }
 
 int PlanePass::least_shared() {

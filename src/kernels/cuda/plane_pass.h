@@ -21,6 +21,7 @@ class PlanePass {
   Status open();
   // Of one run. jobs: as there. is_invariant: each token has the same bits whatever the others are.
   int most_tokens(std::span<const LinearJob> jobs, bool is_invariant) const;
+  PlaneSteps steps(std::span<const LinearJob> jobs) const;
   // jobs: up to kMaxJobs, of CudaMatrix. adds: to the outputs. generation: grows when memory that a recording may use has gone.
   void run(const InputArgs& input, std::span<const LinearJob> jobs, int tokens, bool is_invariant, bool adds, uint64_t& generation,
            cudaStream_t stream);

@@ -219,13 +219,17 @@ struct PlaneJob {
   int rows = 0, plane_rows = 0;
   int windows[kRates] = {};             // taps of each rate that it has
   int closing_tile = 0;                 // from here on, range 0 takes plane rows too: the ring closes
-  bool has_half_taps = true;            // are_half_taps() of all its rates
+  bool takes_bands = true;              // the whole matrix that it may be a part of has rows for bands, and are_half_taps() of all rates
   const int32_t* band_order = nullptr;  // [bands] in which units have them, by rate; null: as they lie
   int first_tile = 0, first_range = 0;  // in the launch
 
   TQ_HOST_DEVICE int tile_count() const { return (plane_rows + kTileRows - 1) / kTileRows; }
   TQ_HOST_DEVICE int range_count() const { return (rows + kRangeRows - 1) / kRangeRows; }
   TQ_HOST_DEVICE int unit_count() const { return (rows + kUnitRows - 1) / kUnitRows; }
+  // The first tile of the band of rows that begins at `row`.
+  TQ_HOST_DEVICE int band_tile(int row) const {
+    return (newest[row / kRangeRows] + (row % kRangeRows - 1) * rate[row / kRangeRows] + 1) / kTileRows;
+  }
 };
 
 // A warp's band in a unit.
@@ -246,7 +250,7 @@ TQ_HOST_DEVICE inline UnitBand find_band(const PlaneJob* jobs, int count, int un
     if (band * kBandRows >= job.rows) break;
     found.row = (job.band_order ? job.band_order[band] : band) * kBandRows;
     found.rate = job.rate[found.row / kRangeRows], found.job = static_cast<uint8_t>(index);
-    found.tile = (job.newest[found.row / kRangeRows] - found.rate + 1 + found.row % kRangeRows * found.rate) / kTileRows;
+    found.tile = job.band_tile(found.row);
     break;
   }
   return found;
@@ -285,8 +289,8 @@ struct BandArgs {
   BandSplit split;
   bool adds = false;
   Activations activations;
-  float* partial =
-      nullptr;  // [thread blocks][2][workers][kUnitRows][tokens of the form]: of the first and of the last set that others share
+  // [thread blocks][2][workers][kUnitRows][tokens of the form]: of the first and of the last set that others share.
+  float* partial = nullptr;
   uint32_t* arrived = nullptr;  // [units], zero between launches
 };
 

@@ -49,9 +49,14 @@ void Products::run(const LinearArgs& args, const InputArgs& input, float* sum) {
   in_runs(kinds.dense, kMaxDenseJobs, [&](auto jobs) { multiply_dense(args, input, jobs, sum != nullptr); });
 }
 
+PlaneSteps Products::plane_steps(const CudaMatrix& matrix) const {
+  const LinearJob job{.matrix = &matrix};
+  return plane_pass_.steps({&job, 1});
+}
+
 bool Products::is_decoded(std::span<const LinearJob> jobs, int64_t tokens, Precision precision) const {
   if (precision != Precision::kInt8) return has_float_activations(precision);
-  return tokens > (plane_pass_.most_tokens(jobs, false) > kManyTokens ? kPlaneTokens : kPassPlaneTokens);
+  return tokens > plane_pass_.steps(jobs).decoded;
 }
 
 Status Products::reserve(std::span<const LinearJob> jobs, int64_t rows, Precision precision) {

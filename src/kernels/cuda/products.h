@@ -22,6 +22,8 @@ class Products {
   // Memory for run() with these jobs and up to `rows` tokens. Errors: kNoResource.
   Status reserve(std::span<const LinearJob> jobs, int64_t rows, Precision precision);
 
+  PlaneSteps plane_steps(const CudaMatrix& matrix) const;
+
   // Other kernels are launched before the next run().
   void interrupt() { plane_pass_.interrupt(); }
 

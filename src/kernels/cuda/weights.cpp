@@ -51,10 +51,11 @@ Status load_planes(const PackedTensor& tensor, int64_t expert, cudaStream_t stre
     newest.push_back(static_cast<int32_t>(layout.newest[static_cast<size_t>(r)] - skipped_rows));
   }
   std::vector<float> taps(kRates * kMaxTaps);
+  weights.planes.takes_bands = weights.whole_rows % kBandRows == 0;
   for (const uint8_t k : rate) {  // the file may have tables of more
     std::copy(matrix.taps[k].begin(), matrix.taps[k].end(), taps.begin() + static_cast<std::ptrdiff_t>(k) * kMaxTaps);
     weights.planes.windows[k] = static_cast<int>(matrix.taps[k].size());
-    weights.planes.has_half_taps = weights.planes.has_half_taps && are_half_taps(matrix.taps[k]);
+    weights.planes.takes_bands = weights.planes.takes_bands && are_half_taps(matrix.taps[k]);
   }
   TQ_ASSIGN(weights.rate, DeviceMemory::of(rate.data(), rate.size()));
   TQ_ASSIGN(weights.newest, DeviceMemory::of(newest.data(), newest.size() * sizeof(int32_t)));
@@ -205,12 +206,13 @@ Result<std::shared_ptr<Weights>> load_weights(const PackedTensor& tensor, int64_
 }
 
 std::string CudaMatrix::kernel(int64_t tokens) const {
-  const bool is_fine = tokens <= 4 || (tokens > kMaxTokens && tokens <= kFineTokens);
-  const char* activations = is_fine || weights->wants_pairs ? "15-bit" : tokens <= kMaxTokens ? "10-bit" : "int8";
-  if (weights->is_planes && tokens <= kManyTokens) return fmt::format("cuda planes, {} activations", activations);
-  if (weights->is_planes)
-    return tokens <= kPlaneTokens && has_bands(weights->planes) ? "cuda planes decoded in registers"
-                                                                : "cuda planes decoded to half, cuBLAS";
+  if (weights->is_planes) {
+    if (tokens > steps.decoded) return "cuda planes decoded to half, cuBLAS";
+    if (tokens > steps.few && tokens > steps.bytes && tokens <= steps.bands) return "cuda planes decoded in registers";
+    const bool is_bytes = tokens > steps.few && tokens <= steps.bytes;
+    const bool is_fine = weights->wants_pairs || tokens <= 4 || (is_bytes && tokens <= kFineTokens);
+    return fmt::format("cuda planes, {} activations", is_fine ? "15-bit" : is_bytes ? "int8" : "10-bit");
+  }
   const char* type = weights->type == DenseType::kF16 ? "half" : "float";
   return fmt::format("{} {}", tokens <= kMaxDenseTokens ? "cuda" : "cuBLAS", type);
 }

@@ -48,12 +48,19 @@ Result<std::shared_ptr<Weights>> load_floats(const PackedTensor& tensor, int64_t
 // Of all rows of planes; where they go is left open.
 DecodeArgs decode_args(const Weights& weights);
 
+// Up to how many tokens planes are multiplied as bits, as bytes, with bands decoded in registers (0: never so), and before they are decoded
+// to memory. Where several would do, it is the first.
+struct PlaneSteps {
+  int64_t few = 0, bytes = 0, bands = 0, decoded = 0;
+};
+
 class CudaMatrix final : public Matrix {
  public:
   explicit CudaMatrix(std::shared_ptr<const Weights> loaded) : Matrix(loaded->rows, loaded->columns), weights(std::move(loaded)) {}
   std::string kernel(int64_t tokens) const override;
   uint64_t bytes() const override { return weights->bytes(); }
   std::shared_ptr<const Weights> weights;
+  PlaneSteps steps;  // of planes, as a backend multiplies them
 };
 
 }  // namespace tq::cuda
