@@ -39,10 +39,11 @@ TEST_P(CudaSplit, ProductsOfFewTokensAreOneCardsToTheBit) {
     }
 }
 
-// The second is more than is sent in one go.
+// 3000 are more than are sent in one go. Rows that are bands, and others.
 TEST_P(CudaSplit, ProductsOfManyTokensAreOneCardsUpToTheOrderOfSums) {
-  for (const int64_t tokens : {60, 3000}) {
-    for (const PackedTensor& tensor : {random_grid(520, 768, std::vector<uint8_t>(17, 3)), random_halves(DType::kF16, 520, 320)})
+  for (const int64_t tokens : {40, 60, 3000}) {
+    for (const PackedTensor& tensor : {random_grid(520, 768, std::vector<uint8_t>(17, 3)),
+                                       random_grid(1056, 768, std::vector<uint8_t>(33, 4)), random_halves(DType::kF16, 520, 320)})
       EXPECT_LT(relative(multiply(*several_, tensor, tokens, Precision::kInt8), of_one(tensor, tokens, Precision::kInt8)), 1e-5) << tokens;
   }
 }
