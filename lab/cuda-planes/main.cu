@@ -825,7 +825,7 @@ void enqueue_many(const Linears& linears, const Weights& weights, const ManyPlan
   quantize.sign = weights.sign, quantize.tokens = tokens, quantize.columns = linears.columns;
   quantize.input.prologue = linears.prologue, quantize.input.epsilon = 1e-5f;
   quantize.input.other = (is_gated ? quantize.input.input : input) + kMostInput;
-  quantize.hadamard = 256, quantize.form = plan.form, quantize.is_many = true, quantize.output = scratch.input;
+  quantize.hadamard = 256, quantize.form = plan.form, quantize.to = Rounded::kBytes, quantize.output = scratch.input;
   if (g_parts & 1) tq::cuda::quantize(quantize, stream);
   ManyArgs args;
   for (int m = 0; m < weights.args.jobs; ++m) args.job[m] = weights.args.job[m];
@@ -950,7 +950,7 @@ void enqueue_bands(const Linears& linears, const Weights& weights, int form, int
   quantize.sign = weights.sign, quantize.tokens = tokens, quantize.columns = linears.columns;
   quantize.input.prologue = linears.prologue, quantize.input.epsilon = 1e-5f;
   quantize.input.other = input + kMostInput;
-  quantize.hadamard = 256, quantize.form.tokens = form, quantize.is_halves = true, quantize.output = scratch.input;
+  quantize.hadamard = 256, quantize.form.tokens = form, quantize.to = Rounded::kHalves, quantize.output = scratch.input;
   if (g_parts & 1) tq::cuda::quantize(quantize, stream);
   BandArgs args;
   RowShape shapes[kMaxJobs];
@@ -1091,30 +1091,31 @@ double passes_us(const Layer& layer, const PackedLayer& packed, int rate, int to
       static_cast<int>(packed.copies.size()));
 }
 
-double many_us(const Layer& layer, const PackedLayer& packed, int tokens, bool has_pairs, int only = -1) {
+// All linears of all copies, or one of them. enqueue: (linears, weights, stream).
+template <typename Enqueue>
+double linears_us(const Layer& layer, const PackedLayer& packed, int only, const Enqueue& enqueue) {
   return median_us(
       [&](cudaStream_t stream) {
         for (const auto& copy : packed.copies)
           for (size_t i = 0; i < layer.linears.size(); ++i)
-            if (only < 0 || only == static_cast<int>(i))
-              enqueue_many(layer.linears[i], copy[i], many_plan(layer.linears[i], copy[i], tokens, has_pairs, false), tokens, packed.input,
-                           packed.scratch, stream);
+            if (only < 0 || only == static_cast<int>(i)) enqueue(layer.linears[i], copy[i], stream);
       },
       static_cast<int>(packed.copies.size()));
 }
 
+double many_us(const Layer& layer, const PackedLayer& packed, int tokens, bool has_pairs) {
+  return linears_us(layer, packed, -1, [&](const Linears& linears, const Weights& weights, cudaStream_t stream) {
+    enqueue_many(linears, weights, many_plan(linears, weights, tokens, has_pairs, false), tokens, packed.input, packed.scratch, stream);
+  });
+}
+
 double bands_us(const Layer& layer, const PackedLayer& packed, int tokens, int only = -1) {
-  return median_us(
-      [&](cudaStream_t stream) {
-        for (const auto& copy : packed.copies)
-          for (size_t i = 0; i < layer.linears.size(); ++i)
-            if (only < 0 || only == static_cast<int>(i))
-              for (int first = 0; first < tokens; first += kBandTokens) {
-                const int count = std::min(kBandTokens, tokens - first);
-                enqueue_bands(layer.linears[i], copy[i], band_form(count), count, packed.input, packed.scratch, stream);
-              }
-      },
-      static_cast<int>(packed.copies.size()));
+  return linears_us(layer, packed, only, [&](const Linears& linears, const Weights& weights, cudaStream_t stream) {
+    for (int first = 0; first < tokens; first += kBandTokens) {
+      const int count = std::min(kBandTokens, tokens - first);
+      enqueue_bands(linears, weights, band_form(count), count, packed.input, packed.scratch, stream);
+    }
+  });
 }
 
 // Everything that could multiply a layer with so many tokens.

@@ -116,16 +116,7 @@ __global__ void __launch_bounds__(kWarps * 32, 3) decode_bands_kernel(const __gr
   const int row = args.first + (static_cast<int>(blockIdx.y) * kWarps + warp) * kBandRows;
   if (row >= args.first + args.count) return;
   const int first = static_cast<int>(blockIdx.x) * kStripGroups, last = min(first + kStripGroups, args.groups);
-  switch (args.job.rate[row / kRangeRows]) {
-    case 1: return decode_band<1>(args, row, first, last, lane);
-    case 2: return decode_band<2>(args, row, first, last, lane);
-    case 3: return decode_band<3>(args, row, first, last, lane);
-    case 4: return decode_band<4>(args, row, first, last, lane);
-    case 5: return decode_band<5>(args, row, first, last, lane);
-    case 6: return decode_band<6>(args, row, first, last, lane);
-    case 7: return decode_band<7>(args, row, first, last, lane);
-    default: return decode_band<8>(args, row, first, last, lane);
-  }
+  with_rate<kRates - 1>(args.job.rate[row / kRangeRows], [&]<int kRate>() { decode_band<kRate>(args, row, first, last, lane); });
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Planes decoded by the tensor cores, as halves in memory. What lies where in the fragments of bands (bands.cuh), for the kernels and their
-// test: 16 rows of a rate K are a product of the bits of K + 1 rows of tiles with a band matrix of taps.
+// What lies where in the fragments by which tensor cores decode bands (bands.cuh), for the kernels and their test: 16 rows of a rate K are
+// a product of the bits of K + 1 rows of tiles with a band matrix of taps.
 //
 // The rows' own plane rows are K whole tiles, since rates change every 32 rows; what their windows take of the rows before is one tile
 // more. Eight rows take from fewer tiles: those of each half of a band are multiplied by themselves.

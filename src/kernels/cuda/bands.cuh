@@ -92,4 +92,25 @@ struct Bands {
   }
 };
 
+// use.operator()<rate>() of a rate from 1 to kMost; others do nothing.
+template <int kMost, typename Use>
+__device__ __forceinline__ void with_rate(int rate, const Use& use) {
+  static_assert(kMost == 6 || kMost == 8);
+  switch (rate) {
+    case 1: return use.template operator()<1>();
+    case 2: return use.template operator()<2>();
+    case 3: return use.template operator()<3>();
+    case 4: return use.template operator()<4>();
+    case 5: return use.template operator()<5>();
+    case 6: return use.template operator()<6>();
+    case 7:
+      if constexpr (kMost >= 7) use.template operator()<7>();
+      return;
+    case 8:
+      if constexpr (kMost >= 8) use.template operator()<8>();
+      return;
+    default: return;
+  }
+}
+
 }  // namespace tq::cuda

@@ -173,21 +173,7 @@ struct PlaneBands {
     __syncwarp();
     const float* of = taps + (own.job * kRates + own.rate) * kMaxTaps;
     const int window = args.job[own.job].windows[own.rate];
-    switch (own.rate) {
-      case 1: store_taps<1>(of, window); break;
-      case 2: store_taps<2>(of, window); break;
-      case 3: store_taps<3>(of, window); break;
-      case 4: store_taps<4>(of, window); break;
-      case 5: store_taps<5>(of, window); break;
-      case 6: store_taps<6>(of, window); break;
-      case 7:
-        if constexpr (kMostRate >= 7) store_taps<7>(of, window);
-        break;
-      case 8:
-        if constexpr (kMostRate >= 8) store_taps<8>(of, window);
-        break;
-      default: break;
-    }
+    with_rate<kMostRate>(own.rate, [&]<int kRate>() { store_taps<kRate>(of, window); });
     __syncwarp();
     return static_cast<uint32_t>(uniform(static_cast<int>(rates & ~1u)));
   }
@@ -202,20 +188,7 @@ struct PlaneBands {
     for (uint32_t left = rates; left != 0; left &= left - 1) {
       const int rate = __ffs(static_cast<int>(left)) - 1;
       const bool is_first = left == rates, is_own = rate == own;
-      switch (rate) {
-        case 1: multiply_band<1>(operand, is_first, is_own, has_next, set, value); break;
-        case 2: multiply_band<2>(operand, is_first, is_own, has_next, set, value); break;
-        case 3: multiply_band<3>(operand, is_first, is_own, has_next, set, value); break;
-        case 4: multiply_band<4>(operand, is_first, is_own, has_next, set, value); break;
-        case 5: multiply_band<5>(operand, is_first, is_own, has_next, set, value); break;
-        case 6: multiply_band<6>(operand, is_first, is_own, has_next, set, value); break;
-        case 7:
-          if constexpr (kMostRate >= 7) multiply_band<7>(operand, is_first, is_own, has_next, set, value);
-          break;
-        default:
-          if constexpr (kMostRate >= 8) multiply_band<8>(operand, is_first, is_own, has_next, set, value);
-          break;
-      }
+      with_rate<kMostRate>(rate, [&]<int kRate>() { multiply_band<kRate>(operand, is_first, is_own, has_next, set, value); });
     }
     __syncwarp();
     if (lane == 0) arrive(emptied + stage);

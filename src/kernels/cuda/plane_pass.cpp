@@ -42,9 +42,6 @@ bool wants_pairs(std::span<const LinearJob> jobs) {
 // Tokens of one launch as bits.
 int most_few(std::span<const LinearJob> jobs) { return wants_pairs(jobs) ? kMaxTokens / 2 : kMaxTokens; }
 
-// Whether bands are decoded in registers where they can be and plan_many() has no plan.
-bool takes_bands(std::span<const LinearJob> jobs, int tokens, bool is_invariant) { return !is_invariant && tokens > most_few(jobs); }
-
 }  // namespace
 
 QuantizeArgs quantize_args(const Weights& weights, const InputArgs& input, int tokens) {
@@ -83,7 +80,8 @@ std::optional<ManyPlan> PlanePass::plan_many(std::span<const LinearJob> jobs, in
   return plan;
 }
 
-int PlanePass::form_of_bands(std::span<const LinearJob> jobs, int tokens) const {
+int PlanePass::form_of_bands(std::span<const LinearJob> jobs, int tokens, bool is_invariant) const {
+  if (is_invariant || tokens <= most_few(jobs)) return 0;
   const int form = band_form(tokens);
   const BandNeeds needs = plane_bands_needs(form);
   if (needs.shared_bytes > shared_bytes_ || tokens > kBandTokens || first_weights(jobs).groups > kMostRoundGroups * kRoundWarps) return 0;
@@ -101,10 +99,10 @@ int PlanePass::form_of_bands(std::span<const LinearJob> jobs, int tokens) const 
 }
 
 int PlanePass::most_tokens(std::span<const LinearJob> jobs, bool is_invariant) const {
-  for (int bands = kBandTokens; !is_invariant && bands > kManyTokens; bands /= 2)
-    if (form_of_bands(jobs, bands) != 0) return bands;
+  for (int bands = kBandTokens; bands > kManyTokens; bands /= 2)
+    if (form_of_bands(jobs, bands, is_invariant) != 0) return bands;
   for (int many = kManyTokens; many > kMaxTokens; many /= 2)
-    if (plan_many(jobs, many, is_invariant) || (!is_invariant && form_of_bands(jobs, many) != 0)) return many;
+    if (plan_many(jobs, many, is_invariant) || form_of_bands(jobs, many, is_invariant) != 0) return many;
   return is_invariant ? kInvariantTokens : most_few(jobs);
 }
 
@@ -112,7 +110,7 @@ PlaneSteps PlanePass::steps(std::span<const LinearJob> jobs) const {
   const int64_t most = most_tokens(jobs, false), decoded = most > kManyTokens ? kPlaneTokens : kBandlessTokens;
   return {.few = most_few(jobs),
           .bytes = plan_many(jobs, kManyTokens, false) ? kManyTokens : 0,
-          .bands = form_of_bands(jobs, kManyTokens) != 0 ? decoded : 0,
+          .bands = form_of_bands(jobs, kManyTokens, false) != 0 ? decoded : 0,
           .decoded = decoded};
 }
 
@@ -179,8 +177,7 @@ Status PlanePass::reserve_bands(std::span<const LinearJob> jobs, int form, uint6
 
 Status PlanePass::reserve(std::span<const LinearJob> jobs, int tokens, bool is_invariant, uint64_t& generation) {
   if (const auto many = plan_many(jobs, tokens, is_invariant)) return reserve(*many, generation);
-  const int form = takes_bands(jobs, tokens, is_invariant) ? form_of_bands(jobs, tokens) : 0;
-  if (form != 0) return reserve_bands(jobs, form, generation);
+  if (const int form = form_of_bands(jobs, tokens, is_invariant)) return reserve_bands(jobs, form, generation);
   return reserve(plan(plane_args(jobs), first_weights(jobs).columns, tokens, is_invariant), generation);
 }
 
@@ -190,8 +187,7 @@ void PlanePass::run(const InputArgs& input, std::span<const LinearJob> jobs, int
   QuantizeArgs rounding = quantize_args(first, input, tokens);
   if (tokens == 1 && !is_invariant && has_clusters_ && run_rows(rounding, jobs, adds, stream)) return;
   if (const auto many = plan_many(jobs, tokens, is_invariant)) return run_many(*many, rounding, jobs, adds, generation, stream);
-  const int form = takes_bands(jobs, tokens, is_invariant) ? form_of_bands(jobs, tokens) : 0;
-  if (form != 0) return run_bands(form, rounding, jobs, adds, generation, stream);
+  if (const int form = form_of_bands(jobs, tokens, is_invariant)) return run_bands(form, rounding, jobs, adds, generation, stream);
   PlaneArgs args = plane_args(jobs);
   const PlanePlan plan = this->plan(args, first.columns, tokens, is_invariant);
   TQ_CHECK(tokens <= plan.form.tokens && reserve(plan, generation));
@@ -226,7 +222,7 @@ void PlanePass::run_many(const ManyPlan& plan, const QuantizeArgs& input, std::s
   args.activations.scales = scales_.as<float>();
   args.activations.sums = args.activations.scales + static_cast<int64_t>(plan.split.groups) * plan.form.tokens;
   QuantizeArgs rounding = input;
-  rounding.form = plan.form, rounding.is_many = true, rounding.output = args.activations;
+  rounding.form = plan.form, rounding.to = Rounded::kBytes, rounding.output = args.activations;
   quantize(rounding, stream);
   plane_many(args, plan, stream);
 }
@@ -249,7 +245,7 @@ void PlanePass::run_bands(int form, const QuantizeArgs& input, std::span<const L
   args.activations.words = words_.as<uint32_t>();
   args.activations.scales = scales_.as<float>(), args.activations.sums = args.activations.scales + form;
   QuantizeArgs rounding = input;
-  rounding.form.tokens = form, rounding.is_halves = true, rounding.output = args.activations;
+  rounding.form.tokens = form, rounding.to = Rounded::kHalves, rounding.output = args.activations;
   quantize(rounding, stream);
   plane_bands(args, stream);
 }

@@ -46,8 +46,9 @@ class PlanePass {
   Status reserve(const ManyPlan& plan, uint64_t& generation);
   void run_many(const ManyPlan& plan, const QuantizeArgs& input, std::span<const LinearJob> jobs, bool adds, uint64_t& generation,
                 cudaStream_t stream);
-  // The form in which so many tokens, or fewer, are multiplied with bands decoded in registers; 0 where that cannot be.
-  int form_of_bands(std::span<const LinearJob> jobs, int tokens) const;
+  // The form in which so many tokens, or fewer, are multiplied with bands decoded in registers, unless plan_many() has a plan; 0 where they
+  // are too few or that cannot be.
+  int form_of_bands(std::span<const LinearJob> jobs, int tokens, bool is_invariant) const;
   Status reserve_bands(std::span<const LinearJob> jobs, int form, uint64_t& generation);
   void run_bands(int form, const QuantizeArgs& input, std::span<const LinearJob> jobs, bool adds, uint64_t& generation,
                  cudaStream_t stream);

@@ -196,13 +196,16 @@ struct BandSplit {
   }
 };
 
+// What activations are rounded to: bits (activation_word()), bytes (many_word()), or halves (band_half(), for the tokens of the form, with
+// a scale and a sum for each token).
+enum class Rounded : uint8_t { kBits, kBytes, kHalves };
+
 struct QuantizeArgs {
   InputArgs input;                // rows of C values, after its prologue
   const uint8_t* sign = nullptr;  // packed
   int tokens = 0, columns = 0, hadamard = 0;
   Form form;
-  bool is_many = false;    // words as many_word() has them
-  bool is_halves = false;  // words as band_half() has them, for form.tokens of them; a scale and a sum for each token
+  Rounded to = Rounded::kBits;
   Activations output;
 };
 

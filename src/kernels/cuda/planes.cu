@@ -229,8 +229,8 @@ void round_halves(const QuantizeArgs& args, cudaStream_t stream) {
 }  // namespace
 
 void quantize(const QuantizeArgs& args, cudaStream_t stream) {
-  if (args.is_halves) return round_halves(args, stream);
-  launch(args.is_many ? &quantize_kernel<true> : &quantize_kernel<false>, group_grid(args.columns, args.tokens, kRoundWarps),
+  if (args.to == Rounded::kHalves) return round_halves(args, stream);
+  launch(args.to == Rounded::kBytes ? &quantize_kernel<true> : &quantize_kernel<false>, group_grid(args.columns, args.tokens, kRoundWarps),
          kRoundWarps * 32, 0, stream, args);
 }
 
