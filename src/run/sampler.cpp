@@ -6,6 +6,11 @@
 namespace tq {
 namespace {
 
+// How far below the most likely one a token is never drawn, in logits divided by the temperature: a million such tokens together would be
+// drawn once in 10^11 times.
+constexpr float kNegligible = 40.0f;
+constexpr float kSharp = 0.4f;  // temperatures up to which the tokens that are left are often few
+
 constexpr auto is_before = [](const auto& a, const auto& b) { return a.logit != b.logit ? a.logit > b.logit : a.token < b.token; };
 
 }  // namespace
@@ -28,7 +33,9 @@ void Sampler::penalize(std::span<float> logits, std::span<const TokenId> seen) {
 
 void Sampler::keep_candidates(std::span<const float> logits) {
   candidates_.clear();
-  for (size_t i = 0; i < logits.size(); ++i) candidates_.push_back({logits[i] / options_.temperature, static_cast<TokenId>(i)});
+  const float least = *std::max_element(logits.begin(), logits.end()) / options_.temperature - kNegligible;
+  for (size_t i = 0; i < logits.size(); ++i)
+    if (const float logit = logits[i] / options_.temperature; logit >= least) candidates_.push_back({logit, static_cast<TokenId>(i)});
   if (!leaves_out()) return;
   if (options_.top_k > 0 && static_cast<size_t>(options_.top_k) < candidates_.size()) {
     const auto end = candidates_.begin() + options_.top_k;
@@ -53,15 +60,17 @@ bool Sampler::keep_candidates(std::span<const Ranked> largest, int64_t vocabular
     if (is_whole || logit > bound) candidates_.push_back({logit, each.index});
   }
   if (candidates_.empty()) return false;
-  if (is_whole && !is_greedy() && !leaves_out()) {
-    std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) { return a.token < b.token; });
-    return true;
-  }
   std::sort(candidates_.begin(), candidates_.end(), is_before);
   if (is_greedy()) return true;
-  const int64_t limit = options_.top_k > 0 ? std::min(options_.top_k, vocabulary) : vocabulary;
-  if (limit <= static_cast<int64_t>(candidates_.size())) {
-    candidates_.resize(static_cast<size_t>(limit));
+  if (options_.top_k > 0 && std::min(options_.top_k, vocabulary) <= static_cast<int64_t>(candidates_.size())) {
+    candidates_.resize(static_cast<size_t>(std::min(options_.top_k, vocabulary)));
+    return true;
+  }
+  const float least = candidates_[0].logit - kNegligible;
+  if (is_whole || bound < least) {
+    while (candidates_.back().logit < least) candidates_.pop_back();
+    if (!leaves_out())
+      std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) { return a.token < b.token; });
     return true;
   }
   // All that count are there if the others are too unlikely, and if the sum over all is not asked for.
@@ -75,7 +84,7 @@ int64_t Sampler::wanted_ranks() const {
   const int64_t more = options_.repetition_penalty > 1.0f ? kMoreSeen : kMore;
   if (is_greedy()) return 1 + more;
   if (options_.top_k > 0 && options_.top_k + more <= kMostRanked) return options_.top_k + more;
-  return options_.top_p >= 1.0f && options_.min_p > 0 ? kMostRanked : 0;
+  return (options_.top_p >= 1.0f && options_.min_p > 0) || options_.temperature <= kSharp ? kMostRanked : 0;
 }
 
 TokenId Sampler::next(std::span<float> logits, std::span<const TokenId> seen) {

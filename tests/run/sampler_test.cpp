@@ -80,6 +80,8 @@ TEST(SamplerRanks, DoForTheUsualSettings) {
   EXPECT_TRUE(always({.temperature = 0.0f, .repetition_penalty = 1.1f}));
   EXPECT_TRUE(always({.temperature = 1.5f, .top_k = 100, .top_p = 1.0f, .min_p = 0.0f}));
   EXPECT_TRUE(always({.top_k = 0, .top_p = 1.0f, .min_p = 0.05f}));
+  EXPECT_TRUE(always({.temperature = 0.1f, .top_k = 0, .top_p = 1.0f, .min_p = 0.0f})) << "the others are never drawn";
+  EXPECT_TRUE(always({.temperature = 0.1f, .top_k = 0, .top_p = 0.9f}));
   // What the sum over all tokens decides is left to all of them.
   EXPECT_EQ(compare({.top_k = 0, .top_p = 0.9f}, 3.0, 1e6).chosen, 0);
   EXPECT_EQ(compare({.top_k = 0, .top_p = 1.0f, .min_p = 0.0f}, 3.0, 1e6).chosen, 0);

@@ -156,18 +156,21 @@ class TaskRun {
     for (const std::vector<TokenId>& prompt : prompts) longest = std::max(longest, prompt.size());
     const int64_t needed = static_cast<int64_t>(longest) + most + 1;
     TQ_ASSIGN(Engine engine, engine_for(std::min(network_.model().spec.context, needed)));
-    TQ_ASSIGN(std::vector<double> sums, answer_all(engine, prompts, most));
-    for (double& sum : sums) sum /= static_cast<double>(options_.samples);
-    result_.metrics.push_back({task_.metric, std::move(sums), {}, true});
+    TQ_ASSIGN(const std::vector<std::string> texts, answer_all(engine, prompts, most));
+    TQ_ASSIGN(std::vector<double> means, judge(texts));
+    result_.metrics.push_back({task_.metric, std::move(means), {}, true});
     return {};
   }
 
   int64_t answers() const { return static_cast<int64_t>(items_.size()) * options_.samples; }
 
-  // Room for kTogether sequences, or for what there is. What is answered does not depend on what is computed beside it.
+  // Answers that are written at a time: of a processor as many as share its products with planes, twice.
+  int64_t together() const { return network_.backend().is_host() ? 16 : 64; }
+
+  // Room for so many sequences, or for what there is. What is answered does not depend on what is computed beside it.
   Result<Engine> engine_for(int64_t context) const {
     EngineOptions options{.context = context, .precision = Precision::kInvariant};
-    const int64_t pages = (context + options.page_tokens - 1) / options.page_tokens * std::min(kTogether, answers());
+    const int64_t pages = (context + options.page_tokens - 1) / options.page_tokens * std::min(together(), answers());
     options.kv_bytes = static_cast<uint64_t>(pages) * kv_page_bytes(network_.model().spec, options.kv_type, options.page_tokens);
     auto engine = Engine::create(network_, &tokenizer_, options);
     if (engine || engine.error().code != ErrorCode::kNoResource) return engine;
@@ -186,38 +189,44 @@ class TaskRun {
     return request;
   }
 
-  // Of every item the sum of its answers' values. kTogether answers are written at a time.
-  Result<std::vector<double>> answer_all(Engine& engine, const std::vector<std::vector<TokenId>>& prompts, int64_t most) {
-    struct Answer {
-      size_t item;
-      std::string text;
-    };
-    std::map<int64_t, Answer> running;  // by request
-    std::vector<double> sums(items_.size());
+  // Of every item in turn, its samples' texts.
+  Result<std::vector<std::string>> answer_all(Engine& engine, const std::vector<std::vector<TokenId>>& prompts, int64_t most) {
+    std::vector<std::string> texts(static_cast<size_t>(answers()));
+    std::map<int64_t, size_t> running;  // by request: which text it writes
     for (int64_t begun = 0, done = 0; done < answers();) {
       if (context_.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
-      for (; begun < answers() && static_cast<int64_t>(running.size()) < kTogether; ++begun) {
+      for (; begun < answers() && static_cast<int64_t>(running.size()) < together(); ++begun) {
         const int64_t item = begun / options_.samples;
-        const auto index = static_cast<size_t>(item);
-        TQ_ASSIGN(const int64_t id, engine.submit(request_of(prompts[index], item, begun % options_.samples, most)));
-        running[id] = {index, {}};
+        TQ_ASSIGN(const int64_t id, engine.submit(request_of(prompts[static_cast<size_t>(item)], item, begun % options_.samples, most)));
+        running[id] = static_cast<size_t>(begun);
       }
       for (const Event& event : engine.step()) {
-        Answer& answer = running.at(event.id);
-        answer.text += event.text;
+        texts[running.at(event.id)] += event.text;
         if (event.finish == Finish::kNotFinite)
           return bad_input("{}: its logits are no finite numbers; fetch or make it again", network_.model().source);
         if (!event.finish) continue;
-        TQ_ASSIGN(const double value, task_.check(*items_[answer.item], answer.text));
-        sums[answer.item] += value;
         running.erase(event.id);
+        engine.forget(event.id);
         context_.listener.progress(task_.name, ++done, answers());
       }
     }
-    return sums;
+    return texts;
   }
 
-  static constexpr int64_t kTogether = 16;
+  // Of every item the mean of its answers' values. Programs are run side by side, one a thread.
+  Result<std::vector<double>> judge(const std::vector<std::string>& texts) const {
+    std::vector<Result<double>> values(texts.size(), fail(ErrorCode::kInterrupted, "stopped"));
+    context_.threads.run(answers(), 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end && !context_.stopped(); ++i)
+        values[static_cast<size_t>(i)] = task_.check(*items_[static_cast<size_t>(i / options_.samples)], texts[static_cast<size_t>(i)]);
+    });
+    std::vector<double> means(items_.size());
+    for (size_t i = 0; i < values.size(); ++i) {
+      TQ_ASSIGN(const double value, values[i]);
+      means[i / static_cast<size_t>(options_.samples)] += value / static_cast<double>(options_.samples);
+    }
+    return means;
+  }
 
   Network& network_;
   const Task& task_;

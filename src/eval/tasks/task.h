@@ -34,7 +34,7 @@ struct Item {
   size_t options() const { return contexts.empty() ? choices.size() : contexts.size(); }
 };
 
-// 1 when the generated text answers the item, else 0. Errors: the check itself could not be made.
+// 1 when the generated text answers the item, else 0; from several threads at once. Errors: the check itself could not be made.
 using Checker = std::function<Result<double>(const Item&, const std::string& generated)>;
 
 // A line of a file of lines, numbered from 1.

@@ -2,6 +2,7 @@
 #include "eval/tasks/run.h"
 
 #include <cmath>
+#include <mutex>
 
 #include <gmock/gmock.h>
 
@@ -137,10 +138,12 @@ TEST(RunTask, ScoresOneContinuationAfterEachContext) {
 
 TEST(RunTask, GeneratedTextGoesToTheCheckerAsOftenAsSamplesAreWanted) {
   Machine machine;
-  std::vector<std::string> seen;
+  std::mutex mutex;
+  std::vector<std::string> seen;  // in any order
   Task task{.name = "t", .kind = TaskKind::kGeneration, .metric = "half", .max_tokens = 4};
   task.items = {{.id = "1", .context = "Hello"}};
   task.check = [&](const Item&, const std::string& text) -> Result<double> {
+    const std::lock_guard lock(mutex);
     seen.push_back(text);
     return seen.size() % 2 == 0 ? 1.0 : 0.0;
   };
