@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""Makes data/calibration/web.txt and code.txt from exllamav3's standard calibration data (c4.utf8, code.utf8).
+"""Makes texts of data/calibration: web.txt and code.txt from exllamav3's standard calibration data (c4.utf8, code.utf8), arithmetic.txt from
+GSM8K's training questions.
 
-usage: calibration_excerpts.py C4 CODE
+usage: calibration_excerpts.py C4 CODE GSM8K_TRAIN GSM8K_TEST
 
-Only the first 900,000 bytes of each are used, and no line of 13 words that occur in the rest, so that the rest can be evaluated on.
+Of the first two only the first 900,000 bytes are used, and no line of 13 words that occur in the rest, so that the rest can be evaluated on.
+Of GSM8K every 30th training question behind the first five, which are the examples of the task, none of which has 13 words of a test question.
 """
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -42,11 +45,26 @@ def excerpt(source: Path, size: int) -> str:
     return text
 
 
+def arithmetic(train: Path, test: Path, size: int) -> str:
+    examples = [json.loads(line) for line in train.read_text().splitlines()]
+    asked = set()
+    for line in test.read_text().splitlines():
+        example = json.loads(line)
+        asked |= grams(example["question"] + "\n" + example["answer"])
+    out = ""
+    for example in examples[5::30]:
+        text = f"Question: {example['question']}\nAnswer: {example['answer']}\n\n"
+        if len(out) <= size and not grams(text) & asked:
+            out += text
+    return out
+
+
 def main() -> None:
-    if len(sys.argv) != 3:
+    if len(sys.argv) != 5:
         sys.exit(__doc__)
     for path, name, size in ((sys.argv[1], "web", 402_000), (sys.argv[2], "code", 438_000)):
         (OUT / f"{name}.txt").write_text(excerpt(Path(path), size))
+    (OUT / "arithmetic.txt").write_text(arithmetic(Path(sys.argv[3]), Path(sys.argv[4]), 130_000))
 
 
 if __name__ == "__main__":

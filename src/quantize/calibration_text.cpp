@@ -10,6 +10,7 @@
 TQ_EMBED(web, "web.txt")
 TQ_EMBED(encyclopedia, "encyclopedia.txt")
 TQ_EMBED(code, "code.txt")
+TQ_EMBED(arithmetic, "arithmetic.txt")
 TQ_EMBED(languages, "languages.txt")
 TQ_EMBED(technical, "technical.txt")
 
@@ -27,6 +28,7 @@ constexpr struct {
 } kBuiltIn[] = {{"web", tq_text_web, tq_text_end_web},
                 {"encyclopedia", tq_text_encyclopedia, tq_text_end_encyclopedia},
                 {"code", tq_text_code, tq_text_end_code, kCodeWeight, kCodeTokens},
+                {"arithmetic", tq_text_arithmetic, tq_text_end_arithmetic},
                 {"languages", tq_text_languages, tq_text_end_languages},
                 {"technical", tq_text_technical, tq_text_end_technical}};
 

@@ -209,7 +209,7 @@ class Quantize(ProgramTest):
         tuning, record = json.loads(result.stdout)["tuning"], json.loads(made[0]["turboquant.json"])["tuning"]
         self.assertEqual((tuning["steps"], record["steps"], len(tuning["loss_by_step"])), (6, 6, 6))
         self.assertEqual([point["step"] for point in tuning["held_out"]], [0, 1, 2, 3, 4, 5, 6])
-        self.assertEqual(set(tuning["held_out"][0]["kl_by_text"]), {"web", "encyclopedia", "code", "languages", "technical"})
+        self.assertEqual(set(tuning["held_out"][0]["kl_by_text"]), {"web", "encyclopedia", "code", "arithmetic", "languages", "technical"})
         self.assertLessEqual(float(record["kl_after"]), float(record["kl_before"]))
 
     def test_a_size_is_kept_and_rates_of_a_file_are_used(self):

@@ -39,8 +39,10 @@ class QuantizeByQuip(ProgramTest):
         self.assertEqual([json.loads((folder / "config.json").read_text())["quantization_config"]["format"] for folder in (plain, whole)], [1, 2])
         record = json.loads((whole / "turboquant.json").read_text())
         self.assertLessEqual(float(record["tuning"]["kl_after"]), float(record["tuning"]["kl_before"]))
-        for before, after in record["block_calibration"]["errors_plain_calibrated"]:
-            self.assertLess(float(after), float(before))
+        calibration = record["block_calibration"]
+        better = ["y" if float(after) < float(before) else "n" for before, after in calibration["errors_plain_calibrated"]]
+        self.assertIn("y", better)  # of random weights not every layer need be
+        self.assertFalse([layer for layer, kept in enumerate(calibration["kept"]) if kept == "y" and better[layer] == "n"])
         result = json.loads(self.succeeds("eval", plain, whole, "--against", self.model, "--text", text, "--window", "64", "--windows", "4",
                                           "--json").stdout)  # fmt: skip
         untuned, tuned = (model["texts"][0]["kl"]["mean"] for model in result["models"])
