@@ -752,14 +752,15 @@ void head_bench() {
   std::vector<Weights> copies;
   for (int c = 0; c < 4; ++c) copies.push_back(make_weights(head, uniform(head, 6), static_cast<uint64_t>(c), logits));
   const Scratch scratch = make_scratch(4096, int64_t{4} << 20);
-  auto* index = device<int32_t>(1);
+  auto* chosen = device<tq::cuda::ArgmaxState>(1);
+  CHECK(cudaMemset(chosen, 0, sizeof *chosen));
   const PlanePlan shape = plan(head, uniform(head, 6), 1, {"shared", true, 0});
   for (const bool chooses : {false, true}) {
     const double us = median_us(
         [&](cudaStream_t stream) {
           for (const Weights& weights : copies) {
             enqueue(head, weights, shape, 1, input, scratch, stream, true);
-            if (chooses) tq::cuda::argmax(logits, 128256, index, stream);
+            if (chooses) tq::cuda::argmax(logits, 128256, chosen, stream);
           }
         },
         4);

@@ -14,43 +14,25 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-Request random_request(const StreamsOptions& options, int64_t vocabulary, Rng& rng) {
-  Request request{.max_tokens = options.answer_tokens, .ignore_end_of_turn = true};
-  request.sampler.temperature = 0.0f;
-  for (int64_t i = 0; i < options.prompt_tokens; ++i)
-    request.prompt.push_back(static_cast<TokenId>(rng.below(static_cast<uint64_t>(vocabulary))));
-  return request;
+// Steps that prompts take at most: requests that are through answer meanwhile.
+int64_t prompt_steps(const StreamsOptions& options) {
+  const int64_t chunk = EngineOptions().prefill_chunk;
+  return (options.streams * options.prompt_tokens + chunk - 1) / chunk + 1;
 }
+// Tokens that a sequence may come to have.
+int64_t longest(const StreamsOptions& options) { return options.prompt_tokens + prompt_steps(options) + options.answer_tokens; }
 
-class Round {
+class Rounds {
  public:
-  Round(Network& network, Engine& engine, const StreamsOptions& options, const Context& context)
+  Rounds(Network& network, Engine& engine, const StreamsOptions& options, const Context& context)
       : network_(network), engine_(engine), options_(options), context_(context) {}
 
-  // Every round has other prompts, so that no keys are there already.
-  Status run(uint64_t seed) {
-    Rng rng(seed);
-    std::vector<int64_t> ids;
+  // All requests, from the first submission to the last token.
+  Status answer(uint64_t seed) {
     const auto start = Clock::now();
-    for (int64_t i = 0; i < options_.streams; ++i) {
-      TQ_ASSIGN(const int64_t id, engine_.submit(random_request(options_, network_.model().spec.vocabulary, rng)));
-      ids.push_back(id);
-    }
-    double decode = 0;
-    int64_t answering = 0, decoded = 0;
-    while (!engine_.idle()) {
-      if (context_.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
-      const bool is_decode = answering == options_.streams;
-      const auto begin = Clock::now();
-      const std::vector<Event> events = engine_.step();
-      if (is_decode) decode += seconds_since(begin), decoded += static_cast<int64_t>(events.size());
-      for (const Event& event : events) {
-        if (event.finish == Finish::kNotFinite) return bad_input("{}: its logits are no finite numbers", network_.model().source);
-        answering += engine_.stats(event.id).answer_tokens == 1;
-      }
-    }
+    TQ_ASSIGN(const std::vector<int64_t> ids, submit(seed, options_.answer_tokens));
+    while (!engine_.idle()) TQ_TRY(step());
     all_.push_back(static_cast<double>(options_.streams * options_.answer_tokens) / seconds_since(start));
-    if (decoded > 0) decode_.push_back(static_cast<double>(decoded) / decode);
     std::vector<double> first;
     for (const int64_t id : ids) {
       first.push_back(engine_.stats(id).first_token_seconds);
@@ -58,6 +40,23 @@ class Round {
     }
     last_.push_back(*std::max_element(first.begin(), first.end()));
     first_.push_back(median(std::move(first)));
+    return {};
+  }
+
+  // The steps in which every request answers and none has ended.
+  Status decode(uint64_t seed) {
+    TQ_ASSIGN(const std::vector<int64_t> ids, submit(seed, prompt_steps(options_) + options_.answer_tokens));
+    const auto answers = [this](int64_t id) { return engine_.stats(id).answer_tokens > 0; };
+    while (!std::all_of(ids.begin(), ids.end(), answers)) TQ_TRY(step());
+    TQ_TRY(step());  // a device records the passes of as many rows
+    TQ_TRY(step());
+    const auto start = Clock::now();
+    int64_t steps = 0;
+    for (; steps + kWarmSteps < options_.answer_tokens; ++steps) TQ_TRY(step());
+    if (steps > 0) decode_.push_back(static_cast<double>(options_.streams * steps) / seconds_since(start));
+    for (const int64_t id : ids) engine_.cancel(id);
+    while (!engine_.idle()) TQ_TRY(step());
+    for (const int64_t id : ids) engine_.forget(id);
     return {};
   }
 
@@ -69,6 +68,29 @@ class Round {
   }
 
  private:
+  static constexpr int64_t kWarmSteps = 2;
+
+  // Every seed has other prompts, so that no keys are there already.
+  Result<std::vector<int64_t>> submit(uint64_t seed, int64_t answer_tokens) {
+    const auto vocabulary = static_cast<uint64_t>(network_.model().spec.vocabulary);
+    Rng rng(seed);
+    std::vector<int64_t> ids;
+    for (int64_t i = 0; i < options_.streams; ++i) {
+      Request request{.max_tokens = answer_tokens, .ignore_end_of_turn = true};
+      request.sampler.temperature = 0.0f;
+      for (int64_t t = 0; t < options_.prompt_tokens; ++t) request.prompt.push_back(static_cast<TokenId>(rng.below(vocabulary)));
+      TQ_ASSIGN(const int64_t id, engine_.submit(std::move(request)));
+      ids.push_back(id);
+    }
+    return ids;
+  }
+  Status step() {
+    if (context_.stopped()) return fail(ErrorCode::kInterrupted, "stopped");
+    for (const Event& event : engine_.step())
+      if (event.finish == Finish::kNotFinite) return bad_input("{}: its logits are no finite numbers", network_.model().source);
+    return {};
+  }
+
   Network& network_;
   Engine& engine_;
   const StreamsOptions& options_;
@@ -81,7 +103,7 @@ class Round {
 Status check_streams(const ModelSpec& spec, const std::string& source, const StreamsOptions& options) {
   if (options.streams < 1 || options.prompt_tokens < 1 || options.answer_tokens < 1 || options.repetitions < 1)
     return bad_usage("streams, prompt, answer and repetitions must be at least 1");
-  const int64_t length = options.prompt_tokens + options.answer_tokens;
+  const int64_t length = longest(options);
   if (length > spec.context) return bad_usage("{} tokens: {} was made for {}", length, source, spec.context);
   return {};
 }
@@ -89,17 +111,18 @@ Status check_streams(const ModelSpec& spec, const std::string& source, const Str
 Result<StreamsResult> measure_streams(Network& network, const StreamsOptions& options, const Context& context) {
   const ModelSpec& spec = network.model().spec;
   TQ_TRY(check_streams(spec, network.model().source, options));
-  const int64_t length = options.prompt_tokens + options.answer_tokens;
+  const int64_t length = longest(options);
   const uint64_t bytes = kv_cache_bytes(spec, KvType::kF16, length) * static_cast<uint64_t>(options.streams);
   const EngineOptions engine_options{
       .context = length, .kv_bytes = bytes, .max_sequences = options.streams, .precision = options.precision};
   TQ_ASSIGN(Engine engine, Engine::create(network, nullptr, engine_options));
-  Round round(network, engine, options, context);
+  Rounds rounds(network, engine, options, context);
   for (int i = 0; i < options.repetitions; ++i) {
-    TQ_TRY(round.run(static_cast<uint64_t>(i)));
+    TQ_TRY(rounds.answer(static_cast<uint64_t>(2 * i)));
+    TQ_TRY(rounds.decode(static_cast<uint64_t>(2 * i + 1)));
     context.listener.progress(network.model().source, i + 1, options.repetitions);
   }
-  StreamsResult result = round.result();
+  StreamsResult result = rounds.result();
   result.kv_bytes = bytes;
   result.memory_bytes = network.backend().bytes_in_use();
   result.footprint_bytes = card_footprint(spec, card_matrices(network.model()), engine.size(), bytes).all();

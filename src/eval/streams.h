@@ -11,14 +11,14 @@ namespace tq {
 struct StreamsOptions {
   int64_t streams = 1;  // requests, all submitted at the beginning
   int64_t prompt_tokens = 512;
-  int64_t answer_tokens = 64;  // of each
+  int64_t answer_tokens = 64;  // of each, and steps in which all answer together
   int repetitions = 3;         // of which the median counts
   Precision precision = Precision::kInt8;
 };
 
 struct StreamsResult {
   double tokens_per_second = 0;         // of all answers, from the first submission to the last token, prompts included
-  double decode_tokens_per_second = 0;  // of all answers, in the steps behind the last prompt
+  double decode_tokens_per_second = 0;  // of all answers, in steps in which every stream answers; 0: answers are too short
   double first_token_seconds = 0;       // from submission to first token, median of the streams
   double last_first_token_seconds = 0;  // that of the stream that waited longest
   uint64_t kv_bytes = 0;                // of the pages that the streams need

@@ -179,6 +179,23 @@ TEST_F(CudaBackend, ElementwiseOperationsAreTheOracles) {
   EXPECT_LT(relative(run(*cuda_), run(*ref_)), 1e-6);
 }
 
+// Within and across thread blocks, from addresses of vectors and others; again and again, since they leave their state as they find it.
+TEST_F(CudaBackend, TheFirstOfTheLargestIsFound) {
+  for (const int64_t count : {1, 3, 1000, 5003, 151936}) {
+    auto values = gaussian(count + 1, 3);
+    for (float& value : values) value = std::round(value * 8);  // many are equal
+    if (count > 1000) values[17] = NAN, values[18] = -INFINITY;
+    Floats got(*cuda_, values);
+    for (const int64_t first : {0, 1, 0}) {
+      const std::span own = std::span(values).subspan(static_cast<size_t>(first), static_cast<size_t>(count));
+      int64_t largest = 0;
+      for (int64_t i = 1; i < count; ++i)
+        if (own[static_cast<size_t>(i)] > own[static_cast<size_t>(largest)]) largest = i;
+      EXPECT_EQ(cuda_->argmax(got.data() + first, count), largest) << count << " " << first;
+    }
+  }
+}
+
 // Ties go to the first; a vocabulary larger than a thread block's stride and one smaller.
 TEST_F(CudaBackend, ScoresAreTheHosts) {
   for (const int64_t vocabulary : {50, 5003}) {

@@ -11,6 +11,9 @@ namespace {
 constexpr int64_t kLeastPromptRows = 16;  // of a stretch whose attention is worth the tensor cores
 constexpr int64_t kAttendShare = 64;      // positions that are worth a thread block
 constexpr int64_t kMostSplits = 32;
+constexpr int64_t kAttendResident = 3;            // thread blocks of attend_halves.cu that a multiprocessor has at a time
+constexpr int64_t kUsualPositions = 512;          // of a sequence
+constexpr int64_t kSplitPositions = 128;          // that a thread block would have read while it begins and merges
 constexpr int64_t kInvariantRows = 16;            // of a launch whose splits do not depend on its rows
 constexpr int64_t kMostHeads = int64_t{1} << 16;  // of all tokens, where positions are split
 
@@ -43,7 +46,7 @@ Status Attending::open(cudaStream_t stream) {
 
 Status Attending::reserve(const AttendArgs& args, int64_t rows) {
   int64_t most = 0;
-  const int64_t tokens = std::min(rows, args.precision == Precision::kInvariant ? kInvariantRows : 2 * shape_.multiprocessors);
+  const int64_t tokens = args.precision == Precision::kInvariant ? std::min(rows, kInvariantRows) : rows;
   for (int64_t i = 1; i <= tokens; ++i) most = std::max(most, partial_floats(args, i, splits_of(args, i)));
   return partial_.reserve(most * static_cast<int64_t>(sizeof(float)), generation_);
 }
@@ -77,11 +80,16 @@ void Attending::run_single(const AttendArgs& args, const RotateArgs& rotate, cud
 int64_t Attending::splits_of(const AttendArgs& args, int64_t tokens) const {
   if (args.precision == Precision::kInvariant) tokens = 1;
   const int64_t group = args.heads / args.kv.kv_heads, chunks = (group + kAttendHeads - 1) / kAttendHeads;
-  const int64_t blocks = shape_.parts * args.kv.kv_heads * tokens;
-  const int64_t longest = (args.kv.capacity + kAttendShare - 1) / kAttendShare;
+  const int64_t blocks = shape_.parts * args.kv.kv_heads * tokens * chunks, places = kAttendResident * shape_.multiprocessors;
+  const int64_t longest = std::min<int64_t>((args.kv.capacity + kAttendShare - 1) / kAttendShare, kMostSplits);
   // One token's have multiprocessors for themselves, so that the thread blocks of the next product find places at once.
-  const int64_t most = tokens == 1 ? shape_.multiprocessors / (blocks * chunks) : 2 * shape_.multiprocessors / blocks;
-  return std::clamp<int64_t>(most, 1, std::min<int64_t>(longest, kMostSplits));
+  if (tokens == 1) return std::clamp<int64_t>(shape_.multiprocessors / blocks, 1, longest);
+  // Of several tokens: what the rounds of thread blocks take, in positions.
+  const auto cost = [&](int64_t splits) { return (blocks * splits + places - 1) / places * (kUsualPositions / splits + kSplitPositions); };
+  int64_t best = 1;
+  for (int64_t splits = 2; splits <= longest; splits *= 2)
+    if (cost(splits) < cost(best)) best = splits;
+  return best;
 }
 
 // tokens: of a launch

@@ -1,4 +1,6 @@
 // Planes decoded to halves by the tensor cores (band_decode.h).
+#include <algorithm>
+
 #include "kernels/cuda/bands.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ops.h"
@@ -6,8 +8,8 @@
 namespace tq::cuda {
 namespace {
 
-constexpr int kWarps = 4;        // of a thread block: a band each
-constexpr int kStripGroups = 4;  // that a warp decodes
+constexpr int kWarps = 4;         // of a thread block
+constexpr int kMostResident = 3;  // thread blocks of a multiprocessor
 
 // A band's rows, of which a lane stores two: row g of each half.
 struct BandOutput {
@@ -110,22 +112,26 @@ __device__ __forceinline__ void decode_band(const DecodeArgs& args, int row, int
   }
 }
 
-// grid (groups / kStripGroups, rows / (kWarps * 16))
-__global__ void __launch_bounds__(kWarps * 32, 3) decode_bands_kernel(const __grid_constant__ DecodeArgs args) {
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  const int row = args.first + (static_cast<int>(blockIdx.y) * kWarps + warp) * kBandRows;
-  if (row >= args.first + args.count) return;
-  const int first = static_cast<int>(blockIdx.x) * kStripGroups, last = min(first + kStripGroups, args.groups);
-  with_rate<kRates - 1>(args.job.rate[row / kRangeRows], [&]<int kRate>() { decode_band<kRate>(args, row, first, last, lane); });
+// Bands times groups, in turn, are shared out among the warps.
+__global__ void __launch_bounds__(kWarps * 32, kMostResident) decode_bands_kernel(const __grid_constant__ DecodeArgs args) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / 32;
+  const int64_t places = static_cast<int64_t>(args.count / kBandRows) * args.groups, warps = static_cast<int64_t>(gridDim.x) * kWarps;
+  const int64_t last = places * (warp + 1) / warps;
+  for (int64_t at = places * warp / warps; at < last;) {
+    const int band = static_cast<int>(at / args.groups), first = static_cast<int>(at % args.groups);
+    const int count = static_cast<int>(min(last - at, static_cast<int64_t>(args.groups - first)));
+    const int row = args.first + band * kBandRows;
+    with_rate<kRates - 1>(args.job.rate[row / kRangeRows], [&]<int kRate>() { decode_band<kRate>(args, row, first, first + count, lane); });
+    at += count;
+  }
 }
 
 }  // namespace
 
 void decode_bands(const DecodeArgs& args, cudaStream_t stream) {
-  const int rows = kWarps * kBandRows;
-  const dim3 grid(static_cast<unsigned>((args.groups + kStripGroups - 1) / kStripGroups),
-                  static_cast<unsigned>((args.count + rows - 1) / rows));
-  launch(&decode_bands_kernel, grid, kWarps * 32, 0, stream, args);
+  const int64_t places = static_cast<int64_t>(args.count / kBandRows) * args.groups;
+  const int64_t blocks = std::min<int64_t>(kMostResident * multiprocessors(), (places + kWarps - 1) / kWarps);
+  launch(&decode_bands_kernel, dim3(static_cast<unsigned>(blocks)), kWarps * 32, 0, stream, args);
 }
 
 }  // namespace tq::cuda

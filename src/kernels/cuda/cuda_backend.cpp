@@ -52,7 +52,8 @@ class CudaBackend final : public Backend {
     TQ_ASSIGN(blas_workspace_, DeviceMemory::allocate(kBlasBytes));
     cublasSetStream(blas_, stream_);
     cublasSetWorkspace(blas_, blas_workspace_.as<void>(), kBlasBytes);
-    TQ_ASSIGN(number_, DeviceMemory::allocate(sizeof(int32_t)));
+    TQ_ASSIGN(argmax_, DeviceMemory::allocate(sizeof(ArgmaxState)));
+    expect(cudaMemsetAsync(argmax_.as<void>(), 0, argmax_.bytes(), stream_), "zeroing");
     TQ_TRY(products_.open(blas_, stream_));
     TQ_TRY(attention_.open(stream_));
     quantizer_.emplace(threads_, blas_, stream_);
@@ -119,7 +120,7 @@ class CudaBackend final : public Backend {
     for (const int of_each : {8, 8, 16, 32}) {  // thread blocks a multiprocessor; which is best depends on the card
       float milliseconds = 0;
       expect(cudaEventRecord(begin, stream_), "reading");
-      cuda::read_only(memory->as<void>(), kReadBytes, number_.as<int32_t>(), of_each * multiprocessors_, stream_);
+      cuda::read_only(memory->as<void>(), kReadBytes, &argmax_.as<ArgmaxState>()->index, of_each * multiprocessors_, stream_);
       expect(cudaEventRecord(end, stream_), "reading");
       synchronize();
       expect(cudaEventElapsedTime(&milliseconds, begin, end), "reading");
@@ -232,8 +233,8 @@ class CudaBackend final : public Backend {
   }
   int32_t argmax(const float* values, int64_t count) override {
     int32_t index = 0;
-    cuda::argmax(values, static_cast<int>(count), number_.as<int32_t>(), others());
-    download(&index, number_.as<int32_t>(), sizeof index);
+    cuda::argmax(values, static_cast<int>(count), argmax_.as<ArgmaxState>(), others());
+    download(&index, &argmax_.as<ArgmaxState>()->index, sizeof index);
     return index;
   }
   void rank(const RankArgs& args) override { ranking_.run(args, generation_, others()); }
@@ -312,8 +313,8 @@ class CudaBackend final : public Backend {
   ThreadPool& threads_;
   cudaStream_t stream_ = nullptr;
   cublasHandle_t blas_ = nullptr;
-  DeviceMemory blas_workspace_, number_;  // number: argmax
-  uint64_t generation_ = 0;               // grows when memory that a recording may use is freed
+  DeviceMemory blas_workspace_, argmax_;
+  uint64_t generation_ = 0;  // grows when memory that a recording may use is freed
   Recordings recordings_;
   Places places_{generation_};
   std::map<std::tuple<const void*, int64_t, int64_t>, Loaded> loaded_;

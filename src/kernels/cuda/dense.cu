@@ -2,9 +2,11 @@
 #include <cuda_fp16.h>
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/half_terms.cuh"
 #include "kernels/cuda/kv_rows.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ops.h"
+#include "kernels/cuda/order.cuh"
 #include "kernels/cuda/prologue.cuh"
 
 namespace tq::cuda {
@@ -33,18 +35,31 @@ __global__ void norm_kernel(const float* input, const float* weight, float* outp
   for (int i = static_cast<int>(threadIdx.x); i < width; i += kThreads) out[i] = in[i] * factor * (weight[i] + offset);
 }
 
-__global__ void input_kernel(const InputArgs args, float* output, __half* half_output, int columns) {
+// 4 columns a thread, of a token or a part of it: grid (tokens, parts). Either output, [T, columns], may be null.
+__global__ void __launch_bounds__(kThreads) input_kernel(const InputArgs args, float* output, __half* half_output, int columns) {
   launch_dependents();
   dependency_wait();
-  const int64_t token = blockIdx.y;
-  const float* row = args.input + token * args.stride;
-  const float factor =
-      args.prologue == Prologue::kNorm ? inverse_rms(row, columns, args.epsilon, static_cast<int>(threadIdx.x) % 32) : 1.0f;
-  const int64_t k = global_index();
-  if (k >= columns) return;
-  const float x = input_value(args, token, static_cast<int>(k), factor);
-  if (output) output[token * columns + k] = x;
-  if (half_output) half_output[token * columns + k] = to_half(x);
+  const int64_t token = blockIdx.x;
+  const float factor = norm_factor<kThreads / 32>(args, columns, token);
+  const int step = 4 * kThreads * static_cast<int>(gridDim.y);
+  const bool is_whole = columns % 4 == 0;
+#pragma unroll 2
+  for (int k = 4 * static_cast<int>(blockIdx.y * kThreads + threadIdx.x); k < columns; k += step) {
+    float value[4];
+    input_values(args, columns, token, k, factor, value);
+    if (output && is_whole) {
+      *reinterpret_cast<float4*>(output + token * columns + k) = make_float4(value[0], value[1], value[2], value[3]);
+    } else if (output) {
+      for (int i = 0; i < 4 && k + i < columns; ++i) output[token * columns + k + i] = value[i];
+    }
+    if (half_output && is_whole) {
+      const uint32_t low = bits_of(__halves2half2(to_half(value[0]), to_half(value[1])));
+      const uint32_t high = bits_of(__halves2half2(to_half(value[2]), to_half(value[3])));
+      *reinterpret_cast<uint2*>(half_output + token * columns + k) = make_uint2(low, high);
+    } else if (half_output) {
+      for (int i = 0; i < 4 && k + i < columns; ++i) half_output[token * columns + k + i] = to_half(value[i]);
+    }
+  }
 }
 
 __global__ void add_kernel(float* sum, const float* addend, int64_t count) {
@@ -230,26 +245,32 @@ __global__ void read_only_kernel(const uint4* words, int64_t count, int32_t* sin
   if (sum == 0x9e3779b9u) *sink = 1;  // so that the reading cannot be left out
 }
 
-// The first of the largest: one thread block.
-__global__ void __launch_bounds__(1024) argmax_kernel(const float* values, int count, int32_t* index) {
+// The first of the largest. Thread blocks bring theirs together in `state`, zeros before; the last to come leaves zeros and the index.
+__global__ void __launch_bounds__(kThreads) argmax_kernel(const float* values, int count, ArgmaxState* state) {
+  __shared__ unsigned long long best_of[kThreads / 32];
   launch_dependents();
   dependency_wait();
-  __shared__ float best_of[32];
-  __shared__ int at_of[32];
-  float best = -INFINITY;
-  int at = 0x7fffffff;
+  unsigned long long best = 0;  // the value's order, then how far from the end: larger wins
   const auto take = [&](float value, int i) {
-    if (value > best || (value == best && i < at)) best = value, at = i;
+    if (value == value) best = max(best, static_cast<unsigned long long>(order_of(value)) << 32 | ~static_cast<uint32_t>(i));
   };
-#pragma unroll 16
-  for (int i = static_cast<int>(threadIdx.x); i < count; i += 1024) take(values[i], i);
-  for (int step = 16; step > 0; step /= 2) take(__shfl_xor_sync(0xffffffffu, best, step), __shfl_xor_sync(0xffffffffu, at, step));
-  if (threadIdx.x % 32 == 0) best_of[threadIdx.x / 32] = best, at_of[threadIdx.x / 32] = at;
+  const int vectors = reinterpret_cast<uintptr_t>(values) % sizeof(float4) == 0 ? count / 4 : 0,
+            step = static_cast<int>(gridDim.x) * kThreads;
+  const auto first = static_cast<int>(global_index());
+  for (int i = first; i < vectors; i += step) {
+    const float4 four = __ldcg(reinterpret_cast<const float4*>(values) + i);
+    take(four.x, 4 * i), take(four.y, 4 * i + 1), take(four.z, 4 * i + 2), take(four.w, 4 * i + 3);
+  }
+  for (int i = 4 * vectors + first; i < count; i += step) take(__ldcg(values + i), i);
+  for (int shift = 16; shift > 0; shift /= 2) best = max(best, __shfl_xor_sync(0xffffffffu, best, shift));
+  if (threadIdx.x % 32 == 0) best_of[threadIdx.x / 32] = best;
   __syncthreads();
-  if (threadIdx.x >= 32) return;
-  best = best_of[threadIdx.x], at = at_of[threadIdx.x];
-  for (int step = 16; step > 0; step /= 2) take(__shfl_xor_sync(0xffffffffu, best, step), __shfl_xor_sync(0xffffffffu, at, step));
-  if (threadIdx.x == 0) *index = at;
+  if (threadIdx.x > 0) return;
+  for (const unsigned long long other : best_of) best = max(best, other);
+  atomicMax(&state->best, best);
+  if (add_acquire_release(&state->arrived, 1) + 1 < gridDim.x) return;
+  best = atomicExch(&state->best, 0ull);
+  state->index = best == 0 ? 0 : static_cast<int32_t>(~static_cast<uint32_t>(best)), state->arrived = 0;
 }
 
 }  // namespace
@@ -259,7 +280,8 @@ void norm(const float* input, const float* weight, float* output, int64_t count,
   launch(&norm_kernel, dim3(static_cast<unsigned>(count)), kThreads, 0, stream, input, weight, output, width, epsilon, offset);
 }
 void prepare_input(const InputArgs& args, float* output, void* half_output, int tokens, int columns, cudaStream_t stream) {
-  launch(&input_kernel, dim3(grid_for(columns).x, static_cast<unsigned>(tokens)), kThreads, 0, stream, args, output,
+  const int parts = token_parts(tokens, (columns + 4 * kThreads - 1) / (4 * kThreads));
+  launch(&input_kernel, dim3(static_cast<unsigned>(tokens), static_cast<unsigned>(parts)), kThreads, 0, stream, args, output,
          static_cast<__half*>(half_output), columns);
 }
 void add(float* sum, const float* addend, int64_t count, cudaStream_t stream) {
@@ -305,8 +327,10 @@ void read_only(const void* memory, uint64_t bytes, int32_t* sink, int blocks, cu
   launch(&read_only_kernel, dim3(static_cast<unsigned>(blocks)), kThreads, 0, stream, static_cast<const uint4*>(memory),
          static_cast<int64_t>(bytes / sizeof(uint4)), sink);
 }
-void argmax(const float* values, int count, int32_t* index, cudaStream_t stream) {
-  launch(&argmax_kernel, dim3(1), 1024, 0, stream, values, count, index);
+void argmax(const float* values, int count, ArgmaxState* state, cudaStream_t stream) {
+  constexpr int kMostBlocks = 128;
+  launch(&argmax_kernel, dim3(std::min(grid_for((count + 3) / 4).x, static_cast<unsigned>(kMostBlocks))), kThreads, 0, stream, values,
+         count, state);
 }
 
 }  // namespace tq::cuda

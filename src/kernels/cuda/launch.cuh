@@ -8,6 +8,14 @@
 
 namespace tq::cuda {
 
+// Of the card that is set.
+inline int multiprocessors() {
+  int device = 0, count = 0;
+  expect(cudaGetDevice(&device), "its number");
+  expect(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "its multiprocessors");
+  return count;
+}
+
 // cluster: thread blocks in turn that are one; from compute capability 9.0 on.
 template <typename... Parameters, typename... Args>
 void launch_clusters(void (*kernel)(Parameters...), dim3 grid, dim3 cluster, int threads, int shared_bytes, cudaStream_t stream,

@@ -36,7 +36,13 @@ void dense(const DenseArgs& args, cudaStream_t stream);  // up to kMaxDenseToken
 void gather_parts(const GatherArgs& args, cudaStream_t stream);
 // A loop that only reads; sink is never written.
 void read_only(const void* memory, uint64_t bytes, int32_t* sink, int blocks, cudaStream_t stream);
-void argmax(const float* values, int count, int32_t* index, cudaStream_t stream);
+struct ArgmaxState {
+  unsigned long long best = 0;
+  uint32_t arrived = 0;
+  int32_t index = 0;
+};
+// The first of the largest values that are numbers, into state->index; 0 if none is. state: zeros but for the index, before and after.
+void argmax(const float* values, int count, ArgmaxState* state, cudaStream_t stream);
 
 // Of RankArgs: RankOut has the layout of Ranked, the state the values of RankState.
 struct RankOut {

@@ -138,27 +138,29 @@ __global__ void __launch_bounds__(kDecodeColumns) decode_kernel(const __grid_con
   }
 }
 
-// A warp 256 columns of a token: grid (groups / kQuantizeWarps, tokens).
+// The groups of a token, or a part of them: grid (tokens, parts). One of the outputs, [T, columns], is null.
 __global__ void __launch_bounds__(kQuantizeWarps * 32)
     rotate_input_kernel(const __grid_constant__ QuantizeArgs args, __half* half_output, float* output) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int group = static_cast<int>(blockIdx.x) * kQuantizeWarps + static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const int groups = (args.columns + kGroupColumns - 1) / kGroupColumns, step = static_cast<int>(gridDim.y) * kQuantizeWarps;
   launch_dependents();
   dependency_wait();
-  const int64_t token = blockIdx.y;
-  const float factor = norm_factor(args, token);
-  if (group * kGroupColumns >= args.columns) return;
-  Group values;
-  values.read(args, token, group, lane, factor);
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const int k = group * kGroupColumns + 8 * lane + i;
-    if (k >= args.columns) continue;
-    if (half_output) half_output[token * args.columns + k] = to_half(values.value[i]);
-    else output[token * args.columns + k] = values.value[i];
+  const int64_t token = blockIdx.x;
+  const float factor = norm_factor<kQuantizeWarps>(args.input, args.columns, token);
+#pragma unroll 2
+  for (int group = static_cast<int>(blockIdx.y) * kQuantizeWarps + warp; group < groups; group += step) {
+    GroupInput input;
+    input.read_weights(args, group, lane);
+    input.read_input(args, token, group, lane);
+    float squares;
+    const Group values = input.rotate(args, lane, squares);
+    const int first = group * kGroupColumns + 8 * lane;
+    if (half_output) values.store_rounded(half_output + token * args.columns, first, args.columns, factor);
+    else values.store(output + token * args.columns, first, args.columns, factor);
   }
 }
 
+// A warp 256 columns of a row: grid (groups / kQuantizeWarps, tokens).
 __global__ void __launch_bounds__(kQuantizeWarps * 32)
     embed_planes_kernel(const __grid_constant__ DecodeArgs table, const uint8_t* sign, const int32_t* tokens, float scale) {
   dependency_wait();
@@ -279,8 +281,9 @@ void decode(const DecodeArgs& args, cudaStream_t stream) {
 }
 
 void rotate_input(const QuantizeArgs& args, void* half_output, float* output, cudaStream_t stream) {
-  launch(&rotate_input_kernel, group_grid(args.columns, args.tokens), kQuantizeWarps * 32, 0, stream, args,
-         static_cast<__half*>(half_output), output);
+  const auto most = static_cast<int>(group_grid(args.columns, args.tokens).x);
+  const dim3 grid(static_cast<unsigned>(args.tokens), static_cast<unsigned>(token_parts(args.tokens, most)));
+  launch(&rotate_input_kernel, grid, kQuantizeWarps * 32, 0, stream, args, static_cast<__half*>(half_output), output);
 }
 
 void embed_planes(const DecodeArgs& table, const uint8_t* sign, const int32_t* tokens, float scale, int count, cudaStream_t stream) {

@@ -1,6 +1,8 @@
 // What stands before a product, value by value.
 #pragma once
 
+#include <algorithm>
+
 #include "kernels/cuda/dense_args.h"
 #include "kernels/cuda/device.cuh"
 
@@ -29,17 +31,45 @@ __device__ __forceinline__ float squares(const float* row, int columns, int thre
   return sum;
 }
 
-// 1 / rms of a row, the same in every thread of a warp; every warp must call it whole.
-__device__ __forceinline__ float inverse_rms(const float* row, int columns, float epsilon, int lane) {
-  return 1.0f / sqrtf(warp_sum(squares(row, columns, lane, 32)) / static_cast<float>(columns) + epsilon);
+// The factor of a norm, 1 / rms of the token's whole row, which the kWarps warps of a thread block share; 1 without a norm. Waits for all
+// threads.
+template <int kWarps>
+__device__ __forceinline__ float norm_factor(const InputArgs& args, int columns, int64_t token) {
+  if (args.prologue != Prologue::kNorm) return 1.0f;
+  __shared__ float parts[kWarps];
+  const float sum = warp_sum(squares(args.input + token * args.stride, columns, static_cast<int>(threadIdx.x), kWarps * 32));
+  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = sum;
+  __syncthreads();
+  float total = 0.0f;
+#pragma unroll
+  for (const float part : parts) total += part;
+  return 1.0f / sqrtf(total / static_cast<float>(columns) + args.epsilon);
 }
 
-// Column k of a token. factor: inverse_rms with a norm.
-__device__ __forceinline__ float input_value(const InputArgs& args, int64_t token, int k, float factor) {
-  const float x = args.input[token * args.stride + k];
-  if (args.prologue == Prologue::kNorm) return x * factor * (args.other[k] + args.offset);
-  if (args.prologue == Prologue::kGated) return activate(args.gate_kind, x) * args.other[token * args.stride + k];
-  return x;
+// Columns k .. k + 3 of a token, k a multiple of 4, zeros behind the last one. factor: norm_factor().
+__device__ __forceinline__ void input_values(const InputArgs& args, int columns, int64_t token, int k, float factor, float (&value)[4]) {
+  const bool is_norm = args.prologue == Prologue::kNorm, is_gated = args.prologue == Prologue::kGated;
+  const float* row = args.input + token * args.stride + k;
+  const float* other_row = is_norm ? args.other + k : is_gated ? args.other + token * args.stride + k : row;
+  float other[4];
+  if (k + 4 <= columns && (reinterpret_cast<uintptr_t>(row) | reinterpret_cast<uintptr_t>(other_row)) % sizeof(float4) == 0) {
+    *reinterpret_cast<float4*>(value) = *reinterpret_cast<const float4*>(row);
+    *reinterpret_cast<float4*>(other) = *reinterpret_cast<const float4*>(other_row);
+  } else {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) value[i] = k + i < columns ? row[i] : 0.0f, other[i] = k + i < columns ? other_row[i] : 0.0f;
+  }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if (is_norm) value[i] *= factor * (other[i] + args.offset);
+    if (is_gated) value[i] = activate(args.gate_kind, value[i]) * other[i];
+  }
+}
+
+// Thread blocks that share out the columns of each of `tokens`, at most `most`: enough for every multiprocessor to have a few.
+inline int token_parts(int tokens, int most) {
+  constexpr int kWanted = 512;
+  return std::min(most, (kWanted + tokens - 1) / tokens);
 }
 
 }  // namespace tq::cuda

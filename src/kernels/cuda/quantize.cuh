@@ -58,21 +58,6 @@ __device__ __forceinline__ uint32_t trade_bytes(uint32_t word, int lane) {
 struct Group {
   float value[8];
 
-  // The input after its prologue, in the rotated basis; zeros behind the last column. factor: of a norm.
-  __device__ void read(const QuantizeArgs& args, int64_t token, int group, int lane, float factor) {
-    const InputArgs& input = args.input;
-    const int first = group * kGroupColumns + 8 * lane;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const int k = first + i;
-      value[i] = 0.0f;
-      if (k >= args.columns) continue;
-      const float x = input_value(input, token, k, factor);
-      value[i] = args.sign[k / 8] >> (k % 8) & 1 ? -x : x;
-    }
-    hadamard(args.hadamard, lane);
-  }
-
   // Orthonormal, on blocks of `size`.
   __device__ void hadamard(int size, int lane) {
     hadamard_sums(value, size, lane);
@@ -128,6 +113,25 @@ struct Group {
       words[band_half(tokens, 8 * (lane & ~2) + i + (is_odd ? 1 : 0), token) / 2] = pair;
     }
     return sum;
+  }
+
+  // Times `factor`, as they stand, to columns `first` .. + 7 of a row of `columns`.
+  __device__ void store_rounded(__half* row, int first, int columns, float factor) const {
+    if (columns % 8 == 0) {
+      uint32_t pair[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) pair[i] = bits_of(__halves2half2(to_half(factor * value[2 * i]), to_half(factor * value[2 * i + 1])));
+      if (first < columns) *reinterpret_cast<uint4*>(row + first) = make_uint4(pair[0], pair[1], pair[2], pair[3]);
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      if (first + i < columns) row[first + i] = to_half(factor * value[i]);
+  }
+  __device__ void store(float* row, int first, int columns, float factor) const {
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      if (first + i < columns) row[first + i] = factor * value[i];
   }
 
   // A lane writes words of two steps: of the bytes of its quad, which has them for 32 columns.
@@ -223,19 +227,5 @@ struct GroupInput {
     return group;
   }
 };
-
-// The factor of a norm, from the whole row, which the warps of a thread block share; 1 without a norm. Waits for all threads.
-__device__ __forceinline__ float norm_factor(const QuantizeArgs& args, int64_t token) {
-  const InputArgs& input = args.input;
-  if (input.prologue != Prologue::kNorm) return 1.0f;
-  __shared__ float parts[kQuantizeWarps];
-  const float sum = warp_sum(squares(input.input + token * input.stride, args.columns, static_cast<int>(threadIdx.x), kQuantizeWarps * 32));
-  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = sum;
-  __syncthreads();
-  float total = 0.0f;
-#pragma unroll
-  for (const float part : parts) total += part;
-  return 1.0f / sqrtf(total / static_cast<float>(args.columns) + input.epsilon);
-}
 
 }  // namespace tq::cuda

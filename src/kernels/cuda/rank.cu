@@ -2,18 +2,12 @@
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ops.h"
+#include "kernels/cuda/order.cuh"
 
 namespace tq::cuda {
 namespace {
 
 constexpr int kThreads = 1024, kMostKept = 2048, kFlight = 8;
-
-// Of a float: unsigned numbers in the same order; the two zeros are one.
-__device__ __forceinline__ uint32_t order_of(float value) {
-  const uint32_t bits = value == 0.0f ? 0u : __float_as_uint(value);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-__device__ __forceinline__ float value_of(uint32_t order) { return __uint_as_float(order & 0x80000000u ? order & 0x7fffffffu : ~order); }
 
 // Calls each(value, index) for what a thread has of a row: which values are a thread's is always the same.
 template <typename Each>
