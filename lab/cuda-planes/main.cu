@@ -1020,7 +1020,7 @@ void run_band_checks() {
       {{256, 96, 64}, 768, Prologue::kNorm},      {{640}, 1024}, {{224, 512}, 4352, Prologue::kGated}, {{400}, 9216}, {{4992, 48}, 512},
       {{4096, 1024, 1008}, 2048, Prologue::kNorm}};
   constexpr double kMost = 2e-3;  // decoded weights are halves
-  for (const int form : {32, 64, 128})
+  for (const int form : {32, 64, 96, 128})
     for (const int tokens : {1, form / 2 + 1, form - 3, form}) {
       double worst = 0;
       for (size_t i = 0; i < std::size(small); ++i)
@@ -1029,7 +1029,7 @@ void run_band_checks() {
                   worst < kMost ? "true" : "false");
       std::fflush(stdout);
     }
-  for (const int form : {32, 64, 128})
+  for (const int form : {32, 64, 96, 128})
     for (int rate = 1; rate <= plane_bands_needs(form).most_rate; ++rate) {
       const double worst = check_bands(small[5], {form, form, rate, rate % 2 == 0});
       std::printf("{\"check\": \"bands\", \"form\": %d, \"bits\": %d, \"error\": %.2e, \"good\": %s}\n", form, rate, worst,

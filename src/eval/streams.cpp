@@ -16,8 +16,8 @@ using Clock = std::chrono::steady_clock;
 
 // Steps that prompts take at most: requests that are through answer meanwhile.
 int64_t prompt_steps(const StreamsOptions& options) {
-  const int64_t chunk = EngineOptions().prefill_chunk;
-  return (options.streams * options.prompt_tokens + chunk - 1) / chunk + 1;
+  constexpr int64_t kChunk = std::min(kHostPromptChunk, kDevicePromptChunk);
+  return (options.streams * options.prompt_tokens + kChunk - 1) / kChunk + 1;
 }
 // Tokens that a sequence may come to have.
 int64_t longest(const StreamsOptions& options) { return options.prompt_tokens + prompt_steps(options) + options.answer_tokens; }

@@ -54,7 +54,8 @@ int64_t band_bytes(int64_t columns, int64_t tokens) {
 // plane rows of a few tokens.
 uint64_t product_bytes(const ModelSpec& spec, const std::vector<CardMatrix>& matrices, const Network::Size& size) {
   int64_t input = 0, decoded = 0, partial = 0;
-  std::map<std::string, int64_t> tiles, rows;  // of a tap
+  std::map<std::string, int64_t> tiles, rows, all_rows;  // of a tap: so far, and in all
+  for (const CardMatrix& each : matrices) all_rows[each.tap] += each.rows;
   for (const CardMatrix& each : matrices) {
     if (each.tap.empty()) continue;  // an embedding
     const bool is_head = each.tap == spec.head.tap;
@@ -64,7 +65,7 @@ uint64_t product_bytes(const ModelSpec& spec, const std::vector<CardMatrix>& mat
       continue;
     }
     const bool has_bands = each.rows % cuda::kBandRows == 0;
-    const int64_t few = has_bands ? cuda::kPlaneTokens : cuda::kBandlessTokens;
+    const int64_t few = has_bands ? cuda::band_tokens(all_rows[each.tap]) : cuda::kBandlessTokens;
     if (tokens > few) input = std::max(input, tokens * each.columns * 2);
     if (tokens > few && size.precision != Precision::kInvariant)
       decoded = std::max(decoded, std::min(each.rows * each.columns, kMostDecoded) * 2);

@@ -9,6 +9,11 @@ namespace tq {
 // pass works in grows with them. Measured against nothing.
 constexpr int64_t kLongestPass = 8192;
 
+// Tokens of prompts in a pass that has others' answers too, unless the caller says otherwise: those who answer wait for it. A card decodes
+// every weight once a pass, whatever has come.
+constexpr int64_t kHostPromptChunk = 512, kDevicePromptChunk = 1024;
+inline int64_t usual_prompt_chunk(const Backend& backend) { return backend.is_host() ? kHostPromptChunk : kDevicePromptChunk; }
+
 class Network {
  public:
   // The model and the backend must outlive it. Errors: a tensor that the backend cannot multiply, by name.

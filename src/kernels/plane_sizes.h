@@ -24,8 +24,13 @@ constexpr int kBandRows = 16;         // that tensor cores decode together; matr
 constexpr int kBandTokens = 128;      // of one launch, where planes are decoded in registers
 constexpr int kBandSums = 2 * 256;    // rows of its sums that thread blocks have in common with others, of each
 
-// Up to here planes are multiplied without being decoded to memory; the second, where bands cannot be decoded in registers.
-constexpr int64_t kPlaneTokens = 192, kBandlessTokens = 32;
+// Up to so many tokens planes are multiplied without being decoded to memory; where bands cannot be decoded in registers, up to the latter.
+// rows: of a product, all its matrices'. Of few rows every thread block has a part of a set, and all of these are added up.
+inline int64_t band_tokens(int64_t rows) {
+  constexpr int64_t kWideRows = 6144;
+  return rows < kWideRows ? 128 : 192;
+}
+constexpr int64_t kBandlessTokens = 32;
 constexpr int64_t kMostDecoded = int64_t{64} << 20;  // weights at a time, with more tokens
 
 }  // namespace cuda

@@ -16,7 +16,6 @@ namespace {
 
 constexpr double kLowest = 2.0;
 constexpr uint64_t kHeaderEntry = 256;  // bytes of an array's entry in a header, at most
-constexpr int64_t kPromptChunk = 512;   // tokens of a prompt that are computed at once
 
 // How large a plan's result is.
 using SizeOf = std::function<uint64_t(const QuantizePlan&)>;
@@ -80,8 +79,8 @@ class Fitting {
 };
 
 // Of an engine's steps, at most.
-Network::Size engine_size(const RunningMemory& running) {
-  return {.rows = std::min(kPromptChunk, running.batch * running.context) + running.batch,
+Network::Size engine_size(const RunningMemory& running, int64_t prompt_chunk) {
+  return {.rows = std::min(prompt_chunk, running.batch * running.context) + running.batch,
           .head_rows = running.batch,
           .capacity = running.context};
 }
@@ -96,7 +95,7 @@ uint64_t operation_bytes(const ModelSpec& spec, const RunningMemory& running) {
     for (const Block& block : layer)
       for (const Linear* linear : linears(block)) widest = std::max(widest, linear->in);
   }
-  const int64_t inputs = 2 * engine_size(running).rows * widest;
+  const int64_t inputs = 2 * engine_size(running, kHostPromptChunk).rows * widest;
   return 4 * static_cast<uint64_t>(inputs) + static_cast<uint64_t>(std::max(kPacked, 4 * head * running.context) + kThreads);
 }
 
@@ -191,13 +190,13 @@ CardFootprint footprint_of(const Model& model, const QuantizePlan* plan, const R
     matrix.plane_rows = expert < found->second.size() ? found->second[expert] : 0;
     matrix.element_bytes = 2;  // off the grid: scalar codes and E8P are halves on a card
   }
-  return card_footprint(model.spec, matrices, engine_size(running),
+  return card_footprint(model.spec, matrices, engine_size(running, kDevicePromptChunk),
                         kv_cache_bytes(model.spec, KvType::kF16, running.context) * static_cast<uint64_t>(running.batch));
 }
 
 uint64_t engine_bytes(const ModelSpec& spec, const RunningMemory& running) {
   const uint64_t cache = kv_cache_bytes(spec, KvType::kF16, running.context) * static_cast<uint64_t>(running.batch);
-  const Network::Size size = engine_size(running);
+  const Network::Size size = engine_size(running, kHostPromptChunk);
   int64_t floats = size.rows * spec.hidden + size.head_rows * spec.vocabulary;
   for (const int64_t slot : forward_floats(spec, size.rows, size.head_rows)) floats += slot;
   const int64_t pages = (running.context + kPageTokens - 1) / kPageTokens;

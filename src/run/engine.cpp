@@ -35,9 +35,10 @@ Network::Size Engine::size_of(const EngineOptions& options, int64_t context) {
           .precision = options.precision};
 }
 
-Result<Engine> Engine::create(Network& network, const Tokenizer* tokenizer, const EngineOptions& options) {
+Result<Engine> Engine::create(Network& network, const Tokenizer* tokenizer, EngineOptions options) {
   const ModelSpec& spec = network.model().spec;
-  TQ_CHECK(options.max_sequences > 0 && options.prefill_chunk > 0);
+  TQ_CHECK(options.max_sequences > 0 && options.prefill_chunk >= 0);
+  if (options.prefill_chunk == 0) options.prefill_chunk = usual_prompt_chunk(network.backend());
   KvCacheSize size{.type = options.kv_type, .page_tokens = options.page_tokens};
   // Memory of the host is taken as it fills, that of a device at once.
   const int64_t largest = network.backend().is_host() ? spec.context : std::min(spec.context, kDeviceContext);

@@ -21,7 +21,7 @@ struct EngineOptions {
   KvType kv_type = KvType::kF16;
   int64_t page_tokens = kPageTokens;  // a power of two
   int64_t max_sequences = 64;         // that are computed at once; more wait
-  int64_t prefill_chunk = 512;        // tokens of prompts in one step, of all sequences together
+  int64_t prefill_chunk = 0;          // tokens of prompts in one step, of all sequences together; 0: usual_prompt_chunk()
   // kInvariant: what a request is answered does not depend on the others.
   Precision precision = Precision::kInt8;
 };
@@ -39,7 +39,7 @@ class Engine {
  public:
   // The network and the tokenizer must outlive it; without a tokenizer events have no text. Errors: kNoResource for the memory, kUsage for
   // too little of it.
-  static Result<Engine> create(Network& network, const Tokenizer* tokenizer, const EngineOptions& options);
+  static Result<Engine> create(Network& network, const Tokenizer* tokenizer, EngineOptions options);
   Engine(Engine&&) noexcept;
   ~Engine();
 

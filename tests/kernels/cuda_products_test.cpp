@@ -92,8 +92,8 @@ TEST_F(CudaBackend, BandsDecodeToTheHalvesOfTheirRows) {
     int64_t rows, columns;
     std::vector<int64_t> tokens;
   };
-  const Case cases[] = {{16, 40, {33, 64, 65, 128, 200}},
-                        {112, 768, {9, 32, 40, 128, 192, 193}},
+  const Case cases[] = {{16, 40, {33, 64, 65, 96, 97, 128, 200}},
+                        {112, 768, {9, 32, 40, 90, 128, 192, 193}},
                         {224, 9216, {64, 200}},
                         {208, 172, {80, 300}},
                         {19200, 768, {33}},

@@ -12,7 +12,7 @@ namespace {
 constexpr int kCard = 132;  // multiprocessors
 
 TEST(PlaneBands, HalvesOfAGroupAreAllUsedOnce) {
-  for (const int form : {32, 64, 128}) {
+  for (const int form : {32, 64, 96, 128}) {
     std::set<int> halves;
     for (int column = 0; column < kGroupColumns; ++column)
       for (int token = 0; token < form; ++token) halves.insert(band_half(form, column, token));

@@ -56,15 +56,15 @@ struct Bands {
     for (int i = 0; i < kTiles; ++i) bits[i][0] = transpose_matrix(words[i].x), bits[i][1] = transpose_matrix(words[i].y);
   }
 
-  // Bits 8 kByte + 0..7, two at a time: use(pair, half of the band, sums). Sums: uint32_t[2] (halves) or float[4], of lane 4 g + t the rows
-  // 2 t and 2 t + 1 of the half, of columns with bits 2 pair and then 2 pair + 1.
-  template <int kByte, typename Sums, typename Use>
+  // Bits 8 kByte + 0..7, two at a time, kPairs of these from kFirst on: use(pair, half of the band, sums). Sums: uint32_t[2] (halves) or
+  // float[4], of lane 4 g + t the rows 2 t and 2 t + 1 of the half, of columns with bits 2 pair and then 2 pair + 1.
+  template <int kByte, typename Sums, int kFirst = 0, int kPairs = 4, typename Use>
   static __device__ __forceinline__ void decode(const uint32_t (&bits)[kTiles][2], const uint2 (&taps)[2 * kTaken], const Use& use) {
     uint32_t byte[kTiles][2];
 #pragma unroll
     for (int i = 0; i < kTiles; ++i) byte[i][0] = bits[i][0] >> 8 * kByte, byte[i][1] = bits[i][1] >> 8 * kByte;
 #pragma unroll
-    for (int pair = 0; pair < 4; ++pair) {
+    for (int pair = kFirst; pair < kFirst + kPairs; ++pair) {
       const uint32_t even = 0x00010001u << 2 * pair, odd = even << 1;
       uint32_t column[kTiles][4];
 #pragma unroll
@@ -83,11 +83,12 @@ struct Bands {
     }
   }
 
-  // Four operands A of rows by 16 columns each: those of bits 8 kByte + 2 step and + 1.
-  template <int kByte>
-  static __device__ __forceinline__ void decode(const uint32_t (&bits)[kTiles][2], const uint2 (&taps)[2 * kTaken], uint32_t (&a)[4][4]) {
-    decode<kByte, uint32_t[2]>(bits, taps, [&](int step, int half, const uint32_t(&sums)[2]) {
-      a[step][half] = transpose_matrix(sums[0]), a[step][2 + half] = transpose_matrix(sums[1]);
+  // Operands A of rows by 16 columns each, kSteps of them: those of bits 8 kByte + 2 step and + 1, from step kFirst on.
+  template <int kByte, int kFirst, int kSteps>
+  static __device__ __forceinline__ void decode(const uint32_t (&bits)[kTiles][2], const uint2 (&taps)[2 * kTaken],
+                                                uint32_t (&a)[kSteps][4]) {
+    decode<kByte, uint32_t[2], kFirst, kSteps>(bits, taps, [&](int step, int half, const uint32_t(&sums)[2]) {
+      a[step - kFirst][half] = transpose_matrix(sums[0]), a[step - kFirst][2 + half] = transpose_matrix(sums[1]);
     });
   }
 };

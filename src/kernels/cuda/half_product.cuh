@@ -22,16 +22,16 @@ namespace tq::cuda {
   }
 #define TQ_ALL_16 TQ_SIXTEEN(0)
 #define TQ_ALL_32 TQ_SIXTEEN(0), TQ_SIXTEEN(16)
+#define TQ_ALL_48 TQ_SIXTEEN(0), TQ_SIXTEEN(16), TQ_SIXTEEN(32)
 #define TQ_ALL_64 TQ_SIXTEEN(0), TQ_SIXTEEN(16), TQ_SIXTEEN(32), TQ_SIXTEEN(48)
 #define TQ_NAMES_8 "%0, %1, %2, %3, %4, %5, %6, %7"
 #define TQ_NAMES_16 TQ_NAMES_8 ", %8, %9, %10, %11, %12, %13, %14, %15"
 #define TQ_NAMES_32 TQ_NAMES_16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define TQ_NAMES_64                                                                                   \
-  TQ_NAMES_32                                                                                         \
-  ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, " \
-  "%51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define TQ_NAMES_48 TQ_NAMES_32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
+#define TQ_NAMES_64 TQ_NAMES_48 ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 TQ_PRODUCT("32", 16, TQ_ALL_16, TQ_NAMES_16, "{%16, %17, %18, %19}, %20")
 TQ_PRODUCT("64", 32, TQ_ALL_32, TQ_NAMES_32, "{%32, %33, %34, %35}, %36")
+TQ_PRODUCT("96", 48, TQ_ALL_48, TQ_NAMES_48, "{%48, %49, %50, %51}, %52")
 TQ_PRODUCT("128", 64, TQ_ALL_64, TQ_NAMES_64, "{%64, %65, %66, %67}, %68")
 #undef TQ_PRODUCT
 #undef TQ_SUM
@@ -39,10 +39,12 @@ TQ_PRODUCT("128", 64, TQ_ALL_64, TQ_NAMES_64, "{%64, %65, %66, %67}, %68")
 #undef TQ_SIXTEEN
 #undef TQ_ALL_16
 #undef TQ_ALL_32
+#undef TQ_ALL_48
 #undef TQ_ALL_64
 #undef TQ_NAMES_8
 #undef TQ_NAMES_16
 #undef TQ_NAMES_32
+#undef TQ_NAMES_48
 #undef TQ_NAMES_64
 
 #else

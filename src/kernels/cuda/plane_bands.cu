@@ -21,6 +21,7 @@ BandNeeds plane_bands_needs(int form) {
   switch (form) {
     case 32: return Launch<32>::needs();
     case 64: return Launch<64>::needs();
+    case 96: return Launch<96>::needs();
     default: return Launch<128>::needs();
   }
 }
@@ -29,6 +30,7 @@ void plane_bands(const BandArgs& args, cudaStream_t stream) {
   switch (args.form) {
     case 32: return Launch<32>::run(args, stream);
     case 64: return Launch<64>::run(args, stream);
+    case 96: return Launch<96>::run(args, stream);
     default: return Launch<128>::run(args, stream);
   }
 }

@@ -14,7 +14,8 @@ template <int kTokens>
 struct PlaneBands {
   static constexpr int kWorkerThreads = kBandWarps * 32, kWarps = kBandThreads / 32;
   static constexpr int kValues = kTokens / 2;                        // sums of a lane
-  static constexpr int kStages = kTokens == 64 ? 3 : 2;              // groups of tokens in shared memory
+  static constexpr int kStages = kTokens == 64 ? 3 : 2;              // groups of tokens in shared memory: what there is room for
+  static constexpr int kSteps = kTokens > 64 ? 2 : 4;                // that are decoded before they are multiplied, as registers have room
   static constexpr int kMostRate = kTokens == 128 ? 6 : kRates - 1;  // as shared memory has room for
   static constexpr int kGroupBytes = kTokens * kGroupColumns * 2, kStepBytes = kGroupBytes / 16;
   static constexpr int kTakenTiles = 2 * Bands<kMostRate>::kTaken;
@@ -92,7 +93,7 @@ struct PlaneBands {
   __device__ uint32_t tile_stride() const { return static_cast<uint32_t>(args.split.groups * kTileBytes); }
   __device__ const UnitBand& band(int set) const { return bands[warp * kMostSets + set - begin / args.split.groups]; }
 
-  __device__ void run() {
+  __device__ __forceinline__ void run() {
     const int groups = args.split.groups;
     const bool loads_groups = warp == kWarps - 1;
     if (loads_groups && lane == 0) arrivals_open(filled, kStages, kCopyArrivals), arrivals_open(emptied, kStages, kWarps);
@@ -145,13 +146,13 @@ struct PlaneBands {
   }
 
   // Tokens of a place, by a warp.
-  __device__ void load_group(int place, int to) const {
+  __device__ __forceinline__ void load_group(int place, int to) const {
     const char* from =
         reinterpret_cast<const char*>(args.activations.words) + static_cast<int64_t>(place % args.split.groups) * kGroupBytes;
     copy_arriving(words + to * kGroupBytes, from, kGroupBytes, filled + to, lane);
   }
   // Where the tokens of the place before were come others, once all have multiplied them: by a warp, in turn.
-  __device__ void refill() const {
+  __device__ __forceinline__ void refill() const {
     const int place = begin + number - 1 + kStages;
     if (number == 0 || place >= end || warp != number % kWarps) return;
     const int to = stage == 0 ? kStages - 1 : stage - 1;
@@ -166,7 +167,7 @@ struct PlaneBands {
   }
 
   // The taps of the warp's band; returns the rates that the worker's bands have, as bits.
-  __device__ uint32_t enter_set(int set) const {
+  __device__ __forceinline__ uint32_t enter_set(int set) const {
     const UnitBand own = band(set);
     uint32_t rates = 0;
     for (int i = 0; i < kBandWarps; ++i) rates |= 1u << bands[(worker * kBandWarps + i) * kMostSets + set - begin / args.split.groups].rate;
@@ -180,7 +181,7 @@ struct PlaneBands {
 
   // A place: a group of the set's columns. Where bands of a worker differ in their rates, those of each in turn.
   // has_next: there is another one of it.
-  __device__ void multiply(bool has_next, int set, uint32_t rates, float (&value)[kValues]) {
+  __device__ __forceinline__ void multiply(bool has_next, int set, uint32_t rates, float (&value)[kValues]) {
     arrival_wait(filled + stage, phase);
     if (rates == 0) refill();
     const int own = uniform(band(set).rate);
@@ -220,25 +221,29 @@ struct PlaneBands {
         }
         if (is_first) refill();
       }
-#pragma unroll
-      for (int byte = 0; byte < 2; ++byte) {
-        uint32_t a[4][4];
-        if (byte == 0) Product::template decode<0>(bits, band, a);
-        else Product::template decode<1>(bits, band, a);
-#pragma unroll
-        for (int step = 0; step < 4; ++step) product_ready(a[step]);
-        uint32_t from = operand + (8 * half + 4 * byte) * (kStepBytes / 16);
-        asm volatile("" : "+r"(from));  // operands are not computed for all rates beforehand, since they would be spilled
-        product_begin();
-#pragma unroll
-        for (int step = 0; step < 4; ++step) product_step(value, a[step], from + step * (kStepBytes / 16));
-        product_end();
-      }
+      multiply_steps<kRate, 0, 0>(bits, band, operand + 8 * half * (kStepBytes / 16), value);
+      multiply_steps<kRate, 1, 0>(bits, band, operand + 8 * half * (kStepBytes / 16), value);
     }
+  }
+  // Of the bits of a byte, kSteps steps at a time, from step kFirst on. operand: of the half's first step.
+  template <int kRate, int kByte, int kFirst>
+  __device__ __forceinline__ void multiply_steps(const uint32_t (&bits)[Bands<kRate>::kTiles][2],
+                                                 const uint2 (&band)[2 * Bands<kRate>::kTaken], uint32_t operand, float (&value)[kValues]) {
+    uint32_t a[kSteps][4];
+    Bands<kRate>::template decode<kByte, kFirst, kSteps>(bits, band, a);
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) product_ready(a[step]);
+    uint32_t from = operand + (4 * kByte + kFirst) * (kStepBytes / 16);
+    asm volatile("" : "+r"(from));  // operands are not computed for all rates beforehand, since they would be spilled
+    product_begin();
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) product_step(value, a[step], from + step * (kStepBytes / 16));
+    product_end();
+    if constexpr (kFirst + kSteps < 4) multiply_steps<kRate, kByte, kFirst + kSteps>(bits, band, operand, value);
   }
 
   // Sums of a set to outputs; where others have a part of them, by the last one that comes.
-  __device__ void finish(int set, bool is_shared, int from, float (&value)[kValues]) const {
+  __device__ __forceinline__ void finish(int set, bool is_shared, int from, float (&value)[kValues]) const {
     if (is_shared && !join(set, from, value)) return;
     const UnitBand own = band(set);
     if (own.rate == 0) return;
@@ -252,7 +257,7 @@ struct PlaneBands {
       row_scale[r] = __half2float(__ushort_as_half(__ldg(job.row_scale + row + 8 * r)));
       bias[r] = job.bias ? __ldg(job.bias + row + 8 * r) : 0.0f;
     }
-    constexpr int kAtATime = kTokens / 8 < 8 ? kTokens / 8 : 8;  // of eight tokens: what stands there is read before anything is written
+    constexpr int kAtATime = kTokens / 8 % 8 == 0 ? 8 : 4;  // of eight tokens: what stands there is read before anything is written
 #pragma unroll
     for (int eight = 0; eight < kTokens / 8; eight += kAtATime) {
       const auto output_of = [&](int i, int k) {
@@ -280,7 +285,7 @@ struct PlaneBands {
 
   // Leaves a worker's sums to the others; true for the last to come, which then has those of all. Of two the first to come leaves its own,
   // and the other waits until they are there: whatever the order, it is the same sum.
-  __device__ bool join(int set, int from, float (&value)[kValues]) const {
+  __device__ __forceinline__ bool join(int set, int from, float (&value)[kValues]) const {
     const Range blocks = args.split.blocks_of(set, static_cast<int>(blockIdx.x));
     const int thread = static_cast<int>(threadIdx.x) % kWorkerThreads, first_place = set * args.split.groups;
     const auto sums_of = [&](int block, bool is_first) {

@@ -107,7 +107,12 @@ int PlanePass::most_tokens(std::span<const LinearJob> jobs, bool is_invariant) c
 }
 
 PlaneSteps PlanePass::steps(std::span<const LinearJob> jobs) const {
-  const int64_t most = most_tokens(jobs, false), decoded = most > kManyTokens ? kPlaneTokens : kBandlessTokens;
+  int64_t rows = 0;
+  for (const LinearJob& job : jobs) {
+    const Weights& weights = *static_cast<const CudaMatrix&>(*job.matrix).weights;
+    rows += std::max(weights.whole_rows, weights.rows);
+  }
+  const int64_t decoded = most_tokens(jobs, false) > kManyTokens ? band_tokens(rows) : kBandlessTokens;
   return {.few = most_few(jobs),
           .bytes = plan_many(jobs, kManyTokens, false) ? kManyTokens : 0,
           .bands = form_of_bands(jobs, kManyTokens, false) != 0 ? decoded : 0,

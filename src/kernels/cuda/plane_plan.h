@@ -187,7 +187,7 @@ inline std::vector<int32_t> bands_by_rate(const uint8_t* rate, int rows) {
 // those of each rate in turn.
 inline int unit_cost(const RowShape& shape, int unit, int form) {
   constexpr int kDecoded = 240, kDecodedRate = 150;
-  const int product = form == 32 ? 370 : form == 64 ? 570 : 1030;
+  const int product = form == 32 ? 370 : form == 64 ? 570 : form == 96 ? 800 : 1030;
   int rates = 0, cost = 0;
   for (int band = unit * kBandWarps; band < (unit + 1) * kBandWarps && band * kBandRows < shape.rows; ++band) {
     const int rate = shape.rate[(shape.band_order ? shape.band_order[band] : band) * kBandRows / kRangeRows];
