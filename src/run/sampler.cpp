@@ -6,9 +6,10 @@
 namespace tq {
 namespace {
 
-// How far below the most likely one a token is never drawn, in logits divided by the temperature: a million such tokens together would be
-// drawn once in 10^11 times.
-constexpr float kNegligible = 40.0f;
+// Weights are whole numbers, so that their sum does not depend on the order: of the most likely token this one. Sums of 2^19 fit.
+constexpr float kUnit = 17592186044416.0f;  // 2^44
+// How far below the most likely one a token weighs nothing, in logits divided by the temperature: e^-32 is less than half of 2^-44.
+constexpr float kNegligible = 32.0f;
 constexpr float kSharp = 0.4f;  // temperatures up to which the tokens that are left are often few
 
 constexpr auto is_before = [](const auto& a, const auto& b) { return a.logit != b.logit ? a.logit > b.logit : a.token < b.token; };
@@ -32,18 +33,19 @@ void Sampler::penalize(std::span<float> logits, std::span<const TokenId> seen) {
 }
 
 void Sampler::keep_candidates(std::span<const float> logits) {
-  candidates_.clear();
   const float least = *std::max_element(logits.begin(), logits.end()) / options_.temperature - kNegligible;
-  for (size_t i = 0; i < logits.size(); ++i)
-    if (const float logit = logits[i] / options_.temperature; logit >= least) candidates_.push_back({logit, static_cast<TokenId>(i)});
-  if (!leaves_out()) return;
-  if (options_.top_k > 0 && static_cast<size_t>(options_.top_k) < candidates_.size()) {
-    const auto end = candidates_.begin() + options_.top_k;
-    std::partial_sort(candidates_.begin(), end, candidates_.end(), is_before);
-    candidates_.erase(end, candidates_.end());
-  } else {
-    std::sort(candidates_.begin(), candidates_.end(), is_before);
+  candidates_.resize(logits.size());
+  size_t count = 0;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const float logit = logits[i] / options_.temperature;
+    candidates_[count] = {logit, static_cast<TokenId>(i)};
+    count += logit >= least;
   }
+  candidates_.resize(count);
+  if (options_.top_k <= 0 || static_cast<size_t>(options_.top_k) >= candidates_.size()) return;
+  const auto end = candidates_.begin() + options_.top_k;
+  std::partial_sort(candidates_.begin(), end, candidates_.end(), is_before);
+  candidates_.erase(end, candidates_.end());
 }
 
 // Those that come before all others whatever these are: the logits that are not known are at most the last one that is, a penalty does not
@@ -74,7 +76,7 @@ bool Sampler::keep_candidates(std::span<const Ranked> largest, int64_t vocabular
     return true;
   }
   // All that count are there if the others are too unlikely, and if the sum over all is not asked for.
-  constexpr double kBelow = 1 - 1e-9;
+  constexpr double kBelow = 1 - 1e-6;  // weights are floats before they are rounded
   return options_.top_p >= 1.0f && std::exp(static_cast<double>(bound) - candidates_[0].logit) < kBelow * options_.min_p;
 }
 
@@ -99,32 +101,46 @@ std::optional<TokenId> Sampler::next(std::span<const Ranked> largest, int64_t vo
   return is_greedy() ? candidates_[0].token : draw();
 }
 
+uint64_t Sampler::weight(const Candidate& candidate, float largest) const {
+  return static_cast<uint64_t>(candidate.logit == largest ? kUnit : std::exp(candidate.logit - largest) * kUnit + 0.5f);
+}
+
 TokenId Sampler::draw() {
-  const double largest = std::max_element(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
-                           return a.logit < b.logit;
-                         })->logit;
-  std::vector<double> weight;
-  double total = 0;
-  for (const Candidate& candidate : candidates_) {
-    weight.push_back(std::exp(static_cast<double>(candidate.logit) - largest));
-    total += weight.back();
-  }
-  size_t kept = weight.size();
+  const auto is_less = [](const Candidate& a, const Candidate& b) { return a.logit < b.logit; };
+  const float largest = std::max_element(candidates_.begin(), candidates_.end(), is_less)->logit;
+  if (leaves_out()) keep_likeliest(largest);
+  weights_.clear();
+  uint64_t sum = 0;
+  for (const Candidate& candidate : candidates_) weights_.push_back(weight(candidate, largest)), sum += weights_.back();
+  uint64_t left = std::min(static_cast<uint64_t>(rng_.uniform() * static_cast<double>(sum)), sum - 1);
+  size_t drawn = 0;
+  while (left >= weights_[drawn]) left -= weights_[drawn++];
+  return candidates_[drawn].token;
+}
+
+// Those that top_p and min_p leave, most likely first.
+void Sampler::keep_likeliest(float largest) {
+  double wanted = INFINITY;
   if (options_.top_p < 1.0f) {
-    double sum = 0;
-    kept = 0;
-    while (kept < weight.size() && sum < options_.top_p * total) sum += weight[kept++];
-    kept = std::max<size_t>(kept, 1);
+    double total = 0;  // whole numbers: exact
+    for (const Candidate& candidate : candidates_) total += static_cast<double>(weight(candidate, largest));
+    wanted = options_.top_p * total;
   }
-  while (kept > 1 && weight[kept - 1] < options_.min_p) --kept;
+  const double least = options_.min_p * static_cast<double>(kUnit);
   double sum = 0;
-  for (size_t i = 0; i < kept; ++i) sum += weight[i];
-  double left = rng_.uniform() * sum;
-  for (size_t i = 0; i < kept; ++i) {
-    left -= weight[i];
-    if (left < 0) return candidates_[i].token;
+  size_t kept = 0;
+  constexpr size_t kFirst = 64, kMore = 8;  // they are few mostly: so many are put in order, then so many times as many
+  for (size_t sorted = 0, goal = std::min(kFirst, candidates_.size());; sorted = goal, goal = std::min(kMore * goal, candidates_.size())) {
+    const auto begin = candidates_.begin();
+    std::partial_sort(begin + static_cast<ptrdiff_t>(sorted), begin + static_cast<ptrdiff_t>(goal), candidates_.end(), is_before);
+    for (; kept < goal && sum < wanted; ++kept) {
+      const auto own = static_cast<double>(weight(candidates_[kept], largest));
+      if (own < least) break;
+      sum += own;
+    }
+    if (kept < goal || goal == candidates_.size()) break;
   }
-  return candidates_[kept - 1].token;
+  candidates_.resize(std::max<size_t>(kept, 1));
 }
 
 }  // namespace tq

@@ -48,9 +48,12 @@ class Sampler {
   void keep_candidates(std::span<const float> logits);
   bool keep_candidates(std::span<const Ranked> largest, int64_t vocabulary, std::span<const TokenId> seen);
   TokenId draw();
+  uint64_t weight(const Candidate& candidate, float largest) const;
+  void keep_likeliest(float largest);
   SamplerOptions options_;
   Rng rng_;
-  std::vector<Candidate> candidates_;  // most likely first, ties by the lower id; all of them by id where none is left out
+  std::vector<Candidate> candidates_;  // where none is left out, by id
+  std::vector<uint64_t> weights_;
   std::vector<uint8_t> is_seen_;
 };
 
