@@ -60,6 +60,7 @@ StreamsOptions streams_options(int64_t streams, const Flags& flags) {
   return {.streams = streams,
           .prompt_tokens = flags.speed.prompt_tokens,
           .answer_tokens = flags.speed.answer_tokens,
+          .prompt_chunk = flags.compute.backend == "cuda" ? kDevicePromptChunk : kHostPromptChunk,
           .repetitions = flags.speed.repetitions,
           .precision = flags.invariant ? Precision::kInvariant : Precision::kInt8};
 }

@@ -16,8 +16,7 @@ using Clock = std::chrono::steady_clock;
 
 // Steps that prompts take at most: requests that are through answer meanwhile.
 int64_t prompt_steps(const StreamsOptions& options) {
-  constexpr int64_t kChunk = std::min(kHostPromptChunk, kDevicePromptChunk);
-  return (options.streams * options.prompt_tokens + kChunk - 1) / kChunk + 1;
+  return (options.streams * options.prompt_tokens + options.prompt_chunk - 1) / options.prompt_chunk + 1;
 }
 // Tokens that a sequence may come to have.
 int64_t longest(const StreamsOptions& options) { return options.prompt_tokens + prompt_steps(options) + options.answer_tokens; }
@@ -104,7 +103,9 @@ Status check_streams(const ModelSpec& spec, const std::string& source, const Str
   if (options.streams < 1 || options.prompt_tokens < 1 || options.answer_tokens < 1 || options.repetitions < 1)
     return bad_usage("streams, prompt, answer and repetitions must be at least 1");
   const int64_t length = longest(options);
-  if (length > spec.context) return bad_usage("{} tokens: {} was made for {}", length, source, spec.context);
+  if (length > spec.context)
+    return bad_usage("{} of prompt, {} of answer and {} more while others' prompts come are {} tokens: {} was made for {}",
+                     options.prompt_tokens, options.answer_tokens, prompt_steps(options), length, source, spec.context);
   return {};
 }
 
@@ -113,8 +114,11 @@ Result<StreamsResult> measure_streams(Network& network, const StreamsOptions& op
   TQ_TRY(check_streams(spec, network.model().source, options));
   const int64_t length = longest(options);
   const uint64_t bytes = kv_cache_bytes(spec, KvType::kF16, length) * static_cast<uint64_t>(options.streams);
-  const EngineOptions engine_options{
-      .context = length, .kv_bytes = bytes, .max_sequences = options.streams, .precision = options.precision};
+  const EngineOptions engine_options{.context = length,
+                                     .kv_bytes = bytes,
+                                     .max_sequences = options.streams,
+                                     .prefill_chunk = options.prompt_chunk,
+                                     .precision = options.precision};
   TQ_ASSIGN(Engine engine, Engine::create(network, nullptr, engine_options));
   Rounds rounds(network, engine, options, context);
   for (int i = 0; i < options.repetitions; ++i) {

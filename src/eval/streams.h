@@ -11,8 +11,9 @@ namespace tq {
 struct StreamsOptions {
   int64_t streams = 1;  // requests, all submitted at the beginning
   int64_t prompt_tokens = 512;
-  int64_t answer_tokens = 64;  // of each, and steps in which all answer together
-  int repetitions = 3;         // of which the median counts
+  int64_t answer_tokens = 64;               // of each, and steps in which all answer together, of which two are not timed
+  int64_t prompt_chunk = kHostPromptChunk;  // tokens of prompts in a step
+  int repetitions = 3;                      // of which the median counts
   Precision precision = Precision::kInt8;
 };
 

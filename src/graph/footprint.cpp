@@ -46,7 +46,7 @@ int64_t many_bytes(int64_t rows, int64_t columns, int64_t tokens) {
 
 // Sums that thread blocks have in common, and the input as halves.
 int64_t band_bytes(int64_t columns, int64_t tokens) {
-  const int64_t form = tokens <= 64 ? 64 : cuda::kBandTokens;
+  const int64_t form = tokens <= 64 ? 64 : tokens <= 96 ? 96 : cuda::kBandTokens;
   return form * (kMultiprocessors * cuda::kBandSums * 4 + groups_of(columns) * kGroupColumns * 2);
 }
 
@@ -55,7 +55,7 @@ int64_t band_bytes(int64_t columns, int64_t tokens) {
 uint64_t product_bytes(const ModelSpec& spec, const std::vector<CardMatrix>& matrices, const Network::Size& size) {
   int64_t input = 0, decoded = 0, partial = 0;
   std::map<std::string, int64_t> tiles, rows, all_rows;  // of a tap: so far, and in all
-  for (const CardMatrix& each : matrices) all_rows[each.tap] += each.rows;
+  for (const CardMatrix& each : matrices) all_rows[each.tap] += each.plane_rows > 0 ? each.rows : 0;
   for (const CardMatrix& each : matrices) {
     if (each.tap.empty()) continue;  // an embedding
     const bool is_head = each.tap == spec.head.tap;

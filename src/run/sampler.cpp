@@ -76,8 +76,8 @@ bool Sampler::keep_candidates(std::span<const Ranked> largest, int64_t vocabular
     return true;
   }
   // All that count are there if the others are too unlikely, and if the sum over all is not asked for.
-  constexpr double kBelow = 1 - 1e-6;  // weights are floats before they are rounded
-  return options_.top_p >= 1.0f && std::exp(static_cast<double>(bound) - candidates_[0].logit) < kBelow * options_.min_p;
+  return options_.top_p >= 1.0f &&
+         static_cast<double>(weight({bound, 0}, candidates_[0].logit)) < options_.min_p * static_cast<double>(kUnit);
 }
 
 int64_t Sampler::wanted_ranks() const {
@@ -122,20 +122,20 @@ TokenId Sampler::draw() {
 void Sampler::keep_likeliest(float largest) {
   double wanted = INFINITY;
   if (options_.top_p < 1.0f) {
-    double total = 0;  // whole numbers: exact
-    for (const Candidate& candidate : candidates_) total += static_cast<double>(weight(candidate, largest));
-    wanted = options_.top_p * total;
+    uint64_t total = 0;
+    for (const Candidate& candidate : candidates_) total += weight(candidate, largest);
+    wanted = options_.top_p * static_cast<double>(total);
   }
   const double least = options_.min_p * static_cast<double>(kUnit);
-  double sum = 0;
+  uint64_t sum = 0;
   size_t kept = 0;
   constexpr size_t kFirst = 64, kMore = 8;  // they are few mostly: so many are put in order, then so many times as many
   for (size_t sorted = 0, goal = std::min(kFirst, candidates_.size());; sorted = goal, goal = std::min(kMore * goal, candidates_.size())) {
     const auto begin = candidates_.begin();
     std::partial_sort(begin + static_cast<ptrdiff_t>(sorted), begin + static_cast<ptrdiff_t>(goal), candidates_.end(), is_before);
-    for (; kept < goal && sum < wanted; ++kept) {
-      const auto own = static_cast<double>(weight(candidates_[kept], largest));
-      if (own < least) break;
+    for (; kept < goal && static_cast<double>(sum) < wanted; ++kept) {
+      const uint64_t own = weight(candidates_[kept], largest);
+      if (static_cast<double>(own) < least) break;
       sum += own;
     }
     if (kept < goal || goal == candidates_.size()) break;

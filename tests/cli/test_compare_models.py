@@ -20,16 +20,17 @@ class CompareModels(ProgramTest):
         return subprocess.run([SCRIPT, self.folder / "out", *models, "--tq", TQ, "--", *flags], capture_output=True, text=True, check=False)
 
     def test_every_model_has_its_column_and_what_is_done_is_kept(self):
-        other = self.folder / "other"
+        other = self.folder / "other-0.5"
         shutil.copytree(self.model, other)
         first = self.run_script(self.model)
         self.assertEqual(first.returncode, 0, first.stderr)
         made = {path: path.stat().st_mtime_ns for path in (self.folder / "out").rglob("*.safetensors")}
+        self.assertTrue(made)
         second = self.run_script(self.model, other)
         self.assertEqual(second.returncode, 0, second.stderr)
         self.assertEqual(made, {path: path.stat().st_mtime_ns for path in made})
         tables = (self.folder / "out/tables.md").read_text()
-        self.assertTrue(tables.startswith(f"|  | {self.model.name}, fast | other, fast |"), tables)
+        self.assertTrue(tables.startswith(f"| KL on text.txt | {self.model.name}, fast | other-0.5, fast |"), tables)
         self.assertEqual(tables.count("| TurboQuant, 3 |"), 2)
         self.assertEqual(tables.count("| RTN g"), 2)
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace tq {
 namespace {
@@ -94,6 +95,27 @@ TEST(SamplerRanks, AllOfThemAreAlwaysEnough) {
   }
   const Tally tally = compare({.temperature = 1.0f, .top_k = 0, .top_p = 1.0f, .min_p = 0.0f}, 1.0, 4.0, kVocabulary);
   EXPECT_EQ(tally.chosen, tally.all);
+}
+
+// Tokens that cannot be drawn, most of them or all.
+TEST(SamplerRanks, GiveTheTokenOfAllLogitsWhereMostAreNone) {
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  for (const int64_t some : {0, 1, 60, 300})
+    for (const int64_t top_k : {0, 40})
+      for (const float top_p : {0.9f, 1.0f}) {
+        const SamplerOptions options{.temperature = 0.8f, .top_k = top_k, .top_p = top_p, .min_p = 0.0f, .seed = 7};
+        Sampler whole(options), few(options);
+        std::vector<float> logits(kVocabulary, kNone);
+        for (int64_t i = 0; i < some; ++i) logits[static_cast<size_t>(7 * i)] = static_cast<float>(i % 13);
+        const std::vector<Ranked> largest = ranks(logits, 100);
+        for (int draw = 0; draw < 20; ++draw) {
+          std::vector<float> again = logits;
+          const auto token = few.next(largest, kVocabulary, {});
+          const TokenId expected = whole.next(again, {});
+          EXPECT_EQ(token ? *token : few.next(logits, {}), expected) << some << " " << top_k << " " << top_p;
+          if (some > 0) EXPECT_GE(logits[static_cast<size_t>(expected)], 0.0f);
+        }
+      }
 }
 
 // With all tokens, and with those that a limit leaves.

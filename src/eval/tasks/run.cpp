@@ -170,12 +170,12 @@ class TaskRun {
   // Room for so many sequences, or for what there is. What is answered does not depend on what is computed beside it.
   Result<Engine> engine_for(int64_t context) const {
     EngineOptions options{.context = context, .precision = Precision::kInvariant};
-    const int64_t pages = (context + options.page_tokens - 1) / options.page_tokens * std::min(together(), answers());
-    options.kv_bytes = static_cast<uint64_t>(pages) * kv_page_bytes(network_.model().spec, options.kv_type, options.page_tokens);
-    auto engine = Engine::create(network_, &tokenizer_, options);
-    if (engine || engine.error().code != ErrorCode::kNoResource) return engine;
-    options.kv_bytes = 0;
-    return Engine::create(network_, &tokenizer_, options);
+    for (int64_t sequences = std::min(together(), answers());; sequences /= 2) {
+      const int64_t pages = (context + options.page_tokens - 1) / options.page_tokens * sequences;
+      options.kv_bytes = static_cast<uint64_t>(pages) * kv_page_bytes(network_.model().spec, options.kv_type, options.page_tokens);
+      auto engine = Engine::create(network_, &tokenizer_, options);
+      if (engine || engine.error().code != ErrorCode::kNoResource || sequences <= 1) return engine;
+    }
   }
 
   Request request_of(const std::vector<TokenId>& prompt, int64_t item, int64_t sample, int64_t most) const {

@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kThreads) input_kernel(const InputArgs args, f
   const bool is_whole = columns % 4 == 0;
 #pragma unroll 2
   for (int k = 4 * static_cast<int>(blockIdx.y * kThreads + threadIdx.x); k < columns; k += step) {
-    float value[4];
+    alignas(16) float value[4];
     input_values(args, columns, token, k, factor, value);
     if (output && is_whole) {
       *reinterpret_cast<float4*>(output + token * columns + k) = make_float4(value[0], value[1], value[2], value[3]);

@@ -99,7 +99,7 @@ int PlanePass::form_of_bands(std::span<const LinearJob> jobs, int tokens, bool i
 }
 
 int PlanePass::most_tokens(std::span<const LinearJob> jobs, bool is_invariant) const {
-  for (int bands = kBandTokens; bands > kManyTokens; bands /= 2)
+  for (const int bands : {kBandTokens, 96, 64})
     if (form_of_bands(jobs, bands, is_invariant) != 0) return bands;
   for (int many = kManyTokens; many > kMaxTokens; many /= 2)
     if (plan_many(jobs, many, is_invariant) || form_of_bands(jobs, many, is_invariant) != 0) return many;

@@ -51,7 +51,7 @@ __device__ __forceinline__ void input_values(const InputArgs& args, int columns,
   const bool is_norm = args.prologue == Prologue::kNorm, is_gated = args.prologue == Prologue::kGated;
   const float* row = args.input + token * args.stride + k;
   const float* other_row = is_norm ? args.other + k : is_gated ? args.other + token * args.stride + k : row;
-  float other[4];
+  alignas(16) float other[4];
   if (k + 4 <= columns && (reinterpret_cast<uintptr_t>(row) | reinterpret_cast<uintptr_t>(other_row)) % sizeof(float4) == 0) {
     *reinterpret_cast<float4*>(value) = *reinterpret_cast<const float4*>(row);
     *reinterpret_cast<float4*>(other) = *reinterpret_cast<const float4*>(other_row);

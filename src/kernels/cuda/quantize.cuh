@@ -180,7 +180,8 @@ struct Group {
   }
 };
 
-// The same in two steps, so that everything is under way at a time; the factor of a norm is left out.
+// What stands before a Group, read in two steps so that everything is under way at a time: the input after its prologue, but for the factor
+// of a norm, with its signs turned, in the rotated basis; zeros behind the last column.
 struct GroupInput {
   float value[8], other[8];
   uint32_t signs;

@@ -49,7 +49,8 @@ Result<std::shared_ptr<Weights>> load_floats(const PackedTensor& tensor, int64_t
 DecodeArgs decode_args(const Weights& weights);
 
 // Up to how many tokens planes are multiplied as bits, as bytes, with bands decoded in registers (0: never so), and before they are decoded
-// to memory. Where several would do, it is the first.
+// to memory. Where several would do, it is the first. Of a matrix alone: the last counts the rows of all matrices of a product
+// (band_tokens()).
 struct PlaneSteps {
   int64_t few = 0, bytes = 0, bands = 0, decoded = 0;
 };
