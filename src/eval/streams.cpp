@@ -47,8 +47,7 @@ class Rounds {
     TQ_ASSIGN(const std::vector<int64_t> ids, submit(seed, prompt_steps(options_) + options_.answer_tokens));
     const auto answers = [this](int64_t id) { return engine_.stats(id).answer_tokens > 0; };
     while (!std::all_of(ids.begin(), ids.end(), answers)) TQ_TRY(step());
-    TQ_TRY(step());  // a device records the passes of as many rows
-    TQ_TRY(step());
+    for (int64_t i = 0; i < kWarmSteps; ++i) TQ_TRY(step());
     const auto start = Clock::now();
     int64_t steps = 0;
     for (; steps + kWarmSteps < options_.answer_tokens; ++steps) TQ_TRY(step());
@@ -67,7 +66,7 @@ class Rounds {
   }
 
  private:
-  static constexpr int64_t kWarmSteps = 2;
+  static constexpr int64_t kWarmSteps = 2;  // in which a device comes to record a pass of so many rows
 
   // Every seed has other prompts, so that no keys are there already.
   Result<std::vector<int64_t>> submit(uint64_t seed, int64_t answer_tokens) {

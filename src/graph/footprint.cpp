@@ -46,7 +46,7 @@ int64_t many_bytes(int64_t rows, int64_t columns, int64_t tokens) {
 
 // Sums that thread blocks have in common, and the input as halves.
 int64_t band_bytes(int64_t columns, int64_t tokens) {
-  const int64_t form = tokens <= 64 ? 64 : tokens <= 96 ? 96 : cuda::kBandTokens;
+  const int64_t form = std::max(64, cuda::band_form(tokens));
   return form * (kMultiprocessors * cuda::kBandSums * 4 + groups_of(columns) * kGroupColumns * 2);
 }
 

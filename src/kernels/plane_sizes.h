@@ -22,7 +22,9 @@ constexpr int kManyTokens = 32;       // of one launch, activations as bytes
 constexpr int kManyWords = 32 << 10;  // of a slice's activations at most, in shared memory
 constexpr int kBandRows = 16;         // that tensor cores decode together; matrices of other numbers of rows are not decoded so
 constexpr int kBandTokens = 128;      // of one launch, where planes are decoded in registers
-constexpr int kBandSums = 2 * 256;    // rows of its sums that thread blocks have in common with others, of each
+// The tokens that such a launch has places for.
+inline int band_form(int64_t tokens) { return tokens <= 32 ? 32 : tokens <= 64 ? 64 : tokens <= 96 ? 96 : kBandTokens; }
+constexpr int kBandSums = 2 * 256;  // rows of its sums that thread blocks have in common with others, of each
 
 // Up to so many tokens planes are multiplied without being decoded to memory; where bands cannot be decoded in registers, up to the latter.
 // rows: of a product, all its matrices'. Of few rows every thread block has a part of a set, and all of these are added up.

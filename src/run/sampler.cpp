@@ -101,7 +101,7 @@ std::optional<TokenId> Sampler::next(std::span<const Ranked> largest, int64_t vo
   return is_greedy() ? candidates_[0].token : draw();
 }
 
-uint64_t Sampler::weight(const Candidate& candidate, float largest) const {
+uint64_t Sampler::weight(const Candidate& candidate, float largest) {
   return static_cast<uint64_t>(candidate.logit == largest ? kUnit : std::exp(candidate.logit - largest) * kUnit + 0.5f);
 }
 

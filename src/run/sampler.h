@@ -48,7 +48,7 @@ class Sampler {
   void keep_candidates(std::span<const float> logits);
   bool keep_candidates(std::span<const Ranked> largest, int64_t vocabulary, std::span<const TokenId> seen);
   TokenId draw();
-  uint64_t weight(const Candidate& candidate, float largest) const;
+  static uint64_t weight(const Candidate& candidate, float largest);
   void keep_likeliest(float largest);
   SamplerOptions options_;
   Rng rng_;

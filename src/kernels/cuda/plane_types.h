@@ -150,7 +150,6 @@ constexpr int kUnitRows = kBandWarps * kBandRows;  // that a worker multiplies a
 constexpr int kMostSets = 32;                      // of a thread block
 constexpr int kRoundWarps = 32;                    // of a thread block that rounds activations
 constexpr int kMostRoundGroups = 8;                // of each of these, where they are rounded to halves
-inline int band_form(int tokens) { return tokens <= 64 ? (tokens <= 32 ? 32 : 64) : tokens <= 96 ? 96 : 128; }
 
 // A token's values as halves, in groups of 256 columns: [16 steps][2][tokens][8]. A step is a product over 16 columns: those that have bits
 // 2 j and 2 j + 1 of the words of a tile's half (8 columns each, 16 apart), j = step % 8.
