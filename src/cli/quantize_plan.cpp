@@ -50,9 +50,8 @@ void print_stages(const Model& model, const QuantizePlan& plan, const TimeEstima
     const AllocationPlan own = allocation_plan(model.spec, options, static_cast<size_t>(tokens) / length);
     const size_t shown = own.length > 0 ? static_cast<size_t>(own.length) : length;
     line("bits", operations.allocation, time.allocation,
-         fmt::format("candidates of {} to {} bits from {} tokens, prices on {}, up to {} measured by {}, on {} each{}", own.rates.front(),
-                     own.rates.back(), own.candidates * length, own.priced * shown, counted(own.tried, "demotion"), own.together,
-                     own.trial_sequences * shown, own.repricings > 0 ? ", prices again in the moved model" : ""));
+         fmt::format("candidates of {} to {} bits from {} tokens, what they cost on {}{}", own.rates.front(), own.rates.back(),
+                     own.candidates * length, own.priced * shown, own.repricings > 0 ? ", once more in the moved model" : ""));
   }
   if (uses_calibration(options)) {
     const CalibrationBudget budget = calibration_budget(options, count_weights(model.spec).linears);

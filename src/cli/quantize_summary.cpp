@@ -63,7 +63,7 @@ std::string ties_text(const AllocationFacts& facts, Target target) {
   if (target == Target::kNone) return "";
   const bool is_known = facts.kl[0] > 0;  // bits were chosen by what they cost
   return fmt::format("; tied for {}, which costs {}", target_name(target),
-                     is_known ? fmt::format("about {:.4f} of KL (an estimate, by the prices of moves)", facts.ties)
+                     is_known ? fmt::format("about {:.4f} of KL (an estimate, by what the rates cost)", facts.ties)
                               : std::string("an unknown amount of KL: it is estimated with --allocate on"));
 }
 

@@ -1,7 +1,6 @@
 #include "quantize/allocate.h"
 
 #include <algorithm>
-#include <cmath>
 #include <map>
 
 #include "codec/grid/layout.h"
@@ -170,7 +169,7 @@ std::vector<Unit> make_units(std::span<const Linear* const> linears, const Group
     for (const auto& [rate, cost] : costs) {
       double sum = 0;
       for (const Range& range : ranges) sum += cost[range.linear][range.place()];
-      if (std::isfinite(sum)) unit.choices.push_back({rate, sum});
+      unit.choices.push_back({rate, sum});
     }
     units.push_back(std::move(unit));
   }

@@ -1,4 +1,4 @@
-// Which row range gets how many bits, when every move has a price.
+// Which row range gets how many bits, when what each costs at every rate is known.
 #pragma once
 
 #include <map>
@@ -10,7 +10,7 @@
 
 namespace tq {
 
-// A rate that a unit may have, and what it costs against where it stands, in nats a token.
+// A rate that a unit may have, and what it costs, in nats a token.
 struct Choice {
   int rate = 0;
   double cost = 0;
@@ -43,7 +43,7 @@ struct Allocation {
 // Where even the lowest rates exceed `bits`, those. The units hold every range of every linear once.
 Allocation allocate(std::span<const Linear* const> linears, std::span<const Unit> units, double bits);
 
-// What ranges cost at other rates: [rate][linear][range], in nats a token; infinite where a rate is not to be had.
+// What ranges cost at each rate: [rate][linear][range], in nats a token.
 using RangeCosts = std::map<int, std::vector<std::vector<double>>>;
 
 // How ranges are bound into units.

@@ -1,5 +1,5 @@
-// What allocation measures: candidates, prices of moves, demotions, and on held-out text whole allocations; all but the last as steps of
-// the job.
+// What allocation measures: candidates, what ranges of rows cost at each rate, and on held-out text whole allocations; all but the last as
+// steps of the job.
 #pragma once
 
 #include <string>
@@ -28,23 +28,17 @@ class AllocationMeasures {
   // The model with these rates of its linears.
   Model moved(const std::vector<Rates>& rates) const;
 
-  // Of moving everything from where it stands in a model to each candidate. round: of pricing; in the first, base() stands.
-  Result<MovePrices> prices(const Model& standing, size_t round);
-  // The changes of the KL when each group alone goes from the base rate to another.
-  Result<std::vector<double>> demotion_costs(const Groups& groups, int rate);
+  // What every range costs at each rate, by the inputs and the curvature of a model. round: of pricing.
+  Result<RangeCosts> costs(const Model& standing, size_t round);
   // The KL of each model with these rates, on held-out text.
   Result<std::vector<double>> held_out_divergences(const std::vector<std::vector<Rates>>& rates);
 
  private:
-  Status measure_prices(const Model& standing, const std::string& step, bool has_base);
-  std::string trial_step(const std::vector<Range>& group, int rate) const;
-  std::vector<Rates> demoted(const std::vector<Range>& group, int rate) const;
+  Status measure_costs(const Model& standing, const std::string& step);
   // The first layer that has another rate than the base's, the number of layers where none has.
   int64_t first_changed(const std::vector<Rates>& rates) const;
-  Status measure_demotions(const Groups& groups, int rate);
-  Result<double> demotion_cost(const std::vector<Range>& group, int rate) const;
   std::map<std::string, PackedTensor> changed_tensors(const std::vector<Rates>& rates) const;
-  Result<std::vector<double>> divergences(Trials& trials, std::span<const std::vector<Rates>> rates) const;
+  Result<double> divergence(Trials& trials, const std::vector<Rates>& rates) const;
 
   const AllocationRequest& request_;
   const AllocationPlan& own_;

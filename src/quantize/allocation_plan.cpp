@@ -11,11 +11,9 @@ namespace {
 
 constexpr size_t kPricedShare = 6;                    // prices are made on a sixth of the calibration sequences,
 constexpr size_t kLeastPriced = 4, kMostPriced = 32;  // within these bounds
-constexpr size_t kTrialShare = 4;                     // at most a quarter of the linears are tried at a lower rate
 
-// With few tokens: short sequences, which see more text, and demotions of neighbouring layers measured together.
+// With few tokens: short sequences, which see more text.
 constexpr int64_t kShortLength = 256, kShortStride = 2;
-constexpr size_t kTogether = 4;
 constexpr size_t kCandidateTokens = 2;  // for each priced one
 
 // allowed, length: in tokens.
@@ -26,9 +24,8 @@ void limit_to(int64_t allowed, int64_t length, size_t sequences, AllocationPlan&
   const size_t wanted = std::max<size_t>(1, tokens / piece), each = whole / piece;  // pieces, and those of a sequence
   plan.candidates = std::max<size_t>(1, std::min(kCandidateTokens * tokens / whole, sequences));
   plan.priced = std::min(wanted, sequences * each);
-  plan.trial_sequences = std::min(std::max<size_t>(1, wanted / 2), sequences * each);
   plan.held_out = std::min(wanted, kAllocationHeldOut * each);
-  plan.together = kTogether, plan.stride = kShortStride, plan.repricings = 0;
+  plan.stride = kShortStride, plan.repricings = 0;
 }
 
 }  // namespace
@@ -41,8 +38,6 @@ AllocationPlan allocation_plan(const ModelSpec& spec, const QuantizeOptions& opt
     plan.rates.push_back(rate);
   plan.priced = std::min(sequences, std::clamp(sequences / kPricedShare, kLeastPriced, kMostPriced));
   plan.candidates = sequences, plan.held_out = kAllocationHeldOut, plan.repricings = 1;
-  plan.trial_sequences = std::min(plan.trial_sequences, sequences);
-  if (plan.rates.front() < plan.base) plan.tried = std::max<size_t>(1, ties(rated_linears(spec), options.target).size() / kTrialShare);
   if (options.allocate_tokens > 0) limit_to(options.allocate_tokens, std::min(options.sequence, spec.context), sequences, plan);
   if (uses_gradients(options)) plan.candidates = sequences;
   return plan;
@@ -52,17 +47,14 @@ double allocation_operations(const ModelSpec& spec, const AllocationPlan& plan, 
   const auto weights = static_cast<double>(count_weights(spec).linears);
   const double head = static_cast<double>(spec.head.in) * static_cast<double>(spec.head.out);
   if (plan.length > 0) length = static_cast<double>(plan.length);
-  // The original forward, the base forward and back for the KL and for drawn labels, and each linear's product by every candidate, in a
-  // moved model by the base's too. Heads: of both passes, and back; the original's.
+  // Forward, again layer by layer on the way back, which is two passes, and each linear's product by the original and by every candidate.
   const auto rounds = static_cast<double>(1 + plan.repricings), again = static_cast<double>(plan.repricings);
-  const double passes = rounds * (4 + static_cast<double>(plan.rates.size())) + again;
-  const double prices = static_cast<double>(plan.priced) * length * (passes * weights + rounds * 5 * head);
-  // From the changed layer on: half of the model on average.
-  const double measured = 2 * head / static_cast<double>(plan.stride);
-  const double trial = static_cast<double>(plan.trial_sequences) * length * (0.5 * weights + measured);
+  const double passes = 5 + static_cast<double>(plan.rates.size());
+  const double prices = rounds * static_cast<double>(plan.priced) * length * (passes * weights + 3 * head);
   // Original and base before each round; uniform, promotions, moves, ranges, and what is priced again.
+  const double measured = 2 * head / static_cast<double>(plan.stride);
   const double guard = static_cast<double>(plan.held_out) * length * (rounds * 2 * weights + (4 + again) * (weights + measured));
-  return prices + static_cast<double>(plan.trials()) * trial + guard;
+  return prices + guard;
 }
 
 }  // namespace tq

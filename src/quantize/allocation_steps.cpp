@@ -2,13 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <optional>
 
 #include "codec/grid/layout.h"
 #include "quantize/allocation_measures.h"
 #include "quantize/budget.h"
-#include "quantize/range_costs.h"
 
 namespace tq {
 namespace {
@@ -22,7 +20,6 @@ class Allocating {
         context_(context),
         own_(allocation_plan(request.model.spec, request.plan.options, request.sequences.size())),
         base_(own_.base),
-        rates_(own_.rates),
         measures_(request, own_, linears_, backend, context, folder) {
     for (const auto& layer : request.plan.layers)
       for (const TensorPlan& tensor : layer) linears_.push_back(&tensor.linear), uniform_.push_back(tensor.rates);
@@ -36,9 +33,9 @@ class Allocating {
     TQ_TRY(measures_.make_candidates());
     {
       const std::optional<Network> loaded = keep_loaded(measures_.base(), backend_);
-      TQ_TRY(price_base());
-      TQ_TRY(try_demotions());
+      TQ_ASSIGN(costs_, measures_.costs(measures_.base(), 0));
     }
+    alike_ = alike_ranges(linears_, parts_, costs_a_weight());
     propose(AllocationKind::kUniform, uniform_);
     propose(AllocationKind::kPromotions, within_limit(without_demotions(), groups_).rates);
     const Allocation moves = within_limit(costs_, groups_);
@@ -61,11 +58,12 @@ class Allocating {
 
   void propose(AllocationKind kind, std::vector<Rates> rates) { proposals_[kind] = std::move(rates); }
 
-  Status price_base() {
-    TQ_ASSIGN(const MovePrices prices, measures_.prices(measures_.base(), 0));
-    costs_ = range_costs(linears_, parts_, prices, measures_.at_base(), rates_);
-    alike_ = alike_ranges(linears_, parts_, range_curvature(linears_, prices, rates_.back() > base_ ? base_ + 1 : base_ - 1));
-    return {};
+  // What a bit more or less matters in each range, for each weight, [linear][range].
+  std::vector<std::vector<double>> costs_a_weight() const {
+    std::vector<std::vector<double>> out = costs_.at(base_);
+    for (size_t l = 0; l < linears_.size(); ++l)
+      for (size_t i = 0; i < out[l].size(); ++i) out[l][i] /= weights_of(*linears_[l], static_cast<int64_t>(i));
+    return out;
   }
 
   RangeCosts without_demotions() const {
@@ -101,48 +99,6 @@ class Allocating {
     return out;
   }
 
-  // Measures the demotions that seem cheapest for what they save, in the base model; the others are given up.
-  Status try_demotions() {
-    const int lower = base_ - 1;
-    if (!costs_.contains(lower)) return {};
-    std::vector<size_t> order = by_cost_a_bit(lower);
-    const size_t tried = std::min(order.size(), own_.tried);
-    for (size_t i = tried; i < order.size(); ++i) set_cost(costs_, lower, groups_[order[i]], std::numeric_limits<double>::infinity());
-    order.resize(tried);
-    const Groups measured = taken_together(std::move(order));
-    TQ_ASSIGN(const std::vector<double> costs, measures_.demotion_costs(measured, lower));
-    for (size_t i = 0; i < measured.size(); ++i) set_cost(costs_, lower, measured[i], costs[i]);
-    return {};
-  }
-
-  // The groups, by what moving them to a rate is predicted to cost for each bit.
-  std::vector<size_t> by_cost_a_bit(int rate) const {
-    std::vector<std::pair<double, size_t>> order;
-    for (size_t i = 0; i < groups_.size(); ++i) {
-      double cost = 0, weights = 0;
-      for (const Range& range : groups_[i]) {
-        cost += costs_.at(rate)[range.linear][range.place()];
-        weights += weights_of(*linears_[range.linear], range.range);
-      }
-      order.emplace_back(cost / weights, i);
-    }
-    std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-    std::vector<size_t> out;
-    for (const auto& [cost, group] : order) out.push_back(group);
-    return out;
-  }
-
-  // What of these groups is measured in one go.
-  Groups taken_together(std::vector<size_t> chosen) const {
-    if (own_.together > 1) std::sort(chosen.begin(), chosen.end());  // neighbours, so that the later layers alone are run
-    Groups out;
-    for (size_t i = 0; i < chosen.size(); ++i) {
-      if (i % own_.together == 0) out.emplace_back();
-      out.back().insert(out.back().end(), groups_[chosen[i]].begin(), groups_[chosen[i]].end());
-    }
-    return out;
-  }
-
   // Mean over the weights, in bits.
   double change(const std::vector<Rates>& from, const std::vector<Rates>& to) const {
     double sum = 0;
@@ -162,22 +118,11 @@ class Allocating {
     for (size_t round = 1; round <= own_.repricings && change(before, standing) >= kLargeMove; ++round) {
       const Model moved = measures_.moved(standing);
       const std::optional<Network> loaded = keep_loaded(moved, backend_);
-      TQ_ASSIGN(const MovePrices prices, measures_.prices(moved, round));
-      const RangeCosts costs = with_demotions(range_costs(linears_, parts_, prices, standing, rates_), standing);
+      TQ_ASSIGN(const RangeCosts costs, measures_.costs(moved, round));
       before = std::exchange(standing, within_limit(costs, has_ranges ? alike_ : groups_).rates);
       propose(AllocationKind::kRepriced, standing);
     }
     return {};
-  }
-
-  // Below the base rate there is only what was measured: on the way there from the base rate.
-  RangeCosts with_demotions(RangeCosts costs, const std::vector<Rates>& standing) const {
-    const int lower = base_ - 1;
-    if (!costs.contains(lower)) return costs;
-    for (size_t l = 0; l < linears_.size(); ++l)
-      for (size_t i = 0; i < standing[l].size(); ++i)
-        if (standing[l][i] != lower) costs.at(lower)[l][i] = costs.at(base_)[l][i] + costs_.at(lower)[l][i];
-    return costs;
   }
 
   // Measures what is not measured yet.
@@ -208,13 +153,12 @@ class Allocating {
   const Context& context_;
   const AllocationPlan own_;
   const int base_;
-  const std::vector<int> rates_;
   std::vector<const Linear*> linears_;
   std::vector<Rates> uniform_;
   double weights_ = 0;
   Groups parts_, groups_, alike_;  // of linears; what moves as one, these or what a target ties; ranges of rows that do
   AllocationMeasures measures_;
-  RangeCosts costs_;  // in the base model
+  RangeCosts costs_;  // by the base model
   std::map<AllocationKind, std::vector<Rates>> proposals_;
   ChosenRates out_;
 };

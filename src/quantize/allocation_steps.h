@@ -1,5 +1,5 @@
-// Allocation as steps of a job: candidates, prices, trials of demotions, the choice, and a guard that measures on text that the choice has
-// not seen whether it helps.
+// Allocation as steps of a job: candidates, what they cost, the choice, and a guard that measures on text that the choice has not seen
+// whether it helps.
 #pragma once
 
 #include <string>
@@ -19,7 +19,7 @@ struct AllocationRequest {
 };
 
 // Makes what the folder lacks of the steps, then sets the plan's rates and facts (load_allocation). Errors: those of candidate_steps, of
-// price_moves, of Trials.
+// rounding_costs, of Trials.
 Status allocation_steps(const AllocationRequest& request, Backend& backend, const Context& context, JobFolder& folder, QuantizePlan& plan);
 
 }  // namespace tq

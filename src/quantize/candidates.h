@@ -1,4 +1,4 @@
-// Every linear rounded at several rates with short windows: what allocation prices moves with.
+// Every linear rounded at several rates with short windows: what tells allocation the costs of rates.
 #pragma once
 
 #include <map>

@@ -231,7 +231,7 @@ double calibration_seconds(const Model& model, const QuantizePlan& plan, double 
   return std::max(0.0, operations.all() - pass) / speeds.layer + attention * attentions + moments + (2 * kStagedRounding - 1) * rounding;
 }
 
-// Every linear at each candidate rate with short windows, after a pass for their statistics; then prices, demotions and guard. attention:
+// Every linear at each candidate rate with short windows, after a pass for their statistics; then what they cost, and the guard. attention:
 // seconds of a pass over all tokens; of shorter sequences it takes less a token.
 double allocation_seconds(const Model& model, const QuantizePlan& plan, const TimeEstimate& plain, double attention, const Speeds& speeds,
                           ThreadPool& threads) {

@@ -2,19 +2,23 @@
 
 #include <algorithm>
 
-#include "base/rng.h"
 #include "kernels/device_quantizer.h"
+#include "quantize/drawn_labels.h"
 
 namespace tq {
 namespace {
 
-constexpr uint64_t kWaveBytes = uint64_t{256} << 20;
 constexpr double kWeightClip = 8.0;  // times the mean
 
 class Wave {
  public:
   Wave(const Model& model, Backend& backend, const Context& context, const GradientRequest& request)
-      : model_(model), backend_(backend), context_(context), request_(request), scratch_(backend) {
+      : model_(model),
+        backend_(backend),
+        context_(context),
+        request_(request),
+        labels_(backend, model.spec, request.seed, request.first_sequence),
+        scratch_(backend) {
     length_ = static_cast<int64_t>(request.sequences[0].size());
     for (const Linear* linear : linears(model.spec)) place(*linear);
     place(model.spec.head);
@@ -24,7 +28,7 @@ class Wave {
     TQ_ASSIGN(memory_, backend_.allocate(static_cast<uint64_t>(floats_) * sizeof(float)));
     backend_.zero(memory_.as<float>(), floats_);
     const TrainingPassArgs args{.sequences = request_.sequences,
-                                .loss = [this](int64_t sequence, const LossChunk& chunk) { sampled_loss(sequence, chunk); },
+                                .loss = [this](int64_t sequence, const LossChunk& chunk) { labels_.loss(sequence, chunk); },
                                 .linear = [this](int64_t sequence, const LinearGradient& gradient) { add(sequence, gradient); },
                                 .norm = {},
                                 .embedded = {}};
@@ -54,19 +58,6 @@ class Wave {
     return out;
   }
 
-  // -log p of labels that are drawn from p.
-  void sampled_loss(int64_t sequence, const LossChunk& chunk) {
-    const uint64_t stream = splitmix64(request_.seed ^ splitmix64(static_cast<uint64_t>(request_.first_sequence + sequence)));
-    std::vector<double> uniform;
-    for (int64_t t = 0; t < chunk.tokens; ++t)
-      uniform.push_back(static_cast<double>(splitmix64(stream + static_cast<uint64_t>(chunk.first + t)) >> 11) * 0x1p-53);
-    std::vector<int32_t> labels(uniform.size());
-    const int64_t vocabulary = model_.spec.vocabulary;
-    backend_.training()->sample({.logits = chunk.logits, .uniform = uniform, .label = labels.data(), .vocabulary = vocabulary});
-    backend_.training()->cross_entropy(
-        {.logits = chunk.logits, .labels = labels, .gradient = chunk.gradient, .loss = chunk.loss, .vocabulary = vocabulary});
-  }
-
   void add(int64_t sequence, const LinearGradient& gradient) {
     const Place& place = places_.at(gradient.linear.name);
     float* token = memory_.as<float>() + place.token + sequence * length_;
@@ -88,6 +79,7 @@ class Wave {
   Backend& backend_;
   const Context& context_;
   const GradientRequest& request_;
+  const DrawnLabels labels_;
   int64_t length_ = 0, floats_ = 0;
   std::map<std::string, Place> places_;
   Memory memory_;
@@ -116,8 +108,8 @@ std::vector<double> normalised(const std::vector<float>& token) {
 
 }  // namespace
 
-int64_t sequences_per_wave(const ModelSpec& spec, int64_t length) {
-  return std::max<int64_t>(1, static_cast<int64_t>(kWaveBytes / training_bytes(spec, length)));
+int64_t sequences_per_wave(const ModelSpec& spec, int64_t length, uint64_t bytes) {
+  return std::max<int64_t>(1, static_cast<int64_t>(bytes / training_bytes(spec, length)));
 }
 
 std::optional<Network> keep_loaded(const Model& model, Backend& backend) {

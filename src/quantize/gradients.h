@@ -25,8 +25,9 @@ struct OutputGradients {
 };
 using Gradients = std::map<std::string, OutputGradients>;  // by the linear's name, the head's among them
 
-// Sequences whose hidden states fit into 256 MiB, one at least: what is lost when a run is stopped; does not depend on the machine.
-int64_t sequences_per_wave(const ModelSpec& spec, int64_t length);
+// Sequences whose hidden states fit, one at least. kWaveBytes: what is lost when a run is stopped; does not depend on the machine.
+constexpr uint64_t kWaveBytes = uint64_t{256} << 20;
+int64_t sequences_per_wave(const ModelSpec& spec, int64_t length, uint64_t bytes = kWaveBytes);
 
 // Keeps a model's weights on a device, so that pass after pass finds them loaded. Nothing where the memory is the host's, or where the
 // weights would take more than half of what the device has free.

@@ -53,8 +53,7 @@ uint64_t compensation_bytes(const std::vector<TensorPlan>& layer) {
   return most;
 }
 
-constexpr int64_t kLogits = 3;        // arrays of them: plain and capped, their gradient
-constexpr int64_t kPricedLogits = 5;  // the same with the original's
+constexpr int64_t kLogits = 3;  // arrays of them: plain and capped, their gradient
 
 // Floats that a pass of so many tokens through a layer has beside their hidden states: its workspace, keys and values.
 int64_t forward_working(const ModelSpec& spec, int64_t tokens, int64_t sequences, int64_t head_rows) {
@@ -103,13 +102,16 @@ uint64_t wave_memory(const ModelSpec& spec, int64_t wave, int64_t length, int64_
          static_cast<uint64_t>(floats) * sizeof(float);
 }
 
-// Of one wave, with the original's last states and what a linear's outputs change by.
+// Of one wave, with what a linear gives by the original and by a candidate, and the sums of all rows, which are added up on the host.
 uint64_t pricing_memory(const ModelSpec& spec, const AllocationPlan& plan, int64_t length) {
   const int64_t wave = std::min(sequences_per_wave(spec, length), static_cast<int64_t>(plan.priced));
-  int64_t widest = 0;
-  for (const Linear* linear : linears(spec)) widest = std::max(widest, linear->out);
-  const int64_t floats = wave * length * spec.hidden + length * (widest + 1) + 2 * widest;
-  return wave_memory(spec, wave, length, kPricedLogits) + static_cast<uint64_t>(floats) * sizeof(float);
+  int64_t widest = 0, rows = 0;
+  for (const Linear* linear : linears(spec)) {
+    widest = std::max(widest, linear->out);
+    rows += std::max<int64_t>(1, linear->experts) * linear->out;
+  }
+  const int64_t floats = length * (2 * widest + 2) + 2 * static_cast<int64_t>(1 + plan.rates.size()) * rows;
+  return wave_memory(spec, wave, length, kLogits) + static_cast<uint64_t>(floats) * sizeof(float);
 }
 
 // Gradients of so many tokens, whose vectors grow wave by wave.
@@ -124,15 +126,14 @@ uint64_t token_weight_bytes(const ModelSpec& spec, int64_t tokens) {
   return taps.size() * static_cast<uint64_t>(tokens) * sizeof(float);
 }
 
-// Of measurements on so many sequences, of so many models; hidden states are kept before `starts` layers, where these begin.
-uint64_t trials_memory(const ModelSpec& spec, const AllocationPlan& plan, int64_t length, int64_t sequences, size_t models, size_t starts) {
+// Of measurements on so many sequences; hidden states are kept before `starts` layers, where models begin to differ.
+uint64_t trials_memory(const ModelSpec& spec, const AllocationPlan& plan, int64_t length, int64_t sequences, size_t starts) {
   const int64_t together = std::clamp<int64_t>(kTogetherTokens / length, 1, sequences);
   const int64_t logits = std::min(kLogitsChunk, (sequences * length + plan.stride - 1) / plan.stride);
   const auto states = static_cast<uint64_t>(sequences * length * spec.hidden) * sizeof(float);
-  const uint64_t at_once = std::min(models * states, std::max(states, kTrialBytes));
   const int64_t floats = forward_working(spec, together * length, together, logits) + logits * (spec.hidden + 1 + 2 * spec.vocabulary);
-  // The original's, those that are kept, and of each model; or, while these are made, the embedded ones and those on their way.
-  return (1 + starts) * states + std::max(2 * states, at_once) + static_cast<uint64_t>(floats) * sizeof(float);
+  // The original's, those that are kept, and, while these are made, the embedded ones and those on their way.
+  return (3 + starts) * states + static_cast<uint64_t>(floats) * sizeof(float);
 }
 
 // Weights that the choice of bits has in memory beside its hidden states: a layer rounded at all rates and the one before it, which is
@@ -208,11 +209,8 @@ uint64_t allocation_memory(const ModelSpec& spec, const AllocationPlan& plan, in
       static_cast<uint64_t>(static_cast<int64_t>(plan.candidates) * length * spec.hidden + forward_working(spec, length, 1, length)) *
       sizeof(float);
   const int64_t own = plan.length > 0 ? plan.length : length;
-  const uint64_t demotions = plan.tried == 0 ? 0
-                                             : trials_memory(spec, plan, own, static_cast<int64_t>(plan.trial_sequences), plan.trials(),
-                                                             std::min(layers, plan.trials()) + 1);
-  const uint64_t guard = trials_memory(spec, plan, own, static_cast<int64_t>(plan.held_out), 1, std::min(layers + 1, kMeasuredAllocations));
-  return std::max({stream, pricing_memory(spec, plan, own), demotions, guard});
+  const uint64_t guard = trials_memory(spec, plan, own, static_cast<int64_t>(plan.held_out), std::min(layers + 1, kMeasuredAllocations));
+  return std::max({stream, pricing_memory(spec, plan, own), guard});
 }
 
 uint64_t gradients_memory(const ModelSpec& spec, int64_t sequences, int64_t length) {

@@ -19,7 +19,7 @@ size_t layers_in_memory(const QuantizePlan& plan, int threads);
 size_t layers_per_wave(const QuantizePlan& plan, int threads);
 
 // Upper estimate of the processor's memory that the choice of bits takes for hidden states and what works on them, in bytes: of the
-// candidates' stream, of prices or of measurements, whichever takes most. Weights are apart. length: tokens of a calibration sequence.
+// candidates' stream, of costs or of measurements, whichever takes most. Weights are apart. length: tokens of a calibration sequence.
 uint64_t allocation_memory(const ModelSpec& spec, const AllocationPlan& plan, int64_t length);
 
 // The same of measuring the gradients of so many sequences: of hidden states and what works on them, of one wave, and of the gradients of

@@ -32,7 +32,7 @@ struct Fold {
 };
 
 // Ways to choose rates: the same everywhere; nothing below the base rate; linears as wholes, both ways; ranges of rows, both ways; the last
-// of these once more with prices of the moved model; by the user.
+// of these once more by the costs in the moved model; by the user.
 enum class AllocationKind : uint8_t { kUniform, kPromotions, kMoves, kRanges, kRepriced, kGiven };
 constexpr size_t kMeasuredAllocations = 5;  // all but the user's
 std::string_view allocation_name(AllocationKind kind);
@@ -42,7 +42,7 @@ std::string_view allocation_text(AllocationKind kind);  // for people, behind a 
 struct AllocationFacts {
   AllocationKind chosen = AllocationKind::kUniform;
   std::array<double, kMeasuredAllocations> kl{};
-  double ties = 0;  // estimate of what a target's ties cost: by the prices, with them less without
+  double ties = 0;  // estimate of what a target's ties cost: by the costs, with them less without
 };
 
 struct QuantizePlan {

@@ -5,85 +5,80 @@
 #include <numeric>
 
 #include "codec/grid/layout.h"
+#include "quantize/drawn_labels.h"
+#include "quantize/rates.h"
 
 namespace tq {
 namespace {
 
-int64_t ranges_of(int64_t rows) { return (rows + grid::kRateRows - 1) / grid::kRateRows; }
+constexpr uint64_t kDeviceWaveBytes = uint64_t{4} << 30;  // of hidden states: few waves, since each has all candidates decoded again
 
-// Divergence from the original's logits, which come from its hidden states chunk by chunk.
-class ReferenceLoss {
+// Of every linear the squared gradients of its rows, and for each candidate what its rows are off, squared and weighted by the tokens'
+// gradients: [1 + candidates, experts * R], added up over the waves.
+using RowSums = std::map<std::string, std::vector<float>>;
+
+class Wave {
  public:
-  ReferenceLoss(const Model& original, Backend& backend, HeadWeights head, Memory hidden, int64_t length)
-      : original_(original),
-        backend_(backend),
-        head_(std::move(head)),
-        hidden_(std::move(hidden)),
-        length_(length),
-        workspace_(backend),
-        logits_(backend) {}
-
-  void operator()(int64_t sequence, const LossChunk& chunk) {
-    const int64_t width = original_.spec.hidden, vocabulary = original_.spec.vocabulary;
-    float* reference = logits_.floats(0, chunk.tokens * vocabulary);
-    forward_head(original_.spec, head_, backend_,
-                 {.hidden = hidden_.as<float>() + (sequence * length_ + chunk.first) * width,
-                  .tokens = chunk.tokens,
-                  .logits = reference,
-                  .precision = Precision::kTraining},
-                 workspace_);
-    backend_.training()->divergence({.logits = chunk.logits,
-                                     .reference = reference,
-                                     .gradient = chunk.gradient,
-                                     .loss = chunk.loss,
-                                     .tokens = chunk.tokens,
-                                     .vocabulary = vocabulary});
+  Wave(Backend& backend, const SensitivityRequest& request, std::span<const std::vector<TokenId>> sequences, int64_t first)
+      : backend_(backend),
+        request_(request),
+        sequences_(sequences),
+        labels_(backend, request.standing.spec, request.seed, first),
+        memory_(backend) {
+    for (const Linear* linear : rated_linears(request.standing.spec)) place(*linear);
   }
 
- private:
-  const Model& original_;
-  Backend& backend_;
-  HeadWeights head_;
-  Memory hidden_;  // [sequences, T, H]
-  int64_t length_;
-  Workspace workspace_, logits_;
-};
-
-// What one linear changes by under each candidate, for a sequence after another.
-class Pricer {
- public:
-  Pricer(Backend& backend, const SensitivityRequest& request, MovePrices& prices)
-      : backend_(backend), request_(request), prices_(prices), memory_(backend) {}
-
-  void set_fisher(const Gradients* fisher) { fisher_ = fisher; }
-  const Status& status() const { return status_; }
-
-  void add(int64_t sequence, const LinearGradient& gradient) {
-    if (!status_ || gradient.linear.role == Role::kHead || gradient.linear.role == Role::kRouter) return;
-    status_ = try_add(sequence, gradient);
+  // Adds to the sums what this wave's tokens say.
+  Status run(const Context& context, RowSums& sums) {
+    TQ_ASSIGN(sums_, backend_.allocate(static_cast<uint64_t>(floats_) * sizeof(float)));
+    backend_.zero(sums_.as<float>(), floats_);
+    TQ_TRY(training_pass(request_.standing, backend_, context,
+                         {.sequences = sequences_,
+                          .loss = [this](int64_t sequence, const LossChunk& chunk) { labels_.loss(sequence, chunk); },
+                          .linear = [this](int64_t, const LinearGradient& gradient) { add(gradient); },
+                          .norm = {},
+                          .embedded = {}}));
+    TQ_TRY(Status(status_));
+    collect(sums);
+    return {};
   }
 
  private:
   // Matrices of the linear at hand; the sequences of a wave come one after another, so they are prepared once a wave and layer.
   struct Prepared {
-    std::unique_ptr<Matrix> base;  // of a device
+    std::unique_ptr<Matrix> original;
     std::vector<std::unique_ptr<Matrix>> candidates;
   };
+  // Where a linear's sums lie.
+  struct Place {
+    int64_t first = 0, rows = 0;
+  };
 
-  Status try_add(int64_t sequence, const LinearGradient& gradient) {
+  void place(const Linear& linear) {
+    const int64_t rows = std::max<int64_t>(1, linear.experts) * linear.out;
+    places_[linear.name] = {floats_, rows};
+    floats_ += static_cast<int64_t>(1 + request_.candidates.size()) * rows;
+  }
+
+  void add(const LinearGradient& gradient) {
+    if (status_ && places_.contains(gradient.linear.name)) status_ = try_add(gradient);  // not of the head
+  }
+
+  Status try_add(const LinearGradient& gradient) {
     TQ_ASSIGN(const Prepared* prepared, prepare(gradient.linear, gradient.expert));
-    const int64_t count = gradient.tokens * gradient.linear.out;
-    // On a device the forward pass of training multiplies in another way than this does, and only like products may be compared.
-    const float* base = backend_.is_host() ? gradient.output : memory_.floats(kBase, count);
-    float* moved = memory_.floats(kMoved, count);
-    upload_weights(sequence, gradient);
-    if (!backend_.is_host()) multiply(*prepared->base, gradient, memory_.floats(kBase, count));
+    const Place& place = places_.at(gradient.linear.name);
+    const int64_t rows = gradient.linear.out, tokens = gradient.tokens;
+    float* sums = sums_.as<float>() + place.first + gradient.expert * rows;
+    const float* roots = roots_of(gradient, sums);
+    float* original = memory_.floats(kOriginal, tokens * rows);
+    float* rounded = memory_.floats(kRounded, tokens * rows);
+    multiply(*prepared->original, gradient, original);
     for (size_t c = 0; c < prepared->candidates.size(); ++c) {
-      multiply(*prepared->candidates[c], gradient, moved);
-      std::vector<MovePrice>& price = prices_[gradient.linear.name][request_.candidates[c].first];
-      const int64_t ranges = ranges_of(gradient.linear.out);
-      price.resize(static_cast<size_t>(std::max<int64_t>(1, gradient.linear.experts) * ranges));
-      add_prices(gradient, base, price.data() + gradient.expert * ranges);
+      multiply(*prepared->candidates[c], gradient, rounded);
+      Training& training = *backend_.training();
+      training.squared_error(
+          {.output = rounded, .target = original, .weight = roots, .gradient = rounded, .tokens = tokens, .width = rows, .scale = 0.5f});
+      training.squares({.gradient = rounded, .row = sums + static_cast<int64_t>(1 + c) * place.rows, .tokens = tokens, .rows = rows});
     }
     return {};
   }
@@ -93,100 +88,93 @@ class Pricer {
     if (layer != layer_) prepared_.clear(), layer_ = layer;
     const auto [found, is_new] = prepared_.try_emplace({linear.name, expert});
     if (!is_new) return &found->second;
-    if (!backend_.is_host()) {
-      TQ_ASSIGN(found->second.base, backend_.prepare(*request_.base.find(linear.name + ".weight"), expert));
-    }
+    const std::string name = linear.name + ".weight";
+    TQ_ASSIGN(found->second.original, backend_.prepare(*request_.original.find(name), expert));
     for (const auto& [rate, model] : request_.candidates) {
-      TQ_ASSIGN(auto matrix, backend_.prepare(*model->find(linear.name + ".weight"), expert));
+      TQ_ASSIGN(auto matrix, backend_.prepare(*model->find(name), expert));
       found->second.candidates.push_back(std::move(matrix));
     }
     return &found->second;
   }
 
   void multiply(const Matrix& matrix, const LinearGradient& gradient, float* output) {
-    const LinearJob job{&matrix, gradient.bias, output};
+    const LinearJob job{&matrix, nullptr, output};
     backend_.linear({.input = gradient.input, .tokens = gradient.tokens, .jobs = {&job, 1}, .precision = Precision::kTraining});
   }
 
-  // sqrt(s_t) of the gradient's tokens.
-  void upload_weights(int64_t sequence, const LinearGradient& gradient) {
-    const std::vector<float>& fisher = fisher_->at(gradient.linear.name).token;
-    const auto length = static_cast<int64_t>(request_.sequences[0].size());
-    std::vector<float> root;
-    for (int64_t t = 0; t < gradient.tokens; ++t) {
-      const int64_t position = gradient.positions.empty() ? t : gradient.positions[static_cast<size_t>(t)];
-      root.push_back(std::sqrt(fisher[static_cast<size_t>(sequence * length + position)]));
-    }
-    backend_.upload(memory_.floats(kRoots, gradient.tokens), root.data(), root.size() * sizeof(float));
+  // sqrt(s_t), [T]; adds the gradient's squares to its rows.
+  const float* roots_of(const LinearGradient& gradient, float* rows) {
+    float* squares = memory_.floats(kSquares, gradient.tokens);
+    backend_.training()->squares(
+        {.gradient = gradient.gradient, .token = squares, .row = rows, .tokens = gradient.tokens, .rows = gradient.linear.out});
+    roots_.resize(static_cast<size_t>(gradient.tokens));
+    backend_.download(roots_.data(), squares, roots_.size() * sizeof(float));
+    for (float& each : roots_) each = std::sqrt(each);
+    backend_.upload(squares, roots_.data(), roots_.size() * sizeof(float));
+    return squares;
   }
 
-  // Sums over the tokens, range by range, of g d and of s f d^2 / 2; d = moved - base. kMoved becomes d, then sqrt(s) d.
-  void add_prices(const LinearGradient& gradient, const float* base, MovePrice* price) {
-    Training& training = *backend_.training();
-    const int64_t rows = gradient.linear.out, tokens = gradient.tokens;
-    float* change = memory_.floats(kMoved, tokens * rows);
-    float* sums = memory_.floats(kSums, 2 * rows);  // of g d, of s d^2
-    backend_.zero(sums, 2 * rows);
-    training.squared_error({.output = change, .target = base, .gradient = change, .tokens = tokens, .width = rows, .scale = 0.5f});
-    training.row_scale_gradient({.output = change, .gradient = gradient.gradient, .sum = sums, .tokens = tokens, .rows = rows});
-    training.scale_rows({.values = change, .factor = memory_.floats(kRoots, tokens), .rows = tokens, .columns = rows});
-    training.squares({.gradient = change, .row = sums + rows, .tokens = tokens, .rows = rows});
-    std::vector<float> found(static_cast<size_t>(2 * rows));
-    backend_.download(found.data(), sums, found.size() * sizeof(float));
-    const std::vector<float>& fisher = fisher_->at(gradient.linear.name).row;
-    const double mean = std::accumulate(fisher.begin(), fisher.end(), 0.0) / static_cast<double>(fisher.size());
-    for (int64_t r = 0; r < rows; ++r) {
-      MovePrice& own = price[r / grid::kRateRows];
-      own.first += found[static_cast<size_t>(r)];
-      if (mean > 0)
-        own.second += 0.5 * fisher[static_cast<size_t>(gradient.expert * rows + r)] / mean * found[static_cast<size_t>(rows + r)];
+  void collect(RowSums& sums) const {
+    std::vector<float> found;
+    for (const auto& [name, place] : places_) {
+      found.resize((1 + request_.candidates.size()) * static_cast<size_t>(place.rows));
+      backend_.download(found.data(), sums_.as<float>() + place.first, found.size() * sizeof(float));
+      std::vector<float>& own = sums[name];
+      own.resize(found.size());
+      for (size_t i = 0; i < own.size(); ++i) own[i] += found[i];
     }
   }
 
-  enum Slot : size_t { kBase, kMoved, kRoots, kSums };
+  enum Slot : size_t { kOriginal, kRounded, kSquares };
 
   Backend& backend_;
   const SensitivityRequest& request_;
-  MovePrices& prices_;
-  const Gradients* fisher_ = nullptr;
+  std::span<const std::vector<TokenId>> sequences_;
+  const DrawnLabels labels_;
   Status status_;
+  std::map<std::string, Place> places_;
+  int64_t floats_ = 0;
+  Memory sums_;
   std::string layer_;
   std::map<std::pair<std::string, int64_t>, Prepared> prepared_;
+  std::vector<float> roots_;
   Workspace memory_;
 };
 
+size_t range_of(const Linear& linear, size_t row) {
+  const auto rows = static_cast<size_t>(linear.out), ranges = static_cast<size_t>(ranges_of(linear) / std::max<int64_t>(1, linear.experts));
+  return row / rows * ranges + row % rows / static_cast<size_t>(grid::kRateRows);
+}
+
+// sums: of a linear. A row's error counts by its share of the squared gradients; the tokens' are in the sums.
+std::map<int, std::vector<double>> costs_of(const Linear& linear, const std::vector<float>& sums, const SensitivityRequest& request,
+                                            double tokens) {
+  std::map<int, std::vector<double>> out;
+  const size_t rows = sums.size() / (1 + request.candidates.size());
+  const double mean = std::accumulate(sums.begin(), sums.begin() + static_cast<std::ptrdiff_t>(rows), 0.0) / static_cast<double>(rows);
+  for (size_t c = 0; c < request.candidates.size(); ++c) {
+    std::vector<double>& costs = out[request.candidates[c].first];
+    costs.resize(static_cast<size_t>(ranges_of(linear)));
+    for (size_t r = 0; r < rows && mean > 0; ++r) costs[range_of(linear, r)] += 0.5 * sums[r] / mean * sums[(1 + c) * rows + r] / tokens;
+  }
+  return out;
+}
+
 }  // namespace
 
-Result<Sensitivity> price_moves(Backend& backend, const Context& context, const SensitivityRequest& request) {
+Result<RoundingCosts> rounding_costs(Backend& backend, const Context& context, const SensitivityRequest& request) {
   const auto length = static_cast<int64_t>(request.sequences[0].size());
   const auto count = static_cast<int64_t>(request.sequences.size());
-  const int64_t wave = sequences_per_wave(request.base.spec, length);
-  Sensitivity out;
-  Pricer pricer(backend, request, out.prices);
-  for (int64_t first = 0; first < count; first += wave) {
-    const auto sequences = request.sequences.subspan(static_cast<size_t>(first), static_cast<size_t>(std::min(wave, count - first)));
-    TQ_ASSIGN(const Gradients fisher,
-              measure_gradients(request.base, backend, context, {.sequences = sequences, .first_sequence = first, .seed = request.seed}));
-    TQ_ASSIGN(Memory hidden, final_hidden(request.original, backend, context, sequences));
-    TQ_ASSIGN(HeadWeights head, prepare_head(request.original, backend));
-    ReferenceLoss loss(request.original, backend, std::move(head), std::move(hidden), length);
-    pricer.set_fisher(&fisher);
-    TQ_ASSIGN(const double divergence,
-              training_pass(request.base, backend, context,
-                            {.sequences = sequences,
-                             .loss = [&](int64_t sequence, const LossChunk& chunk) { loss(sequence, chunk); },
-                             .linear = [&](int64_t sequence, const LinearGradient& gradient) { pricer.add(sequence, gradient); },
-                             .norm = {},
-                             .embedded = {}}));
-    TQ_TRY(Status(pricer.status()));
-    out.divergence += divergence;
-    context.listener.progress("sensitivity", std::min(count, first + wave), count);
+  const int64_t most = sequences_per_wave(request.standing.spec, length, backend.is_host() ? kWaveBytes : kDeviceWaveBytes);
+  RowSums sums;
+  for (int64_t first = 0; first < count; first += most) {
+    const auto sequences = request.sequences.subspan(static_cast<size_t>(first), static_cast<size_t>(std::min(most, count - first)));
+    TQ_TRY(Wave(backend, request, sequences, first).run(context, sums));
+    context.listener.progress("sensitivity", std::min(count, first + most), count);
   }
-  const double tokens = static_cast<double>(count * length);
-  out.divergence /= tokens;
-  for (auto& [name, rates] : out.prices)
-    for (auto& [rate, prices] : rates)
-      for (MovePrice& price : prices) price.first /= tokens, price.second /= tokens;
+  RoundingCosts out;
+  for (const Linear* linear : rated_linears(request.standing.spec))
+    out[linear->name] = costs_of(*linear, sums.at(linear->name), request, static_cast<double>(count * length));
   return out;
 }
 

@@ -1,4 +1,4 @@
-// What a change of one linear costs the whole model, from one gradient of the divergence at the quantized model.
+// What a model loses by each of its linears at each rate, to second order, by one pass back through the quantized model.
 #pragma once
 
 #include <map>
@@ -10,28 +10,19 @@
 
 namespace tq {
 
-// Of moving 32 rows of a linear from the base model's weights to a candidate's, in nats a token:
-// <dKL/dW, D> + 1/2 sum_t,r s_t f_r (x_t D^T)_r^2, D the change, s_t f_r the squared gradients of the base model's own labels at the
-// linear's output as a product of tokens and rows (docs/method.md, section 2).
-struct MovePrice {
-  double first = 0, second = 0;
-  double total() const { return first + second; }
-};
-// By linear and rate: for each range of 32 rows.
-using MovePrices = std::map<std::string, std::map<int, std::vector<MovePrice>>>;
+// By linear and rate, of each range of 32 rows, in nats a token: what rounding it to the candidate costs,
+// 1/2 sum_t,r s_t f_r (x_t E^T)_r^2, E the candidate less the original, x_t what the linear reads in the standing model, s_t f_r the
+// squared gradients of the standing model's own labels at its output as a product of tokens and rows (docs/method.md, section 2).
+using RoundingCosts = std::map<std::string, std::map<int, std::vector<double>>>;
 
 struct SensitivityRequest {
   const Model& original;
-  const Model& base;                                         // the original with every linear of the layers rounded at the base rate
-  std::span<const std::pair<int, const Model*>> candidates;  // by rate, with every linear rounded at it
+  const Model& standing;                                     // quantized: whose inputs and curvature count
+  std::span<const std::pair<int, const Model*>> candidates;  // by rate, with every linear of the layers rounded at it
   std::span<const std::vector<TokenId>> sequences;           // all of equal length
   uint64_t seed = 0;
 };
-struct Sensitivity {
-  MovePrices prices;
-  double divergence = 0;  // of the base model from the original, nats a token
-};
 // Errors: those of training_pass.
-Result<Sensitivity> price_moves(Backend& backend, const Context& context, const SensitivityRequest& request);
+Result<RoundingCosts> rounding_costs(Backend& backend, const Context& context, const SensitivityRequest& request);
 
 }  // namespace tq

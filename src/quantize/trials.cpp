@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <numeric>
-#include <optional>
 
 #include "graph/backward.h"
 
@@ -72,10 +71,6 @@ std::set<int64_t> Trials::changed_layers(const Changes& changes) const {
 
 Status Trials::advance(const Model& model, int64_t layer, float* hidden) {
   TQ_ASSIGN(const LayerWeights weights, prepare_layer(model, layer, *backend_));
-  return advance(weights, layer, hidden);
-}
-
-Status Trials::advance(const LayerWeights& weights, int64_t layer, float* hidden) {
   const ModelSpec& spec = variant_.spec;
   const int64_t most = together();
   const int64_t pages = (length_ + kPageTokens - 1) / kPageTokens;
@@ -106,38 +101,14 @@ Status Trials::advance_changed(const Changes& changes, int64_t layer, float* hid
 }
 
 Result<double> Trials::divergence(const Changes& changes) {
-  TQ_ASSIGN(const std::vector<double> all, divergences({&changes, 1}));
-  return all[0];
-}
-
-Result<std::vector<double>> Trials::divergences(std::span<const Changes> changes) {
   const int64_t layers = variant_.spec.layers_count();
-  std::vector<std::set<int64_t>> changed;
-  for (const Changes& each : changes) changed.push_back(changed_layers(each));
-  std::vector<Memory> hidden(changes.size());
-  for (int64_t layer = 0; layer < layers; ++layer) {
-    std::optional<LayerWeights> unchanged;  // prepared when the first needs it
-    for (size_t i = 0; i < changes.size(); ++i) {
-      if (changed[i].empty() || layer < *changed[i].begin()) continue;
-      if (hidden[i].empty()) {
-        TQ_ASSIGN(hidden[i], copy_of(states_.at(layer), *backend_));
-      }
-      if (changed[i].contains(layer)) {
-        TQ_TRY(advance_changed(changes[i], layer, hidden[i].as<float>()));
-        continue;
-      }
-      if (!unchanged) {
-        TQ_ASSIGN(unchanged, prepare_layer(variant_, layer, *backend_));
-      }
-      TQ_TRY(advance(*unchanged, layer, hidden[i].as<float>()));
-    }
-  }
-  std::vector<double> out;
-  for (const Memory& each : hidden) {
-    TQ_ASSIGN(const double found, measure((each.empty() ? states_.at(layers) : each).as<float>()));
-    out.push_back(found);
-  }
-  return out;
+  const std::set<int64_t> changed = changed_layers(changes);
+  if (changed.empty()) return measure(states_.at(layers).as<float>());
+  const int64_t first = *changed.begin();
+  TQ_ASSIGN(const Memory hidden, copy_of(states_.at(first), *backend_));
+  for (int64_t layer = first; layer < layers; ++layer)
+    TQ_TRY(changed.contains(layer) ? advance_changed(changes, layer, hidden.as<float>()) : advance(variant_, layer, hidden.as<float>()));
+  return measure(hidden.as<float>());
 }
 
 // Every stride-th of the rows from `first` on, [count, H].

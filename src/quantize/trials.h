@@ -26,9 +26,6 @@ class Trials {
   // from the first changed one on are run.
   using Changes = std::map<std::string, const PackedTensor*>;
   Result<double> divergence(const Changes& changes);
-  // Of several such models, which take a layer together: what they share is decoded once. Each has hidden states of its own meanwhile.
-  Result<std::vector<double>> divergences(std::span<const Changes> changes);
-  uint64_t state_bytes() const { return reference_.bytes(); }
 
  private:
   Trials(const Model& original, const Model& base, Backend& backend, const Context& context)
@@ -37,7 +34,6 @@ class Trials {
   Status reserve();          // what layers and logits may need
   std::set<int64_t> changed_layers(const Changes& changes) const;
   Status advance(const Model& model, int64_t layer, float* hidden);
-  Status advance(const LayerWeights& weights, int64_t layer, float* hidden);
   Status advance_changed(const Changes& changes, int64_t layer, float* hidden);
   const float* every_stride(const float* states, int64_t first, int64_t count);
   Result<double> measure(const float* hidden);

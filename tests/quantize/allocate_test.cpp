@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <limits>
 
 #include "base/rng.h"
 
@@ -185,18 +184,17 @@ TEST(Units, ExpertsOfAProjectionStayTogether) {
   EXPECT_TRUE(make_units(pointers, groups, {{3, {std::vector<double>(24)}}}, false)[0].is_whole);
 }
 
-TEST(Units, AddUpTheCostsOfTheirRangesAndLackWhatIsNotToBeHad) {
+TEST(Units, AddUpTheCostsOfTheirRanges) {
   const Linear linear{.name = "a", .in = 8, .out = 100};  // 4 ranges
   const std::vector<const Linear*> pointers = {&linear};
-  const double none = std::numeric_limits<double>::infinity();
-  const RangeCosts costs = {{2, {{1, 2, 3, 5}}}, {3, {{0, 0, 0, 0}}}, {4, {{-1, -2, -3, -4}}}, {5, {{none, none, none, none}}}};
+  const RangeCosts costs = {{2, {{4, 8, 12, 20}}}, {3, {{1, 2, 3, 5}}}, {4, {{0, 0, 1, 1}}}};
   const std::vector<Unit> units = make_units(pointers, tied_linears(pointers, Target::kNone), costs, false);
   ASSERT_EQ(units.size(), 1u);
   ASSERT_EQ(units[0].choices.size(), 3u);
   EXPECT_EQ(units[0].choices[0].rate, 2);
-  EXPECT_EQ(units[0].choices[0].cost, 11.0);
-  EXPECT_EQ(units[0].choices[1].cost, 0.0);
-  EXPECT_EQ(units[0].choices[2].cost, -10.0);
+  EXPECT_EQ(units[0].choices[0].cost, 44.0);
+  EXPECT_EQ(units[0].choices[1].cost, 11.0);
+  EXPECT_EQ(units[0].choices[2].cost, 2.0);
 }
 
 }  // namespace

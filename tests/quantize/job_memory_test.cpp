@@ -81,7 +81,7 @@ TEST(JobMemory, GradientsTakeNoMoreThanTheyAreSaidTo) {
   }
 }
 
-// Of a large model the hidden states before every layer, since a demotion may begin at any.
+// Of a large model the states that the guard's models begin with, and those of the whole text that candidates are rounded by.
 TEST(JobMemory, OfAPlanCountsTheChoiceOfBits) {
   const Model model = *shapes_of(llama_70b(), "config.json");
   QuantizeOptions options;
@@ -89,8 +89,9 @@ TEST(JobMemory, OfAPlanCountsTheChoiceOfBits) {
   const QuantizePlan plan = *make_plan(model, options);
   const int64_t length = std::min(options.sequence, model.spec.context);
   const AllocationPlan own = allocation_plan(model.spec, options, static_cast<size_t>(calibration_tokens(options) / length));
-  const uint64_t states = own.trial_sequences * static_cast<uint64_t>(length) * 8192 * sizeof(float);
-  EXPECT_GT(allocation_memory(model.spec, own, length), 80 * states);
+  const uint64_t states = own.held_out * static_cast<uint64_t>(length) * 8192 * sizeof(float);
+  EXPECT_GT(allocation_memory(model.spec, own, length), 4 * states);
+  EXPECT_GT(allocation_memory(model.spec, own, length), own.candidates * states / own.held_out);
   EXPECT_GT(planned_memory(model, plan, 8), allocation_memory(model.spec, own, length));
 }
 

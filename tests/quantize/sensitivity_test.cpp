@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include "convert/family_fixture.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/matrices.h"
+#include "quantize/rates.h"
 #include "quantize/trials.h"
 
 namespace tq {
@@ -45,58 +48,59 @@ struct TinyModel {
   std::unique_ptr<Backend> backend = make_cpu_backend(threads, best_isa());
 };
 
-double total(const std::vector<MovePrice>& prices, double MovePrice::*part) {
-  double sum = 0;
-  for (const MovePrice& price : prices) sum += price.*part;
-  return sum;
+double sum(const std::vector<double>& costs) { return std::accumulate(costs.begin(), costs.end(), 0.0); }
+
+RoundingCosts costs_of(TinyModel& tiny, const Model& standing, const std::vector<std::pair<int, const Model*>>& candidates) {
+  return read(rounding_costs(*tiny.backend, tiny.context,
+                             {.original = tiny.original, .standing = standing, .candidates = candidates, .sequences = tiny.sequences}));
 }
 
-// A small move costs what its first-order price says, and the divergence is that of the base model.
-TEST(Sensitivity, PricesOfSmallMovesAreMeasuredDifferences) {
+// Around the original, where nothing else is off, the costs add up to what the divergence grows by, linear by linear.
+TEST(Sensitivity, CostsOfSmallErrorsAreTheDivergencesTheyMake) {
   for (const char* name : {"llama2", "phi3_short"}) {
     TinyModel tiny(name);
-    const Model base = disturbed(tiny.original, 0.1, 1);
-    const Model moved = disturbed(base, 0.005, 100), opposite = disturbed(base, -0.005, 100);
-    const std::vector<std::pair<int, const Model*>> candidates = {{4, &moved}};
-    const auto priced = price_moves(*tiny.backend, tiny.context,
-                                    {.original = tiny.original, .base = base, .candidates = candidates, .sequences = tiny.sequences});
-    ASSERT_TRUE(priced.has_value()) << priced.error().message;
-    auto trials = Trials::create(tiny.original, base, *tiny.backend, tiny.context, tiny.sequences, 1);
+    const Model rounded = disturbed(tiny.original, 0.05, 1);
+    const RoundingCosts costs = costs_of(tiny, tiny.original, {{4, &rounded}});
+    auto trials = Trials::create(tiny.original, tiny.original, *tiny.backend, tiny.context, tiny.sequences, 1);
     ASSERT_TRUE(trials.has_value());
-    const double before = *trials->divergence({});
-    EXPECT_NEAR(priced->divergence / before, 1.0, 1e-4);
-    double largest = 0;
-    for (const auto& [linear, prices] : priced->prices) largest = std::max(largest, std::fabs(total(prices.at(4), &MovePrice::first)));
-    for (const auto& [linear, prices] : priced->prices) {
+    double predicted = 0, measured = 0;
+    for (const auto& [linear, rates] : costs) {
       const std::string tensor = linear + ".weight";
-      const double there = *trials->divergence({{tensor, moved.find(tensor)}}),
-                   back = *trials->divergence({{tensor, opposite.find(tensor)}});
-      EXPECT_NEAR(total(prices.at(4), &MovePrice::first), 0.5 * (there - back), 0.03 * largest) << linear;
-      EXPECT_GT(total(prices.at(4), &MovePrice::second), 0.0) << linear;
+      predicted += sum(rates.at(4));
+      measured += *trials->divergence({{tensor, rounded.find(tensor)}});
     }
+    EXPECT_GT(predicted / measured, 0.7) << name;
+    EXPECT_LT(predicted / measured, 1.4) << name;
   }
 }
 
-// Undoing the rounding of a linear gains; the first order overstates it, and the second takes a part of that back.
-TEST(Sensitivity, MovesBackToTheOriginalGain) {
+TEST(Sensitivity, CostsGrowWithTheSquareOfTheDistanceFromTheOriginal) {
   TinyModel tiny("llama2");
-  const Model base = disturbed(tiny.original, 0.05, 1);
-  const std::vector<std::pair<int, const Model*>> candidates = {{8, &tiny.original}};
-  const auto priced = price_moves(*tiny.backend, tiny.context,
-                                  {.original = tiny.original, .base = base, .candidates = candidates, .sequences = tiny.sequences});
-  ASSERT_TRUE(priced.has_value());
-  auto trials = Trials::create(tiny.original, base, *tiny.backend, tiny.context, tiny.sequences, 1);
-  ASSERT_TRUE(trials.has_value());
-  const double before = *trials->divergence({});
-  double predicted = 0, measured = 0;
-  for (const auto& [linear, prices] : priced->prices) {
-    const std::string tensor = linear + ".weight";
-    predicted += total(prices.at(8), &MovePrice::first) + total(prices.at(8), &MovePrice::second);
-    measured += *trials->divergence({{tensor, tiny.original.find(tensor)}}) - before;
+  const Model standing = disturbed(tiny.original, 0.1, 1);  // wherever the model stands
+  const Model near = disturbed(tiny.original, 0.02, 100), far = disturbed(tiny.original, 0.06, 100);
+  const RoundingCosts costs = costs_of(tiny, standing, {{3, &far}, {4, &near}, {8, &tiny.original}});
+  EXPECT_EQ(costs.size(), rated_linears(tiny.original.spec).size());
+  for (const auto& [linear, rates] : costs) {
+    ASSERT_GT(sum(rates.at(4)), 0.0) << linear;
+    EXPECT_NEAR(sum(rates.at(3)) / sum(rates.at(4)), 9.0, 0.05) << linear;
+    EXPECT_EQ(sum(rates.at(8)), 0.0) << linear;
   }
-  EXPECT_LT(measured, 0.0);
-  EXPECT_GT(predicted / measured, 0.7);
-  EXPECT_LT(predicted / measured, 1.4);
+}
+
+TEST(Sensitivity, EveryRangeOfEveryExpertHasItsOwn) {
+  TinyModel tiny("qwen3_moe");
+  Model rounded = tiny.original;
+  const std::vector<const Linear*> rated = rated_linears(tiny.original.spec);
+  const Linear& stack = **std::find_if(rated.begin(), rated.end(), [](const Linear* linear) { return linear->experts > 1; });
+  const std::string name = stack.name + ".weight";
+  Buffer<float> values = decode(*rounded.find(name));
+  const auto expert = static_cast<size_t>(stack.in * stack.out);  // the second's first row
+  for (size_t c = 0; c < static_cast<size_t>(stack.in); ++c) values[expert + c] *= 1.1f;
+  rounded.tensors[name] = plain_tensor(rounded.find(name)->shape, std::move(values));
+  const RoundingCosts costs = costs_of(tiny, tiny.original, {{4, &rounded}});
+  const std::vector<double>& own = costs.at(stack.name).at(4);
+  const size_t ranges = static_cast<size_t>(ranges_of(stack) / stack.experts);
+  for (size_t i = 0; i < own.size(); ++i) EXPECT_EQ(own[i] > 0, i == ranges) << i;
 }
 
 TEST(Sensitivity, OnTheDeviceIsThatOfTheProcessor) {
@@ -105,42 +109,25 @@ TEST(Sensitivity, OnTheDeviceIsThatOfTheProcessor) {
   if (!cuda) GTEST_SKIP() << cuda.error().message;
   for (const char* name : {"llama2", "qwen3_moe"}) {
     TinyModel tiny(name);
-    const Model base = disturbed(tiny.original, 0.1, 1), moved = disturbed(base, 0.05, 100);
-    const std::vector<std::pair<int, const Model*>> candidates = {{4, &moved}};
-    const SensitivityRequest request{.original = tiny.original, .base = base, .candidates = candidates, .sequences = tiny.sequences};
-    const auto expected = price_moves(*tiny.backend, tiny.context, request), got = price_moves(**cuda, tiny.context, request);
-    ASSERT_TRUE(expected.has_value() && got.has_value());
-    EXPECT_NEAR(got->divergence / expected->divergence, 1.0, 5e-3);  // products of factors of 11 bits
-    std::vector<float> first[2], second[2];
-    for (const auto& [linear, prices] : expected->prices)
-      for (size_t i = 0; i < prices.at(4).size(); ++i)
-        for (int side = 0; side < 2; ++side) {
-          const MovePrice& price = (side == 0 ? *expected : *got).prices.at(linear).at(4)[i];
-          first[side].push_back(static_cast<float>(price.first)), second[side].push_back(static_cast<float>(price.second));
-        }
-    EXPECT_LT(relative(first[1], first[0]), 2e-2) << name;
-    EXPECT_LT(relative(second[1], second[0]), 2e-2) << name;
-    auto here = Trials::create(tiny.original, base, *tiny.backend, tiny.context, tiny.sequences),
-         there = Trials::create(tiny.original, base, **cuda, tiny.context, tiny.sequences);
+    const Model standing = disturbed(tiny.original, 0.1, 1), rounded = disturbed(tiny.original, 0.05, 100);
+    const std::vector<std::pair<int, const Model*>> candidates = {{4, &rounded}};
+    const RoundingCosts expected = costs_of(tiny, standing, candidates);
+    const RoundingCosts got = read(rounding_costs(
+        **cuda, tiny.context, {.original = tiny.original, .standing = standing, .candidates = candidates, .sequences = tiny.sequences}));
+    std::vector<float> here_costs, there_costs;
+    for (const auto& [linear, rates] : expected)
+      for (size_t i = 0; i < rates.at(4).size(); ++i) {
+        here_costs.push_back(static_cast<float>(rates.at(4)[i]));
+        there_costs.push_back(static_cast<float>(got.at(linear).at(4)[i]));
+      }
+    EXPECT_LT(relative(there_costs, here_costs), 2e-2) << name;  // products of factors of 11 bits
+    auto here = Trials::create(tiny.original, standing, *tiny.backend, tiny.context, tiny.sequences),
+         there = Trials::create(tiny.original, standing, **cuda, tiny.context, tiny.sequences);
     ASSERT_TRUE(here.has_value() && there.has_value());
     const std::string changed = "model.layers.0.self_attn.v_proj.weight";
-    for (const Trials::Changes& changes : {Trials::Changes{}, Trials::Changes{{changed, moved.find(changed)}}})
+    for (const Trials::Changes& changes : {Trials::Changes{}, Trials::Changes{{changed, rounded.find(changed)}}})
       EXPECT_NEAR(*there->divergence(changes) / *here->divergence(changes), 1.0, 5e-3) << name;
   }
-}
-
-TEST(Trials, SeveralTakenTogetherAreWhatTheyAreAlone) {
-  TinyModel tiny("qwen3");
-  auto trials = Trials::create(tiny.original, disturbed(tiny.original, 0.05, 7), *tiny.backend, tiny.context, tiny.sequences, 2);
-  ASSERT_TRUE(trials.has_value());
-  const Model other = disturbed(tiny.original, 0.1, 1);
-  const std::string early = "model.layers.0.mlp.down_proj.weight", late = "model.layers.1.self_attn.v_proj.weight";
-  const PackedTensor *first = other.find(early), *last = other.find(late);
-  const std::vector<Trials::Changes> all = {{{late, last}}, {{early, first}}, {}, {{early, first}, {late, last}}};
-  const auto together = trials->divergences(all);
-  ASSERT_TRUE(together.has_value());
-  for (size_t i = 0; i < all.size(); ++i) EXPECT_EQ((*together)[i], *trials->divergence(all[i])) << i;
-  EXPECT_NE((*together)[0], (*together)[3]);
 }
 
 TEST(Trials, EqualModelsDoNotDivergeAndChangesAreUndone) {
