@@ -23,6 +23,10 @@ std::vector<std::vector<TokenId>> spread(std::span<const std::vector<TokenId>> a
   return out;
 }
 
+bool is_sound(std::span<const double> costs) {
+  return std::all_of(costs.begin(), costs.end(), [](double each) { return each >= 0 && std::isfinite(each); });
+}
+
 std::string cost_name(const Linear& linear, int rate) { return fmt::format("{}.{}", linear.name, rate); }
 
 }  // namespace
@@ -43,7 +47,7 @@ std::vector<Rates> AllocationMeasures::at_base() const {
 }
 
 Model AllocationMeasures::moved(const std::vector<Rates>& rates) const {
-  Model out = base();
+  Model out = at(own_.base);
   for (auto& [name, tensor] : changed_tensors(rates)) out.tensors.at(name) = std::move(tensor);
   return out;
 }
@@ -57,8 +61,7 @@ Result<RangeCosts> AllocationMeasures::costs(const Model& standing, size_t round
     for (const Linear* linear : linears_) {
       TQ_ASSIGN(const TensorView view, step_array(*archive, cost_name(*linear, rate), DType::kF32, ranges_of(*linear)));
       const std::vector<double>& found = out[rate].emplace_back(view.as<float>(), view.as<float>() + view.count());
-      if (std::any_of(found.begin(), found.end(), [](double each) { return !(each >= 0 && std::isfinite(each)); }))
-        return bad_input("an unfinished run has no sound costs of {}; remove it and begin again", linear->name);
+      if (!is_sound(found)) return bad_input("an unfinished run has no sound costs of {}; remove it and begin again", linear->name);
     }
   return out;
 }
@@ -76,7 +79,10 @@ Status AllocationMeasures::measure_costs(const Model& standing, const std::strin
                                                        .seed = request_.plan.options.seed}));
   std::map<std::string, std::vector<float>> values;
   for (const Linear* linear : linears_)
-    for (const auto& [rate, own] : costs.at(linear->name)) values[cost_name(*linear, rate)].assign(own.begin(), own.end());
+    for (const auto& [rate, own] : costs.at(linear->name)) {
+      if (!is_sound(own)) return fail(ErrorCode::kFailed, "{}: what {} bits cost is no finite number", linear->name, rate);
+      values[cost_name(*linear, rate)].assign(own.begin(), own.end());
+    }
   std::vector<JobFolder::Array> arrays;
   for (const auto& [name, own] : values)
     arrays.push_back({{name, DType::kF32, {static_cast<int64_t>(own.size())}}, std::as_bytes(std::span<const float>(own))});
@@ -97,7 +103,7 @@ Result<std::vector<double>> AllocationMeasures::held_out_divergences(const std::
   const std::vector<std::vector<TokenId>> sequences = spread(request_.held_out, own_.held_out, own_.length);
   std::set<int64_t> starts;
   for (const std::vector<Rates>& each : rates) starts.insert(first_changed(each));
-  TQ_ASSIGN(Trials trials, Trials::create(request_.model, base(), backend_, context_, sequences, own_.stride, starts));
+  TQ_ASSIGN(Trials trials, Trials::create(request_.model, at(own_.base), backend_, context_, sequences, own_.stride, starts));
   std::vector<double> out;
   for (const std::vector<Rates>& each : rates) {
     TQ_ASSIGN(const double found, divergence(trials, each));

@@ -22,8 +22,8 @@ class AllocationMeasures {
 
   // Before anything else.
   Status make_candidates();
-  // The model with every linear at the base rate.
-  const Model& base() const { return candidates_.at(own_.base); }
+  // The model with every linear at one of the plan's rates.
+  const Model& at(int rate) const { return candidates_.at(rate); }
   std::vector<Rates> at_base() const;
   // The model with these rates of its linears.
   Model moved(const std::vector<Rates>& rates) const;

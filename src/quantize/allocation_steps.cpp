@@ -32,8 +32,9 @@ class Allocating {
     const std::optional<Network> original = keep_loaded(request_.model, backend_);
     TQ_TRY(measures_.make_candidates());
     {
-      const std::optional<Network> loaded = keep_loaded(measures_.base(), backend_);
-      TQ_ASSIGN(costs_, measures_.costs(measures_.base(), 0));
+      const Model& standing = measures_.at(own_.standing);
+      const std::optional<Network> loaded = keep_loaded(standing, backend_);
+      TQ_ASSIGN(costs_, measures_.costs(standing, 0));
     }
     alike_ = alike_ranges(linears_, parts_, costs_a_weight());
     propose(AllocationKind::kUniform, uniform_);
@@ -58,7 +59,7 @@ class Allocating {
 
   void propose(AllocationKind kind, std::vector<Rates> rates) { proposals_[kind] = std::move(rates); }
 
-  // What a bit more or less matters in each range, for each weight, [linear][range].
+  // What the base rate costs each range, for each weight, [linear][range].
   std::vector<std::vector<double>> costs_a_weight() const {
     std::vector<std::vector<double>> out = costs_.at(base_);
     for (size_t l = 0; l < linears_.size(); ++l)
@@ -110,19 +111,26 @@ class Allocating {
 
   double measured(AllocationKind kind) const { return out_.facts.kl[static_cast<size_t>(kind)]; }
 
-  // Prices again in the moved model and chooses again, as long as much is moved: linears or ranges, what the guard found better.
+  // Takes costs again in the moved model, with a bit more everywhere as in the first round, and chooses again, as long as much is moved:
+  // linears or ranges, what the guard found better.
   Status reprice() {
     const bool has_ranges = !is_tied() && measured(AllocationKind::kRanges) < measured(AllocationKind::kMoves);
     std::vector<Rates> before = measures_.at_base(),
                        standing = proposals_.at(has_ranges ? AllocationKind::kRanges : AllocationKind::kMoves);
     for (size_t round = 1; round <= own_.repricings && change(before, standing) >= kLargeMove; ++round) {
-      const Model moved = measures_.moved(standing);
+      const Model moved = measures_.moved(one_more(standing));
       const std::optional<Network> loaded = keep_loaded(moved, backend_);
       TQ_ASSIGN(const RangeCosts costs, measures_.costs(moved, round));
       before = std::exchange(standing, within_limit(costs, has_ranges ? alike_ : groups_).rates);
       propose(AllocationKind::kRepriced, standing);
     }
     return {};
+  }
+
+  std::vector<Rates> one_more(std::vector<Rates> rates) const {
+    for (Rates& own : rates)
+      for (uint8_t& rate : own) rate = static_cast<uint8_t>(std::min(rate + 1, own_.rates.back()));
+    return rates;
   }
 
   // Measures what is not measured yet.
@@ -158,7 +166,7 @@ class Allocating {
   double weights_ = 0;
   Groups parts_, groups_, alike_;  // of linears; what moves as one, these or what a target ties; ranges of rows that do
   AllocationMeasures measures_;
-  RangeCosts costs_;  // by the base model
+  RangeCosts costs_;  // of the first round
   std::map<AllocationKind, std::vector<Rates>> proposals_;
   ChosenRates out_;
 };

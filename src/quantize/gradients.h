@@ -25,7 +25,8 @@ struct OutputGradients {
 };
 using Gradients = std::map<std::string, OutputGradients>;  // by the linear's name, the head's among them
 
-// Sequences whose hidden states fit, one at least. kWaveBytes: what is lost when a run is stopped; does not depend on the machine.
+// Sequences whose hidden states fit, one at least. Of gradients, whose waves are steps of a job, kWaveBytes is what is lost when a run is
+// stopped; it does not depend on the machine.
 constexpr uint64_t kWaveBytes = uint64_t{256} << 20;
 int64_t sequences_per_wave(const ModelSpec& spec, int64_t length, uint64_t bytes = kWaveBytes);
 

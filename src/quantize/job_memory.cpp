@@ -92,13 +92,11 @@ int64_t gradient_floats(const ModelSpec& spec, int64_t tokens) {
   return floats;
 }
 
-// Of one wave of sequences forward and back: hidden states, kept layers, squared gradients of all outputs, which are copied twice when they
-// are brought to the host. logits: arrays of a chunk's.
-uint64_t wave_memory(const ModelSpec& spec, int64_t wave, int64_t length, int64_t logits) {
-  const int64_t tokens = wave * length, chunk = std::min(kLogitsChunk, length);
-  const int64_t floats = 3 * gradient_floats(spec, tokens) + length * backward_working(spec) + forward_working(spec, length, 1, chunk) +
-                         logits * chunk * spec.vocabulary;
-  return static_cast<uint64_t>(wave) * training_bytes(spec, length) + kept_trace_bytes(spec, tokens) +
+// Of one wave of sequences forward and back: hidden states, kept layers, a chunk's logits.
+uint64_t wave_memory(const ModelSpec& spec, int64_t wave, int64_t length) {
+  const int64_t chunk = std::min(kLogitsChunk, length);
+  const int64_t floats = length * backward_working(spec) + forward_working(spec, length, 1, chunk) + kLogits * chunk * spec.vocabulary;
+  return static_cast<uint64_t>(wave) * training_bytes(spec, length) + kept_trace_bytes(spec, wave * length) +
          static_cast<uint64_t>(floats) * sizeof(float);
 }
 
@@ -111,7 +109,7 @@ uint64_t pricing_memory(const ModelSpec& spec, const AllocationPlan& plan, int64
     rows += std::max<int64_t>(1, linear->experts) * linear->out;
   }
   const int64_t floats = length * (2 * widest + 2) + 2 * static_cast<int64_t>(1 + plan.rates.size()) * rows;
-  return wave_memory(spec, wave, length, kLogits) + static_cast<uint64_t>(floats) * sizeof(float);
+  return wave_memory(spec, wave, length) + static_cast<uint64_t>(floats) * sizeof(float);
 }
 
 // Gradients of so many tokens, whose vectors grow wave by wave.
@@ -137,12 +135,12 @@ uint64_t trials_memory(const ModelSpec& spec, const AllocationPlan& plan, int64_
 }
 
 // Weights that the choice of bits has in memory beside its hidden states: a layer rounded at all rates and the one before it, which is
-// being written; or what is decoded of a layer, at all rates, and of both heads.
+// being written; or what is decoded of a layer, of the standing model, of the original and at all rates, or of a head.
 uint64_t allocation_weights(const ModelSpec& spec, const QuantizePlan& plan, const AllocationPlan& own, int threads) {
   const uint64_t decoded = decoded_layer_bytes(plan);
   const bool is_decoded = decoded <= kLargestDecodedLayer;
-  uint64_t most =
-      is_decoded ? (own.rates.size() + 1) * decoded + 2 * static_cast<uint64_t>(spec.head.in * spec.head.out) * sizeof(float) : 0;
+  const uint64_t head = static_cast<uint64_t>(spec.head.in * spec.head.out) * sizeof(float);
+  uint64_t most = is_decoded ? std::max((own.rates.size() + 2) * decoded, head) : 0;
   for (const auto& layer : plan.layers) {
     const std::vector<TensorPlan> tensors = candidate_tensors(layer, own.rates);
     const StepMemory memory = step_memory(tensors, threads);
@@ -215,7 +213,9 @@ uint64_t allocation_memory(const ModelSpec& spec, const AllocationPlan& plan, in
 
 uint64_t gradients_memory(const ModelSpec& spec, int64_t sequences, int64_t length) {
   const int64_t wave = std::min(sequences_per_wave(spec, length), sequences);
-  return wave_memory(spec, wave, length, kLogits) + kept_gradient_bytes(spec, sequences * length);
+  // Squared gradients of all outputs are copied twice when they are brought to the host.
+  const auto squares = 3 * static_cast<uint64_t>(gradient_floats(spec, wave * length)) * sizeof(float);
+  return wave_memory(spec, wave, length) + squares + kept_gradient_bytes(spec, sequences * length);
 }
 
 uint64_t planned_memory(const Model& model, const QuantizePlan& plan, int threads) {

@@ -52,7 +52,7 @@ struct QuantizeOptions {
   std::optional<bool> gradients;         // weight tokens by the gradients at the linears' outputs; off when not given
   int64_t gradient_tokens = 0;           // of the calibration's that are weighted, the others count as their mean; 0: all
   std::optional<bool> allocate;          // choose each linear's rate by what it costs; off when not given
-  int64_t allocate_tokens = 0;           // that moves are priced on, in short sequences; 0: a share of the calibration's sequences
+  int64_t allocate_tokens = 0;           // that rates are priced on, in short sequences; 0: a share of the calibration's sequences
   std::optional<bool> calibrate;         // tune each block while it is rounded; off when not given
   int64_t calibrate_steps = 0;           // after each stage of a block; 0: by effort
   int64_t calibrate_sequences = 0;       // a step; 0: by effort

@@ -5,17 +5,24 @@
 #include <numeric>
 
 #include "codec/grid/layout.h"
+#include "kernels/device_quantizer.h"
 #include "quantize/drawn_labels.h"
 #include "quantize/rates.h"
 
 namespace tq {
 namespace {
 
-constexpr uint64_t kDeviceWaveBytes = uint64_t{4} << 30;  // of hidden states: few waves, since each has all candidates decoded again
+// Of hidden states. On a device few waves, since each has all candidates loaded again.
+uint64_t wave_bytes(const SensitivityRequest& request, Backend& backend) {
+  constexpr uint64_t kMostOfADevice = uint64_t{4} << 30, kShareOfFree = 8;
+  if (request.wave_bytes > 0) return request.wave_bytes;
+  if (backend.is_host() || !backend.quantizer()) return kWaveBytes;
+  return std::clamp(backend.quantizer()->free_bytes() / kShareOfFree, kWaveBytes, kMostOfADevice);
+}
 
 // Of every linear the squared gradients of its rows, and for each candidate what its rows are off, squared and weighted by the tokens'
 // gradients: [1 + candidates, experts * R], added up over the waves.
-using RowSums = std::map<std::string, std::vector<float>>;
+using ErrorSums = std::map<std::string, std::vector<float>>;
 
 class Wave {
  public:
@@ -29,7 +36,7 @@ class Wave {
   }
 
   // Adds to the sums what this wave's tokens say.
-  Status run(const Context& context, RowSums& sums) {
+  Status run(const Context& context, ErrorSums& sums) {
     TQ_ASSIGN(sums_, backend_.allocate(static_cast<uint64_t>(floats_) * sizeof(float)));
     backend_.zero(sums_.as<float>(), floats_);
     TQ_TRY(training_pass(request_.standing, backend_, context,
@@ -44,7 +51,7 @@ class Wave {
   }
 
  private:
-  // Matrices of the linear at hand; the sequences of a wave come one after another, so they are prepared once a wave and layer.
+  // Matrices of a linear of the layer at hand; the sequences of a wave come one after another, so they are prepared once a wave and layer.
   struct Prepared {
     std::unique_ptr<Matrix> original;
     std::vector<std::unique_ptr<Matrix>> candidates;
@@ -61,7 +68,7 @@ class Wave {
   }
 
   void add(const LinearGradient& gradient) {
-    if (status_ && places_.contains(gradient.linear.name)) status_ = try_add(gradient);  // not of the head
+    if (status_ && places_.contains(gradient.linear.name)) status_ = try_add(gradient);  // neither of the head nor of routers
   }
 
   Status try_add(const LinearGradient& gradient) {
@@ -114,7 +121,7 @@ class Wave {
     return squares;
   }
 
-  void collect(RowSums& sums) const {
+  void collect(ErrorSums& sums) const {
     std::vector<float> found;
     for (const auto& [name, place] : places_) {
       found.resize((1 + request_.candidates.size()) * static_cast<size_t>(place.rows));
@@ -146,16 +153,19 @@ size_t range_of(const Linear& linear, size_t row) {
   return row / rows * ranges + row % rows / static_cast<size_t>(grid::kRateRows);
 }
 
-// sums: of a linear. A row's error counts by its share of the squared gradients; the tokens' are in the sums.
+// sums: of a linear. A row's error counts by its share of the squared gradients of the matrix, or of its expert's; the tokens' are in the
+// sums.
 std::map<int, std::vector<double>> costs_of(const Linear& linear, const std::vector<float>& sums, const SensitivityRequest& request,
                                             double tokens) {
   std::map<int, std::vector<double>> out;
-  const size_t rows = sums.size() / (1 + request.candidates.size());
-  const double mean = std::accumulate(sums.begin(), sums.begin() + static_cast<std::ptrdiff_t>(rows), 0.0) / static_cast<double>(rows);
-  for (size_t c = 0; c < request.candidates.size(); ++c) {
-    std::vector<double>& costs = out[request.candidates[c].first];
-    costs.resize(static_cast<size_t>(ranges_of(linear)));
-    for (size_t r = 0; r < rows && mean > 0; ++r) costs[range_of(linear, r)] += 0.5 * sums[r] / mean * sums[(1 + c) * rows + r] / tokens;
+  const size_t rows = sums.size() / (1 + request.candidates.size()), own = static_cast<size_t>(linear.out);
+  for (const auto& [rate, model] : request.candidates) out[rate].resize(static_cast<size_t>(ranges_of(linear)));
+  for (size_t first = 0; first < rows; first += own) {
+    const double mean = std::accumulate(&sums[first], &sums[first] + own, 0.0) / static_cast<double>(own);
+    if (!(mean > 0)) continue;  // an expert that no token came to
+    for (size_t c = 0; c < request.candidates.size(); ++c)
+      for (size_t r = first; r < first + own; ++r)
+        out[request.candidates[c].first][range_of(linear, r)] += 0.5 * sums[r] / mean * sums[(1 + c) * rows + r] / tokens;
   }
   return out;
 }
@@ -165,12 +175,12 @@ std::map<int, std::vector<double>> costs_of(const Linear& linear, const std::vec
 Result<RoundingCosts> rounding_costs(Backend& backend, const Context& context, const SensitivityRequest& request) {
   const auto length = static_cast<int64_t>(request.sequences[0].size());
   const auto count = static_cast<int64_t>(request.sequences.size());
-  const int64_t most = sequences_per_wave(request.standing.spec, length, backend.is_host() ? kWaveBytes : kDeviceWaveBytes);
-  RowSums sums;
+  const int64_t most = sequences_per_wave(request.standing.spec, length, wave_bytes(request, backend));
+  ErrorSums sums;
   for (int64_t first = 0; first < count; first += most) {
     const auto sequences = request.sequences.subspan(static_cast<size_t>(first), static_cast<size_t>(std::min(most, count - first)));
     TQ_TRY(Wave(backend, request, sequences, first).run(context, sums));
-    context.listener.progress("sensitivity", std::min(count, first + most), count);
+    context.listener.progress("costs", std::min(count, first + most), count);
   }
   RoundingCosts out;
   for (const Linear* linear : rated_linears(request.standing.spec))

@@ -21,6 +21,7 @@ struct SensitivityRequest {
   std::span<const std::pair<int, const Model*>> candidates;  // by rate, with every linear of the layers rounded at it
   std::span<const std::vector<TokenId>> sequences;           // all of equal length
   uint64_t seed = 0;
+  uint64_t wave_bytes = 0;  // of hidden states at a time; 0: what the backend has room for
 };
 // Errors: those of training_pass.
 Result<RoundingCosts> rounding_costs(Backend& backend, const Context& context, const SensitivityRequest& request);

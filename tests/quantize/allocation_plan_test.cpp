@@ -30,12 +30,14 @@ AllocationPlan plan_of(const ModelSpec& spec, double bits, size_t sequences) {
 
 TEST(AllocationPlan, HasTheRatesAroundTheBase) {
   const ModelSpec spec = spec_of(4);
-  EXPECT_EQ(plan_of(spec, 3.25, 48).rates, (std::vector<int>{2, 3, 4, 5}));
-  EXPECT_EQ(plan_of(spec, 2.0, 48).rates, (std::vector<int>{1, 2, 3, 4}));
+  EXPECT_EQ(plan_of(spec, 3.25, 48).rates, (std::vector<int>{2, 3, 4, 5, 6}));
+  EXPECT_EQ(plan_of(spec, 2.0, 48).rates, (std::vector<int>{1, 2, 3, 4, 5}));
   EXPECT_EQ(plan_of(spec, 8.0, 48).rates, (std::vector<int>{7, 8}));
+  EXPECT_EQ(plan_of(spec, 3.25, 48).standing, 4) << "about as near to the original as the calibrated model will be";
+  EXPECT_EQ(plan_of(spec, 8.0, 48).standing, 8);
 }
 
-TEST(AllocationPlan, PricesAreMadeOnASixthWithinBounds) {
+TEST(AllocationPlan, CostsAreTakenOnASixthWithinBounds) {
   const ModelSpec spec = spec_of(1);
   EXPECT_EQ(plan_of(spec, 3, 2).priced, 2u);
   EXPECT_EQ(plan_of(spec, 3, 10).priced, 4u);
@@ -93,21 +95,26 @@ TEST(AllocationPlan, HasNoMoreOfAnythingThanTheTextHas) {
   EXPECT_EQ(allocation_plan(spec, options, 3).held_out, 6u);
 }
 
-TEST(AllocationPlan, PricesOfTheMovedModelAreCounted) {
+// Forward, forward again, the inputs' gradients, the original's products and each candidate's; the head forward and back.
+TEST(AllocationPlan, EveryPricedTokenIsCountedInBothRounds) {
   const ModelSpec spec = spec_of(4);
   AllocationPlan plan = plan_of(spec, 3, 48);
-  ASSERT_GT(plan.repricings, 0u);
-  const double all = allocation_operations(spec, plan, 512);
-  plan.repricings = 0;
-  EXPECT_GT(all, 1.2 * allocation_operations(spec, plan, 512));
+  for (const size_t again : {1, 0}) {
+    plan.repricings = again;
+    AllocationPlan more = plan;
+    ++more.priced;
+    const double weights = 4 * 3 * 8 * 16, head = 1;
+    EXPECT_NEAR(allocation_operations(spec, more, 512) - allocation_operations(spec, plan, 512),
+                512 * static_cast<double>(1 + again) * ((4 + 5) * weights + 2 * head), 1e-3);
+  }
 }
 
 TEST(AllocationPlan, OperationsGrowWithTextAndModel) {
   const ModelSpec small = spec_of(4), large = spec_of(8);
   const double base = allocation_operations(small, plan_of(small, 3, 48), 512);
   EXPECT_DOUBLE_EQ(allocation_operations(small, plan_of(small, 3, 48), 1024), 2 * base);
-  EXPECT_GT(allocation_operations(large, plan_of(large, 3, 48), 512), 1.9 * base);  // but for the head
-  EXPECT_GT(base, allocation_operations(small, plan_of(small, 8, 48), 512));        // fewer rates
+  EXPECT_NEAR(allocation_operations(large, plan_of(large, 3, 48), 512) / base, 2, 0.01);  // but for the head
+  EXPECT_GT(base, allocation_operations(small, plan_of(small, 8, 48), 512));              // fewer rates
 }
 
 }  // namespace

@@ -22,20 +22,21 @@ Json qwen_half_billion() {
           {"max_position_embeddings", 32768}};
 }
 
-// bench/README.md: bits 103 to 145 s, blocks 206 to 367 s, tuning 42 to 58 s beside another run; rounding alone 19 s and 18 s.
+// docs/method.md: bits 76 s by 424 k tokens at four rates, costs 37 of them; bench/README.md: blocks 206 to 367 s, tuning 42 to 58 s beside
+// another run; rounding alone 3 s and 18 s.
 TEST(CardTime, IsThatOfTheMeasuredRun) {
   const Model model = *shapes_of(qwen_half_billion(), "config.json");
   QuantizeOptions options;
   options.effort = Effort::kBest, options.embedding_bits = options.head_bits = 0;
   const TimeEstimate plain = card_time(model, *make_plan(model, options));
-  EXPECT_NEAR(plain.statistics, 19, 2);
+  EXPECT_NEAR(plain.statistics, 3.2, 0.4);
   EXPECT_NEAR(plain.rounding, 18, 2);
   EXPECT_EQ(plain.allocation + plain.calibration + plain.tuning, 0);
   options.allocate = options.calibrate = options.tune = true;
   options.calibration_tokens = 192 << 10;
   const TimeEstimate all = card_time(model, *make_plan(model, options));
-  EXPECT_GT(all.allocation, 95);
-  EXPECT_LT(all.allocation, 200) << "prices of the moved model came later";
+  EXPECT_GT(all.allocation, 50);
+  EXPECT_LT(all.allocation, 100);
   EXPECT_GT(all.calibration, 206);
   EXPECT_LT(all.calibration, 367);
   EXPECT_GT(all.tuning, 42);

@@ -81,18 +81,21 @@ TEST(JobMemory, GradientsTakeNoMoreThanTheyAreSaidTo) {
   }
 }
 
-// Of a large model the states that the guard's models begin with, and those of the whole text that candidates are rounded by.
+// With few tokens a pass back takes most: hidden states of every layer, the layers that are kept, logits; with all, the stream that
+// candidates are rounded by.
 TEST(JobMemory, OfAPlanCountsTheChoiceOfBits) {
   const Model model = *shapes_of(llama_70b(), "config.json");
   QuantizeOptions options;
   options.bits = 3, options.effort = Effort::kBest, options.allocate = true;
-  const QuantizePlan plan = *make_plan(model, options);
-  const int64_t length = std::min(options.sequence, model.spec.context);
-  const AllocationPlan own = allocation_plan(model.spec, options, static_cast<size_t>(calibration_tokens(options) / length));
-  const uint64_t states = own.held_out * static_cast<uint64_t>(length) * 8192 * sizeof(float);
-  EXPECT_GT(allocation_memory(model.spec, own, length), 4 * states);
-  EXPECT_GT(allocation_memory(model.spec, own, length), own.candidates * states / own.held_out);
-  EXPECT_GT(planned_memory(model, plan, 8), allocation_memory(model.spec, own, length));
+  const auto taken = [&](const AllocationPlan& own) { return allocation_memory(model.spec, own, options.sequence); };
+  const auto sequences = static_cast<size_t>(calibration_tokens(options) / options.sequence);
+  const AllocationPlan all = allocation_plan(model.spec, options, sequences);
+  EXPECT_GT(taken(all), sequences * static_cast<uint64_t>(options.sequence) * 8192 * sizeof(float));
+  EXPECT_GT(planned_memory(model, *make_plan(model, options), 8), taken(all));
+  options.allocate_tokens = 2048;
+  const AllocationPlan few = allocation_plan(model.spec, options, sequences);
+  constexpr uint64_t kVocabulary = 128256, kLogits = 3 * 256 * kVocabulary * sizeof(float);
+  EXPECT_GT(taken(few), training_bytes(model.spec, few.length) + kept_trace_bytes(model.spec, few.length) + kLogits);
 }
 
 // Of one wave the hidden states and the layers that are kept; the head as floats; logits of 256 tokens and their gradient.
