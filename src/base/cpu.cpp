@@ -71,12 +71,20 @@ Isa best_isa() { return supported_isas().back(); }
 
 bool has_full_width_avx512() {
 #if defined(__x86_64__)
-  constexpr unsigned kPerformance = 0x8000001A, kFp512 = 1u << 3;  // AMD64 Architecture Programmer's Manual, volume 3, appendix E
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  return __get_cpuid(kPerformance, &eax, &ebx, &ecx, &edx) && (eax & kFp512) != 0;
+  unsigned performance = 0, signature = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(0x8000001A, &performance, &ebx, &ecx, &edx) && __get_cpuid(1, &signature, &ebx, &ecx, &edx) &&
+         has_full_width_avx512(performance, signature);
 #else
   return false;
 #endif
+}
+
+// AMD64 Architecture Programmer's Manual, volume 3, appendix E.
+bool has_full_width_avx512(uint32_t performance, uint32_t signature) {
+  constexpr uint32_t kFp256 = 1u << 2, kFp512 = 1u << 3, kZen5 = 0x1A, kServers = 0x20;  // models below are EPYC
+  if ((performance & (kFp256 | kFp512)) != 0) return (performance & kFp512) != 0;
+  const uint32_t family = (signature >> 8 & 0xF) + (signature >> 20 & 0xFF), model = (signature >> 4 & 0xF) | (signature >> 12 & 0xF0);
+  return family == kZen5 && model < kServers;
 }
 
 }  // namespace tq

@@ -1,6 +1,7 @@
 // Which instruction sets this processor offers, and the choice among the kernels built for them.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -24,5 +25,7 @@ std::vector<Isa> supported_isas();
 Isa best_isa();
 // Whether AVX-512 has units as wide as its vectors, as AMD says of its processors (Zen 5): others take two turns for one, or say nothing.
 bool has_full_width_avx512();
+// By eax of CPUID 8000001Ah and of 1h: some hypervisors show the former without what it says of widths, and then the model tells.
+bool has_full_width_avx512(uint32_t performance, uint32_t signature);
 
 }  // namespace tq
