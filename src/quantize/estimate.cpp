@@ -268,6 +268,20 @@ double tuning_seconds(const ModelSpec& spec, const QuantizeOptions& options, con
   return operations / speeds.layer + operations / (linears + head) * attention + decodings * linears / speeds.decode;
 }
 
+// Seconds. A layer's linears of one width are rounded together, at all rates, a column after another: 25 s of the 0.5B, 84 s of 8B and 18 s
+// of two layers of 70B at four rates (138 k, 590 k and 74 k columns of 10 k, 47 k and 92 k rows on the mean).
+double candidates_on_card(const QuantizePlan& plan, size_t rates) {
+  constexpr double kColumn = 110e-6, kRow = 1.3e-9;
+  double seconds = 0;
+  for (const auto& layer : plan.layers) {
+    std::map<int64_t, double> rows;  // by width
+    for (const TensorPlan& tensor : layer)
+      rows[tensor.linear.in] += static_cast<double>(std::max<int64_t>(1, tensor.linear.experts) * tensor.linear.out);
+    for (const auto& [columns, own] : rows) seconds += static_cast<double>(columns) * (kColumn + kRow * own * static_cast<double>(rates));
+  }
+  return seconds;
+}
+
 }  // namespace
 
 TimeEstimate estimate_time(const Model& model, const QuantizePlan& plan, Backend& backend, const Context& context) {
@@ -298,20 +312,6 @@ TimeEstimate estimate_time(const Model& model, const QuantizePlan& plan, Backend
   }
   out.tuning = tuning_seconds(model.spec, plan.options, speeds, attention / tokens, backend.is_host());
   return out;
-}
-
-// Seconds. A layer's linears of one width are rounded together, at all rates, a column after another: 25 s of the 0.5B, 84 s of 8B and 18 s
-// of two layers of 70B at four rates (138 k, 590 k and 74 k columns of 10 k, 47 k and 92 k rows on the mean).
-double candidates_on_card(const QuantizePlan& plan, size_t rates) {
-  constexpr double kColumn = 110e-6, kRow = 1.3e-9;
-  double seconds = 0;
-  for (const auto& layer : plan.layers) {
-    std::map<int64_t, double> rows;  // by width
-    for (const TensorPlan& tensor : layer)
-      rows[tensor.linear.in] += static_cast<double>(std::max<int64_t>(1, tensor.linear.experts) * tensor.linear.out);
-    for (const auto& [columns, own] : rows) seconds += static_cast<double>(columns) * (kColumn + kRow * own * static_cast<double>(rates));
-  }
-  return seconds;
 }
 
 TimeEstimate card_time(const Model& model, const QuantizePlan& plan) {
