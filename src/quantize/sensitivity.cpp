@@ -24,6 +24,7 @@ uint64_t wave_bytes(const SensitivityRequest& request, Backend& backend) {
 // gradients: [1 + candidates, experts * R], added up over the waves.
 using ErrorSums = std::map<std::string, std::vector<float>>;
 
+// Some sequences forward and back through the standing model.
 class Wave {
  public:
   Wave(Backend& backend, const SensitivityRequest& request, std::span<const std::vector<TokenId>> sequences, int64_t first)
@@ -51,7 +52,7 @@ class Wave {
   }
 
  private:
-  // Matrices of a linear of the layer at hand; the sequences of a wave come one after another, so they are prepared once a wave and layer.
+  // Matrices of a linear of the layer at hand: the sequences of a wave come one after another, so that they are prepared once a wave.
   struct Prepared {
     std::unique_ptr<Matrix> original;
     std::vector<std::unique_ptr<Matrix>> candidates;
