@@ -50,11 +50,23 @@ int64_t band_bytes(int64_t columns, int64_t tokens) {
   return form * (kMultiprocessors * cuda::kBandSums * 4 + groups_of(columns) * kGroupColumns * 2);
 }
 
+// Weights that are decoded together, at most. turn: those before this matrix's that are decoded with its first; of its last ones then.
+int64_t most_decoded(const CardMatrix& matrix, int64_t& turn) {
+  const int64_t strip = cuda::strip_rows(matrix.rows, matrix.columns);
+  int64_t most = 0;
+  for (int64_t first = 0; first < matrix.rows; first += strip) {
+    const int64_t values = std::min(strip, matrix.rows - first) * matrix.columns;
+    turn = turn + values > kMostDecoded ? values : turn + values;
+    most = std::max(most, turn);
+  }
+  return most;
+}
+
 // Between the kernels of a product: the input as halves (as floats, where the weights are) and decoded weights of a prompt; the sums of
 // plane rows of a few tokens.
 uint64_t product_bytes(const ModelSpec& spec, const std::vector<CardMatrix>& matrices, const Network::Size& size) {
   int64_t input = 0, decoded = 0, partial = 0;
-  std::map<std::string, int64_t> tiles, rows, all_rows;  // of a tap: so far, and in all
+  std::map<std::string, int64_t> tiles, rows, all_rows, turn;  // of a tap: so far, and in all; decoded together with what comes next
   for (const CardMatrix& each : matrices) all_rows[each.tap] += each.plane_rows > 0 ? each.rows : 0;
   for (const CardMatrix& each : matrices) {
     if (each.tap.empty()) continue;  // an embedding
@@ -67,8 +79,7 @@ uint64_t product_bytes(const ModelSpec& spec, const std::vector<CardMatrix>& mat
     const bool has_bands = each.rows % cuda::kBandRows == 0;
     const int64_t few = has_bands ? cuda::band_tokens(all_rows[each.tap]) : cuda::kBandlessTokens;
     if (tokens > few) input = std::max(input, tokens * each.columns * 2);
-    if (tokens > few && size.precision != Precision::kInvariant)
-      decoded = std::max(decoded, std::min(each.rows * each.columns, kMostDecoded) * 2);
+    if (tokens > few && size.precision != Precision::kInvariant) decoded = std::max(decoded, most_decoded(each, turn[each.tap]) * 2);
     int64_t& all = tiles[each.tap];
     all += (each.plane_rows + kTileRows - 1) / kTileRows;
     const int64_t slices = (groups_of(each.columns) + cuda::kMaxLoadGroups - 1) / cuda::kMaxLoadGroups;

@@ -1,6 +1,7 @@
 // Numbers of the grid's products that more than the kernels themselves count with (graph/footprint.h). Plain constants, for C++ and CUDA.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 namespace tq {
@@ -34,6 +35,11 @@ inline int64_t band_tokens(int64_t rows) {
 }
 constexpr int64_t kBandlessTokens = 32;
 constexpr int64_t kMostDecoded = int64_t{64} << 20;  // weights at a time, with more tokens
+// Rows of a matrix that are decoded at a time at most: kMostDecoded weights, in multiples of 128 rows.
+inline int64_t strip_rows(int64_t rows, int64_t columns) {
+  constexpr int64_t kMultiple = 128;
+  return std::min(rows, std::max(kMultiple, kMostDecoded / columns / kMultiple * kMultiple));
+}
 
 }  // namespace cuda
 }  // namespace tq

@@ -2,6 +2,7 @@
 #include "graph/footprint.h"
 
 #include <algorithm>
+#include <string>
 
 #include <gtest/gtest.h>
 
@@ -76,6 +77,25 @@ TEST(CardFootprint, BandsHaveSumsOfTheirOwnAndOtherRowsAreDecoded) {
   EXPECT_LT(more(4104, Precision::kInt8), uint64_t{12} << 20);
   EXPECT_GT(more(4104, Precision::kInt8), uint64_t{2} * 4104 * 1024 - (1 << 20));
   EXPECT_LT(more(4096, Precision::kInvariant), uint64_t{1} << 20);
+}
+
+// Matrices that share an input are decoded together, as many as there is memory for.
+TEST(CardFootprint, MatricesOfATapAreDecodedTogetherUpToALimit) {
+  ModelSpec spec;
+  constexpr int64_t kRows = 4096, kDecoded = kRows * kRows * 2;  // four of these are the limit
+  const auto working = [&](int count, bool is_shared) {
+    std::vector<CardMatrix> matrices;
+    for (int i = 0; i < count; ++i)
+      matrices.push_back(
+          {.name = "m", .tap = is_shared ? "t" : std::to_string(i), .rows = kRows, .columns = kRows, .plane_rows = 3 * kRows});
+    return static_cast<int64_t>(
+        card_footprint(spec, matrices, {.rows = 300, .head_rows = 1, .capacity = 512, .precision = Precision::kInt8}, 0).working);
+  };
+  constexpr int64_t kSums = 8 << 20;  // of plane rows, which grow too
+  EXPECT_EQ(working(2, false), working(1, true));
+  EXPECT_NEAR(static_cast<double>(working(2, true) - working(1, true)), kDecoded, kSums);
+  EXPECT_NEAR(static_cast<double>(working(4, true) - working(1, true)), 3 * kDecoded, kSums);
+  EXPECT_NEAR(static_cast<double>(working(6, true) - working(4, true)), 0, kSums);
 }
 
 }  // namespace

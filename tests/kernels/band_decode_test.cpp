@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <utility>
 #include <vector>
 
 #include "base/rng.h"
@@ -54,6 +55,22 @@ TEST(BandDecode, TurnedWordsHoldTwoPlaneRowsOfSixteenColumns) {
           EXPECT_EQ(static_cast<int>(turned >> b & 1u), bit[2 * t + b / 16 + 8 * (part % 2)][band_column(part / 2, g, b % 16)]);
       }
   }
+}
+
+// Runs of 8 columns stay together and fill the row; where a warp's lanes have two of them each, the first ones of all come first.
+TEST(BandDecode, HalvesFillTheirRows) {
+  for (const int columns : {8, 40, 44, 64, 128, 144, 200, 576, 896, 4096}) {
+    std::vector<int> column_of(static_cast<size_t>(columns), -1);
+    for (int column = 0; column < columns; ++column) {
+      const int place = half_place(column, columns);
+      ASSERT_TRUE(place >= 0 && place < columns) << columns << " " << column;
+      EXPECT_EQ(std::exchange(column_of[static_cast<size_t>(place)], column), -1) << columns << " " << column;
+      if (columns % 8 == 0) EXPECT_EQ(place, half_place(column / 8 * 8, columns) + column % 8) << columns << " " << column;
+    }
+  }
+  for (int g = 0; g < 8; ++g)
+    for (int part = 0; part < 2; ++part)
+      EXPECT_EQ(half_place(band_column(1, g, 8 * part), 4096), band_column(1, 0, 0) + 64 * part + 8 * g) << g << " " << part;
 }
 
 // Where activations lie, in the order in which decoded columns come: step by step those with bits 2 j and 2 j + 1.

@@ -11,102 +11,96 @@ namespace {
 constexpr int kWarps = 4;         // of a thread block
 constexpr int kMostResident = 3;  // thread blocks of a multiprocessor
 
-// A band's rows, of which a lane stores two: row g of each half.
+// A band's rows, of which a lane has four: rows 2 t and 2 t + 1 of each half.
 struct BandOutput {
-  // Of [half][rows 2 t and 2 t + 1]: what a sum counts; and less what bits of 0 and 1 have too much, all taps.
+  // What a sum counts; and less what bits of 0 and 1 have too much, all taps.
   float scale[2][2], shift[2][2];
-  __half* row[2];
+  __half* row;  // the first
+  int columns;
 
-  // 32 columns of a lane and half of a group: halves of columns (c, 16 + c) in turn. Two neighbours trade 8 columns for 8, so that together
-  // they store whole sectors.
-  __device__ __forceinline__ void store(int half, const uint32_t (&value)[16], int column, int columns, int t) const {
-    uint32_t eight[4][4];  // columns in turn
+  // 16 columns of a lane and half of a group, in turn, of every row.
+  __device__ __forceinline__ void store(const uint32_t (&value)[2][2][8], int column) const {
+    if (column >= columns) return;
+    const int64_t place = half_place(column, columns);
+    const int next = half_place(column + 8, columns) - static_cast<int>(place);
+    const bool has_next = column + 8 < columns;
 #pragma unroll
-    for (int quarter = 0; quarter < 4; ++quarter)
+    for (int half = 0; half < 2; ++half)
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
-        eight[quarter][i] = __byte_perm(value[quarter % 2 * 8 + 2 * i], value[quarter % 2 * 8 + 2 * i + 1], quarter < 2 ? 0x5410 : 0x7632);
-    const bool is_odd = t % 2 != 0;
-#pragma unroll
-    for (int pair = 0; pair < 2; ++pair)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        uint32_t &low = eight[2 * pair][i], &high = eight[2 * pair + 1][i];
-        const uint32_t got = __shfl_xor_sync(0xffffffffu, is_odd ? low : high, 1);
-        (is_odd ? low : high) = got;  // an even lane has quarters 0 and 2 of both, its own first; an odd one 1 and 3, its own last
-      }
-    const int from = column - (is_odd ? 32 : 0) + (is_odd ? 8 : 0);
-#pragma unroll
-    for (int lane = 0; lane < 2; ++lane)
-#pragma unroll
-      for (int pair = 0; pair < 2; ++pair) {
-        const uint32_t(&of)[4] = eight[2 * pair + lane];
-        const int to = from + 32 * lane + 16 * pair;
-        if (to < columns) *reinterpret_cast<uint4*>(row[half] + to) = make_uint4(of[0], of[1], of[2], of[3]);
+      for (int i = 0; i < 2; ++i) {
+        const uint32_t(&of)[8] = value[half][i];
+        __half* to = row + (static_cast<int64_t>(8 * half + i) * columns + place);
+        *reinterpret_cast<uint4*>(to) = make_uint4(of[0], of[1], of[2], of[3]);
+        if (has_next) *reinterpret_cast<uint4*>(to + next) = make_uint4(of[4], of[5], of[6], of[7]);
       }
   }
 };
 
-// Half a group: decoded, scaled, transposed and stored.
+// Half a group: decoded, scaled and stored.
 template <int kRate>
 __device__ __forceinline__ void decode_half(const uint2 (&words)[kRate + 1], const uint2 (&taps)[2 * Bands<kRate>::kTaken],
-                                            const BandOutput& output, int column, int columns, int t) {
-  uint32_t bits[kRate + 1][2], value[2][16];
+                                            const BandOutput& output, int column) {
+  uint32_t bits[kRate + 1][2], value[2][2][8];
   Bands<kRate>::turn(words, bits);
   const auto scale = [&](int bit, int half, const float(&sums)[4]) {
-    // Of the even bit's columns and the odd one's.
+    // Of the even bit's column and the odd one's.
     const float even = static_cast<float>(2 << band_exponent(bit)), odd = static_cast<float>(2 << band_exponent(bit + 1));
     const float(&of)[2] = output.scale[half], (&shift)[2] = output.shift[half];
-    value[half][bit] = transpose_matrix(halves(fmaf(even * sums[0], of[0], shift[0]), fmaf(even * sums[1], of[1], shift[1])));
-    value[half][bit + 1] = transpose_matrix(halves(fmaf(odd * sums[2], of[0], shift[0]), fmaf(odd * sums[3], of[1], shift[1])));
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+      value[half][i][bit / 2] = halves(fmaf(even * sums[i], of[i], shift[i]), fmaf(odd * sums[2 + i], of[i], shift[i]));
   };
   Bands<kRate>::template decode<0, float[4]>(bits, taps, [&](int pair, int half, const float(&sums)[4]) { scale(2 * pair, half, sums); });
   Bands<kRate>::template decode<1, float[4]>(bits, taps,
                                              [&](int pair, int half, const float(&sums)[4]) { scale(8 + 2 * pair, half, sums); });
-#pragma unroll
-  for (int half = 0; half < 2; ++half) output.store(half, value[half], column, columns, t);
+  output.store(value, column);
 }
 
 // 16 rows of a matrix, counted from args.first.
 template <int kRate>
 __device__ __forceinline__ void decode_band(const DecodeArgs& args, int row, int first_group, int last_group, int lane) {
   const PlaneJob& job = args.job;
-  const int g = lane / 4, t = lane % 4, window = job.windows[kRate];
+  const int g = lane / 4, t = lane % 4, window = job.windows[kRate], tile = job.band_tile(row);
+  const int64_t stride = static_cast<int64_t>(args.groups) * 32;
+  const uint4* first = reinterpret_cast<const uint4*>(args.tiles) + lane;               // those of half a group after the other
+  const uint4* before = first + (tile > 0 ? tile - 1 : job.tile_count() - 1) * stride;  // the ring
+  first += tile * stride;
+  const auto load = [&](int group, uint4(&words)[kRate + 1]) {
+    words[0] = __ldg(before + group * 32);
+#pragma unroll
+    for (int i = 0; i < kRate; ++i) words[i + 1] = __ldg(first + i * stride + group * 32);
+  };
+  uint4 words[kRate + 1], next[kRate + 1];
+  load(first_group, words);
   const float* taps = job.taps + kRate * kMaxTaps;
+  asm volatile("" : "+l"(taps));  // else the operands of all rates are computed beforehand, and spilled
   uint2 band[2 * Bands<kRate>::kTaken];
 #pragma unroll
   for (int i = 0; i < 2 * Bands<kRate>::kTaken; ++i) band[i] = Bands<kRate>::taps_of(taps, window, lane, i);
   float sum = lane < window ? rounded_tap(taps[lane]) : 0.0f;
   sum = warp_sum(sum);
   BandOutput output;
+  output.row = static_cast<__half*>(args.half_output) + static_cast<int64_t>(row - args.first + 2 * t) * args.columns;
+  output.columns = args.columns;
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    output.row[half] = static_cast<__half*>(args.half_output) + static_cast<int64_t>(row - args.first + 8 * half + g) * args.columns;
+  for (int half = 0; half < 2; ++half)
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       output.scale[half][i] = __half2float(__ushort_as_half(job.row_scale[row + 8 * half + 2 * t + i]));
       output.shift[half][i] = -sum * output.scale[half][i];
     }
-  }
-  const int tile = job.band_tile(row);
-  const int64_t stride = static_cast<int64_t>(args.groups) * 64;  // a lane's two pairs of words of a tile lie together
-  const uint2* first = reinterpret_cast<const uint2*>(args.tiles) + 2 * lane;
-  const uint2* before = first + (tile > 0 ? tile - 1 : job.tile_count() - 1) * stride;  // the ring
-  first += tile * stride;
   launch_dependents();
-  dependency_wait();
-  const auto load = [&](int at, uint2(&words)[kRate + 1]) {  // of half a group
-    const int from = at / 2 * 64 + at % 2;
-    words[0] = __ldg(before + from);
-#pragma unroll
-    for (int i = 0; i < kRate; ++i) words[i + 1] = __ldg(first + i * stride + from);
-  };
-  uint2 words[kRate + 1], next[kRate + 1];
-  load(2 * first_group, words);
+  dependency_wait();  // for the output alone
 #pragma unroll 1
-  for (int at = 2 * first_group; at < 2 * last_group; ++at) {
-    load(min(at + 1, 2 * last_group - 1), next);
-    decode_half<kRate>(words, band, output, at / 2 * kGroupColumns + band_column(at % 2, 2 * t, 0), args.columns, t);
+  for (int group = first_group; group < last_group; ++group) {
+    load(min(group + 1, last_group - 1), next);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      uint2 part[kRate + 1];
+#pragma unroll
+      for (int i = 0; i <= kRate; ++i) part[i] = half ? make_uint2(words[i].z, words[i].w) : make_uint2(words[i].x, words[i].y);
+      decode_half<kRate>(part, band, output, group * kGroupColumns + band_column(half, g, 0));
+    }
 #pragma unroll
     for (int i = 0; i <= kRate; ++i) words[i] = next[i];
   }

@@ -23,6 +23,14 @@ TQ_HOST_DEVICE constexpr int band_taken_tiles(int rate) { return (rate + 1) / 2 
 // 1, of word y 8 more, and of each 16 bits of half its group's columns: bit b is this column.
 TQ_HOST_DEVICE constexpr int band_column(int half, int g, int bit) { return 128 * half + 16 * g + bit; }
 
+// Where column `column` lies in a row of decoded halves and of the input that is multiplied with them. What lanes g have of half a group
+// are two times 8 columns; first of all of them the first 8, so that a warp writes whole lines at once.
+TQ_HOST_DEVICE constexpr int half_place(int column, int columns) {
+  if (columns % 16 != 0) return column;
+  const int half = column / 128 * 128, lanes = columns - half < 128 ? (columns - half) / 16 : 8;
+  return half + column % 16 / 8 * (8 * lanes) + column % 128 / 16 * 8 + column % 8;
+}
+
 // Whether a matrix's bands can be decoded: windows reach no further than one tile before their own, and taps are halves.
 inline bool has_bands(const PlaneJob& job) {
   if (job.rows % kBandRows != 0 || !job.takes_bands) return false;

@@ -131,10 +131,10 @@ __global__ void __launch_bounds__(kDecodeColumns) decode_kernel(const __grid_con
     const float(*table)[256] = tables[row / 32 - first / 32];
     const float value = __half2float(__ushort_as_half(job.row_scale[row])) *
                         (table[0][state & 255] + table[1][state >> 8 & 255] + table[2][state >> 16 & 255]);
-    const int64_t at = static_cast<int64_t>(row - args.first) * args.columns + k;
+    const int64_t at = static_cast<int64_t>(row - args.first) * args.columns;
     if (k >= args.columns) continue;
-    if (args.half_output) static_cast<__half*>(args.half_output)[at] = __float2half_rn(value);
-    else args.output[at] = value;
+    if (args.half_output) static_cast<__half*>(args.half_output)[at + half_place(k, args.columns)] = __float2half_rn(value);
+    else args.output[at + k] = value;
   }
 }
 

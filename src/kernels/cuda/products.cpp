@@ -6,11 +6,26 @@
 namespace tq::cuda {
 namespace {
 
-constexpr int64_t kStripRows = 128;  // of which strips of decoded weights are multiples
+// Rows of a job's matrix.
+struct Strip {
+  const LinearJob* job;
+  int64_t first, count, values;
+};
 
-// Rows that are decoded at a time.
-int64_t strip_rows(const Matrix& matrix) {
-  return std::min(matrix.rows(), std::max(kStripRows, kMostDecoded / matrix.columns() / kStripRows * kStripRows));
+// What is decoded at a time: strips of up to kMostDecoded values together.
+std::vector<std::vector<Strip>> strips_of(std::span<const LinearJob> jobs) {
+  std::vector<std::vector<Strip>> turns(1);
+  int64_t values = 0;  // of the last turn
+  for (const LinearJob& job : jobs) {
+    const int64_t rows = job.matrix->rows(), columns = job.matrix->columns();
+    const int64_t most = strip_rows(rows, columns);
+    for (int64_t first = 0; first < rows; first += most) {
+      const Strip strip{&job, first, std::min(most, rows - first), std::min(most, rows - first) * columns};
+      if (!turns.back().empty() && values + strip.values > kMostDecoded) turns.emplace_back(), values = 0;
+      turns.back().push_back(strip), values += strip.values;
+    }
+  }
+  return turns;
 }
 
 const Weights& weights_of(const LinearJob& job) { return *static_cast<const CudaMatrix&>(*job.matrix).weights; }
@@ -98,11 +113,15 @@ void Products::multiply_planes(const LinearArgs& args, const InputArgs& input, s
 Products::Needs Products::decoded_needs(std::span<const LinearJob> jobs, int64_t tokens, Precision precision) {
   const int64_t size = has_float_activations(precision) ? sizeof(float) : sizeof(uint16_t);
   Needs needs{.input = tokens * weights_of(jobs[0]).columns * size};
-  for (const LinearJob& job : jobs) needs.decoded = std::max(needs.decoded, strip_rows(*job.matrix) * job.matrix->columns() * size);
+  for (const auto& turn : strips_of(jobs)) {
+    int64_t values = 0;
+    for (const Strip& strip : turn) values += strip.values;
+    needs.decoded = std::max(needs.decoded, values * size);
+  }
   return needs;
 }
 
-// Prompts: the input rotated, the planes decoded to half (float for kFloat), a GEMM; a strip of rows after the other.
+// Prompts: the input rotated, the planes decoded to half (float for kFloat), a GEMM; as many rows at a time as there is memory for.
 void Products::multiply_decoded(const LinearArgs& args, const InputArgs& input, std::span<const LinearJob> jobs, bool adds) {
   interrupt();
   const bool is_float = has_float_activations(args.precision);
@@ -111,25 +130,30 @@ void Products::multiply_decoded(const LinearArgs& args, const InputArgs& input, 
   auto* decoded = decoded_.get<std::byte>(needs.decoded, generation_);
   cuda::rotate_input(quantize_args(weights_of(jobs[0]), input, static_cast<int>(args.tokens)), is_float ? nullptr : rotated,
                      is_float ? reinterpret_cast<float*>(rotated) : nullptr, stream_);
-  for (const LinearJob& job : jobs) {
-    const Weights& weights = weights_of(job);
-    DecodeArgs decode = decode_args(weights);
-    if (is_float) decode.output = reinterpret_cast<float*>(decoded);
-    else decode.half_output = decoded;
-    const int64_t strip = strip_rows(*job.matrix);
-    for (int64_t first = 0; first < weights.rows; first += strip) {
-      decode.first = static_cast<int>(first), decode.count = static_cast<int>(std::min(strip, weights.rows - first));
+  const int64_t size = is_float ? sizeof(float) : sizeof(uint16_t);
+  for (const auto& turn : strips_of(jobs)) {
+    std::byte* to = decoded;
+    for (const Strip& strip : turn) {
+      DecodeArgs decode = decode_args(weights_of(*strip.job));
+      if (is_float) decode.output = reinterpret_cast<float*>(to);
+      else decode.half_output = to;
+      decode.first = static_cast<int>(strip.first), decode.count = static_cast<int>(strip.count);
       cuda::decode(decode, stream_);
-      gemm({.weight = decoded,
+      to += strip.values * size;
+    }
+    const std::byte* from = decoded;
+    for (const Strip& strip : turn) {
+      gemm({.weight = from,
             .input = rotated,
             .type = is_float ? CUDA_R_32F : CUDA_R_16F,
-            .first = first,
-            .rows = decode.count,
+            .first = strip.first,
+            .rows = strip.count,
             .is_short = args.precision == Precision::kTraining},
-           job, args.tokens, adds);
+           *strip.job, args.tokens, adds);
+      from += strip.values * size;
     }
-    add_bias(job, args.tokens);
   }
+  for (const LinearJob& job : jobs) add_bias(job, args.tokens);
 }
 
 // output[T, rows of the part] (+)= input[T, C] · weight[rows of the part, C]^T

@@ -1,6 +1,7 @@
 // Activations rotated and rounded to columns of bits.
 #pragma once
 
+#include "kernels/cuda/band_decode.h"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/hadamard.cuh"
 #include "kernels/cuda/half_terms.cuh"
@@ -115,13 +116,13 @@ struct Group {
     return sum;
   }
 
-  // Times `factor`, as they stand, to columns `first` .. + 7 of a row of `columns`.
+  // Times `factor`, to columns `first` .. + 7 of a row of `columns`, in the order of half_place().
   __device__ void store_rounded(__half* row, int first, int columns, float factor) const {
     if (columns % 8 == 0) {
       uint32_t pair[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) pair[i] = bits_of(__halves2half2(to_half(factor * value[2 * i]), to_half(factor * value[2 * i + 1])));
-      if (first < columns) *reinterpret_cast<uint4*>(row + first) = make_uint4(pair[0], pair[1], pair[2], pair[3]);
+      if (first < columns) *reinterpret_cast<uint4*>(row + half_place(first, columns)) = make_uint4(pair[0], pair[1], pair[2], pair[3]);
       return;
     }
 #pragma unroll
