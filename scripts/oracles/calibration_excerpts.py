@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
 """Makes texts of data/calibration: web.txt and code.txt from exllamav3's standard calibration data (c4.utf8, code.utf8), arithmetic.txt from
-GSM8K's training questions.
+GSM8K's training questions, functions.txt from TheAlgorithms/Python (functions.txt as it is: commit f5988cc09713315817df6a7e327e258013a94440).
 
-usage: calibration_excerpts.py C4 CODE GSM8K_TRAIN GSM8K_TEST
+usage: calibration_excerpts.py C4 CODE GSM8K_TRAIN GSM8K_TEST ALGORITHMS HUMANEVAL
 
 Of the first two only the first 900,000 bytes are used, and no line of 13 words that occur in the rest, so that the rest can be evaluated on.
 Of GSM8K every 30th training question behind the first five, which are the examples of the task, none of which has 13 words of a test question.
+ALGORITHMS is a folder, HUMANEVAL a .jsonl.gz; of its functions with docstrings some are drawn, none of which has 13 words of HumanEval's problems.
 """
 
+import ast
+import gzip
 import json
+import random
 import re
 import sys
 from pathlib import Path
@@ -59,12 +63,41 @@ def arithmetic(train: Path, test: Path, size: int) -> str:
     return out
 
 
+def documented_functions(folder: Path):
+    for path in sorted(folder.rglob("*.py"), key=lambda path: str(path.relative_to(folder))):
+        text = path.read_text(encoding="utf-8")
+        lines = text.split("\n")
+        try:
+            tree = ast.parse(text, feature_version=(3, 11))
+        except SyntaxError:  # written for a later Python
+            continue
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) and len(node.body) > 1:
+                yield "\n".join(lines[node.lineno - 1 : node.end_lineno])
+
+
+def functions(folder: Path, human_eval: Path, size: int) -> str:
+    asked = set()
+    for line in gzip.open(human_eval, "rt", encoding="utf-8"):
+        item = json.loads(line)
+        asked |= grams(item["prompt"] + item["canonical_solution"] + item["test"])
+    found = [text for text in documented_functions(folder) if 200 < len(text) < 3000 and not grams(text) & asked]
+    random.Random(1).shuffle(found)
+    out = ""
+    for text in found:
+        if len(out) + len(text) + 3 > size:
+            break
+        out += text + "\n\n\n"
+    return out
+
+
 def main() -> None:
-    if len(sys.argv) != 5:
+    if len(sys.argv) != 7:
         sys.exit(__doc__)
     for path, name, size in ((sys.argv[1], "web", 402_000), (sys.argv[2], "code", 438_000)):
         (OUT / f"{name}.txt").write_text(excerpt(Path(path), size))
     (OUT / "arithmetic.txt").write_text(arithmetic(Path(sys.argv[3]), Path(sys.argv[4]), 130_000))
+    (OUT / "functions.txt").write_text(functions(Path(sys.argv[5]), Path(sys.argv[6]), 215_000))
 
 
 if __name__ == "__main__":

@@ -60,6 +60,10 @@ void add_method_flags(CLI::App& app, QuantizeFlags& flags) {
       ->capture_default_str()
       ->check(CLI::Range(0, 10));
   app.add_option("--effort", flags.effort, "fast, normal or best")->capture_default_str();
+  app.add_option(
+      "--rounding", flags.rounding,
+      "fast, normal or best: round by that effort's windows; not given: by those of --effort, beside --calibrate on processors longer "
+      "ones");
   app.add_option("--embedding", flags.embedding,
                  "Bits of the embedding, or 'original' (16 bits where the source has it quantized); a tied one follows --head")
       ->capture_default_str();
@@ -136,6 +140,10 @@ Result<QuantizeOptions> options_of(const QuantizeFlags& flags) {
   const std::optional<Effort> effort = effort_from_name(flags.effort);
   if (!effort) return bad_usage("--effort {}: give fast, normal or best", flags.effort);
   options.effort = *effort;
+  if (!flags.rounding.empty()) {
+    options.rounding = effort_from_name(flags.rounding);
+    if (!options.rounding) return bad_usage("--rounding {}: give fast, normal or best", flags.rounding);
+  }
   const std::optional<Method> method = method_from_name(flags.method);
   if (!method) return bad_usage("--method {}: give turboquant, rtn, gptq, awq or quip", flags.method);
   options.method = *method;

@@ -11,8 +11,8 @@
 namespace tq::cli {
 
 struct QuantizeFlags {
-  std::string model, output, method = "turboquant", effort = "normal", embedding = "6", head = "6", gradients, act_order, allocate, tune,
-                             rates, size, fit, context, target;
+  std::string model, output, method = "turboquant", effort = "normal", rounding, embedding = "6", head = "6", gradients, act_order,
+                             allocate, tune, rates, size, fit, context, target;
   std::vector<std::string> calibration;
   std::optional<double> bits;
   double damping = 0;

@@ -56,10 +56,10 @@ void print_stages(const Model& model, const QuantizePlan& plan, const TimeEstima
   if (uses_calibration(options)) {
     const CalibrationBudget budget = calibration_budget(options, count_weights(model.spec).linears);
     line("blocks", operations.calibration, time.calibration,
-         fmt::format("{} of {} of {} after each of a layer's stages; {}", counted(budget.steps, "step"),
-                     counted(budget.sequences, "sequence"),
-                     counted(budget.tokens > 0 ? budget.tokens : std::min(plan.options.sequence, model.spec.context), "token"),
-                     counted(tokens, "token")));
+         fmt::format(
+             "{} of {} of {} after each of a layer's stages; {}{}", counted(budget.steps, "step"), counted(budget.sequences, "sequence"),
+             counted(budget.tokens > 0 ? budget.tokens : std::min(plan.options.sequence, model.spec.context), "token"),
+             counted(tokens, "token"), options.rounding ? fmt::format("; windows of effort {}", effort_name(*options.rounding)) : ""));
   }
   if (uses_tuning(options)) {
     const TuneSettings settings = tune_settings(options, model.spec.context);

@@ -67,7 +67,12 @@ int64_t most_decoded(const CardMatrix& matrix, int64_t& turn) {
 uint64_t product_bytes(const ModelSpec& spec, const std::vector<CardMatrix>& matrices, const Network::Size& size) {
   int64_t input = 0, decoded = 0, partial = 0;
   std::map<std::string, int64_t> tiles, rows, all_rows, turn;  // of a tap: so far, and in all; decoded together with what comes next
-  for (const CardMatrix& each : matrices) all_rows[each.tap] += each.plane_rows > 0 ? each.rows : 0;
+  std::map<std::string, bool> has_bands;                       // all matrices of a tap
+  for (const CardMatrix& each : matrices) {
+    if (each.plane_rows == 0) continue;
+    all_rows[each.tap] += each.rows;
+    has_bands.try_emplace(each.tap, true).first->second &= each.rows % cuda::kBandRows == 0;
+  }
   for (const CardMatrix& each : matrices) {
     if (each.tap.empty()) continue;  // an embedding
     const bool is_head = each.tap == spec.head.tap;
@@ -76,8 +81,7 @@ uint64_t product_bytes(const ModelSpec& spec, const std::vector<CardMatrix>& mat
       input = std::max(input, tokens * each.columns * each.element_bytes);
       continue;
     }
-    const bool has_bands = each.rows % cuda::kBandRows == 0;
-    const int64_t few = has_bands ? cuda::band_tokens(all_rows[each.tap]) : cuda::kBandlessTokens;
+    const int64_t few = has_bands[each.tap] ? cuda::band_tokens(all_rows[each.tap]) : cuda::kBandlessTokens;
     if (tokens > few) input = std::max(input, tokens * each.columns * 2);
     if (tokens > few && size.precision != Precision::kInvariant) decoded = std::max(decoded, most_decoded(each, turn[each.tap]) * 2);
     int64_t& all = tiles[each.tap];
@@ -86,7 +90,7 @@ uint64_t product_bytes(const ModelSpec& spec, const std::vector<CardMatrix>& mat
     partial = std::max(partial, slices * std::min(tokens, kPassTokens) * all * kTileRows * 4);
     rows[each.tap] += each.rows;
     if (tokens > kPassTokens) partial = std::max(partial, many_bytes(rows[each.tap], each.columns, tokens));
-    if (has_bands && tokens > cuda::kManyTokens && size.precision == Precision::kInt8)
+    if (has_bands[each.tap] && tokens > cuda::kManyTokens && size.precision == Precision::kInt8)
       partial = std::max(partial, band_bytes(each.columns, tokens));
   }
   return on_card(input) + on_card(decoded) + on_card(partial);

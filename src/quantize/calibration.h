@@ -24,7 +24,7 @@ struct CalibrationText {
 // How turboquant.json names the text that comes with the program, instead of files.
 constexpr std::string_view kBuiltInCalibration = "built-in";
 
-// The text that comes with the program: web pages, an encyclopedia, code, many languages, technical prose.
+// The text that comes with the program, in seven kinds (data/calibration).
 std::vector<CalibrationText> built_in_calibration();
 
 // How many texts the options' calibration has (read_calibration).

@@ -10,6 +10,7 @@
 TQ_EMBED(web, "web.txt")
 TQ_EMBED(encyclopedia, "encyclopedia.txt")
 TQ_EMBED(code, "code.txt")
+TQ_EMBED(functions, "functions.txt")
 TQ_EMBED(arithmetic, "arithmetic.txt")
 TQ_EMBED(languages, "languages.txt")
 TQ_EMBED(technical, "technical.txt")
@@ -19,8 +20,8 @@ TQ_EMBED(technical, "technical.txt")
 namespace tq {
 
 // Rounding costs a model more on code than on prose: a few positions that no other text resembles carry the loss. More than so many tokens
-// of it gain nothing there, and prose pays for them (docs/method.md).
-constexpr int64_t kCodeWeight = 3, kCodeTokens = 80 << 10;
+// of it gain nothing there, and prose pays for them (docs/method.md). Functions are code too.
+constexpr int64_t kCodeWeight = 3, kCodeTokens = 56 << 10;
 
 constexpr struct {
   const char *name, *begin, *end;
@@ -28,6 +29,7 @@ constexpr struct {
 } kBuiltIn[] = {{"web", tq_text_web, tq_text_end_web},
                 {"encyclopedia", tq_text_encyclopedia, tq_text_end_encyclopedia},
                 {"code", tq_text_code, tq_text_end_code, kCodeWeight, kCodeTokens},
+                {"functions", tq_text_functions, tq_text_end_functions},
                 {"arithmetic", tq_text_arithmetic, tq_text_end_arithmetic},
                 {"languages", tq_text_languages, tq_text_end_languages},
                 {"technical", tq_text_technical, tq_text_end_technical}};

@@ -29,6 +29,8 @@ std::string job_identity(const Model& model, const QuantizePlan& plan) {
                       uses_act_order(options), options.bits, static_cast<int>(options.effort), options.embedding_bits, options.head_bits,
                       calibration_tokens(options), options.sequence, damping_of(options), options.seed, options.shard_bytes,
                       uses_gradients(options));
+  if (const Effort rounding = options.rounding.value_or(options.effort); rounding != options.effort)
+    text += fmt::format("rounded as {}\n", effort_name(rounding));
   text += fmt::format("{} {} {}\n", uses_allocation(options), options.byte_limit, target_name(options.target));
   if (options.card) text += fmt::format("card {} {} {}\n", options.card->memory, options.card->context, options.card->batch);
   if (uses_gradients(options)) text += fmt::format("gradients of {}\n", options.gradient_tokens);

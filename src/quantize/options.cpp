@@ -78,4 +78,6 @@ grid::TapsByRate taps_of(Effort effort) {
   return taps;
 }
 
+grid::TapsByRate taps_of(const QuantizeOptions& options) { return taps_of(options.rounding.value_or(options.effort)); }
+
 }  // namespace tq

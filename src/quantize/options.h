@@ -43,6 +43,7 @@ struct QuantizeOptions {
   std::optional<bool> act_order;  // columns by falling diagonal of H; by default gptq does, turboquant does not
   double bits = 3.0;              // mean over the linears of the layers, 2 to 8
   Effort effort = Effort::kNormal;
+  std::optional<Effort> rounding;        // whose windows matrices are rounded by; those of `effort` when not given
   int embedding_bits = 6;                // 0: as in the original; a tied embedding follows the head
   int head_bits = 6;                     // 0: as in the original
   std::vector<std::string> calibration;  // text files; empty: the text that comes with the program
@@ -89,5 +90,6 @@ bool rounds_in_sequence(const QuantizeOptions& options);
 int window_of(int rate, Effort effort);
 // The taps for every rate that the program can use at this effort.
 grid::TapsByRate taps_of(Effort effort);
+grid::TapsByRate taps_of(const QuantizeOptions& options);
 
 }  // namespace tq

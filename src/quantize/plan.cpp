@@ -38,6 +38,9 @@ Status check_options(const QuantizeOptions& options) {
     if (bits != 0 && (bits < 2 || bits > 8)) return bad_usage("{} bits for the embedding or head: give 2 to 8, or 'original'", bits);
   if (options.method != Method::kTurboquant && options.allocate.value_or(false))
     return bad_usage("--allocate on: --method {} has the same bits everywhere", method_name(options.method));
+  if (options.method != Method::kTurboquant && options.rounding)
+    return bad_usage("--rounding {}: --method {} does not search strings of bits by windows", effort_name(*options.rounding),
+                     method_name(options.method));
   if (options.method != Method::kTurboquant && options.passes != 0)
     return bad_usage("--passes {}: --method {} rounds every column once", options.passes, method_name(options.method));
   for (const auto& [flag, value] : {std::pair("--calibrate", options.calibrate), std::pair("--tune", options.tune)})
@@ -209,7 +212,7 @@ Result<QuantizePlan> make_plan(const Model& model, const QuantizeOptions& option
   const ModelSpec& spec = model.spec;
   QuantizePlan plan;
   plan.options = options;
-  plan.taps = taps_of(options.effort);
+  plan.taps = taps_of(options);
   const std::vector<const Linear*> all = rated_linears(spec);  // routers stay as they are
   for (const Linear* linear : all)
     if (options.method == Method::kQuip && linear->in % e8p::kWidth != 0)

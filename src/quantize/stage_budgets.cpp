@@ -108,6 +108,14 @@ void limit_tuning(const ModelSpec& spec, double operations, QuantizeOptions& opt
     set_steps(options.tune_steps - 1);
 }
 
+// Beside a calibration on a processor rounding takes little time, twice as it comes there: windows of the next effort, where there is time
+// for them: at normal on a processor whose training leaves some (docs/method.md, "Budgets").
+std::optional<Effort> rounding_beside_calibration(Effort effort, Trainer trainer) {
+  if (trainer == Trainer::kDevice) return std::nullopt;
+  if (effort == Effort::kFast) return Effort::kNormal;
+  return effort == Effort::kNormal && trainer == Trainer::kWideBfloat16 ? std::optional(Effort::kBest) : std::nullopt;
+}
+
 }  // namespace
 
 Trainer trainer_of(const Backend& training) {
@@ -153,6 +161,8 @@ QuantizeOptions with_usual_stages(QuantizeOptions options, Trainer trainer) {
 QuantizeOptions with_stage_budgets(const ModelSpec& spec, QuantizeOptions options, Trainer trainer) {
   const StageBudgets budgets = stage_budgets(options.effort, trainer);
   const double weights = linear_weights(spec) + head_weights(spec);
+  if (uses_calibration(options) && options.method == Method::kTurboquant && !options.rounding)
+    options.rounding = rounding_beside_calibration(options.effort, trainer);
   if (uses_calibration(options) && budgets.calibration > 0) limit_calibration(spec, budgets.calibration * weights, options);
   if (uses_gradients(options) && budgets.gradients > 0 && options.gradient_tokens == 0) {
     const int64_t length = sequence_length(spec, options), all = calibration_tokens(options);

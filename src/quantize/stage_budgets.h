@@ -30,8 +30,8 @@ StageOperations stage_operations(const ModelSpec& spec, const QuantizeOptions& o
 // processor they take many times as long as rounding. Rivals have none.
 QuantizeOptions with_usual_stages(QuantizeOptions options, Trainer trainer);
 
-// The options with what each stage may use: never more than the effort's own settings, never less than a stage needs to work at all.
-// What is given already (not 0) stays.
+// The options with what each stage may use: never more than the effort's own settings, never less than a stage needs to work at all; and
+// with longer windows where there is time for them beside calibration. What is given already stays.
 QuantizeOptions with_stage_budgets(const ModelSpec& spec, QuantizeOptions options, Trainer trainer);
 
 }  // namespace tq

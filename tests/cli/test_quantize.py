@@ -209,7 +209,8 @@ class Quantize(ProgramTest):
         tuning, record = json.loads(result.stdout)["tuning"], json.loads(made[0]["turboquant.json"])["tuning"]
         self.assertEqual((tuning["steps"], record["steps"], len(tuning["loss_by_step"])), (6, 6, 6))
         self.assertEqual([point["step"] for point in tuning["held_out"]], [0, 1, 2, 3, 4, 5, 6])
-        self.assertEqual(set(tuning["held_out"][0]["kl_by_text"]), {"web", "encyclopedia", "code", "arithmetic", "languages", "technical"})
+        texts = {"web", "encyclopedia", "code", "functions", "arithmetic", "languages", "technical"}
+        self.assertEqual(set(tuning["held_out"][0]["kl_by_text"]), texts)
         self.assertLessEqual(float(record["kl_after"]), float(record["kl_before"]))
 
     def test_a_size_is_kept_and_rates_of_a_file_are_used(self):
@@ -381,8 +382,11 @@ class Quantize(ProgramTest):
         self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--bits", "2.5", "--method", "gptq", says="whole bits")
         self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--bits", "3", "--method", "magic", says="magic")
         self.fails(3, "quantize", self.model, "-o", self.folder / "x", "--bits", "3", "--method", "quip", says="multiple of 8")
+        three = ("quantize", self.model, "-o", self.folder / "x", "--bits", "3")
         for method in ("rtn", "gptq", "awq", "quip"):
-            self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--bits", "3", "--method", method, "--passes", "1", says="--passes")
+            self.fails(2, *three, "--method", method, "--passes", "1", says="--passes")
+            self.fails(2, *three, "--method", method, "--rounding", "best", says="--rounding")
+        self.fails(2, *three, "--rounding", "well", says="fast, normal or best")
         for flag in ("--calibrate", "--tune", "--allocate"):
             self.fails(2, "quantize", self.model, "-o", self.folder / "x", "--bits", "3", "--method", "gptq", flag, "on", says=flag)
 

@@ -67,6 +67,28 @@ TEST(StageBudgets, AreRespectedByModelsOfEverySize) {
   }
 }
 
+TEST(StageBudgets, ProcessorsRoundByLongerWindowsBesideACalibrationWhereThereIsTime) {
+  const ModelSpec spec = spec_of(kShapes[0]);
+  const auto windows = [&](QuantizeOptions options, Trainer trainer) { return with_stage_budgets(spec, options, trainer).rounding; };
+  for (const Trainer trainer : {Trainer::kProcessor, Trainer::kBfloat16, Trainer::kWideBfloat16, Trainer::kTiles}) {
+    EXPECT_EQ(windows(everything(Effort::kFast), trainer), Effort::kNormal);
+    EXPECT_EQ(windows(everything(Effort::kBest), trainer), std::nullopt);
+  }
+  EXPECT_EQ(windows(everything(Effort::kNormal), Trainer::kTiles), std::nullopt);
+  EXPECT_EQ(windows(everything(Effort::kNormal), Trainer::kWideBfloat16), Effort::kBest);
+  EXPECT_EQ(windows(everything(Effort::kNormal), Trainer::kBfloat16), std::nullopt);
+  EXPECT_EQ(windows(everything(Effort::kFast), Trainer::kDevice), std::nullopt);
+  QuantizeOptions options = everything(Effort::kFast);
+  options.rounding = Effort::kFast;  // what is given stays
+  EXPECT_EQ(windows(options, Trainer::kTiles), Effort::kFast);
+  options.rounding.reset(), options.calibrate = false;
+  EXPECT_EQ(windows(options, Trainer::kTiles), std::nullopt);
+  options = everything(Effort::kFast), options.method = Method::kQuip;  // has no windows
+  EXPECT_EQ(windows(options, Trainer::kTiles), std::nullopt);
+  options.rounding = Effort::kBest;
+  EXPECT_EQ(taps_of(options), taps_of(Effort::kBest));
+}
+
 TEST(StageBudgets, MoreEffortAndFasterProductsGetNoLess) {
   const ModelSpec spec = spec_of(kShapes[1]);
   const auto all = [&](Effort effort, Trainer trainer) {

@@ -125,6 +125,7 @@ __global__ void __launch_bounds__(kDecodeColumns) decode_kernel(const __grid_con
     state = state << 1 | (plane_word(args.tiles, args.groups, p, k / 32) >> lane & 1u);
   }
   ColumnBits bits(args, k / 32, lane, start);
+  dependency_wait();  // for the output alone
   for (int row = first; row <= last; ++row) {
     const int rate = job.rate[row / 32];
     state = state << rate | bits.take(rate);

@@ -11,9 +11,6 @@
 namespace tq::cuda {
 namespace {
 
-constexpr int64_t kDecodedFloats = int64_t{64} << 20;  // of a matrix at once
-constexpr int64_t kDecodedRows = 128;                  // decoded stretches are multiples of these
-
 const Weights& weights_of(const Matrix& matrix) { return *static_cast<const CudaMatrix&>(matrix).weights; }
 
 }  // namespace
@@ -47,7 +44,7 @@ void CudaTraining::linear(const LinearBackwardArgs& args) {
   const Weights& weights = weights_of(*args.matrix);
   const int64_t rows = weights.rows, columns = weights.columns;
   float* output = weights.is_planes ? scratch<float>(rotated_, args.tokens * columns) : args.input_gradient;
-  const int64_t stretch = std::max(kDecodedRows, kDecodedFloats / columns / kDecodedRows * kDecodedRows);
+  const int64_t stretch = strip_rows(rows, columns);
   for (int64_t first = 0; first < rows; first += stretch) {
     const int64_t count = std::min(stretch, rows - first);
     multiply({blas_, stream_}, {.a = {args.gradient + first, rows, 0},
