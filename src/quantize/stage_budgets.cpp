@@ -108,8 +108,8 @@ void limit_tuning(const ModelSpec& spec, double operations, QuantizeOptions& opt
     set_steps(options.tune_steps - 1);
 }
 
-// Beside a calibration on a processor rounding takes little time, twice as it comes there: windows of the next effort, where there is time
-// for them: at normal on a processor whose training leaves some (docs/method.md, "Budgets").
+// Beside calibration on a processor rounding takes little time, though every matrix is rounded twice: windows of the next effort; at normal
+// only where training leaves time for them (docs/method.md, "Budgets").
 std::optional<Effort> rounding_beside_calibration(Effort effort, Trainer trainer) {
   if (trainer == Trainer::kDevice) return std::nullopt;
   if (effort == Effort::kFast) return Effort::kNormal;
