@@ -20,9 +20,9 @@ std::vector<std::vector<Strip>> strips_of(std::span<const LinearJob> jobs) {
     const int64_t rows = job.matrix->rows(), columns = job.matrix->columns();
     const int64_t most = strip_rows(rows, columns);
     for (int64_t first = 0; first < rows; first += most) {
-      const Strip strip{&job, first, std::min(most, rows - first), std::min(most, rows - first) * columns};
-      if (!turns.back().empty() && values + strip.values > kMostDecoded) turns.emplace_back(), values = 0;
-      turns.back().push_back(strip), values += strip.values;
+      const int64_t count = std::min(most, rows - first);
+      if (!turns.back().empty() && values + count * columns > kMostDecoded) turns.emplace_back(), values = 0;
+      turns.back().push_back({&job, first, count, count * columns}), values += count * columns;
     }
   }
   return turns;
