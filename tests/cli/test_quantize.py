@@ -127,6 +127,14 @@ class Quantize(ProgramTest):
             self.assertTrue(kept == "n" or float(calibrated) < float(plain))
         self.assertTrue(all(float(plain) > 0 and float(calibrated) > 0 for plain, calibrated in errors))
 
+    def test_windows_are_those_of_the_effort_that_is_asked_for_and_longer_beside_calibration(self):
+        calibrated = ("--calibrate", "on", "--calibrate-steps", "1")
+        cases = [((), 9), (("--rounding", "normal"), 12), (calibrated, 12), ((*calibrated, "--rounding", "fast"), 9)]
+        for i, (flags, window) in enumerate(cases):
+            output = self.folder / f"windows-{i}"
+            subprocess.run(self.command(output, *flags), check=True, capture_output=True)
+            self.assertEqual(json.loads((output / "turboquant.json").read_text())["windows"]["3"], window, flags)
+
     def test_gradients_and_allocation_make_the_same_bytes_on_any_threads_and_after_kills(self):
         flags, outputs = ("--gradients", "on", "--allocate", "on"), []
         for threads in ("1", "3"):
