@@ -94,10 +94,10 @@ def functions(folder: Path, human_eval: Path, size: int) -> str:
 def main() -> None:
     if len(sys.argv) != 7:
         sys.exit(__doc__)
-    for path, name, size in ((sys.argv[1], "web", 402_000), (sys.argv[2], "code", 438_000)):
+    for path, name, size in ((sys.argv[1], "web", 402_000), (sys.argv[2], "code", 880_000)):
         (OUT / f"{name}.txt").write_text(excerpt(Path(path), size))
     (OUT / "arithmetic.txt").write_text(arithmetic(Path(sys.argv[3]), Path(sys.argv[4]), 130_000))
-    (OUT / "functions.txt").write_text(functions(Path(sys.argv[5]), Path(sys.argv[6]), 215_000))
+    (OUT / "functions.txt").write_text(functions(Path(sys.argv[5]), Path(sys.argv[6]), 600_000))
 
 
 if __name__ == "__main__":

@@ -56,16 +56,13 @@ Result<std::string> read_calibration_text(const std::string& path) {
 
 }  // namespace
 
-std::vector<int64_t> share_out(std::span<const CalibrationText> texts, std::span<const int64_t> available, int64_t wanted,
-                               int64_t sequence) {
+std::vector<int64_t> share_out(std::span<const CalibrationText> texts, std::span<const int64_t> available, int64_t wanted) {
   std::vector<int64_t> taken(texts.size(), 0);
   bool is_left = true;
   for (int64_t round = 1; is_left && wanted > 0; ++round) {
     is_left = false;
     for (size_t i = 0; i < texts.size(); ++i) {
-      int64_t due = texts[i].weight * round;
-      if (texts[i].weighted_tokens > 0) due = std::max(round, std::min(due, texts[i].weighted_tokens / sequence));
-      const int64_t more = std::min(std::max<int64_t>(0, std::min(due, available[i]) - taken[i]), wanted);
+      const int64_t more = std::min(std::min(texts[i].weight * round, available[i]) - taken[i], wanted);
       taken[i] += more, wanted -= more, is_left |= taken[i] < available[i];
     }
   }
@@ -84,7 +81,7 @@ Result<std::vector<std::vector<TokenId>>> calibration_sequences(const Tokenizer&
     available.push_back(static_cast<int64_t>(ids.back().size()) / shape.body);
     longest = std::max(longest, ids.back().size());
   }
-  const std::vector<int64_t> taken = share_out(texts, available, wanted, sequence);
+  const std::vector<int64_t> taken = share_out(texts, available, wanted);
   std::vector<std::vector<TokenId>> out;
   for (size_t i = 0; i < ids.size(); ++i) {
     for (int64_t n = 0; n < taken[i]; ++n) {
@@ -112,7 +109,7 @@ Result<int64_t> tokens_at_hand(const Model& model, const QuantizeOptions& option
     available.push_back(static_cast<int64_t>(tokens) / shape.body);
     longest = std::max(longest, tokens);
   }
-  const std::vector<int64_t> taken = share_out(texts, available, wanted, sequence);
+  const std::vector<int64_t> taken = share_out(texts, available, wanted);
   const int64_t sequences = std::accumulate(taken.begin(), taken.end(), int64_t{0});
   if (sequences == 0) return too_short(texts, longest, sequence);
   return sequences * sequence;

@@ -17,8 +17,7 @@ namespace tq {
 struct CalibrationText {
   std::string name;
   std::string text;
-  int64_t weight = 1;           // texts of weight 1 that its share of the tokens is as large as,
-  int64_t weighted_tokens = 0;  // until it has so many; 0: always
+  int64_t weight = 1;  // texts of weight 1 that its share of the tokens is as large as
 };
 
 // How turboquant.json names the text that comes with the program, instead of files.
@@ -30,10 +29,8 @@ std::vector<CalibrationText> built_in_calibration();
 // How many texts the options' calibration has (read_calibration).
 size_t calibration_texts(const QuantizeOptions& options);
 
-// `wanted` sequences of so many tokens shared out by the texts' weights, as far as each has so many available; what one lacks goes to the
-// others.
-std::vector<int64_t> share_out(std::span<const CalibrationText> texts, std::span<const int64_t> available, int64_t wanted,
-                               int64_t sequence);
+// `wanted` sequences shared out by the texts' weights, as far as each has so many available; what one lacks goes to the others.
+std::vector<int64_t> share_out(std::span<const CalibrationText> texts, std::span<const int64_t> available, int64_t wanted);
 
 // Sequences of `sequence` tokens, as many as the options ask for and the texts hold, from every text by its weight as far as each
 // lasts, spread evenly over it. With a bos token, if the vocabulary adds one, at the front of each.

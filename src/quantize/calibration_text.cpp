@@ -19,16 +19,16 @@ TQ_EMBED(technical, "technical.txt")
 
 namespace tq {
 
-// Rounding costs a model more on code than on prose: a few positions that no other text resembles carry the loss. More than so many tokens
-// of it gain nothing there, and prose pays for them (docs/method.md). Functions are code too.
-constexpr int64_t kCodeWeight = 3, kCodeTokens = 56 << 10;
+// Rounding costs a model more on code than on prose: a few positions that no other text resembles carry the loss (docs/method.md).
+// Functions are code too.
+constexpr int64_t kCodeWeight = 3;
 
 constexpr struct {
   const char *name, *begin, *end;
-  int64_t weight = 1, weighted_tokens = 0;
+  int64_t weight = 1;
 } kBuiltIn[] = {{"web", tq_text_web, tq_text_end_web},
                 {"encyclopedia", tq_text_encyclopedia, tq_text_end_encyclopedia},
-                {"code", tq_text_code, tq_text_end_code, kCodeWeight, kCodeTokens},
+                {"code", tq_text_code, tq_text_end_code, kCodeWeight},
                 {"functions", tq_text_functions, tq_text_end_functions},
                 {"arithmetic", tq_text_arithmetic, tq_text_end_arithmetic},
                 {"languages", tq_text_languages, tq_text_end_languages},
@@ -36,7 +36,7 @@ constexpr struct {
 
 std::vector<CalibrationText> built_in_calibration() {
   std::vector<CalibrationText> texts;
-  for (const auto& text : kBuiltIn) texts.push_back({text.name, {text.begin, text.end}, text.weight, text.weighted_tokens});
+  for (const auto& text : kBuiltIn) texts.push_back({text.name, {text.begin, text.end}, text.weight});
   return texts;
 }
 

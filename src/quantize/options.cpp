@@ -43,7 +43,7 @@ std::string_view effort_name(Effort effort) { return kNames[static_cast<size_t>(
 
 int64_t calibration_tokens(const QuantizeOptions& options) {
   constexpr int64_t kRounding[3] = {16 << 10, 48 << 10, 128 << 10};
-  constexpr int64_t kBlocks[3] = {16 << 10, 96 << 10, 424 << 10};  // least squares gain more by tokens than rounding does
+  constexpr int64_t kBlocks[3] = {16 << 10, 96 << 10, 512 << 10};  // least squares gain more by tokens than rounding does
   if (options.calibration_tokens > 0) return options.calibration_tokens;
   return (uses_calibration(options) ? kBlocks : kRounding)[static_cast<size_t>(options.effort)];
 }

@@ -51,7 +51,7 @@ std::string source_hash(const Model& model) {
 std::string built_in_hash() {
   Hash hash;
   for (const CalibrationText& text : built_in_calibration())
-    hash.add(fmt::format("{} {} {} {}\n", text.name, text.weight, text.weighted_tokens, text.text.size())), hash.add(text.text);
+    hash.add(fmt::format("{} {} {}\n", text.name, text.weight, text.text.size())), hash.add(text.text);
   return hash.text();
 }
 

@@ -20,8 +20,7 @@ constexpr int64_t kFewSteps = 8;        // below which a step's sequences are sh
 constexpr int64_t kShortest = 256;      // tokens of a step's sequences
 constexpr int64_t kLeastTuneSteps = 8;
 constexpr int64_t kMostPriced = 8192, kLeastPriced = 1024, kPricedStep = 256;  // tokens that bits are chosen by
-constexpr double kLeastUsualBits = 2;  // above which bits are chosen where nothing is said: at 2 code loses by it (docs/method.md)
-constexpr double kPassesShare = 0.5;   // of the calibration's operations, at most, unless its tokens are the fewest
+constexpr double kPassesShare = 0.5;  // of the calibration's operations, at most, unless its tokens are the fewest
 
 double head_weights(const ModelSpec& spec) { return static_cast<double>(spec.head.in) * static_cast<double>(spec.head.out); }
 double linear_weights(const ModelSpec& spec) { return static_cast<double>(count_weights(spec).linears); }
@@ -153,8 +152,7 @@ StageOperations stage_operations(const ModelSpec& spec, const QuantizeOptions& o
 QuantizeOptions with_usual_stages(QuantizeOptions options, Trainer trainer) {
   if (options.method != Method::kTurboquant) return options;
   const bool is_on = options.effort == Effort::kBest || (options.effort == Effort::kNormal && trainer == Trainer::kDevice);
-  for (std::optional<bool>* stage : {&options.calibrate, &options.tune}) *stage = stage->value_or(is_on);
-  options.allocate = options.allocate.value_or(is_on && options.bits > kLeastUsualBits);
+  for (std::optional<bool>* stage : {&options.allocate, &options.calibrate, &options.tune}) *stage = stage->value_or(is_on);
   return options;
 }
 

@@ -30,7 +30,7 @@ bool is_better(const TunePoint& point, const TunePoint& untuned, double best) {
 }
 
 TuneSettings tune_settings(const QuantizeOptions& options, int64_t context) {
-  constexpr int64_t kSteps[3] = {32, 96, 192}, kBatch[3] = {2, 2, 4}, kLength[3] = {256, 256, 512};
+  constexpr int64_t kSteps[3] = {32, 96, 384}, kBatch[3] = {2, 2, 4}, kLength[3] = {256, 256, 512};
   const auto effort = static_cast<size_t>(options.effort);
   TuneSettings settings;
   settings.steps = options.tune_steps > 0 ? options.tune_steps : kSteps[effort];

@@ -85,7 +85,7 @@ TuningText tuning_text(const Tokenizer& tokenizer, const TuningTextRequest& requ
   };
   std::vector<int64_t> available;
   for (const Blocks& blocks : all) available.push_back(static_cast<int64_t>(blocks.learned.size()));
-  const std::vector<int64_t> share = share_out(request.texts, available, request.count, request.length);
+  const std::vector<int64_t> share = share_out(request.texts, available, request.count);
   TuningText out;
   for (size_t i = 0; i < all.size(); ++i) {
     if (!all[i].held_out.empty()) out.domains.push_back(request.texts[i].name);

@@ -15,24 +15,14 @@ using testing::ElementsAre;
 
 TEST(Calibration, TextsShareSequencesByTheirWeights) {
   const std::vector<CalibrationText> texts = {{"prose", "", 1}, {"code", "", 3}, {"speech", "", 1}};
-  EXPECT_THAT(share_out(texts, std::vector<int64_t>{100, 100, 100}, 50, 8), ElementsAre(10, 30, 10));
-  EXPECT_THAT(share_out(texts, std::vector<int64_t>{100, 100, 100}, 7, 8), ElementsAre(2, 4, 1));
-}
-
-TEST(Calibration, ATextHasMoreThanOthersUntilItHasEnough) {
-  const std::vector<CalibrationText> texts = {{"prose", "", 1}, {"code", "", 3, 96}, {"speech", "", 1}};
-  EXPECT_THAT(share_out(texts, std::vector<int64_t>{100, 100, 100}, 15, 8), ElementsAre(3, 9, 3));
-  EXPECT_THAT(share_out(texts, std::vector<int64_t>{100, 100, 100}, 20, 8), ElementsAre(4, 12, 4));
-  EXPECT_THAT(share_out(texts, std::vector<int64_t>{100, 100, 100}, 32, 8), ElementsAre(10, 12, 10));
-  EXPECT_THAT(share_out(texts, std::vector<int64_t>{100, 100, 100}, 60, 8), ElementsAre(20, 20, 20));
-  EXPECT_THAT(share_out(texts, std::vector<int64_t>{5, 100, 5}, 40, 8), ElementsAre(5, 30, 5));
-  EXPECT_THAT(share_out(texts, std::vector<int64_t>{5, 30, 5}, 100, 8), ElementsAre(5, 30, 5));
+  EXPECT_THAT(share_out(texts, std::vector<int64_t>{100, 100, 100}, 50), ElementsAre(10, 30, 10));
+  EXPECT_THAT(share_out(texts, std::vector<int64_t>{100, 100, 100}, 7), ElementsAre(2, 4, 1));
 }
 
 TEST(Calibration, WhatATextLacksGoesToTheOthers) {
   const std::vector<CalibrationText> texts = {{"prose", "", 1}, {"code", "", 3}, {"speech", "", 1}};
-  EXPECT_THAT(share_out(texts, std::vector<int64_t>{100, 5, 100}, 45, 8), ElementsAre(20, 5, 20));
-  EXPECT_THAT(share_out(texts, std::vector<int64_t>{2, 5, 0}, 45, 8), ElementsAre(2, 5, 0));
+  EXPECT_THAT(share_out(texts, std::vector<int64_t>{100, 5, 100}, 45), ElementsAre(20, 5, 20));
+  EXPECT_THAT(share_out(texts, std::vector<int64_t>{2, 5, 0}, 45), ElementsAre(2, 5, 0));
 }
 
 // A model of a token a letter, with bos; texts in files.

@@ -33,7 +33,7 @@ TEST(CardTime, IsThatOfTheMeasuredRun) {
   EXPECT_NEAR(plain.rounding, 18, 2);
   EXPECT_EQ(plain.allocation + plain.calibration + plain.tuning, 0);
   options.allocate = options.calibrate = options.tune = true;
-  options.calibration_tokens = 192 << 10;
+  options.calibration_tokens = 192 << 10, options.tune_steps = 192;
   const TimeEstimate all = card_time(model, *make_plan(model, options));
   EXPECT_GT(all.allocation, 50);
   EXPECT_LT(all.allocation, 100);

@@ -168,8 +168,8 @@ TEST(UsualStages, AreThoseThatTheMachineCanBear) {
   best.gradients = true;
   EXPECT_TRUE(uses_gradients(with_usual_stages(best, Trainer::kProcessor)));
   best.bits = 2;
-  EXPECT_FALSE(uses_allocation(with_usual_stages(best, Trainer::kProcessor)));  // one bit for some does not pay
-  best.bits = 3, best.allocate = false;                                         // as --rates says it
+  EXPECT_TRUE(uses_allocation(with_usual_stages(best, Trainer::kProcessor)));
+  best.allocate = false;  // as --rates says it
   EXPECT_FALSE(uses_allocation(with_usual_stages(best, Trainer::kProcessor)));
   QuantizeOptions rival;
   rival.method = Method::kGptq, rival.effort = Effort::kBest;
