@@ -39,7 +39,7 @@ void add_size_flags(CLI::App& app, QuantizeFlags& flags) {
                  "JSON file with the bits of linears by name, 1 to 8; '*' for the others, unless --bits, --size or --fit is given")
       ->check(CLI::ExistingFile);
   app.add_option("--allocate", flags.allocate,
-                 "on or off: choose the linears' bits by what they cost the model; on above 2 bits at effort best, and at normal on a GPU")
+                 "on or off: choose the linears' bits by what they cost the model; not given: on for best, and for normal on a GPU")
       ->check(CLI::IsMember({"on", "off"}));
   app.add_option(
       "--target", flags.target,

@@ -33,6 +33,12 @@ std::string size_text(uint64_t bytes) {
   return bytes < 1'000'000'000 ? bytes_text(size) : fmt::format("{:.3f} GB", 1e-9 * size);
 }
 
+// Behind the seconds that rounding takes, which on a card are those of the blocks; rivals have no windows.
+std::string windows_text(const QuantizeOptions& options) {
+  if (options.method != Method::kTurboquant) return "";
+  return fmt::format("; windows of effort {}", effort_name(options.rounding.value_or(options.effort)));
+}
+
 // Every stage of the method with what its budget came to.
 void print_stages(const Model& model, const QuantizePlan& plan, const TimeEstimate& time) {
   const QuantizeOptions& options = plan.options;
@@ -56,10 +62,10 @@ void print_stages(const Model& model, const QuantizePlan& plan, const TimeEstima
   if (uses_calibration(options)) {
     const CalibrationBudget budget = calibration_budget(options, count_weights(model.spec).linears);
     line("blocks", operations.calibration, time.calibration,
-         fmt::format(
-             "{} of {} of {} after each of a layer's stages; {}{}", counted(budget.steps, "step"), counted(budget.sequences, "sequence"),
-             counted(budget.tokens > 0 ? budget.tokens : std::min(plan.options.sequence, model.spec.context), "token"),
-             counted(tokens, "token"), options.rounding ? fmt::format("; windows of effort {}", effort_name(*options.rounding)) : ""));
+         fmt::format("{} of {} of {} after each of a layer's stages; {}{}", counted(budget.steps, "step"),
+                     counted(budget.sequences, "sequence"),
+                     counted(budget.tokens > 0 ? budget.tokens : std::min(plan.options.sequence, model.spec.context), "token"),
+                     counted(tokens, "token"), time.rounding > 0 ? "" : windows_text(options)));
   }
   if (uses_tuning(options)) {
     const TuneSettings settings = tune_settings(options, model.spec.context);
@@ -142,9 +148,9 @@ void print_plan(const Model& model, const QuantizePlan& plan, const QuantizeFlag
   fmt::print("  rates    {}{}\n", rates_text(plan.layers),
              uses_allocation(plan.options) ? ", before they are chosen by what they cost" : "");
   fmt::print("  memory   about {} beyond the mapped source\n", bytes_text(static_cast<double>(memory)));
-  fmt::print("  time     about {:.0f} s {}: {:.0f} s of statistics of {}, {:.0f} s of rounding{}\n", time.all(), where, time.statistics,
-             counted(calibration_tokens(plan.options), "token"), time.rounding,
-             time.all() > time.statistics + time.rounding ? ", and" : "");
+  fmt::print("  time     about {:.0f} s {}: {:.0f} s of statistics of {}, {:.0f} s of rounding{}{}\n", time.all(), where, time.statistics,
+             counted(calibration_tokens(plan.options), "token"), time.rounding, time.rounding > 0 ? windows_text(plan.options) : "",
+             time.all() > time.statistics + time.rounding ? "; and" : "");
   print_stages(model, plan, time);
 }
 

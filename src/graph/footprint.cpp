@@ -13,7 +13,7 @@ constexpr uint64_t kPage = uint64_t{2} << 20;  // that a card gives large region
 constexpr uint64_t kShare = 512;
 constexpr uint64_t kFixed = 770'000'000;  // context, cuBLAS and what is kept free, on an H200 with CUDA 13
 
-using cuda::kGroupColumns, cuda::kTileRows, cuda::kMostDecoded;
+using cuda::kGroupColumns, cuda::kTileRows;
 
 constexpr int64_t kPassTokens = cuda::kMaxTokens;
 constexpr int64_t kMultiprocessors = 132;                                     // of an H200
@@ -55,8 +55,7 @@ int64_t most_decoded(const CardMatrix& matrix, int64_t& turn) {
   const int64_t strip = cuda::strip_rows(matrix.rows, matrix.columns);
   int64_t most = 0;
   for (int64_t first = 0; first < matrix.rows; first += strip) {
-    const int64_t values = std::min(strip, matrix.rows - first) * matrix.columns;
-    turn = turn + values > kMostDecoded ? values : turn + values;
+    cuda::begins_turn(turn, std::min(strip, matrix.rows - first) * matrix.columns);
     most = std::max(most, turn);
   }
   return most;

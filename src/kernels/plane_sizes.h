@@ -40,6 +40,13 @@ inline int64_t strip_rows(int64_t rows, int64_t columns) {
   constexpr int64_t kMultiple = 128;
   return std::min(rows, std::max(kMultiple, kMostDecoded / columns / kMultiple * kMultiple));
 }
+// Strips of matrices that read the same input are decoded in turns, each of kMostDecoded values at most: whether one of so many values
+// begins a turn. turn: values of the one that goes on, 0 before the first; it becomes that of the strip.
+inline bool begins_turn(int64_t& turn, int64_t values) {
+  const bool begins = turn == 0 || turn + values > kMostDecoded;
+  turn = begins ? values : turn + values;
+  return begins;
+}
 
 }  // namespace cuda
 }  // namespace tq

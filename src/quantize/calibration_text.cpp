@@ -20,7 +20,6 @@ TQ_EMBED(technical, "technical.txt")
 namespace tq {
 
 // Rounding costs a model more on code than on prose: a few positions that no other text resembles carry the loss (docs/method.md).
-// Functions are code too.
 constexpr int64_t kCodeWeight = 3;
 
 constexpr struct {

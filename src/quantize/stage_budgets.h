@@ -26,7 +26,7 @@ struct StageOperations {
 };
 StageOperations stage_operations(const ModelSpec& spec, const QuantizeOptions& options);
 
-// Gradients, allocation, calibration and tuning where they are not given: on at effort best, and at normal where a device trains. On a
+// Allocation, calibration and tuning where they are not given: on at effort best, and at normal where a device trains. On a
 // processor they take many times as long as rounding. Rivals have none.
 QuantizeOptions with_usual_stages(QuantizeOptions options, Trainer trainer);
 

@@ -34,6 +34,15 @@ class Plan(ProgramTest):
         self.assertEqual(planned["bytes"], self.size(output))
         self.assertEqual(planned["bytes_at_most"], planned["bytes"])
 
+    def test_it_says_which_windows_rounding_has(self):
+        for flags, effort in (([], "fast"), (["--rounding", "best"], "best"), (["--calibrate", "on"], "normal"),
+                              (["--calibrate", "on", "--rounding", "fast"], "fast")):  # fmt: skip
+            printed = self.succeeds(*self.command(self.folder / "dry", "--bits", "3", *flags, "--dry-run")).stdout
+            self.assertEqual(printed.count("windows of effort"), 1)
+            self.assertIn(f"of rounding; windows of effort {effort}", printed)
+        printed = self.succeeds(*self.command(self.folder / "dry", "--bits", "3", "--method", "rtn", "--dry-run")).stdout
+        self.assertNotIn("windows", printed)
+
     def test_a_dry_run_fails_as_the_run_would(self):
         mute, taken, begun = self.folder / "mute", self.folder / "taken", self.folder / "begun"
         shutil.copytree(self.model, mute)

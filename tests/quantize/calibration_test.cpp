@@ -19,6 +19,13 @@ TEST(Calibration, TextsShareSequencesByTheirWeights) {
   EXPECT_THAT(share_out(texts, std::vector<int64_t>{100, 100, 100}, 7), ElementsAre(2, 4, 1));
 }
 
+// docs/method.md, "Code's share of the calibration".
+TEST(Calibration, OfTheProgramsOwnTextsCodeHasThreeShares) {
+  const std::vector<CalibrationText> texts = built_in_calibration();
+  const std::vector<int64_t> shares = share_out(texts, std::vector<int64_t>(texts.size(), 100), 90);
+  for (size_t i = 0; i < texts.size(); ++i) EXPECT_EQ(shares[i], texts[i].name == "code" ? 30 : 10) << texts[i].name;
+}
+
 TEST(Calibration, WhatATextLacksGoesToTheOthers) {
   const std::vector<CalibrationText> texts = {{"prose", "", 1}, {"code", "", 3}, {"speech", "", 1}};
   EXPECT_THAT(share_out(texts, std::vector<int64_t>{100, 5, 100}, 45), ElementsAre(20, 5, 20));

@@ -12,17 +12,17 @@ struct Strip {
   int64_t first, count, values;
 };
 
-// What is decoded at a time: strips of up to kMostDecoded values together.
+// What is decoded at a time.
 std::vector<std::vector<Strip>> strips_of(std::span<const LinearJob> jobs) {
-  std::vector<std::vector<Strip>> turns(1);
+  std::vector<std::vector<Strip>> turns;
   int64_t values = 0;  // of the last turn
   for (const LinearJob& job : jobs) {
     const int64_t rows = job.matrix->rows(), columns = job.matrix->columns();
     const int64_t most = strip_rows(rows, columns);
     for (int64_t first = 0; first < rows; first += most) {
       const int64_t count = std::min(most, rows - first);
-      if (!turns.back().empty() && values + count * columns > kMostDecoded) turns.emplace_back(), values = 0;
-      turns.back().push_back({&job, first, count, count * columns}), values += count * columns;
+      if (begins_turn(values, count * columns)) turns.emplace_back();
+      turns.back().push_back({&job, first, count, count * columns});
     }
   }
   return turns;
